@@ -1,0 +1,343 @@
+"""The download stage: from a list of places to verified files in data/01_raw.
+
+Files that are there and right are left alone; what is missing or damaged is fetched from the first place that has
+it. Nothing gets its final name before its checksum is right, so a run that is cut off leaves only whole files and
+partial downloads to resume.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import http.client
+import json
+import logging
+import os
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from torchloom.errors import InputError
+from torchloom.files import atomic_write, checksum
+from torchloom.progress import download_bar
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 20  # seconds without an answer before a host counts as unreachable
+LARGEST_FILE = 8 << 30  # bytes; more than this out of one archive member is taken for a decompression bomb
+SUMS = "SHA256SUMS"
+MIRROR_VARIABLE = "TORCHLOOM_MIRROR"
+
+
+class SourceError(Exception):
+    """One place could not give one file; the next place is tried."""
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """Verified files of one data set, as the download stage left them below `folder`."""
+
+    folder: Path
+    checksums: dict[str, str]  # file name -> "algorithm:hex"
+
+    def path(self, name: str) -> Path:
+        """Where the file is; InputError when it has gone since it was downloaded."""
+        path = self.folder / name
+        if name not in self.checksums or not path.is_file():
+            raise InputError(f"{path}: missing. Run the download stage again: kedro run --tags download")
+        return path
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from and what must arrive.
+
+    `files` maps each file's name to its published `md5:…` or `sha256:…`; None takes the checksum from the
+    SHA256SUMS file that lies with the data. `fetch` is what a place offers: an archive (`.tar.gz` …) that
+    holds the files, or `{name}.gz`, or `{name}`. `places` are tried in order: `https://…`, `file://…`, a folder, or
+    `sample://module`, which has `torchloom.data.<module>.draw_sample` draw the data. `mirror` is the data set's
+    folder below the one that TORCHLOOM_MIRROR names, which is tried first.
+    """
+
+    name: str
+    folder: Path
+    files: dict[str, str | None]
+    fetch: str
+    places: list[str]
+    mirror: str | None = None
+
+    def all_places(self) -> list[str]:
+        root = os.environ.get(MIRROR_VARIABLE)
+        return ([str(Path(root).expanduser() / self.mirror)] if root and self.mirror else []) + self.places
+
+
+def download(source: Source) -> RawFiles:
+    """Bring every file of `source` into its folder and return them with their checksums.
+
+    Raises InputError, with all that was tried, when a file can be had nowhere.
+    """
+    drawn = _read_sums(source.folder / SUMS)  # of an earlier run, for files without a published checksum
+    wanted = {name: published or drawn.get(name) for name, published in source.files.items()}
+    missing = [name for name, digest in wanted.items() if not _intact(source.folder / name, digest)]
+    if not missing:
+        logger.info("%s: all %d files are there and verified", source.name, len(wanted))
+        return RawFiles(source.folder, {name: str(digest) for name, digest in wanted.items()})
+    for name in missing:
+        if (source.folder / name).exists():
+            logger.warning("%s: damaged, its checksum is not %s; fetching it again", source.folder / name, wanted[name])
+    _check_writable(source.folder)
+    tried: list[str] = []
+    for place in source.all_places():
+        missing = _fetch_from(place, source, wanted, missing, tried)
+        if not missing:
+            return RawFiles(source.folder, {name: str(digest) for name, digest in wanted.items()})
+    raise InputError(_nowhere(source, missing, tried))
+
+
+def _intact(path: Path, digest: str | None) -> bool:
+    return digest is not None and path.is_file() and checksum(path, digest.partition(":")[0]) == digest
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written to ({error.strerror}). Make room or change its rights."
+        ) from error
+
+
+def _nowhere(source: Source, missing: list[str], tried: list[str]) -> str:
+    lines = [f"{source.name}: {', '.join(missing)} could not be had. Tried:", *(f"  - {line}" for line in tried)]
+    if not os.environ.get(MIRROR_VARIABLE) and source.mirror:
+        lines.append(f"  - no mirror folder: the environment variable {MIRROR_VARIABLE} is not set")
+    lines.append(
+        f"Without the network, set {MIRROR_VARIABLE} to a folder that holds {source.mirror or source.name}/, "
+        "or run on drawn data with --env sample."
+    )
+    return "\n".join(lines)
+
+
+def _fetch_from(
+    place: str, source: Source, wanted: dict[str, str | None], missing: list[str], tried: list[str]
+) -> list[str]:
+    """Fetch what `place` has of `missing`; return what is still missing and add the reasons to `tried`."""
+    remotes: dict[str, list[str]] = {}
+    for name in missing:
+        remotes.setdefault(source.fetch.format(name=name), []).append(name)
+    try:
+        with _open_place(place) as folder:
+            for remote, names in remotes.items():
+                try:
+                    if folder is None:
+                        _from_web(f"{place.rstrip('/')}/{remote}", source.folder, remote, names, wanted)
+                    else:
+                        _from_folder(folder, source, remote, names, wanted)
+                except (
+                    SourceError,
+                    urllib.error.HTTPError,
+                ) as error:  # the place is there: its other files may be fine
+                    tried.append(f"{place}: {error}")
+                    logger.warning("%s: %s", place, error)
+    except (SourceError, OSError, http.client.HTTPException) as error:
+        _raise_if_disk_full(error, source.folder)
+        reason = getattr(error, "reason", error)
+        tried.append(f"{place}: {reason}")
+        logger.warning("%s: not available (%s)", place, reason)
+    left = [name for name in missing if not _intact(source.folder / name, wanted[name])]
+    if len(left) < len(missing):
+        logger.info("%s: %d files from %s, verified", source.name, len(missing) - len(left), place)
+    return left
+
+
+def _raise_if_disk_full(error: Exception, folder: Path) -> None:
+    if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        raise InputError(f"{folder}: writing failed ({error}). Nothing half-written was left behind.") from error
+
+
+@contextmanager
+def _open_place(place: str) -> Iterator[Path | None]:
+    """Yield the local folder behind `place`, or None where it is on the web."""
+    parts = urlsplit(place)
+    if parts.scheme in {"http", "https"}:
+        yield None
+    elif parts.scheme == "sample":
+        with tempfile.TemporaryDirectory() as folder:
+            logger.info("drawing the sample data of %s", parts.netloc)
+            import_module(f"torchloom.data.{parts.netloc}").draw_sample(Path(folder))
+            yield Path(folder)
+    else:
+        local = Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else place).expanduser()
+        if not local.is_dir():
+            raise SourceError("no such folder")
+        yield local
+
+
+def _from_folder(folder: Path, source: Source, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:
+    """Copy the files, or unpack them from the archive, out of a local folder."""
+    unpublished = [name for name in names if source.files[name] is None]
+    if unpublished:
+        sums = _read_sums(folder / SUMS)
+        if not sums.keys() >= set(unpublished):
+            raise SourceError(f"no published checksum, and no {SUMS}, for {', '.join(unpublished)}")
+        wanted.update({name: sums[name] for name in unpublished})
+        with (folder / SUMS).open("rb") as file:
+            _store(file, source.folder / SUMS, checksum(folder / SUMS))
+    packed = [name for name in names if not (folder / name).is_file()]
+    for name in set(names) - set(packed):
+        with (folder / name).open("rb") as file:
+            _store(file, source.folder / name, wanted[name])
+    if packed:
+        if not (folder / remote).is_file():
+            raise SourceError(f"has neither {', '.join(packed)} nor {remote}")
+        _unpack(folder / remote, source.folder, packed, wanted)
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    rows = (line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
+    return {name.lstrip("*"): f"sha256:{digest}" for digest, name in rows}
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS, as sha256sum prints it, for every file below `folder`."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    rows = [f"{checksum(folder / name).removeprefix('sha256:')}  {name}\n" for name in names]
+    (folder / SUMS).write_text("".join(rows))
+
+
+def _from_web(url: str, target: Path, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:
+    """Download `url`, resuming what an earlier try left, and unpack `names` from it."""
+    part = target / ".partial" / remote
+    resumed = part.is_file()
+    fetch_url(url, part)
+    try:
+        _unpack(part, target, names, wanted)
+    except SourceError as error:
+        part.unlink()
+        if not resumed:
+            raise
+        logger.warning("%s: what was resumed does not fit together (%s); downloading it anew", url, error)
+        fetch_url(url, part)
+        try:
+            _unpack(part, target, names, wanted)
+        except SourceError:
+            part.unlink()
+            raise
+    part.unlink()
+    _origin_of(part).unlink(missing_ok=True)
+    if not any(part.parent.iterdir()):
+        part.parent.rmdir()
+
+
+def _origin_of(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def fetch_url(url: str, part: Path) -> None:
+    """Download `url` to `part`, continuing after the bytes that are there when they came from the same version.
+
+    The server's ETag (or Last-Modified) is kept beside `part` and sent as If-Range, so that a changed file starts
+    anew. Raises URLError or OSError; what had arrived by then stays.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    origin = _origin_of(part)
+    request = urllib.request.Request(url, headers={"User-Agent": "torchloom", "Accept-Encoding": "identity"})
+    have = part.stat().st_size if part.is_file() else 0
+    version = _same_origin(origin, url) if have else None
+    if version:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", version)
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing after what we have: it is whole, and its checksum will tell
+            return
+        raise
+    with response:
+        continues = response.status == 206
+        have = have if continues else 0
+        version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        origin.write_text(json.dumps({"url": url, "version": version}))
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        logger.info("%s %s (%s)", "resuming" if continues else "downloading", url, _size(total))
+        with part.open("ab" if continues else "wb") as file, download_bar() as bar:
+            task = bar.add_task(PurePosixPath(urlsplit(url).path).name, total=total, completed=have)
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.advance(task, len(chunk))
+            arrived = file.tell()
+    if total is not None and arrived != total:
+        raise OSError(f"the connection ended after {arrived} of {total} bytes; the next run resumes there")
+
+
+def _same_origin(origin: Path, url: str) -> str | None:
+    try:
+        known = json.loads(origin.read_text())
+        return known["version"] if known["url"] == url and isinstance(known["version"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _size(total: int | None) -> str:
+    return "size unknown" if total is None else f"{total / 1e6:.1f} MB"
+
+
+def _unpack(packed: Path, target: Path, names: list[str], wanted: dict[str, str | None]) -> None:
+    """Store the files `names` out of `packed`; only they are written, each once its checksum is right."""
+    try:
+        if ".tar" in packed.suffixes or packed.suffix == ".tgz":
+            with tarfile.open(packed) as archive:
+                members = {_safe(member.name): member for member in archive if _regular(member)}
+                for name in names:
+                    if name not in members:
+                        raise SourceError(f"{packed.name} does not hold {name}")
+                    _store(archive.extractfile(members[name]), target / name, wanted[name])
+        else:
+            with gzip.open(packed, "rb") if packed.suffix == ".gz" else packed.open("rb") as file:
+                _store(file, target / names[0], wanted[names[0]])
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(f"{packed.name} is damaged ({error})") from error
+
+
+def _safe(name: str) -> str:
+    """The member's name, when it stays inside the folder that it is unpacked to."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
+        raise SourceError(f"the archive holds {name!r}, which would be written outside its folder; refused as a whole")
+    return str(path)
+
+
+def _regular(member: tarfile.TarInfo) -> bool:
+    _safe(member.name)
+    if member.issym() or member.islnk():
+        raise SourceError(f"the archive holds the link {member.name!r} -> {member.linkname!r}; refused as a whole")
+    return member.isfile()
+
+
+def _store(file: Any, target: Path, digest: str | None) -> None:
+    """Copy the open binary `file` to `target`, which appears only when the checksum is right."""
+    assert digest is not None
+    with atomic_write(target) as temporary:
+        with temporary.open("wb") as copy:
+            while chunk := file.read(CHUNK):
+                copy.write(chunk)
+                if copy.tell() > LARGEST_FILE:
+                    raise SourceError(f"{target.name} unpacks to more than {LARGEST_FILE >> 30} GiB; refused")
+        found = checksum(temporary, digest.partition(":")[0])
+        if found != digest:
+            raise SourceError(f"{target.name} has the checksum {found}, but should have {digest}")

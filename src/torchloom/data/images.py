@@ -1,0 +1,94 @@
+"""Preprocessing of labelled images: check, split, measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from torchloom.config import PreprocessConfig
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """`images` (N, H, W, C) uint8 with the channels last, as stored and gathered; `labels` (N,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> LabelledImages:
+        return LabelledImages(self.images[chosen], self.labels[chosen])
+
+    def tensors(self) -> Tensors:
+        return Tensors({"images": self.images, "labels": self.labels})
+
+
+def prepare(
+    train: LabelledImages, test: LabelledImages, classes: list[str], config: PreprocessConfig
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """Split off the validation images and measure what stays for training.
+
+    Returns the tensors of the training, validation and test split (`images` and `labels`, as in LabelledImages) and a
+    description: class names, image shape (C, H, W), per-channel mean and standard deviation of the training pixels
+    scaled to [0, 1], and how many images of each class each split has.
+    """
+    for name, part in (("training", train), ("test", test)):
+        _check(name, part, len(classes))
+    chosen = stratified_choice(train.labels, config.validation_fraction, config.seed)
+    splits = {"train": train[~chosen], "validation": train[chosen], "test": test}
+    if not len(splits["train"].labels):
+        raise InputError(f"validation_fraction {config.validation_fraction} leaves nothing to train on")
+    mean, std = channel_statistics(splits["train"].images)
+    height, width, channels = train.images.shape[1:]
+    info = {
+        "classes": classes,
+        "shape": [channels, height, width],
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "images": {
+            name: dict(zip(classes, np.bincount(part.labels, minlength=len(classes)).tolist(), strict=True))
+            for name, part in splits.items()
+        },
+    }
+    return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
+
+
+def _check(name: str, part: LabelledImages, classes: int) -> None:
+    if not len(part.labels):
+        raise InputError(f"the {name} data hold no image")
+    if len(part.images) != len(part.labels):
+        raise InputError(f"the {name} data hold {len(part.images)} images but {len(part.labels)} labels")
+    wrong = part.labels[(part.labels < 0) | (part.labels >= classes)]
+    if len(wrong):
+        raise InputError(
+            f"the {name} data hold the label {wrong[0]}, but there are only {classes} classes (0 to {classes - 1})"
+        )
+
+
+def stratified_choice(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A boolean mask (N,) that is true for `fraction` of each class, drawn by `seed`.
+
+    Each class gives its share rounded to the nearest whole number.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen[generator.permutation(members)[: round(fraction * len(members))]] = True
+    return chosen
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of (N, H, W, C) uint8 `images`, on the scale [0, 1].
+
+    Exact: from each channel's histogram, in float64. A channel of one value gets the standard deviation 1.
+    """
+    values = np.arange(256) / 255
+    shares = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+    shares = shares / shares.sum(1, keepdims=True)
+    mean = shares @ values
+    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+    return mean, np.where(std > 0, std, 1.0)

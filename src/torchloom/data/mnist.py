@@ -1,0 +1,140 @@
+"""MNIST: 28x28 grey images of handwritten digits, 60,000 to train and 10,000 to test, as IDX files.
+
+LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchloom.config import PreprocessConfig
+from torchloom.data.download import RawFiles, write_sums
+from torchloom.data.images import LabelledImages, prepare
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+
+CLASSES = [str(digit) for digit in range(10)]
+
+
+def preprocess(raw: RawFiles, config: PreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """Raw IDX files -> training, validation and test tensors, and what is known about them."""
+    train, test = (
+        LabelledImages(
+            read_idx(raw.path(f"{part}-images-idx3-ubyte"), dimensions=3)[..., None],
+            read_idx(raw.path(f"{part}-labels-idx1-ubyte"), dimensions=1).astype(np.int64),
+        )
+        for part in ("train", "t10k")
+    )
+    return prepare(train, test, CLASSES, config)
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """The uint8 array of an IDX file with that many dimensions; InputError when the file is not one.
+
+    The format: two zero bytes, the type (8 = uint8), the number of dimensions, each size as a big-endian uint32,
+    then the values, the last dimension fastest.
+    """
+    data = path.read_bytes()
+    header = 4 + 4 * dimensions
+    if len(data) < header or data[:4] != bytes([0, 0, 8, dimensions]):
+        raise InputError(f"{path}: not an IDX file of uint8 values in {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", data[4:header])
+    expected = header + int(np.prod(shape, dtype=object))
+    if len(data) != expected:
+        raise InputError(f"{path}: has {len(data)} bytes, but its header {shape} asks for {expected}")
+    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Write a uint8 array as an IDX file."""
+    header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    path.write_bytes(header + np.ascontiguousarray(values, dtype=np.uint8).tobytes())
+
+
+# The strokes of each digit as polylines in the unit square, x to the right and y downwards.
+STROKES: dict[int, list[list[tuple[float, float]]]] = {
+    0: [
+        [
+            (0.5, 0.1),
+            (0.25, 0.25),
+            (0.2, 0.5),
+            (0.25, 0.75),
+            (0.5, 0.9),
+            (0.75, 0.75),
+            (0.8, 0.5),
+            (0.75, 0.25),
+            (0.5, 0.1),
+        ]
+    ],
+    1: [[(0.35, 0.25), (0.55, 0.1), (0.55, 0.9)]],
+    2: [[(0.25, 0.3), (0.35, 0.12), (0.6, 0.1), (0.75, 0.25), (0.65, 0.5), (0.25, 0.9), (0.8, 0.88)]],
+    3: [
+        [
+            (0.25, 0.15),
+            (0.6, 0.1),
+            (0.75, 0.27),
+            (0.6, 0.46),
+            (0.42, 0.48),
+            (0.65, 0.52),
+            (0.78, 0.7),
+            (0.6, 0.9),
+            (0.25, 0.85),
+        ]
+    ],
+    4: [[(0.6, 0.1), (0.2, 0.6), (0.8, 0.6)], [(0.62, 0.35), (0.6, 0.92)]],
+    5: [[(0.75, 0.1), (0.32, 0.12), (0.28, 0.48), (0.6, 0.43), (0.77, 0.65), (0.6, 0.9), (0.25, 0.85)]],
+    6: [[(0.65, 0.1), (0.35, 0.35), (0.25, 0.68), (0.4, 0.9), (0.65, 0.88), (0.74, 0.68), (0.58, 0.52), (0.3, 0.62)]],
+    7: [[(0.22, 0.12), (0.78, 0.12), (0.42, 0.9)]],
+    8: [
+        [
+            (0.5, 0.1),
+            (0.28, 0.28),
+            (0.5, 0.48),
+            (0.75, 0.7),
+            (0.5, 0.9),
+            (0.25, 0.7),
+            (0.5, 0.48),
+            (0.72, 0.28),
+            (0.5, 0.1),
+        ]
+    ],
+    9: [[(0.72, 0.35), (0.5, 0.48), (0.3, 0.32), (0.42, 0.12), (0.65, 0.12), (0.72, 0.35), (0.6, 0.9)]],
+}
+
+
+def draw_sample(folder: Path, train: int = 4000, test: int = 1000, seed: int = 0) -> None:
+    """Draw digits of our own, in MNIST's format and with a SHA256SUMS, into `folder`.
+
+    Each is the digit's strokes under a random affine map, with random thickness, brightness and noise.
+    """
+    generator = np.random.default_rng(seed)
+    for part, count in (("train", train), ("t10k", test)):
+        labels = generator.permutation(np.arange(count) % 10)
+        images = np.stack([draw_digit(int(label), generator) for label in labels])
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+    write_sums(folder)
+
+
+def draw_digit(label: int, generator: np.random.Generator) -> np.ndarray:
+    """One (28, 28) uint8 image: bright strokes on black."""
+    turn, shear = generator.normal(0, 0.15), generator.normal(0, 0.2)
+    size = generator.uniform(15, 22, 2)  # width and height in pixels
+    matrix = np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]]) * size
+    centre = 13.5 + generator.normal(0, 1.2, 2)
+    y, x = np.mgrid[0:28, 0:28]
+    pixels = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
+    distance = np.full(28 * 28, np.inf)
+    for stroke in STROKES[label]:
+        points = np.array(stroke) - 0.5 + generator.normal(0, 0.03, (len(stroke), 2))
+        points = points @ matrix.T + centre
+        start, along = points[:-1], np.diff(points, axis=0)
+        share = np.clip(((pixels - start) * along).sum(-1) / (along**2).sum(-1), 0, 1)
+        distance = np.minimum(distance, np.linalg.norm(pixels - start - share[..., None] * along, axis=-1).min(1))
+    ink = np.clip(generator.uniform(1.2, 2.0) - distance, 0, 1) * generator.uniform(180, 255)
+    noisy = ink + generator.normal(0, 12, ink.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8).reshape(28, 28)

@@ -1,0 +1,71 @@
+"""What happens around a run: parameters are checked before it and the outcome is summed up after it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.validation.type_extractor import TypeExtractor
+
+from torchloom.config import check_parameters
+
+logger = logging.getLogger(__name__)
+
+PICTURES = ("learning_curves", "confusion_matrix", "predictions")
+
+
+class ProjectHooks:
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Check every parameter of every task; Kedro itself ignores unknown keys and reports only the first block."""
+        read = {name.removeprefix("params:") for pipeline in pipelines.values() for name in pipeline.inputs()}
+        expected: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
+        check_parameters(context.config_loader["parameters"], expected, {name.partition(".")[0] for name in read})
+
+    @hook_impl
+    def before_pipeline_run(self) -> None:
+        self._started = time.perf_counter()
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Say what the run made and where it lies."""
+        seconds = time.perf_counter() - self._started
+        lines = [f"finished in {seconds:.0f} s"]
+        made = pipeline.all_outputs()
+        for task in sorted({name.partition(".")[0] for name in made if "." in name}):
+            lines += _summary(task, made, catalog)
+        logger.info("\n".join(lines))
+
+
+def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
+    """The lines about one task: its test figures, then the files by kind."""
+    lines = [task]
+    if f"{task}.metrics" in made:
+        metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
+        figures = ("accuracy", "macro_f1", "loss")
+        lines[0] += "".join(f"  test {name} {metrics[name]:.4f}" for name in figures if name in metrics)
+    kinds = {"model": ("checkpoint", "onnx"), "metrics": ("metrics", "export_report"), "pictures": PICTURES}
+    for kind, names in kinds.items():
+        paths = [_path(catalog, f"{task}.{name}") for name in names if f"{task}.{name}" in made]
+        if paths:
+            lines.append(f"  {kind + ':':<10}" + "  ".join(_relative(path) for path in paths))
+    return lines
+
+
+def _path(catalog: DataCatalog, name: str) -> Path:
+    return Path(str(catalog.get(name)._filepath))  # type: ignore[union-attr]
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,40 @@
+"""Fully connected network, by default the 784-512-10 one that introductory texts train on MNIST.
+
+Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 323, 1986.
+"""
+
+import math
+from typing import Annotated
+
+from pydantic import Field
+from torch import nn
+
+from torchloom.config import Count, Fraction
+from torchloom.models._layers import Activation, Initialization, initialize, make_activation
+
+Widths = Annotated[list[Count], Field(min_length=0)]
+
+
+def build(
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    hidden: Widths = [512],  # noqa: B006  (never changed)
+    activation: Activation = "ReLU",
+    batch_norm: bool = False,
+    dropout: Fraction = 0.0,
+    initialization: Initialization = "default",
+) -> nn.Module:
+    """Flatten -> for each width in `hidden`: linear, [batch norm], activation, [dropout] -> linear to `classes`."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(shape)
+    for next_width in hidden:
+        layers.append(nn.Linear(width, next_width, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(next_width))
+        layers.append(make_activation(activation))
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = next_width
+    layers.append(nn.Linear(width, classes))
+    return initialize(nn.Sequential(*layers), initialization)

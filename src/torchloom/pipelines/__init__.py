@@ -1,0 +1,1 @@
+"""One package per kind of problem, each with its wiring (pipeline.py) and its stages (nodes.py)."""

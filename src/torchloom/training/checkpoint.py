@@ -1,0 +1,80 @@
+"""Checkpoints: weights and all that it takes to use them, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from torchloom.data.loaders import ImageInfo
+from torchloom.errors import InputError
+from torchloom.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import nn
+
+RETRAIN = "Run the train stage again, or put a good checkpoint there"
+
+
+class Checkpoint(BaseModel):
+    """A trained model. `training` says how it came about: epoch, validation figures, seed, versions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: str  # a module of torchloom.models
+    arguments: dict[str, Any]
+    info: ImageInfo
+    training: dict[str, Any]
+    weights: dict[str, Any] = Field(repr=False, exclude=True)  # name -> Tensor, on the CPU
+
+    def build(self) -> nn.Module:
+        """The model with its weights, on the CPU in evaluation mode: uint8 images (B, C, H, W) -> logits."""
+        from torchloom.models import ImageClassifier, build_network
+
+        network = build_network(self.network, self.info.shape, len(self.info.classes), self.arguments)
+        model = ImageClassifier(network, self.info.mean, self.info.std)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise InputError(
+                f"the checkpoint's weights do not fit the network {self.network}: {error}. {RETRAIN}"
+            ) from error
+        return model.eval()
+
+
+class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint]):
+    """A `Checkpoint` in a safetensors file: no pickle, so loading one cannot run code."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Checkpoint:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._filepath, framework="pt") as file:
+                described = json.loads((file.metadata() or {})["torchloom"])
+                # cloned: the file may be replaced while the weights are in use
+                weights = {name: file.get_tensor(name).clone() for name in file.keys()}
+                return Checkpoint(**described, weights=weights)
+        except FileNotFoundError as error:
+            raise InputError(f"{self._filepath}: there is no checkpoint yet. {RETRAIN}.") from error
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, ValidationError) as error:
+            raise InputError(f"{self._filepath}: damaged or not a checkpoint of ours ({error}). {RETRAIN}.") from error
+
+    def save(self, data: Checkpoint) -> None:
+        from safetensors.torch import save_file
+
+        weights = {name: tensor.contiguous() for name, tensor in data.weights.items()}
+        with atomic_write(self._filepath) as temporary:
+            save_file(weights, temporary, metadata={"torchloom": data.model_dump_json()})
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

@@ -1,0 +1,228 @@
+"""The training loop, in full view. What it calls does one thing each and lives in the modules beside it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from torchloom.config import TrainConfig
+from torchloom.data.batches import start_epoch
+from torchloom.errors import InputError
+from torchloom.progress import step_bar
+from torchloom.training.devices import autocast, choose_device, choose_precision
+from torchloom.training.optimization import Schedule, create_optimizer
+
+logger = logging.getLogger(__name__)
+
+Batch = tuple[Tensor, Tensor]
+Loader = DataLoader[Batch]
+# A model and a batch -> the batch's mean loss, to be minimised, and further means to report, by name.
+Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome: weights (on the CPU) of the best and the last epoch, and one history row per epoch."""
+
+    best: dict[str, Tensor]
+    best_epoch: int
+    last: dict[str, Tensor]
+    history: list[dict[str, float]]
+
+
+def fit(
+    model: nn.Module, open_loader: Callable[[str, torch.device], Loader], config: TrainConfig, objective: Objective
+) -> Fit:
+    """Train `model` in place and return what came of it.
+
+    `open_loader("train", device)` and `("validation", device)` give the data. With an empty validation split the last
+    epoch counts as the best. Raises InputError when the loss stops being a finite number.
+    """
+    device = choose_device(config.device)
+    dtype = choose_precision(config.precision, device)
+    train_loader, validation_loader = open_loader("train", device), open_loader("validation", device)
+    if config.early_stopping and not len(validation_loader):
+        raise InputError("train.early_stopping needs a validation split (preprocess.validation_fraction above 0)")
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = average(model, config.ema)
+    optimizer = create_optimizer(model, config.optimizer.name, config.optimizer.arguments)
+    steps_per_epoch = -(-len(train_loader) // config.accumulate)
+    schedule = Schedule(optimizer, config.scheduler, config.epochs, steps_per_epoch, config.warmup_epochs)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    trained: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+    judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
+    logger.info("training on %s in %s: %d epochs of %d steps", device, dtype, config.epochs, steps_per_epoch)
+
+    history: list[dict[str, float]] = []
+    best, best_epoch = snapshot(judged), 0
+    for epoch in range(1, config.epochs + 1):
+        started = time.perf_counter()
+        row: dict[str, float] = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
+        start_epoch(train_loader, epoch - 1)
+        model.train()
+        running = Running(len(train_loader), device)
+        with step_bar() as bar:
+            task = bar.add_task(f"epoch {epoch}/{config.epochs}", total=len(train_loader), status="")
+            for step, batch in enumerate(train_loader):
+                group_start = step - step % config.accumulate
+                group = min(config.accumulate, len(train_loader) - group_start)
+                with autocast(device, dtype):
+                    loss, figures = objective(trained, batch)
+                scaler.scale((loss + penalty(model, config.l1, config.l2)) / group).backward()  # type: ignore[no-untyped-call]
+                if step + 1 == group_start + group:
+                    if config.gradient_clip:
+                        scaler.unscale_(optimizer)
+                        nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad(set_to_none=True)
+                    if averaged:
+                        averaged.update_parameters(model)
+                    schedule.step()
+                running.add(len(batch[1]), loss, figures)
+                if running.seconds_since_glance() > GLANCE:
+                    running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
+                    bar.update(task, completed=step + 1, status=describe(running.means(), optimizer, running.rate()))
+        running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
+
+        row |= {f"train_{name}": value for name, value in running.means().items()}
+        row["images_per_second"] = running.rate()
+        if len(validation_loader):
+            measured = measure(judged, validation_loader, device, dtype, objective)
+            row |= {f"val_{name}": value for name, value in measured.items()}
+        row["seconds"] = time.perf_counter() - started
+        history.append(row)
+        log_row(row, config.epochs)
+        schedule.end_epoch(row.get("val_loss", row["train_loss"]))
+        if not len(validation_loader) or improves(row, history[best_epoch - 1] if best_epoch else None, config.monitor):
+            best, best_epoch = snapshot(judged), epoch
+        if config.early_stopping and should_stop(history, config):
+            logger.info("stopping early: no better %s in %d epochs", config.monitor, config.early_stopping.patience)
+            break
+    return Fit(best, best_epoch, snapshot(judged), history)
+
+
+def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """An exponential moving average of weights and buffers, updated after each optimiser step."""
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+
+def penalty(model: nn.Module, l1: float, l2: float) -> Tensor | float:
+    """L1 and L2 penalties over all matrices and kernels; biases and batch norm are left free."""
+    total: Tensor | float = 0.0
+    if l1 or l2:
+        for weight in weights_of(model):
+            total = total + l1 * weight.abs().sum() + l2 / 2 * weight.square().sum()
+    return total
+
+
+def weights_of(model: nn.Module) -> Iterator[Tensor]:
+    return (parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad)
+
+
+class Running:
+    """The figures of one epoch, kept on the device; reading them waits for it."""
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.losses = torch.zeros(steps, device=device)
+        self.sums: dict[str, Tensor] = {}
+        self.steps = self.count = 0
+        self.started = self.glanced = time.perf_counter()
+
+    def add(self, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
+        self.losses[self.steps] = loss.detach()
+        for name, value in {"loss": loss, **figures}.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach() * count
+        self.steps += 1
+        self.count += count
+
+    def means(self) -> dict[str, float]:
+        """The means over all images so far."""
+        return {name: float(value) / self.count for name, value in self.sums.items()}
+
+    def rate(self) -> float:
+        """Images per second."""
+        return self.count / (time.perf_counter() - self.started)
+
+    def seconds_since_glance(self) -> float:
+        return time.perf_counter() - self.glanced
+
+    def stop_if_not_finite(self, where: str) -> None:
+        self.glanced = time.perf_counter()
+        wrong = (~self.losses[: self.steps].isfinite()).nonzero()
+        if len(wrong):
+            step = int(wrong[0])
+            raise InputError(
+                f"the loss became {float(self.losses[step])} at step {step + 1} of {len(self.losses)} {where}. "
+                "Try a lower train.optimizer.lr, train.warmup_epochs, train.gradient_clip or train.precision=fp32."
+            )
+
+
+@torch.no_grad()
+def measure(
+    model: nn.Module, loader: Loader, device: torch.device, dtype: torch.dtype, objective: Objective
+) -> dict[str, float]:
+    """The objective's means over all of `loader`, in evaluation mode."""
+    model.eval()
+    running = Running(len(loader), device)
+    for batch in loader:
+        with autocast(device, dtype):
+            running.add(len(batch[1]), *objective(model, batch))
+    running.stop_if_not_finite("of the validation data")
+    return running.means()
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights and buffers on the CPU, in the default memory layout."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+
+
+def improves(row: dict[str, float], best: dict[str, float] | None, monitor: str, min_delta: float = 0.0) -> bool:
+    """Whether the epoch's validation figure is better than the best so far by more than `min_delta`."""
+    if best is None:
+        return True
+    gain = row[f"val_{monitor}"] - best[f"val_{monitor}"]
+    return (gain if monitor == "accuracy" else -gain) > min_delta
+
+
+def should_stop(history: list[dict[str, float]], config: TrainConfig) -> bool:
+    """Whether the last `patience` epochs brought nothing better than the best before them."""
+    stopping = config.early_stopping
+    assert stopping is not None
+    best, waited = history[0], 0
+    for row in history[1:]:
+        if improves(row, best, config.monitor, stopping.min_delta):
+            best, waited = row, 0
+        else:
+            waited += 1
+    return waited >= stopping.patience
+
+
+def describe_rate(optimizer: torch.optim.Optimizer) -> str:
+    return f"lr {optimizer.param_groups[0]['lr']:.2e}"
+
+
+def describe(means: dict[str, float], optimizer: torch.optim.Optimizer, rate: float) -> str:
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+    return f"{figures}  {describe_rate(optimizer)}  {rate:,.0f} images/s"
+
+
+def log_row(row: dict[str, Any], epochs: int) -> None:
+    """One plain line per epoch."""
+    skipped = {"epoch", "seconds", "images_per_second", "learning_rate"}
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in skipped)
+    logger.info(
+        "epoch %d/%d  %s  lr %.2e  %.1f s  %s images/s",
+        *(row["epoch"], epochs, figures, row["learning_rate"], row["seconds"], f"{row['images_per_second']:,.0f}"),
+    )
