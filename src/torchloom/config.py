@@ -31,7 +31,7 @@ class Block(BaseModel):
 
 
 class Named(BaseModel):
-    """A choice by name; every other key is an argument of what the name stands for."""
+    """A choice by name; every other key is an argument of what the name stands for, null one that is left out."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -39,7 +39,7 @@ class Named(BaseModel):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+        return {key: value for key, value in (self.model_extra or {}).items() if value is not None}
 
 
 # ---- data sets -----------------------------------------------------------------------------------------------------
@@ -211,6 +211,14 @@ class ExportConfig(Block):
 # ---- checking it all -----------------------------------------------------------------------------------------------
 
 
+class UnknownNameError(ValueError):
+    """A `name` that stands for nothing."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 class ArgumentError(ValueError):
     """Arguments that do not fit a signature; carries pydantic's account of each."""
 
@@ -248,7 +256,7 @@ def _one_of(name: str, allowed: Iterable[str], what: str) -> None:
     if name not in allowed:
         near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"must be {what}{hint}; there are {', '.join(allowed)}")
+        raise UnknownNameError(name, f"must be {what}{hint}; there are {', '.join(allowed)}")
 
 
 def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> None:
@@ -295,6 +303,8 @@ def _readable(key: str, model: type[BaseModel], error: ErrorDetails) -> list[str
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, ArgumentError):
         return [line for inner in cause.errors for line in _readable(full, cause.model, inner)]
+    if isinstance(cause, UnknownNameError):
+        return [f"{full}.name: {_given(cause.name)}; {cause}"]
     if error["type"] == "extra_forbidden":
         return [f"{full}: {_unknown(path[-1], _fields_at(model, path[:-1]))}"]
     if error["type"] == "missing":

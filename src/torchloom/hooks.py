@@ -26,9 +26,10 @@ class ProjectHooks:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter of every task; Kedro itself ignores unknown keys and reports only the first block."""
-        read = {name.removeprefix("params:") for pipeline in pipelines.values() for name in pipeline.inputs()}
+        inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
+        read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
         expected: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-        check_parameters(context.config_loader["parameters"], expected, {name.partition(".")[0] for name in read})
+        check_parameters(context.config_loader["parameters"], expected, read)
 
     @hook_impl
     def before_pipeline_run(self) -> None:
