@@ -132,12 +132,18 @@ def test_kedro_viz_shows_each_task_as_a_group_with_layers_and_previews(
     assert len(json.loads((finished / f"build/api/nodes/{picture}").read_text())["preview"]) > 10_000
 
 
-def test_a_mistake_ends_in_one_message_before_any_node(project: Path) -> None:
-    result = kedro(
-        project, "run", "--env", "sample", "--pipelines", "mnist_mlp", "--params", "mnist_mlp.train.epochs=some"
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--params mnist_mlp.train.epochs=some", "mnist_mlp.train.epochs: given 'some'; must be a valid integer"),
+        ("--pipelines mnist_mpl", "unknown task (did you mean mnist_mlp?); allowed are cifar_resnet, mnist_mlp"),
+        ("--env smaple", "the configuration of the environment 'smaple' cannot be read"),
+    ],
+)
+def test_a_mistake_ends_in_one_message_before_any_node(project: Path, arguments: str, message: str) -> None:
+    result = kedro(project, "run", *("--env", "sample", "--pipelines", "mnist_mlp"), *arguments.split())
     assert result.returncode == 1
-    assert "mnist_mlp.train.epochs: given 'some'; must be a valid integer" in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     assert not (project / "data").exists()
 

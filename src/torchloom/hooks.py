@@ -8,14 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.validation.type_extractor import TypeExtractor
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from torchloom.config import check_parameters
+from torchloom.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,11 @@ class ProjectHooks:
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
         expected: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-        check_parameters(context.config_loader["parameters"], expected, read)
+        try:
+            parameters = context.config_loader["parameters"]
+        except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException) as error:
+            raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
+        check_parameters(parameters, expected, read)
 
     @hook_impl
     def before_pipeline_run(self) -> None:

@@ -2,6 +2,8 @@
 
 from kedro.pipeline import Pipeline
 
+from torchloom.config import unknown
+from torchloom.errors import InputError
 from torchloom.pipelines import classification, preparation
 
 TASKS = {
@@ -10,10 +12,17 @@ TASKS = {
 }
 
 
-def register_pipelines() -> dict[str, Pipeline]:
+class Pipelines(dict[str, Pipeline]):
+    """Pipelines by name; asking for one that is not there is answered in one message."""
+
+    def __missing__(self, name: str) -> Pipeline:
+        raise InputError(f"--pipeline {name}: {unknown(name, TASKS, 'task')}")
+
+
+def register_pipelines() -> Pipelines:
     """One named pipeline per task, and all of them together as the default."""
     pipelines = {
         task: preparation.create_pipeline(data) + problem.create_pipeline(task, data)
         for task, (problem, data) in TASKS.items()
     }
-    return {**pipelines, "__default__": sum(pipelines.values(), Pipeline([]))}
+    return Pipelines({**pipelines, "__default__": sum(pipelines.values(), Pipeline([]))})

@@ -19,11 +19,12 @@ def download_bar() -> Progress:
 
 def step_bar() -> Progress:
     """A bar for steps; what goes into the field `status` stands behind it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     return Progress(
-        *columns,
-        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.completed}/{task.total}"),
         TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(compact=True),
         console=rich.get_console(),
         transient=True,
         disable=not watched(),
