@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,13 @@ def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any)
     with KedroSession.create(project, env=env, runtime_params=options.pop("params", None)) as session:
         session.run(pipeline_names=[pipeline], **options)
         return session.load_context().catalog
+
+
+def kedro(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`kedro …` as a user types it, in a new process."""
+    command = [sys.executable, "-m", "kedro", *arguments]
+    environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture

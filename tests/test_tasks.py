@@ -1,7 +1,6 @@
 """Every registered task through Kedro itself, in small: all stages, what they leave, and each stage alone."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 import torch
 from kedro.io import DataCatalog
 
-from conftest import TINY, kedro_run, make_project
+from conftest import TINY, kedro, kedro_run, make_project
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import TASKS
 
@@ -21,13 +20,6 @@ OUTPUTS = [
     *("dataloaders", "checkpoint", "last_checkpoint", "history", "metrics", "per_class", "confusion_matrix"),
     *("learning_curves", "predictions", "onnx", "export_report"),
 ]
-
-
-def kedro(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`kedro …` as a user types it, in a new process."""
-    command = [sys.executable, "-m", "kedro", *arguments]
-    environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1"}
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("task", TASKS)

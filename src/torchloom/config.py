@@ -12,7 +12,16 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from torchloom.errors import InputError
@@ -110,6 +119,13 @@ class SchedulerConfig(Named):
 
     interval: Literal["step", "epoch"] | None = Field(None, description="what the scheduler counts")
 
+    @field_validator("interval")
+    @classmethod
+    def _countable(cls, interval: str | None, info: ValidationInfo) -> str | None:
+        if interval == "step" and info.data.get("name") == "ReduceLROnPlateau":
+            raise ValueError("must be epoch: ReduceLROnPlateau watches the loss of whole epochs")
+        return interval
+
     @model_validator(mode="after")
     def _exists(self) -> SchedulerConfig:
         from torchloom.training.optimization import check_scheduler, scheduler_names
@@ -166,6 +182,26 @@ class TrainConfig(Block):
     )
     compile: bool = Field(False, description="torch.compile the network: pays on GPUs, not on CPUs")
 
+    @field_validator("scheduler")
+    @classmethod
+    def _suits_optimizer(cls, scheduler: SchedulerConfig | None, info: ValidationInfo) -> SchedulerConfig | None:
+        from torchloom.training.optimization import check_scheduler
+
+        optimizer = info.data.get("optimizer")
+        if scheduler and optimizer:
+            check_scheduler(scheduler.name, scheduler.arguments, optimizer.name, optimizer.arguments)
+        return scheduler
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _warmup_fits(cls, warmup: float, info: ValidationInfo) -> float:
+        epochs, scheduler = info.data.get("epochs"), info.data.get("scheduler")
+        if epochs and warmup >= epochs:
+            raise ValueError(f"must be less than epochs {epochs}")
+        if warmup and scheduler and scheduler.name in {"OneCycleLR", "CyclicLR"}:
+            raise ValueError(f"must be left out: {scheduler.name} warms up by itself")
+        return warmup
+
     @field_validator("device")
     @classmethod
     def _device(cls, device: str) -> str:
@@ -178,13 +214,6 @@ class TrainConfig(Block):
                 raise ValueError("must be auto, cpu, cuda, cuda:N, mps or xpu") from error
         return device
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> TrainConfig:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}")
-        if self.warmup_epochs and self.scheduler and self.scheduler.name in {"OneCycleLR", "CyclicLR"}:
-            raise ValueError(f"{self.scheduler.name} warms up by itself: leave out warmup_epochs")
-        return self
 
 
 # ---- evaluate and export -------------------------------------------------------------------------------------------
@@ -232,7 +261,11 @@ def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], given
 
     `given_by_us` are parameters of the function that are not the user's to set, such as an optimiser's `params`.
     """
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
+    # torch imports some names of its hints for type checkers only; the one iterable that YAML knows is the list
+    names = {"Callable": Callable, "Iterable": list}
+    hints = get_type_hints(
+        function.__init__ if inspect.isclass(function) else function, localns=names, include_extras=True
+    )
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
@@ -243,7 +276,20 @@ def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], given
     try:
         model.model_validate({name: _as_tuple(value, hints.get(name)) for name, value in arguments.items()})
     except ValidationError as error:
-        raise ArgumentError(model, error.errors()) from None
+        raise ArgumentError(model, _one_per_value(error.errors())) from None
+
+
+def _one_per_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Join what pydantic says of each type that a union allows, but for types that YAML cannot name, such as Tensor."""
+    joined: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for error in errors:
+        name, *rest = error["loc"]
+        place = (name, *(part for part in rest if isinstance(part, int)))  # without the name of the union's member
+        if place not in joined:
+            joined[place] = {**error, "loc": place}
+        elif error["type"] != "is_instance_of":
+            joined[place]["msg"] += " or " + error["msg"].removeprefix("Input should be ")
+    return list(joined.values())
 
 
 def _as_tuple(value: Any, hint: Any) -> Any:
@@ -270,13 +316,13 @@ def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[
         owner, _, block = key.partition(".")
         blocks.setdefault(owner, set()).add(block)
     known = blocks.keys() | others
-    problems = [f"{owner}: {_unknown(owner, known)}" for owner in parameters if owner not in known]
+    problems = [f"{owner}: {unknown(owner, known)}" for owner in parameters if owner not in known]
     for owner, names in blocks.items():
         given = parameters.get(owner)
         if not isinstance(given, Mapping):
             problems.append(f"{owner}: {_given(given)}; must be the blocks {', '.join(sorted(names))}")
             continue
-        problems += [f"{owner}.{name}: {_unknown(str(name), names)}" for name in given if name not in names]
+        problems += [f"{owner}.{name}: {unknown(str(name), names)}" for name in given if name not in names]
         for name in sorted(names):
             problems += _check_block(f"{owner}.{name}", given.get(name), expected[f"{owner}.{name}"])
     if problems:
@@ -306,7 +352,7 @@ def _readable(key: str, model: type[BaseModel], error: ErrorDetails) -> list[str
     if isinstance(cause, UnknownNameError):
         return [f"{full}.name: {_given(cause.name)}; {cause}"]
     if error["type"] == "extra_forbidden":
-        return [f"{full}: {_unknown(path[-1], _fields_at(model, path[:-1]))}"]
+        return [f"{full}: {unknown(path[-1], _fields_at(model, path[:-1]))}"]
     if error["type"] == "missing":
         return [f"{full}: is missing and has no default"]
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -317,10 +363,11 @@ def _given(value: Any) -> str:
     return "not given" if value is None else f"given {value!r}"
 
 
-def _unknown(name: str, allowed: Iterable[str]) -> str:
+def unknown(name: str, allowed: Iterable[str], what: str = "key") -> str:
+    """`unknown key (did you mean …?); allowed are …`"""
     allowed = sorted(allowed)
     near = difflib.get_close_matches(name, allowed, n=1)
-    return f"unknown key{f' (did you mean {near[0]}?)' if near else ''}; allowed are {', '.join(allowed)}"
+    return f"unknown {what}{f' (did you mean {near[0]}?)' if near else ''}; allowed are {', '.join(allowed)}"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -18,7 +18,8 @@ def predict(model: nn.Module, loader: Any) -> tuple[Tensor, Tensor]:
     model.eval().to(memory_format=torch.channels_last)
     logits, labels = [], []
     with step_bar() as bar:
-        for images, truth in bar.track(loader, description="test", total=len(loader)):
+        task = bar.add_task("test", total=len(loader), status="")
+        for images, truth in bar.track(loader, total=len(loader), task_id=task):
             logits.append(model(images).float())
             labels.append(truth)
     return torch.cat(logits).cpu(), torch.cat(labels).cpu()

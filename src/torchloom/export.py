@@ -68,7 +68,7 @@ def compare(model: nn.Module, serialised: bytes, images: Tensor, batch_sizes: li
         alike.append(ours.argmax(1) == theirs.argmax(1))
     decisions = np.concatenate(alike)
     return {
-        "greatest_difference": max(differences),
+        "greatest_difference": float(np.max(differences)),  # NaN if one is NaN
         "agreement": float(decisions.mean()),
         "images": len(decisions),
         "batch_sizes": batch_sizes,

@@ -62,20 +62,19 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             value = _BatchUnpickler(file, encoding="latin1").load()
-    except InputError:
-        raise
+        if not isinstance(value, dict):
+            raise InputError(f"holds a {type(value).__name__}, not a dictionary")
+        return {str(key): _as_array(item) if isinstance(item, _Array) else item for key, item in value.items()}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except Exception as error:  # the unpickler answers a damaged file with whatever its bytes provoke
         raise InputError(f"{path}: not a readable CIFAR-10 pickle ({type(error).__name__}: {error})") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: holds a {type(value).__name__}, not a dictionary")
-    return {str(key): _as_array(item, path) if isinstance(item, _Array) else item for key, item in value.items()}
 
 
 class _Array:
     """Stands in for a numpy array while a pickle is read."""
 
-    def __init__(self) -> None:
-        self.state: Any = None
+    state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -117,12 +116,12 @@ class _BatchUnpickler(pickle.Unpickler):
             return _STANDINS[module, name]
         except KeyError:
             raise InputError(
-                f"a CIFAR-10 batch asks for {module}.{name}, which no genuine one does; it was not loaded. "
+                f"asks for {module}.{name}, which no genuine CIFAR-10 file does; it was not loaded. "
                 "Remove the file and run the download stage again."
             ) from None
 
 
-def _as_array(standin: _Array, path: Path) -> np.ndarray:
+def _as_array(standin: _Array) -> np.ndarray:
     """The uint8 array whose pickled state is (version, shape, dtype, Fortran order, bytes)."""
     match standin.state:
         case (int(), tuple(shape), _Dtype(name="u1"), bool(False) | 0, bytes() | str() as data):
@@ -132,7 +131,7 @@ def _as_array(standin: _Array, path: Path) -> np.ndarray:
                 and int(np.prod(shape, dtype=object)) == values.size
             ):
                 return values.reshape(shape)
-    raise InputError(f"{path}: holds an array that is not plain uint8 values of the shape it states")
+    raise InputError("holds an array that is not plain uint8 values of the shape it states")
 
 
 SHAPES = ["disk", "ring", "square", "frame", "triangle", "cross", "stripes", "checkers", "star", "crescent"]

@@ -13,6 +13,7 @@ import http.client
 import json
 import logging
 import os
+import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -36,6 +37,7 @@ CHUNK = 1 << 20  # bytes
 TIMEOUT = 20  # seconds without an answer before a host counts as unreachable
 LARGEST_FILE = 8 << 30  # bytes; more than this out of one archive member is taken for a decompression bomb
 SUMS = "SHA256SUMS"
+PARTIAL = ".partial"  # the folder of downloads to resume
 MIRROR_VARIABLE = "TORCHLOOM_MIRROR"
 
 
@@ -93,13 +95,14 @@ def download(source: Source) -> RawFiles:
         logger.info("%s: all %d files are there and verified", source.name, len(wanted))
         return RawFiles(source.folder, {name: str(digest) for name, digest in wanted.items()})
     for name in missing:
-        if (source.folder / name).exists():
+        if wanted[name] and (source.folder / name).exists():
             logger.warning("%s: damaged, its checksum is not %s; fetching it again", source.folder / name, wanted[name])
     _check_writable(source.folder)
     tried: list[str] = []
     for place in source.all_places():
         missing = _fetch_from(place, source, wanted, missing, tried)
         if not missing:
+            shutil.rmtree(source.folder / PARTIAL, ignore_errors=True)
             return RawFiles(source.folder, {name: str(digest) for name, digest in wanted.items()})
     raise InputError(_nowhere(source, missing, tried))
 
@@ -135,20 +138,18 @@ def _fetch_from(
 ) -> list[str]:
     """Fetch what `place` has of `missing`; return what is still missing and add the reasons to `tried`."""
     remotes: dict[str, list[str]] = {}
-    for name in missing:
-        remotes.setdefault(source.fetch.format(name=name), []).append(name)
     try:
         with _open_place(place) as folder:
+            for name in missing:
+                plain = folder is not None and (folder / name).is_file()
+                remotes.setdefault(name if plain else source.fetch.format(name=name), []).append(name)
             for remote, names in remotes.items():
                 try:
                     if folder is None:
                         _from_web(f"{place.rstrip('/')}/{remote}", source.folder, remote, names, wanted)
                     else:
                         _from_folder(folder, source, remote, names, wanted)
-                except (
-                    SourceError,
-                    urllib.error.HTTPError,
-                ) as error:  # the place is there: its other files may be fine
+                except (SourceError, urllib.error.HTTPError) as error:  # the place's other files may be fine
                     tried.append(f"{place}: {error}")
                     logger.warning("%s: %s", place, error)
     except (SourceError, OSError, http.client.HTTPException) as error:
@@ -186,7 +187,7 @@ def _open_place(place: str) -> Iterator[Path | None]:
 
 
 def _from_folder(folder: Path, source: Source, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:
-    """Copy the files, or unpack them from the archive, out of a local folder."""
+    """Store `names` from the file `remote` of a local folder, which is the one wanted or has them packed."""
     unpublished = [name for name in names if source.files[name] is None]
     if unpublished:
         sums = _read_sums(folder / SUMS)
@@ -195,21 +196,20 @@ def _from_folder(folder: Path, source: Source, remote: str, names: list[str], wa
         wanted.update({name: sums[name] for name in unpublished})
         with (folder / SUMS).open("rb") as file:
             _store(file, source.folder / SUMS, checksum(folder / SUMS))
-    packed = [name for name in names if not (folder / name).is_file()]
-    for name in set(names) - set(packed):
-        with (folder / name).open("rb") as file:
-            _store(file, source.folder / name, wanted[name])
-    if packed:
-        if not (folder / remote).is_file():
-            raise SourceError(f"has neither {', '.join(packed)} nor {remote}")
-        _unpack(folder / remote, source.folder, packed, wanted)
+    if not (folder / remote).is_file():
+        raise SourceError(f"has neither {', '.join(names)} nor {remote}")
+    if remote in names:
+        with (folder / remote).open("rb") as file:
+            _store(file, source.folder / remote, wanted[remote])
+    else:
+        _unpack(folder / remote, source.folder, names, wanted)
 
 
 def _read_sums(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    rows = (line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
-    return {name.lstrip("*"): f"sha256:{digest}" for digest, name in rows}
+    rows = (line.split(maxsplit=1) for line in path.read_text("utf-8", "replace").splitlines())
+    return {row[1].lstrip("*"): f"sha256:{row[0]}" for row in rows if len(row) == 2}
 
 
 def write_sums(folder: Path) -> None:
@@ -221,7 +221,10 @@ def write_sums(folder: Path) -> None:
 
 def _from_web(url: str, target: Path, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:
     """Download `url`, resuming what an earlier try left, and unpack `names` from it."""
-    part = target / ".partial" / remote
+    unknown = [name for name in names if wanted[name] is None]
+    if unknown:
+        raise SourceError(f"no published checksum for {', '.join(unknown)}")
+    part = target / PARTIAL / remote
     resumed = part.is_file()
     fetch_url(url, part)
     try:
@@ -231,16 +234,9 @@ def _from_web(url: str, target: Path, remote: str, names: list[str], wanted: dic
         if not resumed:
             raise
         logger.warning("%s: what was resumed does not fit together (%s); downloading it anew", url, error)
-        fetch_url(url, part)
-        try:
-            _unpack(part, target, names, wanted)
-        except SourceError:
-            part.unlink()
-            raise
-    part.unlink()
-    _origin_of(part).unlink(missing_ok=True)
-    if not any(part.parent.iterdir()):
-        part.parent.rmdir()
+        _from_web(url, target, remote, names, wanted)
+    else:
+        part.unlink()
 
 
 def _origin_of(part: Path) -> Path:

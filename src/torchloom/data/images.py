@@ -37,6 +37,8 @@ def prepare(
     """
     for name, part in (("training", train), ("test", test)):
         _check(name, part, len(classes))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise InputError(f"training images are {train.images.shape[1:]} (H, W, C), test images {test.images.shape[1:]}")
     chosen = stratified_choice(train.labels, config.validation_fraction, config.seed)
     splits = {"train": train[~chosen], "validation": train[chosen], "test": test}
     if not len(splits["train"].labels):

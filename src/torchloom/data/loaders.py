@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from torchloom.config import AugmentConfig, Count, Seed
 from torchloom.errors import InputError
@@ -58,6 +58,13 @@ class LoaderPlan(BaseModel):
     evaluate_batch_size: Count
     augment: AugmentConfig
     seed: Seed
+
+    @field_validator("splits")
+    @classmethod
+    def _complete(cls, splits: dict[str, list[TensorFile]]) -> dict[str, list[TensorFile]]:
+        if splits.keys() != {"train", "validation", "test"}:
+            raise ValueError("must be train, validation and test")
+        return splits
 
     def length(self, split: str) -> int:
         """The number of images in the split."""

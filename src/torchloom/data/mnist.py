@@ -22,6 +22,12 @@ CLASSES = [str(digit) for digit in range(10)]
 
 def preprocess(raw: RawFiles, config: PreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Raw IDX files -> training, validation and test tensors, and what is known about them."""
+    train, test = read_images(raw)
+    return prepare(train, test, CLASSES, config)
+
+
+def read_images(raw: RawFiles) -> tuple[LabelledImages, LabelledImages]:
+    """The training and the test images of four files that are named as MNIST's."""
     train, test = (
         LabelledImages(
             read_idx(raw.path(f"{part}-images-idx3-ubyte"), dimensions=3)[..., None],
@@ -29,7 +35,7 @@ def preprocess(raw: RawFiles, config: PreprocessConfig) -> tuple[Tensors, Tensor
         )
         for part in ("train", "t10k")
     )
-    return prepare(train, test, CLASSES, config)
+    return train, test
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

@@ -34,11 +34,11 @@ class Checkpoint(BaseModel):
         """The model with its weights, on the CPU in evaluation mode: uint8 images (B, C, H, W) -> logits."""
         from torchloom.models import ImageClassifier, build_network
 
-        network = build_network(self.network, self.info.shape, len(self.info.classes), self.arguments)
-        model = ImageClassifier(network, self.info.mean, self.info.std)
         try:
+            network = build_network(self.network, self.info.shape, len(self.info.classes), self.arguments)
+            model = ImageClassifier(network, self.info.mean, self.info.std)
             model.load_state_dict(self.weights)
-        except RuntimeError as error:
+        except (ModuleNotFoundError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"the checkpoint's weights do not fit the network {self.network}: {error}. {RETRAIN}"
             ) from error

@@ -97,7 +97,7 @@ def fit(
         row |= {f"train_{name}": value for name, value in running.means().items()}
         row["images_per_second"] = running.rate()
         if len(validation_loader):
-            measured = measure(judged, validation_loader, device, dtype, objective)
+            measured = measure(judged, validation_loader, device, dtype, objective, epoch)
             row |= {f"val_{name}": value for name, value in measured.items()}
         row["seconds"] = time.perf_counter() - started
         history.append(row)
@@ -171,7 +171,7 @@ class Running:
 
 @torch.no_grad()
 def measure(
-    model: nn.Module, loader: Loader, device: torch.device, dtype: torch.dtype, objective: Objective
+    model: nn.Module, loader: Loader, device: torch.device, dtype: torch.dtype, objective: Objective, epoch: int
 ) -> dict[str, float]:
     """The objective's means over all of `loader`, in evaluation mode."""
     model.eval()
@@ -179,7 +179,7 @@ def measure(
     for batch in loader:
         with autocast(device, dtype):
             running.add(len(batch[1]), *objective(model, batch))
-    running.stop_if_not_finite("of the validation data")
+    running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
     return running.means()
 
 

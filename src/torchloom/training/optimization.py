@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
 from torchloom.config import SchedulerConfig, check_call
+from torchloom.errors import InputError
 
 # LBFGS needs a closure, SparseAdam sparse gradients, Muon (and what builds on it) 2-D weights only.
 _OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
@@ -56,14 +57,19 @@ def create_optimizer(model: nn.Module, name: str, arguments: dict[str, Any]) -> 
     return plain
 
 
-def check_scheduler(name: str, arguments: dict[str, Any]) -> None:
-    """Raise ValueError when torch.optim.lr_scheduler.<name> does not take `arguments`."""
+def check_scheduler(
+    name: str, arguments: dict[str, Any], optimizer_name: str = "SGD", optimizer_arguments: dict[str, Any] | None = None
+) -> None:
+    """Raise ValueError when torch.optim.lr_scheduler.<name> does not take `arguments`, or not this optimiser."""
     kind = getattr(lr_scheduler, name)
-    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
+    optimizer = create_optimizer(nn.Linear(2, 2), optimizer_name, optimizer_arguments or {})
     arguments = {**_lengths(kind, arguments, 10, 0.1), **arguments}
     check_call(kind, arguments, given_by_us=("optimizer",))
     try:
-        kind(optimizer, **arguments)
+        scheduler = kind(optimizer, **arguments)
+        if not isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+            optimizer.step()
+            scheduler.step()  # a length of 0 shows only now
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"torch.optim.lr_scheduler.{name} says: {error}") from None
 
@@ -103,8 +109,12 @@ class Schedule:
             filled = _lengths(kind, config.arguments, steps, optimizer.param_groups[0]["lr"])
             self.by_step = config.interval == "step" if config.interval else bool(_LENGTHS & filled.keys())
             if not self.by_step:
-                filled = _lengths(kind, config.arguments, epochs, optimizer.param_groups[0]["lr"])
+                steps = epochs - self.warmup_steps // steps_per_epoch
+                filled = _lengths(kind, config.arguments, steps, optimizer.param_groups[0]["lr"])
             self.main = kind(optimizer, **filled, **config.arguments)
+            if getattr(self.main, "total_steps", steps) < steps:  # OneCycleLR fails when it is asked for more
+                length = f"{self.main.total_steps} {'steps' if self.by_step else 'epochs'}"
+                raise InputError(f"train.scheduler: {config.name} is over after {length}, the run after {steps}")
         if self.warmup_steps:
             self.warmup = lr_scheduler.LinearLR(optimizer, 1 / (self.warmup_steps + 1), total_iters=self.warmup_steps)
 

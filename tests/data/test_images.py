@@ -1,0 +1,125 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torchloom.config import PreprocessConfig
+from torchloom.data.images import LabelledImages, channel_statistics, prepare, stratified_choice
+from torchloom.datasets.tensors import TensorsDataset
+from torchloom.errors import InputError
+
+CLASSES = ["ant", "bee", "cat"]
+COUNTS = [40, 25, 7]  # images of each class
+
+
+def labelled(counts: list[int] = COUNTS, seed: int = 0) -> LabelledImages:
+    """Random images that tell their own number: pixel (0, 0) of image n is n."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.repeat(np.arange(len(counts)), counts))
+    images = generator.integers(0, 256, (len(labels), 5, 4, 3), dtype=np.uint8)
+    images[:, 0, 0, 0] = np.arange(len(labels))
+    return LabelledImages(images, labels)
+
+
+def prepared(train: LabelledImages, test: LabelledImages | None = None, **config: Any) -> Any:
+    return prepare(train, test or labelled([1, 1, 1]), CLASSES, PreprocessConfig(**config))
+
+
+def test_the_split_is_exact_and_loses_nothing() -> None:
+    source, held_out = labelled(), labelled([3, 2, 0], seed=1)
+    train, validation, test, info = prepared(source, held_out, validation_fraction=0.2)
+    assert info["images"] == {
+        "train": {"ant": 32, "bee": 20, "cat": 6},
+        "validation": {"ant": 8, "bee": 5, "cat": 1},  # 1.4 rounded
+        "test": {"ant": 3, "bee": 2, "cat": 0},
+    }
+    numbers = [part.arrays["images"][:, 0, 0, 0].tolist() for part in (train, validation)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(72))
+    for part, chosen in zip((train, validation), numbers, strict=True):
+        np.testing.assert_array_equal(part.arrays["images"], source.images[chosen])
+        np.testing.assert_array_equal(part.arrays["labels"], source.labels[chosen])
+    assert test.arrays["images"] is held_out.images
+    assert test.arrays["labels"] is held_out.labels
+
+
+@pytest.mark.parametrize("fraction", [0, 0.1, 0.25, 1 / 3, 0.5, 0.99])
+def test_each_class_gives_its_rounded_share(fraction: float) -> None:
+    labels = labelled().labels
+    chosen = stratified_choice(labels, fraction, seed=0)
+    assert np.bincount(labels[chosen], minlength=3).tolist() == [round(fraction * count) for count in COUNTS]
+
+
+def test_the_split_depends_on_the_seed_alone() -> None:
+    labels = labelled().labels
+    choices = [tuple(stratified_choice(labels, 0.25, seed)) for seed in (0, 0, 1, 2)]
+    assert choices[0] == choices[1]
+    assert len(set(choices)) == 3
+
+
+def test_every_image_can_be_chosen() -> None:
+    often = sum(stratified_choice(np.zeros(8, int), 0.25, seed).astype(int) for seed in range(200))
+    assert often.sum() == 400
+    assert often.min() > 25  # 50 expected, standard deviation 6
+
+
+def test_statistics_are_those_of_the_training_split() -> None:
+    train, _, _, info = prepared(labelled(), validation_fraction=0.25)
+    scaled = train.arrays["images"].astype(np.float64) / 255
+    np.testing.assert_allclose(info["mean"], scaled.mean((0, 1, 2)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(info["std"], scaled.std((0, 1, 2)), rtol=0, atol=1e-6)
+    assert info["shape"] == [3, 5, 4]
+    assert info["classes"] == CLASSES
+
+
+def test_a_constant_channel_has_standard_deviation_one() -> None:
+    images = labelled().images.copy()
+    images[..., 0], images[..., 2] = 0, 77
+    mean, std = channel_statistics(images)
+    assert mean[0] == 0
+    assert mean[2] == pytest.approx(77 / 255, abs=1e-12)
+    assert std[0] == std[2] == 1
+    assert std[1] == pytest.approx((images[..., 1] / 255).std(), abs=1e-12)
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda good: LabelledImages(good.images[1:], good.labels), "hold 71 images but 72 labels"),
+        (lambda good: LabelledImages(good.images, good.labels[1:]), "hold 72 images but 71 labels"),
+        (lambda good: good[np.zeros(72, bool)], "hold no image"),
+        (
+            lambda good: LabelledImages(good.images, good.labels + 1),
+            "hold the label 3, but there are only 3 classes (0 to 2)",
+        ),
+        (lambda good: LabelledImages(good.images, good.labels - 3), "hold the label -"),
+    ],
+)
+def test_wrong_data_are_refused(part: str, change: Any, message: str) -> None:
+    good = labelled()
+    both = (change(good), good) if part == "training" else (good, change(good))
+    with pytest.raises(InputError) as caught:
+        prepared(*both)
+    assert caught.value.message.startswith(f"the {part} data {message}")
+
+
+def test_training_and_test_images_must_be_of_one_shape() -> None:
+    good = labelled()
+    with pytest.raises(InputError, match=r"training images are \(5, 4, 3\) \(H, W, C\), test images \(5, 3, 3\)"):
+        prepared(good, LabelledImages(good.images[:, :, :3], good.labels))
+
+
+def test_something_must_be_left_to_train_on() -> None:
+    with pytest.raises(InputError, match=r"^validation_fraction 0\.9 leaves nothing to train on$"):
+        prepared(labelled([1, 1, 1]), validation_fraction=0.9)
+
+
+def test_an_empty_validation_split_can_be_stored(tmp_path: Path) -> None:
+    _, validation, _, info = prepared(labelled(), validation_fraction=0.0)
+    assert info["images"]["validation"] == {"ant": 0, "bee": 0, "cat": 0}
+    dataset = TensorsDataset(filepath=str(tmp_path / "validation.safetensors"))
+    dataset.save(validation)
+    arrays = dataset.load().arrays
+    assert arrays["images"].shape == (0, 5, 4, 3)
+    assert arrays["labels"].shape == (0,)

@@ -1,0 +1,58 @@
+"""What the README teaches about adding things, done as it says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, kedro
+from torchloom.data.mnist import draw_sample
+
+BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def block(start: str) -> str:
+    """The README's code block that begins like this."""
+    (found,) = [text for text in BLOCKS if text.lstrip().startswith(start)]
+    return found
+
+
+def register(project: Path, line: str) -> None:
+    registry = project / "src/torchloom/pipeline_registry.py"
+    registry.write_text(registry.read_text().replace("TASKS = {\n", f"TASKS = {{\n{line.rstrip()}\n"))
+
+
+def accuracy(project: Path, folder: str, task: str) -> float:
+    return float(json.loads((project / folder / "08_reporting" / task / "metrics.json").read_text())["accuracy"])
+
+
+def test_add_a_task_and_a_network(project: Path) -> None:
+    register(project, block('"mnist_resnet"'))
+    (project / "conf/base/parameters/mnist_resnet.yml").write_text(block("mnist_resnet:"))
+    (project / "src/torchloom/models/linear.py").write_text(block('"""Multinomial'))
+    small = "mnist_resnet.model.width=4,mnist_resnet.train.epochs=2"
+    result = kedro(project, "run", "--env", "sample", "--pipelines", "mnist_resnet", "--params", small)
+    assert result.returncode == 0, result.stderr
+    assert accuracy(project, "data/sample", "mnist_resnet") > 0.3
+    other = "mnist_resnet.model.name=linear,mnist_resnet.model.width=null,mnist_resnet.model.bias=false"
+    result = kedro(project, "run", "--env", "sample", "--pipelines", "mnist_resnet", "--params", other)
+    assert result.returncode == 0, result.stderr
+    assert "linear with 7,840 parameters" in result.stderr
+
+
+def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "letters").mkdir()
+    draw_sample(tmp_path / "letters", train=1000, test=200)
+    (project / "src/torchloom/data/letters.py").write_text(block('"""Letters'))
+    with (project / "conf/base/catalog_sources.yml").open("a") as file:
+        file.write("\n" + block("letters_source:"))
+    (project / "conf/base/parameters/letters.yml").write_text(block("letters:"))
+    register(project, '    "letters_mlp": (classification, "letters"),')
+    settings = (project / "conf/base/parameters/mnist_mlp.yml").read_text().replace("mnist_mlp:", "letters_mlp:")
+    (project / "conf/base/parameters/letters_mlp.yml").write_text(settings)
+    result = kedro(project, "run", "--pipelines", "letters_mlp")
+    assert result.returncode == 0, result.stderr
+    assert accuracy(project, "data", "letters_mlp") > 0.5
+    assert json.loads((project / "data/03_primary/letters/info.json").read_text())["classes"] == list("ABCDEFGHIJ")
