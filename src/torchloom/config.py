@@ -1,30 +1,17 @@
 """Every parameter that a task's YAML file may hold, with its type, range, unit and default.
 
 Kedro builds these models from conf/<env>/parameters and from `--params` before any node runs, because the node
-functions are annotated with them; `check_parameters` does it a little earlier, for all tasks at once, to answer
+functions are annotated with them; `validation.py` does it a little earlier, for all tasks at once, to answer
 mistakes in one readable message. What is named after a class of PyTorch is checked against the PyTorch installed.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    create_model,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from torchloom.errors import InputError
+from torchloom.validation import one_of
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -90,7 +77,7 @@ class ModelConfig(Named):
     def _exists(self) -> ModelConfig:
         from torchloom.models import check_arguments, network_names
 
-        _one_of(self.name, network_names(), "a network, that is a module of torchloom.models")
+        one_of(self.name, network_names(), "a network, that is a module of torchloom.models")
         check_arguments(self.name, self.arguments)
         return self
 
@@ -105,7 +92,7 @@ class OptimizerConfig(Named):
     def _exists(self) -> OptimizerConfig:
         from torchloom.training.optimization import check_optimizer, optimizer_names
 
-        _one_of(self.name, optimizer_names(), "an optimiser of torch.optim")
+        one_of(self.name, optimizer_names(), "an optimiser of torch.optim")
         check_optimizer(self.name, self.arguments)
         return self
 
@@ -130,7 +117,7 @@ class SchedulerConfig(Named):
     def _exists(self) -> SchedulerConfig:
         from torchloom.training.optimization import check_scheduler, scheduler_names
 
-        _one_of(self.name, scheduler_names(), "a scheduler of torch.optim.lr_scheduler")
+        one_of(self.name, scheduler_names(), "a scheduler of torch.optim.lr_scheduler")
         check_scheduler(self.name, self.arguments)
         return self
 
@@ -144,7 +131,7 @@ class LossConfig(Named):
     def _exists(self) -> LossConfig:
         from torchloom.training.losses import check_loss, loss_names
 
-        _one_of(self.name, loss_names(), "a loss of torch.nn that suits this task")
+        one_of(self.name, loss_names(), "a loss of torch.nn that suits this task")
         check_loss(self.name, self.arguments)
         return self
 
@@ -215,7 +202,6 @@ class TrainConfig(Block):
         return device
 
 
-
 # ---- evaluate and export -------------------------------------------------------------------------------------------
 
 
@@ -235,145 +221,3 @@ class ExportConfig(Block):
     opset: int = Field(20, ge=18, description="version of the ONNX operators")
     tolerance: Positive = Field(1e-3, description="greatest difference of a logit between PyTorch and ONNX Runtime")
     batch_sizes: list[Count] = Field([1, 3, 64], min_length=1, description="numbers of test images compared at once")
-
-
-# ---- checking it all -----------------------------------------------------------------------------------------------
-
-
-class UnknownNameError(ValueError):
-    """A `name` that stands for nothing."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name
-
-
-class ArgumentError(ValueError):
-    """Arguments that do not fit a signature; carries pydantic's account of each."""
-
-    def __init__(self, model: type[BaseModel], errors: list[ErrorDetails]) -> None:
-        super().__init__(f"arguments do not fit {model.__name__}")
-        self.model, self.errors = model, errors
-
-
-def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], given_by_us: Iterable[str] = ()) -> None:
-    """Check names and types of `arguments` against the signature; raise ArgumentError.
-
-    `given_by_us` are parameters of the function that are not the user's to set, such as an optimiser's `params`.
-    """
-    # torch imports some names of its hints for type checkers only; the one iterable that YAML knows is the list
-    names = {"Callable": Callable, "Iterable": list}
-    hints = get_type_hints(
-        function.__init__ if inspect.isclass(function) else function, localns=names, include_extras=True
-    )
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in given_by_us and parameter.kind is not parameter.VAR_KEYWORD
-    }
-    rules = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
-    model = create_model(function.__name__, __config__=rules, **fields)
-    try:
-        model.model_validate({name: _as_tuple(value, hints.get(name)) for name, value in arguments.items()})
-    except ValidationError as error:
-        raise ArgumentError(model, _one_per_value(error.errors())) from None
-
-
-def _one_per_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Join what pydantic says of each type that a union allows, but for types that YAML cannot name, such as Tensor."""
-    joined: dict[tuple[int | str, ...], ErrorDetails] = {}
-    for error in errors:
-        name, *rest = error["loc"]
-        place = (name, *(part for part in rest if isinstance(part, int)))  # without the name of the union's member
-        if place not in joined:
-            joined[place] = {**error, "loc": place}
-        elif error["type"] != "is_instance_of":
-            joined[place]["msg"] += " or " + error["msg"].removeprefix("Input should be ")
-    return list(joined.values())
-
-
-def _as_tuple(value: Any, hint: Any) -> Any:
-    """YAML has no tuples: a list stands for one where the signature asks for one."""
-    return tuple(value) if isinstance(value, list) and getattr(hint, "__origin__", None) is tuple else value
-
-
-def _one_of(name: str, allowed: Iterable[str], what: str) -> None:
-    allowed = sorted(allowed)
-    if name not in allowed:
-        near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UnknownNameError(name, f"must be {what}{hint}; there are {', '.join(allowed)}")
-
-
-def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> None:
-    """Check all parameters; raise one InputError that lists every mistake by its full key.
-
-    `expected` maps the full key of each typed block (`cifar_resnet.train`) to its model; `others` are the remaining
-    top-level keys that some pipeline reads.
-    """
-    blocks: dict[str, set[str]] = {}
-    for key in expected:
-        owner, _, block = key.partition(".")
-        blocks.setdefault(owner, set()).add(block)
-    known = blocks.keys() | others
-    problems = [f"{owner}: {unknown(owner, known)}" for owner in parameters if owner not in known]
-    for owner, names in blocks.items():
-        given = parameters.get(owner)
-        if not isinstance(given, Mapping):
-            problems.append(f"{owner}: {_given(given)}; must be the blocks {', '.join(sorted(names))}")
-            continue
-        problems += [f"{owner}.{name}: {unknown(str(name), names)}" for name in given if name not in names]
-        for name in sorted(names):
-            problems += _check_block(f"{owner}.{name}", given.get(name), expected[f"{owner}.{name}"])
-    if problems:
-        count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        raise InputError(f"the parameters hold {count}:\n" + "\n".join(f"  {problem}" for problem in problems))
-
-
-def _check_block(key: str, given: Any, model: type[BaseModel]) -> list[str]:
-    if not isinstance(given, Mapping):
-        return [
-            f"{key}: {_given(given)}; must be a block with some of the keys {', '.join(model.model_fields)} (or {{}})"
-        ]
-    try:
-        model.model_validate(dict(given))
-    except ValidationError as error:
-        return [line for details in error.errors() for line in _readable(key, model, details)]
-    return []
-
-
-def _readable(key: str, model: type[BaseModel], error: ErrorDetails) -> list[str]:
-    """One pydantic error as `full.key: given …; what is allowed`."""
-    path = [str(part) for part in error["loc"]]
-    full = ".".join([key, *path])
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, ArgumentError):
-        return [line for inner in cause.errors for line in _readable(full, cause.model, inner)]
-    if isinstance(cause, UnknownNameError):
-        return [f"{full}.name: {_given(cause.name)}; {cause}"]
-    if error["type"] == "extra_forbidden":
-        return [f"{full}: {unknown(path[-1], _fields_at(model, path[:-1]))}"]
-    if error["type"] == "missing":
-        return [f"{full}: is missing and has no default"]
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return [f"{full}: {_given(error['input'])}; {message}"]
-
-
-def _given(value: Any) -> str:
-    return "not given" if value is None else f"given {value!r}"
-
-
-def unknown(name: str, allowed: Iterable[str], what: str = "key") -> str:
-    """`unknown key (did you mean …?); allowed are …`"""
-    allowed = sorted(allowed)
-    near = difflib.get_close_matches(name, allowed, n=1)
-    return f"unknown {what}{f' (did you mean {near[0]}?)' if near else ''}; allowed are {', '.join(allowed)}"
-
-
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """The keys of the block that `path` leads to below `model`."""
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(model.model_fields)

@@ -18,8 +18,8 @@ from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config import check_parameters
 from torchloom.errors import InputError
+from torchloom.validation import check_parameters
 
 logger = logging.getLogger(__name__)
 

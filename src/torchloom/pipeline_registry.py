@@ -2,9 +2,9 @@
 
 from kedro.pipeline import Pipeline
 
-from torchloom.config import unknown
 from torchloom.errors import InputError
 from torchloom.pipelines import classification, preparation
+from torchloom.validation import unknown
 
 TASKS = {
     "mnist_mlp": (classification, "mnist"),

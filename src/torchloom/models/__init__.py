@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchloom.config import check_call
+from torchloom.validation import check_call
 
 
 def network_names() -> list[str]:

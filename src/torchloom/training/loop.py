@@ -108,7 +108,9 @@ def fit(
         if config.early_stopping and should_stop(history, config):
             logger.info("stopping early: no better %s in %d epochs", config.monitor, config.early_stopping.patience)
             break
-    return Fit(best, best_epoch, snapshot(judged), history)
+    last = snapshot(judged)
+    stop_if_weights_not_finite(best, best_epoch)
+    return Fit(best, best_epoch, last, history)
 
 
 def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
@@ -186,6 +188,13 @@ def measure(
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the weights and buffers on the CPU, in the default memory layout."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+
+
+def stop_if_weights_not_finite(weights: dict[str, Tensor], epoch: int) -> None:
+    """The last step of a run can spoil weights that no loss is computed with any more."""
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise InputError(f"{name} is no longer finite after epoch {epoch}. Try a lower train.optimizer.lr.")
 
 
 def improves(row: dict[str, float], best: dict[str, float] | None, monitor: str, min_delta: float = 0.0) -> bool:

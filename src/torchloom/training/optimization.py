@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torchloom.config import SchedulerConfig, check_call
+from torchloom.config import SchedulerConfig
 from torchloom.errors import InputError
+from torchloom.validation import check_call
 
 # LBFGS needs a closure, SparseAdam sparse gradients, Muon (and what builds on it) 2-D weights only.
 _OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}

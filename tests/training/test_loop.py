@@ -1,0 +1,477 @@
+"""The loop on real networks and toy images: bright rows tell the classes, so a linear layer can learn them."""
+
+import io
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import rich
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from torchloom.config import TrainConfig
+from torchloom.data.batches import Batches, ImageBatches
+from torchloom.errors import InputError
+from torchloom.models import ImageClassifier, build_network
+from torchloom.training import loop
+from torchloom.training.devices import seed_everything
+from torchloom.training.loop import Fit, Objective, fit, improves, penalty, should_stop, snapshot
+from torchloom.training.losses import classification_objective
+
+Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)
+CROSS_ENTROPY = classification_objective("CrossEntropyLoss", {})
+
+
+def toy(count: int = 96, seed: int = 0, shift: int = 0) -> Split:
+    """4x4 images of three classes, row `label` bright; `shift` makes all labels wrong."""
+    labels = torch.arange(count) % 3
+    images = torch.randint(0, 80, (count, 4, 4, 1), generator=torch.Generator().manual_seed(seed))
+    images[torch.arange(count), labels] += 150
+    return images.to(torch.uint8), (labels + shift) % 3
+
+
+NOTHING = toy(0)
+WRONG = toy(48, seed=1, shift=1)  # the better the network learns, the worse it does here
+
+
+def classifier(**arguments: Any) -> nn.Module:
+    network = build_network("mlp", [1, 4, 4], 3, {"hidden": [16], **arguments})
+    return ImageClassifier(network, [0.5], [0.25])
+
+
+def linear_without_bias() -> nn.Module:
+    return ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)), [0.5], [0.25])
+
+
+def run(
+    make: Callable[[], nn.Module] = classifier,
+    *,
+    data: Split | None = None,
+    validation: Split | None = None,
+    objective: Objective = CROSS_ENTROPY,
+    **settings: Any,
+) -> tuple[nn.Module, Fit]:
+    """Train a fresh model and return it with the outcome; `settings` are those of the block `train`."""
+    defaults = {"epochs": 2, "batch_size": 16, "optimizer": {"name": "SGD", "lr": 0.1}}
+    config = TrainConfig.model_validate({**defaults, "device": "cpu", "precision": "fp32", **settings})
+    seed_everything(config.seed, config.deterministic)
+    splits = {"train": data or toy(), "validation": validation or toy(48, seed=1)}
+
+    def open_loader(split: str, device: torch.device) -> DataLoader[Any]:
+        images, labels = splits[split]
+        batches = (
+            Batches(len(labels), config.batch_size, shuffle_seed=config.seed)
+            if split == "train"
+            else Batches(len(labels), 20)
+        )
+        return DataLoader(ImageBatches(images.to(device), labels.to(device)), sampler=batches, batch_size=None)
+
+    model = make()
+    return model, fit(model, open_loader, config, objective)
+
+
+def fresh(make: Callable[[], nn.Module] = classifier, seed: int = 0) -> nn.Module:
+    """The model as `run` starts with it."""
+    seed_everything(seed)
+    return make()
+
+
+def parameters_of(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k not in {"seconds", "images_per_second"}} for row in history]
+
+
+def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 0.0) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+
+
+# ---- learning ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [{}, {"batch_norm": True, "dropout": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"optimizer": {"name": "Adam", "lr": 0.01}, "ema": 0.5, "accumulate": 2}])
+def test_a_separable_set_is_learnt(arguments: dict[str, Any], settings: dict[str, Any]) -> None:
+    _, result = run(lambda: classifier(**arguments), epochs=8, **settings)
+    first, last = result.history[0], result.history[-1]
+    assert first["train_loss"] > 0.3
+    assert last["train_loss"] < 0.3 * first["train_loss"]
+    assert last["val_loss"] < 0.15
+    assert last["val_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_learns(precision: str) -> None:
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if dtype is torch.float16:
+        try:
+            F.linear(torch.ones(2, 2, dtype=dtype), torch.ones(2, 2, dtype=dtype))
+        except RuntimeError:
+            pytest.skip("no fp16 products on this CPU")
+    seen = set()
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        seen.add(model(batch[0]).dtype)
+        return CROSS_ENTROPY(model, batch)
+
+    model, result = run(objective=objective, precision=precision, epochs=8, gradient_clip=5.0)
+    assert seen == {dtype}
+    assert result.history[-1]["train_loss"] < 0.3 * result.history[0]["train_loss"]
+    assert result.history[-1]["val_accuracy"] == 1.0
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_figures_are_means_over_all_images() -> None:
+    """With a rate of 0 the model stays as it was, so that one pass over the whole split gives the same."""
+    _, result = run(optimizer={"name": "SGD", "lr": 0.0}, epochs=1)
+    model = fresh().eval()
+    for split, (images, labels) in {"train": toy(), "val": toy(48, seed=1)}.items():  # 48 images: 20, 20 and 8
+        logits = model(images.permute(0, 3, 1, 2))
+        assert result.history[0][f"{split}_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-6)
+        accuracy = (logits.argmax(1) == labels).float().mean().item()
+        assert result.history[0][f"{split}_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_each_epoch_trains_in_a_new_order_and_validates_in_evaluation_mode() -> None:
+    orders: dict[bool, list[list[float]]] = {True: [], False: []}
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        assert model.training is torch.is_grad_enabled()
+        orders[model.training].append(batch[0].float().mean(dim=(1, 2, 3)).tolist())
+        return CROSS_ENTROPY(model, batch)
+
+    run(objective=objective, batch_size=96)
+    first, second = orders[True]
+    assert first != second
+    assert sorted(first) == sorted(second)
+    assert orders[False][:3] == orders[False][3:]
+
+
+@pytest.mark.parametrize("validation", [None, NOTHING])
+def test_history_has_a_row_per_epoch(validation: Split | None) -> None:
+    scheduler = {"name": "StepLR", "step_size": 1, "gamma": 0.5}
+    _, result = run(epochs=3, validation=validation, scheduler=scheduler)
+    keys = {"epoch", "learning_rate", "train_loss", "train_accuracy", "images_per_second", "seconds"}
+    if validation is None:
+        keys |= {"val_loss", "val_accuracy"}
+    assert [set(row) for row in result.history] == [keys] * 3
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert [row["learning_rate"] for row in result.history] == pytest.approx([0.1, 0.05, 0.025])
+    assert all(row["images_per_second"] > 0 and row["seconds"] > 0 for row in result.history)
+
+
+def test_the_validation_loss_lowers_the_rate_of_plateaus() -> None:
+    scheduler = {"name": "ReduceLROnPlateau", "patience": 0, "factor": 0.5}
+    _, result = run(epochs=4, validation=WRONG, scheduler=scheduler)
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+    assert [row["learning_rate"] for row in result.history] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+
+
+# ---- repeatability -------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_repeats_a_run_to_the_bit() -> None:
+    def make() -> nn.Module:
+        return classifier(dropout=0.3, batch_norm=True)
+
+    (_, first), (_, again), (_, other) = run(make, seed=3), run(make, seed=3), run(make, seed=4)
+    assert_same_weights(first.last, again.last)
+    assert_same_weights(first.best, again.best)
+    assert timeless(first.history) == timeless(again.history)
+    assert timeless(first.history) != timeless(other.history)
+    assert not torch.equal(first.last["network.1.weight"], other.last["network.1.weight"])
+
+
+# ---- gradients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalties", [{}, {"l1": 0.01, "l2": 0.1}])
+def test_two_accumulated_batches_are_one_of_twice_the_size(penalties: dict[str, float]) -> None:
+    _, halves = run(batch_size=8, accumulate=2, **penalties)
+    _, whole = run(batch_size=16, **penalties)
+    assert_same_weights(halves.last, whole.last, tolerance=1e-6)
+    _, not_accumulated = run(batch_size=8, **penalties)
+    assert (halves.last["network.1.weight"] - not_accumulated.last["network.1.weight"]).abs().max() > 1e-3
+
+
+def test_a_last_group_that_is_not_full_is_a_step_of_its_own() -> None:
+    _, grouped = run(data=toy(24), batch_size=8, accumulate=4, epochs=3)
+    _, whole = run(data=toy(24), batch_size=24, epochs=3)
+    assert_same_weights(grouped.last, whole.last, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_clipping_bounds_the_step(precision: str) -> None:
+    one_step = {"epochs": 1, "batch_size": 96, "optimizer": {"name": "SGD", "lr": 1.0}, "precision": precision}
+    start = parameters_of(fresh())
+    free = (parameters_of(run(**one_step)[0]) - start).norm().item()
+    clipped = (parameters_of(run(**one_step, gradient_clip=0.01)[0]) - start).norm().item()
+    loose = (parameters_of(run(**one_step, gradient_clip=1000.0)[0]) - start).norm().item()
+    assert free > 0.1
+    assert clipped == pytest.approx(0.01, rel=1e-3)
+    assert loose == pytest.approx(free, rel=1e-6)
+
+
+def test_penalties_pull_on_weights_and_leave_the_rest() -> None:
+    model = fresh(lambda: classifier(batch_norm=True))
+    total = penalty(model, l1=0.3, l2=0.2)
+    assert isinstance(total, Tensor)
+    weights = {name: value for name, value in model.named_parameters() if value.ndim > 1}
+    assert weights.keys() == {"network.1.weight", "network.4.weight"}
+    by_hand = sum(0.3 * w.abs().sum().item() + 0.1 * w.square().sum().item() for w in weights.values())
+    assert total.item() == pytest.approx(by_hand, rel=1e-6)
+    total.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        if name in weights:
+            torch.testing.assert_close(parameter.grad, 0.3 * parameter.detach().sign() + 0.2 * parameter.detach())
+        else:
+            assert parameter.grad is None
+    assert penalty(model, 0.0, 0.0) == 0.0
+
+
+def test_l1_moves_a_step_by_rate_times_sign() -> None:
+    one_step = {"epochs": 1, "batch_size": 96, "optimizer": {"name": "SGD", "lr": 0.1}}
+    start = parameters_of(fresh(linear_without_bias))
+    difference = parameters_of(run(linear_without_bias, **one_step, l1=0.5)[0]) - parameters_of(
+        run(linear_without_bias, **one_step)[0]
+    )
+    torch.testing.assert_close(difference, -0.1 * 0.5 * start.sign(), rtol=0, atol=1e-6)
+
+
+def test_l2_is_weight_decay_where_all_is_weights() -> None:
+    sgd = {"name": "SGD", "lr": 0.1, "momentum": 0.9}
+    _, penalised = run(linear_without_bias, optimizer=sgd, l2=0.2)
+    _, decayed = run(linear_without_bias, optimizer={**sgd, "weight_decay": 0.2})
+    _, free = run(linear_without_bias, optimizer=sgd)
+    assert_same_weights(penalised.last, decayed.last, tolerance=1e-6)
+    assert decayed.last["network.1.weight"].norm() < 0.8 * free.last["network.1.weight"].norm()
+
+
+def test_penalties_are_not_part_of_the_reported_loss() -> None:
+    still = {"optimizer": {"name": "SGD", "lr": 0.0}, "epochs": 1}
+    assert timeless(run(**still, l1=1.0, l2=1.0)[1].history) == timeless(run(**still)[1].history)
+
+
+# ---- averaging -----------------------------------------------------------------------------------------------------
+
+
+def test_ema_is_the_average_made_by_hand() -> None:
+    before_each_step: list[Tensor] = []
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        if torch.is_grad_enabled():
+            before_each_step.append(parameters_of(model))
+        return CROSS_ENTROPY(model, batch)
+
+    model, result = run(objective=objective, ema=0.7, epochs=2)
+    after_each_step = [*before_each_step[1:], parameters_of(model)]
+    assert len(after_each_step) == 12
+    average = after_each_step[0]
+    for weights in after_each_step[1:]:
+        average = 0.7 * average + 0.3 * weights
+    averaged = fresh()
+    averaged.load_state_dict(result.last)
+    torch.testing.assert_close(parameters_of(averaged), average, rtol=0, atol=1e-6)
+    assert (average - after_each_step[-1]).abs().max() > 1e-3
+
+    images, labels = toy(48, seed=1)
+    loss = F.cross_entropy(averaged.eval()(images.permute(0, 3, 1, 2)), labels)
+    assert result.history[-1]["val_loss"] == pytest.approx(loss.item(), abs=1e-6)  # it is the average that is judged
+
+
+def test_ema_averages_batch_norm_and_keeps_the_normalisation() -> None:
+    model, result = run(lambda: classifier(batch_norm=True), ema=0.9)
+    raw = model.state_dict()
+    assert result.last.keys() == raw.keys()
+    assert torch.equal(result.last["mean"], raw["mean"])
+    assert torch.equal(result.last["std"], raw["std"])
+    assert not torch.equal(result.last["network.2.running_mean"], raw["network.2.running_mean"])
+
+
+# ---- the best epoch and early stopping -----------------------------------------------------------------------------
+
+
+class Parabola(nn.Module):
+    """One weight w from 0 and the loss (w - 1)². A step of rate 0.75 leads to 1.5 - w / 2: 1.5, 0.75, 1.125, 0.9375."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+    @staticmethod
+    def objective(model: nn.Module, batch: Any) -> Any:
+        w: Any = model.w
+        return (w - 1).square(), {"accuracy": w.detach() / 10}
+
+
+PARABOLA: dict[str, Any] = {
+    "make": Parabola,
+    "objective": Parabola.objective,
+    "batch_size": 96,
+    "optimizer": {"name": "SGD", "lr": 0.75},
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "best_epoch", "best", "last", "epochs"),
+    [
+        ({"monitor": "accuracy"}, 1, 1.5, 0.9375, 4),
+        ({"monitor": "loss"}, 4, 0.9375, 0.9375, 4),
+        ({"monitor": "accuracy", "early_stopping": {"patience": 1}}, 1, 1.5, 0.75, 2),
+        ({"monitor": "accuracy", "early_stopping": {"patience": 2}}, 1, 1.5, 1.125, 3),
+        ({"monitor": "accuracy", "early_stopping": {"patience": 4}}, 1, 1.5, 0.9375, 4),
+        ({"monitor": "loss", "early_stopping": {"patience": 1}}, 4, 0.9375, 0.9375, 4),
+        # losses 0.25, 0.0625, 0.0156: too small a gain stops, yet the best is the best
+        ({"monitor": "loss", "early_stopping": {"patience": 1, "min_delta": 0.1}}, 3, 1.125, 1.125, 3),
+    ],
+)
+def test_the_best_epoch_and_when_to_stop(
+    settings: dict[str, Any], best_epoch: int, best: float, last: float, epochs: int
+) -> None:
+    _, result = run(**PARABOLA, epochs=4, **settings)
+    assert result.best_epoch == best_epoch
+    assert result.best["w"].item() == pytest.approx(best)
+    assert result.last["w"].item() == pytest.approx(last)
+    assert len(result.history) == epochs
+
+
+def test_early_stopping_keeps_the_weights_of_the_best_epoch() -> None:
+    _, result = run(epochs=20, validation=WRONG, monitor="loss", early_stopping={"patience": 3})
+    _, one_epoch = run(epochs=1, validation=WRONG)
+    assert len(result.history) == 4
+    assert result.best_epoch == 1
+    assert_same_weights(result.best, one_epoch.last)
+
+
+def test_without_validation_the_last_epoch_is_the_best() -> None:
+    model, result = run(validation=NOTHING, epochs=3)
+    assert result.best_epoch == 3
+    assert_same_weights(result.best, result.last)
+    assert_same_weights(result.last, snapshot(model))
+
+
+def test_early_stopping_needs_validation() -> None:
+    with pytest.raises(InputError, match=r"train\.early_stopping needs a validation split"):
+        run(validation=NOTHING, early_stopping={"patience": 1})
+
+
+@pytest.mark.parametrize(
+    ("figures", "patience", "min_delta", "stops"),
+    [
+        ([0.5], 1, 0.0, False),
+        ([0.5, 0.5], 1, 0.0, True),
+        ([0.5, 0.6], 1, 0.0, False),
+        ([0.5, 0.6, 0.55], 2, 0.0, False),
+        ([0.5, 0.6, 0.55, 0.6], 2, 0.0, True),
+        ([0.5, 0.4, 0.6, 0.55], 2, 0.0, False),
+        ([0.5, 0.55, 0.62], 2, 0.1, False),  # small gains add up
+        ([0.5, 0.55, 0.59], 2, 0.1, True),
+    ],
+)
+@pytest.mark.parametrize("monitor", ["accuracy", "loss"])
+def test_patience(figures: list[float], patience: int, min_delta: float, stops: bool, monitor: str) -> None:
+    config = TrainConfig.model_validate(
+        {
+            "epochs": 9,
+            "optimizer": {"name": "SGD"},
+            "monitor": monitor,
+            "early_stopping": {"patience": patience, "min_delta": min_delta},
+        }
+    )
+    sign = 1 if monitor == "accuracy" else -1
+    assert should_stop([{f"val_{monitor}": sign * figure} for figure in figures], config) is stops
+
+
+def test_an_equal_figure_is_no_improvement() -> None:
+    row = {"val_accuracy": 0.5, "val_loss": 0.5}
+    assert improves(row, None, "loss")
+    assert not improves(row, row, "loss")
+    assert not improves(row, row, "accuracy")
+
+
+# ---- diverging -----------------------------------------------------------------------------------------------------
+
+
+def nan_at(call: int, training: bool = True) -> tuple[Objective, list[int]]:
+    """The cross entropy, but NaN at this call (from 1) in training or validation; and the calls there so far."""
+    calls = [0]
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        loss, figures = CROSS_ENTROPY(model, batch)
+        if torch.is_grad_enabled() is training:
+            calls[0] += 1
+            if calls[0] == call:
+                loss = loss * torch.nan
+        return loss, figures
+
+    return objective, calls
+
+
+@pytest.mark.parametrize("objective", ["CrossEntropyLoss", "MSELoss"])
+def test_a_rate_far_too_high_is_an_error_that_helps(objective: str) -> None:
+    pattern = (
+        r"the loss became (nan|inf) at step \d of 6 in epoch [1-5], lr 1\.00e\+30\. Try a lower train\.optimizer\.lr"
+    )
+    with pytest.raises(InputError, match=pattern):
+        run(
+            lambda: classifier(hidden=[16, 16]),
+            objective=classification_objective(objective, {}),
+            optimizer={"name": "SGD", "lr": 1e30},
+            epochs=5,
+        )
+
+
+def test_the_first_step_without_a_finite_loss_is_named() -> None:
+    with pytest.raises(InputError, match=r"became nan at step 3 of 6 in epoch 2, lr 1\.00e-01"):
+        run(objective=nan_at(6 + 3)[0])
+
+
+def test_a_run_that_is_looked_at_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "GLANCE", 0.0)
+    objective, calls = nan_at(2)
+    with pytest.raises(InputError, match="at step 2 of 6 in epoch 1"):
+        run(objective=objective)
+    assert calls == [2]
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(InputError, match="became nan at step 2 of 3 of the validation data in epoch 2"):
+        run(objective=nan_at(3 + 2, training=False)[0])
+
+
+def test_weights_that_the_last_step_spoils_are_an_error() -> None:
+    with pytest.raises(InputError, match="is no longer finite after epoch 1"):
+        run(epochs=1, batch_size=96, validation=NOTHING, optimizer={"name": "SGD", "lr": 1e38, "weight_decay": 1e10})
+
+
+def test_no_bar_is_left_running(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "torchloom")
+    console = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(rich, "_console", console)
+    monkeypatch.setattr(loop, "GLANCE", 0.0)
+    threads = set(threading.enumerate())
+    run()
+    with pytest.raises(InputError):
+        run(objective=nan_at(9)[0])
+    for thread in set(threading.enumerate()) - threads:  # rich tells its thread to stop without waiting for it
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "epoch 1/2" in shown
+    assert "images/s" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 4  # the cursor is hidden and shown again each epoch
+
+
+def test_one_plain_line_per_epoch(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "torchloom")
+    run(epochs=2)
+    start, *lines = [record.getMessage() for record in caplog.records]
+    assert start == "training on cpu in torch.float32: 2 epochs of 6 steps"
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert "val_accuracy" in lines[0]
