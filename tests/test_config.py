@@ -84,6 +84,7 @@ def test_the_smallest_parameters_are_valid() -> None:
         (f"{TRAIN}.epochs", None, "not given; must be a valid integer"),
         (f"{TRAIN}.compile", 1, "given 1; must be a valid boolean"),
         (f"{TRAIN}.optimizer.name", 5, "given 5; must be a valid string"),
+        ("mnist_mlp.export.opset", 99, "given 99; must be at most"),
         (f"{TRAIN}.optimizer", "SGD", "given 'SGD'; must be a block such as {name: …}"),
         (f"{TRAIN}.optimizer.lr", "0.1", "given '0.1'; must be a valid number"),
         (f"{TRAIN}.optimizer.nesterov", "yes", "given 'yes'; must be a valid boolean"),

@@ -103,11 +103,21 @@ def test_any_batch_gives_the_models_logits(exported: tuple[Checkpoint, bytes], s
 
 def test_comparing_says_how_far_both_agree(exported: tuple[Checkpoint, bytes]) -> None:
     trained, serialised = exported
-    report = compare(trained.build(), serialised, IMAGES, [1, 3, 50])
+    report = compare(trained.build(), serialised, IMAGES, [50, 1, 3])
     assert 0 <= report["greatest_difference"] < 1e-4
     assert report["agreement"] == 1.0
-    assert report["images"] == 1 + 3 + 20  # there are no more than 20
-    assert report["batch_sizes"] == [1, 3, 50]
+    assert report["images"] == 20  # there are no more
+    assert report["batch_sizes"] == [1, 3, 20]
+
+
+def test_an_opset_that_torch_does_not_give_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"export\.opset 99: torch .* can export this model only in opset \d+"):
+        to_onnx(checkpoint("mlp").build(), checkpoint("mlp"), opset=99)
+
+
+def test_a_graph_that_onnx_runtime_refuses_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"cannot load the exported graph; try a lower export\.opset"):
+        compare(checkpoint("mlp").build(), b"not a graph", IMAGES, [1])
 
 
 def test_comparing_finds_a_changed_graph(exported: tuple[Checkpoint, bytes]) -> None:
@@ -142,7 +152,8 @@ def test_the_node_exports_only_what_agrees(tmp_path: Path) -> None:
     trained = checkpoint("resnet")
     serialised, report = export_onnx(trained, loaders, ExportConfig())
     assert report["greatest_difference"] <= report["tolerance"] == 1e-3
-    assert report["images"] == 1 + 3 + 16  # of the first batch of the test split
+    assert report["images"] == len(IMAGES) > loaders.evaluate_batch_size
+    assert report["opset"] == onnx.load_from_string(serialised).opset_import[0].version == 20
     assert report["bytes"] == len(serialised)
     assert json.dumps(report)
     assert report["greatest_difference"] > 0

@@ -20,6 +20,7 @@ OUTPUTS = [
     *("dataloaders", "checkpoint", "last_checkpoint", "history", "metrics", "per_class", "confusion_matrix"),
     *("learning_curves", "predictions", "onnx", "export_report"),
 ]
+REPORTS = ["metrics.json", "export_report.json", "learning_curves.png", "confusion_matrix.png", "predictions.png"]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -102,8 +103,8 @@ def test_the_summary_names_the_figures_and_the_files(finished: Path) -> None:
     accuracy = json.loads((finished / "data/sample/08_reporting/mnist_mlp/metrics.json").read_text())["accuracy"]
     printed = result.stdout + result.stderr
     assert f"test accuracy {accuracy:.4f}" in printed
-    for file in ("06_models/mnist_mlp/model.onnx", "08_reporting/mnist_mlp/metrics.json", "mnist_mlp/predictions.png"):
-        assert f"data/sample/{file}" in printed or file in printed
+    for file in ("06_models/mnist_mlp/model.onnx", *(f"08_reporting/mnist_mlp/{name}" for name in REPORTS)):
+        assert f" data/sample/{file}" in printed
 
 
 @pytest.mark.xdist_group("finished")
@@ -120,8 +121,14 @@ def test_kedro_viz_shows_each_task_as_a_group_with_layers_and_previews(
     assert graph["layers"] == ["01_raw", "03_primary", "05_model_input", "06_models", "07_model_output", "08_reporting"]
     without_layer = [node["name"] for node in graph["nodes"] if node["type"] == "data" and not node.get("layer")]
     assert without_layer == []
-    picture = next(node["id"] for node in graph["nodes"] if node["name"] == "mnist_mlp.predictions")
-    assert len(json.loads((finished / f"build/api/nodes/{picture}").read_text())["preview"]) > 10_000
+
+    def preview(name: str) -> str:
+        node = next(node["id"] for node in graph["nodes"] if node["name"] == f"mnist_mlp.{name}")
+        return str(json.loads((finished / f"build/api/nodes/{node}").read_text())["preview"])
+
+    assert "macro_f1" in preview("metrics")
+    for name in ("predictions", "learning_curves", "confusion_matrix"):
+        assert len(preview(name)) > 10_000
 
 
 @pytest.mark.parametrize(

@@ -221,3 +221,14 @@ class ExportConfig(Block):
     opset: int = Field(20, ge=18, description="version of the ONNX operators")
     tolerance: Positive = Field(1e-3, description="greatest difference of a logit between PyTorch and ONNX Runtime")
     batch_sizes: list[Count] = Field([1, 3, 64], min_length=1, description="numbers of test images compared at once")
+
+    @field_validator("opset")
+    @classmethod
+    def _known(cls, opset: int) -> int:
+        import onnx
+
+        if opset > onnx.defs.onnx_opset_version():
+            raise ValueError(
+                f"must be at most {onnx.defs.onnx_opset_version()}, the newest that the installed onnx has"
+            )
+        return opset

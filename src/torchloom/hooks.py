@@ -29,7 +29,7 @@ PICTURES = ("learning_curves", "confusion_matrix", "predictions")
 class ProjectHooks:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check every parameter of every task; Kedro itself ignores unknown keys and reports only the first block."""
+        """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
         expected: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()

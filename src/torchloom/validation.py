@@ -71,11 +71,10 @@ def _as_tuple(value: Any, hint: Any) -> Any:
 
 
 def one_of(name: str, allowed: Iterable[str], what: str) -> None:
+    """Raise UnknownNameError when `name` is none of `allowed`."""
     allowed = sorted(allowed)
     if name not in allowed:
-        near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UnknownNameError(name, f"must be {what}{hint}; there are {', '.join(allowed)}")
+        raise UnknownNameError(name, f"must be {what}{_likely(name, allowed)}; there are {', '.join(allowed)}")
 
 
 def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> None:
@@ -142,8 +141,12 @@ def _given(value: Any) -> str:
 def unknown(name: str, allowed: Iterable[str], what: str = "key") -> str:
     """`unknown key (did you mean …?); allowed are …`"""
     allowed = sorted(allowed)
+    return f"unknown {what}{_likely(name, allowed)}; allowed are {', '.join(allowed)}"
+
+
+def _likely(name: str, allowed: list[str]) -> str:
     near = difflib.get_close_matches(name, allowed, n=1)
-    return f"unknown {what}{f' (did you mean {near[0]}?)' if near else ''}; allowed are {', '.join(allowed)}"
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -648,3 +648,9 @@ def test_a_damaged_list_of_raw_files_is_an_input_error(target: Path, content: by
         lay(target, {"files.json": content})
     with pytest.raises(InputError, match=r"files\.json: not .*Run: kedro run --tags download"):
         RawFilesDataset(filepath=str(target / "files.json")).load()
+
+
+@pytest.mark.parametrize("name", ["nothing", "images"])  # no such module; a module that draws nothing
+def test_a_place_that_cannot_draw_is_named(target: Path, name: str) -> None:
+    message = refusal(target, f"sample://{name}")
+    assert f"- sample://{name}: torchloom.data.{name} has no draw_sample" in message

@@ -138,6 +138,13 @@ def test_an_empty_split_has_no_batches(tmp_path: Path) -> None:
 # ---- prepared files that do not fit --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [1, 13, 25, 99])  # 10 make a batch, 25 are there
+def test_the_first_images_do_not_depend_on_the_batches(plan: LoaderPlan, count: int) -> None:
+    images, labels = plan.first("test", count)
+    assert labels.tolist() == list(range(min(count, 25)))
+    assert torch.equal(images.permute(0, 2, 3, 1), pictures("test")[:count])
+
+
 def test_a_changed_file_is_refused(plan: LoaderPlan) -> None:
     path = plan.splits["test"][0].path
     prepared_file(path.parent, "test", pictures("test") ^ 1)

@@ -19,7 +19,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -165,7 +165,7 @@ def _fetch_from(
 
 def _raise_if_disk_full(error: Exception, folder: Path) -> None:
     if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
-        raise InputError(f"{folder}: writing failed ({error}). Nothing half-written was left behind.") from error
+        raise InputError(f"{folder}: writing failed ({error}). No file was left half-written.") from error
 
 
 @contextmanager
@@ -177,13 +177,22 @@ def _open_place(place: str) -> Iterator[Path | None]:
     elif parts.scheme == "sample":
         with tempfile.TemporaryDirectory() as folder:
             logger.info("drawing the sample data of %s", parts.netloc)
-            import_module(f"torchloom.data.{parts.netloc}").draw_sample(Path(folder))
+            _drawing(parts.netloc)(Path(folder))
             yield Path(folder)
     else:
         local = Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else place).expanduser()
         if not local.is_dir():
             raise SourceError("no such folder")
         yield local
+
+
+def _drawing(name: str) -> Callable[[Path], None]:
+    """The function `draw_sample` of the module torchloom.data.<name>."""
+    try:
+        draw: Callable[[Path], None] = import_module(f"torchloom.data.{name}").draw_sample
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise SourceError(f"torchloom.data.{name} has no draw_sample ({error})") from error
+    return draw
 
 
 def _from_folder(folder: Path, source: Source, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:

@@ -90,6 +90,13 @@ class LoaderPlan(BaseModel):
             batches = Batches(len(labels), self.evaluate_batch_size)
         return DataLoader(dataset, sampler=batches, batch_size=None)
 
+    def first(self, split: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first `count` images and labels of the split, or all if there are fewer, as `loader` gives them."""
+        import torch
+
+        images, labels = self.loader(split).dataset[torch.arange(min(count, self.length(split)))]
+        return images, labels
+
     def _open(self, file: TensorFile) -> dict[str, Any]:
         from torchloom.datasets.tensors import open_tensors
 

@@ -20,7 +20,7 @@ RETRAIN = "Run the train stage again, or put a good checkpoint there"
 
 
 class Checkpoint(BaseModel):
-    """A trained model. `training` says how it came about: epoch, validation figures, seed, versions."""
+    """A trained model. `training` says how it came about: the epoch's row of the history, and the block `train`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

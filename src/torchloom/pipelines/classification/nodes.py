@@ -105,15 +105,14 @@ def evaluate(
     logits, labels = predict(checkpoint.build().to(device), loaders.loader("test", device))
     metrics, per_class, confusion = classification_metrics(logits, labels, loaders.info.classes)
     metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_images": len(labels)}
-    images, _ = next(iter(loaders.loader("test")))
-    shown = min(config.pictures, len(images))
+    images, truth = loaders.first("test", config.pictures)
     logger.info("test accuracy %.4f, loss %.4f", metrics["accuracy"], metrics["loss"])
     return (
         metrics,
         per_class,
         confusion_matrix(confusion, loaders.info.classes),
         learning_curves(history),
-        prediction_grid(images[:shown], labels[:shown], logits[:shown], loaders.info.classes),
+        prediction_grid(images, truth, logits[: len(images)], loaders.info.classes),
     )
 
 
@@ -127,7 +126,7 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
 
     model = checkpoint.build()
     onnx_model = to_onnx(model, checkpoint, config.opset)
-    images, _ = next(iter(loaders.loader("test")))
+    images, _ = loaders.first("test", max(config.batch_sizes))
     report = compare(model, onnx_model, images, config.batch_sizes)
     report |= {"tolerance": config.tolerance, "opset": config.opset, "bytes": len(onnx_model)}
     if not report["greatest_difference"] <= config.tolerance:
