@@ -1,25 +1,58 @@
+import logging
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from torchloom.models import ImageClassifier, _layers, build_network, network_names
+from torchloom.models import NormalizedImages, _layers, build_network, check_arguments, network_names
+from torchloom.validation import ArgumentError
 
 ACTIVATIONS = sorted(set(nn.modules.activation.__all__) - _layers._NOT_ELEMENTWISE)
-SMALL: list[tuple[str, dict[str, Any]]] = [
-    ("mlp", {"hidden": [32, 16]}),
-    ("mlp", {"hidden": [32], "batch_norm": True, "initialization": "he"}),
-    ("resnet", {"depth": 18, "width": 4}),
-    ("resnet", {"depth": 34, "width": 4}),
-    ("resnet", {"depth": 50, "width": 4}),
+# Every classifier of images, small, with a shape that it takes though it is odd.
+SMALL: list[tuple[str, list[int], dict[str, Any]]] = [
+    ("mlp", [3, 9, 13], {"hidden": [32, 16]}),
+    ("mlp", [3, 9, 13], {"hidden": [32], "batch_norm": True, "initialization": "he"}),
+    ("lenet", [3, 9, 13], {"form": "classic"}),
+    ("lenet", [3, 9, 13], {}),
+    ("lenet", [3, 33, 37], {"batch_norm": True}),
+    ("cnn", [3, 9, 13], {"width": 8, "hidden": 16}),
+    ("cnn", [3, 9, 13], {"form": "lenet", "activation": "Tanh"}),
+    ("cnn", [3, 9, 13], {"form": "six_conv", "width": 4, "hidden": 16}),
+    ("alexnet", [3, 15, 21], {"width": 2, "dropout": 0.0}),
+    ("vgg", [3, 33, 37], {"depth": 11, "width": 4}),
+    ("vgg", [3, 32, 32], {"depth": 13, "width": 4, "batch_norm": False, "initialization": "he"}),
+    ("resnet", [3, 9, 13], {"depth": 18, "width": 4}),
+    ("resnet", [3, 9, 13], {"depth": 34, "width": 4}),
+    ("resnet", [3, 9, 13], {"depth": 50, "width": 4}),
+    ("densenet", [3, 9, 13], {"depth": 22, "growth": 4}),
+    ("row_rnn", [3, 9, 13], {"width": 16}),
+    ("row_rnn", [3, 9, 13], {"cell": "gru", "width": 16, "layers": 2, "bidirectional": True}),
+]
+# A network of each kind for what takes seconds.
+EXPORTED: list[tuple[str, list[int], dict[str, Any]]] = [
+    ("lenet", [1, 28, 28], {"form": "classic"}),
+    ("lenet", [1, 28, 28], {"batch_norm": True, "dropout": 0.5}),
+    ("cnn", [3, 32, 32], {"form": "six_conv", "width": 4, "hidden": 16, "dropout": 0.5, "activation": "GELU"}),
+    ("alexnet", [3, 32, 32], {"width": 2}),
+    ("vgg", [3, 32, 32], {"depth": 11, "width": 4}),
+    ("densenet", [3, 32, 32], {"depth": 10, "growth": 4, "dropout": 0.5}),
+    ("row_rnn", [1, 28, 28], {"width": 16, "dropout": 0.5}),
+    ("row_rnn", [3, 32, 32], {"cell": "gru", "width": 16, "layers": 2, "bidirectional": True, "dropout": 0.5}),
 ]
 
 
 def seeded_network(name: str, shape: list[int], classes: int, **arguments: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build_network(name, shape, classes, arguments)
+    return build_network(name, {"shape": shape, "classes": classes}, arguments)
+
+
+def weights_of(network: nn.Module) -> list[torch.Tensor]:
+    """Matrices and kernels, without biases and batch norm's scales."""
+    return [parameter for parameter in network.parameters() if parameter.ndim > 1]
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
@@ -27,7 +60,7 @@ def linear_layers(network: nn.Module) -> list[nn.Linear]:
 
 
 def test_networks_are_the_public_modules() -> None:
-    assert {"mlp", "resnet"} <= set(network_names())
+    assert {name for name, _, _ in SMALL} <= set(network_names([("shape", "classes")]))
     assert not any(name.startswith("_") for name in network_names())
 
 
@@ -44,7 +77,7 @@ def test_networks_are_the_public_modules() -> None:
 )
 def test_parameter_counts(name: str, shape: list[int], arguments: dict[str, Any], parameters: int) -> None:
     with torch.device("meta"):
-        network = build_network(name, shape, 10, arguments)
+        network = seeded_network(name, shape, 10, **arguments)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
@@ -61,14 +94,33 @@ def test_resnet_computes_what_torchvision_does(depth: int) -> None:
         torch.testing.assert_close(network.eval()(images), reference.eval()(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "arguments"), SMALL)
-@pytest.mark.parametrize(("shape", "classes"), [([1, 28, 28], 10), ([3, 9, 13], 2)])
+@pytest.mark.parametrize(("name", "odd", "arguments"), SMALL)
 def test_logits_have_a_row_per_image_and_a_column_per_class(
-    name: str, arguments: dict[str, Any], shape: list[int], classes: int
+    name: str, odd: list[int], arguments: dict[str, Any]
 ) -> None:
-    network = seeded_network(name, shape, classes, **arguments).eval()
-    assert network(torch.randn(3, *shape)).shape == (3, classes)
-    assert network(torch.randn(1, *shape)).shape == (1, classes)
+    for shape, classes in [(odd, 2), ([3, 32, 32], 10), ([1, 28, 28], 10)]:
+        if name == "vgg" and shape[1] < 32:
+            continue
+        network = seeded_network(name, shape, classes, **arguments).eval()
+        images = torch.randn(3, *shape)
+        logits = network(images)
+        assert logits.shape == (3, classes)
+        torch.testing.assert_close(network(images[1:2]), logits[1:2], rtol=1e-4, atol=1e-5)  # each image for itself
+        assert not torch.allclose(logits[0], logits[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "shape", "arguments"), SMALL)
+def test_the_memory_format_changes_nothing(name: str, shape: list[int], arguments: dict[str, Any]) -> None:
+    images = torch.randn(4, *shape)
+    gradients = []
+    for memory in (torch.contiguous_format, torch.channels_last):
+        network = seeded_network(name, shape, 3, **arguments).double().to(memory_format=memory)
+        logits = network(images.double().to(memory_format=memory))
+        logits.square().sum().backward()
+        gradients.append([logits, *(parameter.grad for parameter in network.parameters())])
+    for gradient, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, other)
+    assert all(gradient.any() for gradient in gradients[0])  # every parameter takes part
 
 
 @pytest.mark.parametrize(("depth", "channels"), [(18, 32), (50, 128)])
@@ -79,13 +131,13 @@ def test_resnet_halves_the_image_three_times(depth: int, channels: int) -> None:
     assert network.stages(features).shape == (2, channels, 4, 4)
 
 
-@pytest.mark.parametrize(("name", "arguments"), SMALL)
-def test_every_network_learns_one_batch_by_heart(name: str, arguments: dict[str, Any]) -> None:
-    network = seeded_network(name, [3, 8, 8], 4, **arguments)
-    images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 4
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+@pytest.mark.parametrize(("name", "shape", "arguments"), SMALL)
+def test_every_network_learns_one_batch_by_heart(name: str, shape: list[int], arguments: dict[str, Any]) -> None:
+    network = seeded_network(name, shape, 4, **arguments)
+    images, labels = torch.randn(8, *shape), torch.arange(8) % 4
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.003 if arguments.get("batch_norm") is False else 0.01)
     losses = []
-    for _ in range(40):
+    while len(losses) < 100 and (not losses or losses[-1] >= 0.02):
         loss = nn.functional.cross_entropy(network(images), labels)
         loss.backward()
         optimizer.step()
@@ -95,39 +147,93 @@ def test_every_network_learns_one_batch_by_heart(name: str, arguments: dict[str,
     assert losses[-1] < 0.02
 
 
+@pytest.mark.parametrize(("name", "shape", "arguments"), SMALL)
+def test_the_named_initialization_is_used_in_all_layers(name: str, shape: list[int], arguments: dict[str, Any]) -> None:
+    network = seeded_network(name, shape, 4, **{**arguments, "initialization": "normal"})
+    for weight in weights_of(network):
+        assert 0 < weight.abs().max() < 0.06
+    everything = torch.cat([weight.flatten() for weight in weights_of(network)])
+    assert everything.std().item() == pytest.approx(0.01, rel=0.05)
+    default = seeded_network(name, shape, 4, **{**arguments, "initialization": "default"})
+    assert max(weight.std().item() for weight in weights_of(default)) > 0.03
+
+
+@pytest.mark.parametrize(("name", "shape", "arguments"), EXPORTED)
+def test_onnx_runtime_gives_the_networks_logits(name: str, shape: list[int], arguments: dict[str, Any]) -> None:
+    network = seeded_network(name, shape, 10, **arguments)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.momentum = None  # the running averages become those of the next batch
+    network(torch.randn(16, *shape) * 2 + 1)
+    network.eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(2, *shape),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        opset_version=20,
+        verbose=False,
+    )
+    assert program is not None
+    assert [opset.version for opset in program.model_proto.opset_import if opset.domain == ""] == [20]
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for batch in (1, 5):
+        images = torch.randn(batch, *shape)
+        with torch.no_grad():
+            expected = network(images).numpy()
+        (logits,) = session.run(None, {"images": images.numpy()})
+        assert logits.shape == (batch, 10)
+        assert np.abs(logits - expected).max() < 1e-4
+    assert expected.std(axis=0).mean() > 5e-3  # the images differ in it
+
+
 @pytest.mark.parametrize(
-    ("name", "variances"),
+    ("name", "shape", "arguments"),
     [
-        ("he", (2 / 400, 2 / 300)),
-        ("xavier", (2 / (500 + 400), 2 / (400 + 300))),
-        ("normal", (0.01**2, 0.01**2)),
+        ("lenet", [1, 28, 28], {}),
+        ("cnn", [3, 32, 32], {"form": "two_conv", "width": 4, "hidden": 16}),
+        ("cnn", [3, 32, 32], {"form": "lenet"}),
+        ("cnn", [3, 32, 32], {"form": "six_conv", "width": 4, "hidden": 16}),
+        ("alexnet", [3, 32, 32], {"width": 1}),
+        ("densenet", [3, 32, 32], {"depth": 10, "growth": 4}),
+        ("row_rnn", [1, 28, 28], {"width": 8}),
+        ("row_rnn", [1, 28, 28], {"width": 8, "layers": 2}),
     ],
 )
-def test_initial_variances_by_name(name: str, variances: tuple[float, float]) -> None:
-    network = seeded_network("mlp", [5, 10, 10], 300, hidden=[400], initialization=name)
-    for layer, variance in zip(linear_layers(network), variances, strict=True):
-        assert layer.weight.var().item() == pytest.approx(variance, rel=0.02)
-        assert layer.weight.mean().item() == pytest.approx(0, abs=0.02 * variance**0.5)
-        assert not layer.bias.any()
-        extreme = layer.weight.abs().max().item() / variance**0.5
-        assert extreme <= 3**0.5 + 1e-6 if name == "xavier" else extreme > 4  # uniform or normal
+def test_dropout_is_random_in_training_only(name: str, shape: list[int], arguments: dict[str, Any]) -> None:
+    images = torch.randn(4, *shape)
+    network = seeded_network(name, shape, 10, **arguments, dropout=0.5)
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    assert torch.equal(network(images), network(images))
+    without = seeded_network(name, shape, 10, **arguments, dropout=0.0)
+    assert torch.equal(without(images), without(images))
 
 
-def test_he_initialisation_counts_the_kernel() -> None:
-    network: Any = seeded_network("resnet", [3, 8, 8], 10, width=32)
-    kernel = network.stages[-1].body[3].weight
-    assert kernel.shape == (256, 256, 3, 3)
-    assert kernel.var().item() == pytest.approx(2 / (256 * 9), rel=0.02)
-    assert not network.head.bias.any()
-
-
-def test_default_initialisation_is_what_the_layers_draw() -> None:
-    network = seeded_network("mlp", [1, 4, 4], 3, hidden=[8], initialization="default")
-    torch.manual_seed(0)
-    for layer, plain in zip(linear_layers(network), [nn.Linear(16, 8), nn.Linear(8, 3)], strict=True):
-        assert torch.equal(layer.weight, plain.weight)
-        assert torch.equal(layer.bias, plain.bias)
-    assert plain.bias.all()
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("lenet", {"form": "new"}),
+        ("lenet", {"width": 0}),
+        ("lenet", {"activation": "Relu"}),
+        ("cnn", {"form": "three_conv"}),
+        ("cnn", {"batch_norm": 1}),
+        ("cnn", {"hidden": 0}),
+        ("alexnet", {"dropout": 1.0}),
+        ("vgg", {"depth": 12}),
+        ("densenet", {"reduction": 0.0}),
+        ("densenet", {"reduction": 1.5}),
+        ("row_rnn", {"cell": "rnn"}),
+        ("row_rnn", {"layers": 0}),
+        ("row_rnn", {"initialization": "zeros"}),
+    ],
+)
+def test_unsuitable_arguments_are_refused_before_anything_runs(name: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        check_arguments(name, arguments)
+    assert [error["loc"] for error in caught.value.errors] == [tuple(arguments)]
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -151,11 +257,11 @@ def test_layers_of_an_mlp_in_order() -> None:
     assert [type(layer).__name__ for layer in plain.children()] == ["Flatten", "Linear", "ReLU", "Linear"]
 
 
-def test_image_classifier_normalises_each_channel() -> None:
+def test_images_are_normalised_in_each_channel() -> None:
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
     images = torch.randint(256, (4, 3, 5, 6), dtype=torch.uint8)
     expected = torch.stack([(images[:, c] / 255 - mean[c]) / std[c] for c in range(3)], dim=1)
-    model = ImageClassifier(nn.Identity(), mean, std)
+    model = NormalizedImages(nn.Identity(), mean, std)
     torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
     assert model.state_dict().keys() == {"mean", "std"}  # they travel with the weights
     assert list(model.parameters()) == []  # and are not learned

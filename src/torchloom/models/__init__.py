@@ -1,39 +1,78 @@
 """The networks, one family per module, and what all of them share.
 
-A module `torchloom/models/<name>.py` with a function `build(shape, classes, …)` is a network that a task's YAML can
-name: the function's other parameters are the keys it may set, checked by their annotations.
+A module `torchloom/models/<name>.py` with a function `build` is a network that a task's YAML can name. Its first
+parameters are what the data decide (`sizes` below); those after the `*` are the keys that the YAML may set, checked by
+their annotations. Which sizes it asks for says what it is for:
+
+- `build(shape, classes, …)` classifies images: (B, C, H, W) -> logits (B, classes)
+- `build(tokens, classes, …)` classifies documents: tokens (B, T), lengths (B,) -> logits (B, classes)
+- `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`
+- `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
+- `build(features, …)` is a regressor: (B, features) -> (B,)
 """
 
+import inspect
 import pkgutil
+from collections.abc import Iterable
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from torchloom.data.info import ImageInfo, Info, TableInfo
+from torchloom.errors import InputError
 from torchloom.validation import check_call
 
 
-def network_names() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+def network_names(sizes: Iterable[tuple[str, ...]] | None = None) -> list[str]:
+    """The networks there are; those that ask for one of `sizes`, when given."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    return names if sizes is None else [name for name in names if sizes_of(name) in sizes]
+
+
+def sizes_of(name: str) -> tuple[str, ...]:
+    """The sizes that the network's `build` asks for, e.g. ("shape", "classes")."""
+    parameters = inspect.signature(_module(name).build).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"{__name__}.{name}")
 
 
 def check_arguments(name: str, arguments: dict[str, Any]) -> None:
     """Raise ArgumentError when the network `name` does not take `arguments`."""
-    check_call(import_module(f"{__name__}.{name}").build, arguments, given_by_us=("shape", "classes"))
+    check_call(_module(name).build, arguments, given_by_us=sizes_of(name))
 
 
-def build_network(name: str, shape: list[int], classes: int, arguments: dict[str, Any]) -> nn.Module:
-    """The network `name` for images of `shape` (C, H, W), with freshly drawn weights."""
-    network: nn.Module = import_module(f"{__name__}.{name}").build(tuple(shape), classes, **arguments)
+def build_network(name: str, sizes: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
+    """The network `name` with freshly drawn weights, for data of these `sizes`."""
+    missing = [size for size in sizes_of(name) if size not in sizes]
+    if missing:
+        raise InputError(f"model.name {name}: needs data that have {' and '.join(missing)}; these have {list(sizes)}")
+    try:
+        network: nn.Module = _module(name).build(*(sizes[size] for size in sizes_of(name)), **arguments)
+    except ValueError as error:
+        raise InputError(f"model.name {name}: {error}") from error
     return network
 
 
-class ImageClassifier(nn.Module):
-    """uint8 images (B, C, H, W) -> logits (B, classes): normalisation, then the network.
+def build_model(name: str, arguments: dict[str, Any], info: Info) -> nn.Module:
+    """The network for data like those that `info` describes, behind the scaling of its inputs."""
+    network = build_network(name, info.sizes(), arguments)
+    if isinstance(info, ImageInfo):
+        return NormalizedImages(network, info.mean, info.std)
+    if isinstance(info, TableInfo):
+        return StandardizedTable(network, info)
+    return network
 
-    The normalisation, (pixel / 255 - mean) / std per channel, is part of the model, so that training, evaluation and
-    the exported graph cannot differ in it.
+
+class NormalizedImages(nn.Module):
+    """uint8 images (B, C, H, W) -> what the network makes of (pixel / 255 - mean) / std per channel.
+
+    The normalisation is part of the model, so that training, evaluation and the exported graph cannot differ in it.
     """
 
     mean: Tensor
@@ -45,10 +84,31 @@ class ImageClassifier(nn.Module):
         self.register_buffer("mean", _per_channel(mean) * 255)
         self.register_buffer("std", _per_channel(std) * 255)
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network((images.float() - self.mean) / self.std)
-        return logits
+    def forward(self, images: Tensor) -> Any:
+        return self.network((images.float() - self.mean) / self.std)
 
 
 def _per_channel(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
+class StandardizedTable(nn.Module):
+    """Features (B, F) float32 in their own units -> predictions (B,) in the target's unit.
+
+    The network sees features of mean 0 and standard deviation 1 and answers on that scale too.
+    """
+
+    mean: Tensor
+    std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(self, network: nn.Module, info: TableInfo) -> None:
+        super().__init__()
+        self.network = network
+        for name in ("mean", "std", "target_mean", "target_std"):
+            self.register_buffer(name, torch.tensor(getattr(info, name), dtype=torch.float32))
+
+    def forward(self, features: Tensor) -> Tensor:
+        prediction: Tensor = self.network((features - self.mean) / self.std) * self.target_std + self.target_mean
+        return prediction

@@ -1,34 +1,79 @@
-"""Initial weights and activations by name."""
+"""What several networks are built of: initial weights and activations by name, and the usual groups of layers."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import AfterValidator
-from torch import nn
+from torch import Tensor, nn
 
-Initialization = Literal["default", "he", "xavier", "normal"]
+from torchloom.config import Fraction
+
+Initialization = Literal[
+    "default",
+    "he",
+    "he_uniform",
+    "xavier",
+    "xavier_normal",
+    "normal",
+    "truncated_normal",
+    "uniform",
+    "orthogonal",
+]
 
 
+@torch.no_grad()
 def initialize(network: nn.Module, name: Initialization) -> nn.Module:
-    """Draw the weights of all linear and convolutional layers anew, in place; biases become zero.
+    """Draw the weights of all linear, convolutional and recurrent layers anew, in place; biases become zero.
 
     - default: leave what the layers drew for themselves
     - he: normal with variance 2 / fan-out (He et al., "Delving deep into rectifiers", ICCV 2015)
+    - he_uniform: uniform with the same variance
     - xavier: uniform with variance 2 / (fan-in + fan-out) (Glorot & Bengio, AISTATS 2010)
+    - xavier_normal: normal with the same variance
     - normal: normal with standard deviation 0.01 (Krizhevsky et al., NIPS 2012)
+    - truncated_normal: normal with standard deviation 0.02, cut off at twice that (Devlin et al., "BERT", NAACL 2019)
+    - uniform: uniform between -1 and 1 over the square root of fan-in (what Glorot & Bengio call the usual heuristic)
+    - orthogonal: orthonormal rows or columns, whichever are fewer (Saxe et al., ICLR 2014)
     """
-    if name == "default":
-        return network
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            if name == "he":
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            elif name == "xavier":
-                nn.init.xavier_uniform_(layer.weight)
-            else:
-                nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    if name != "default":
+        for layer in network.modules():
+            for weight in _weights(layer):
+                _DRAW[name](weight)
+            if isinstance(layer, _LAYERS):
+                for parameter_name, parameter in layer.named_parameters(recurse=False):
+                    if parameter_name.startswith("bias"):
+                        nn.init.zeros_(parameter)
     return network
+
+
+def _weights(layer: nn.Module) -> Iterator[Tensor]:
+    """The matrices or kernels of one layer: of a recurrent one, for each gate its own."""
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        yield layer.weight
+    elif isinstance(layer, nn.RNNBase):
+        for name, stacked in layer.named_parameters():
+            if name.startswith("weight"):  # rows of all gates above each other, as PyTorch keeps them
+                yield from stacked.view(-1, layer.hidden_size, stacked.shape[1])
+
+
+def _uniform(weight: Tensor) -> Tensor:
+    bound = weight[0].numel() ** -0.5
+    return nn.init.uniform_(weight, -bound, bound)
+
+
+_LAYERS = (nn.Linear, nn.Conv2d, nn.RNNBase)
+_DRAW: dict[str, Callable[[Tensor], Any]] = {
+    "he": partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"),
+    "he_uniform": partial(nn.init.kaiming_uniform_, mode="fan_out", nonlinearity="relu"),
+    "xavier": nn.init.xavier_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "normal": partial(nn.init.normal_, std=0.01),
+    "truncated_normal": partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04),
+    "uniform": _uniform,
+    "orthogonal": nn.init.orthogonal_,
+}
 
 
 def _is_activation(name: str) -> str:
@@ -47,3 +92,42 @@ def make_activation(name: Activation) -> nn.Module:
     """The layer `torch.nn.<name>`, with its default arguments."""
     layer: nn.Module = getattr(nn, name)()
     return layer
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int, padding: int, *, activation: Activation, batch_norm: bool
+) -> list[nn.Module]:
+    """Convolution of stride 1, [batch norm], activation. Batch norm shifts by itself: no bias before it."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=not batch_norm)]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    return [*layers, make_activation(activation)]
+
+
+def dense(
+    inputs: int, outputs: int, *, activation: Activation, batch_norm: bool = False, dropout: Fraction = 0.0
+) -> list[nn.Module]:
+    """Linear layer, [batch norm], activation, [dropout]."""
+    layers: list[nn.Module] = [nn.Linear(inputs, outputs, bias=not batch_norm)]
+    if batch_norm:
+        layers.append(nn.BatchNorm1d(outputs))
+    layers.append(make_activation(activation))
+    if dropout:
+        layers.append(nn.Dropout(dropout))
+    return layers
+
+
+def check_side(shape: tuple[int, int, int], smallest: int, network: str) -> None:
+    """Raise ValueError when images of `shape` (C, H, W) have a side of less than `smallest` pixels."""
+    if min(shape[1:]) < smallest:
+        raise ValueError(
+            f"shape {shape}: {network} shrinks images so often that they must be {smallest}x{smallest} pixels or more; "
+            "take larger images or another network"
+        )
+
+
+def check_unused(form: str, **given_and_default: tuple[object, object]) -> None:
+    """Raise ValueError for the first argument that is not at its default, where it has no use in `form`."""
+    for name, (given, default) in given_and_default.items():
+        if given != default:
+            raise ValueError(f"{name} {given!r}: form {form} is fixed in this; leave {name} out or take another form")

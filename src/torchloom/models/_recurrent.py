@@ -1,0 +1,68 @@
+"""Recurrent layers by name, and sequences of different lengths."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+Cell = Literal["lstm", "gru"]
+
+
+def make_rnn(cell: Cell, inputs: int, width: int, layers: int, bidirectional: bool, dropout: float) -> nn.RNNBase:
+    """Layers of LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014) cells; dropout is between them."""
+    kind = nn.LSTM if cell == "lstm" else nn.GRU
+    between = dropout if layers > 1 else 0.0
+    return kind(inputs, width, layers, batch_first=True, bidirectional=bidirectional, dropout=between)
+
+
+def run_packed(rnn: nn.RNNBase, x: Tensor, lengths: Tensor) -> Tensor:
+    """The outputs (B, T, width x directions) of `rnn` over sequences x (B, T, inputs) that end after `lengths` (B,).
+
+    As if each sequence were alone: what follows its end has no influence, and the outputs there are zero.
+    """
+    if x.device.type == "cpu" or torch.compiler.is_exporting():
+        return run_padded(rnn, x, lengths)
+    packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    outputs, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])
+    return outputs
+
+
+def run_padded(rnn: nn.RNNBase, x: Tensor, lengths: Tensor) -> Tensor:
+    """`run_packed` without packing: the backward direction reads sequences that are reversed within their lengths.
+
+    Exported graphs cannot hold packed sequences, and on CPUs PyTorch takes them step by step, while this way goes
+    through the fused kernel.
+    """
+    reverse, inside = reversing(x.shape[1], lengths)
+    for layer in range(rnn.num_layers):
+        if layer:
+            x = F.dropout(x, rnn.dropout, rnn.training)
+        outputs = _one_direction(rnn, layer, "", x)
+        if rnn.bidirectional:
+            backward = _one_direction(rnn, layer, "_reverse", _take(x, reverse))
+            outputs = torch.cat([outputs, _take(backward, reverse)], dim=2)
+        x = outputs
+    return x * inside.unsqueeze(2)
+
+
+def reversing(length: int, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Which place (B, T) each place of a reversed sequence is filled from, and which places lie inside it."""
+    place = torch.arange(length, device=lengths.device)
+    inside = place < lengths.unsqueeze(1)
+    return torch.where(inside, lengths.unsqueeze(1) - 1 - place, place), inside
+
+
+def _take(x: Tensor, places: Tensor) -> Tensor:
+    return x.gather(1, places.unsqueeze(2).expand(-1, -1, x.shape[2]))
+
+
+def _one_direction(rnn: nn.RNNBase, layer: int, suffix: str, x: Tensor) -> Tensor:
+    """One layer in one direction, from a state of zeros, with the weights of `rnn`."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights = [getattr(rnn, f"{name}_l{layer}{suffix}") for name in names]
+    state = x.new_zeros(1, x.shape[0], rnn.hidden_size)
+    if isinstance(rnn, nn.LSTM):
+        return torch.lstm(x, (state, state), weights, True, 1, 0.0, False, False, True)[0]
+    return torch.gru(x, state, weights, True, 1, 0.0, False, False, True)[0]

@@ -1,0 +1,22 @@
+"""Linear regression as a network of one layer; with train.l2 it is ridge, with train.l1 the lasso.
+
+Gauss, "Theoria motus corporum coelestium", 1809; Hoerl & Kennard, "Ridge regression", Technometrics 12, 1970;
+Tibshirani, "Regression shrinkage and selection via the lasso", JRSS B 58, 1996.
+"""
+
+from torch import Tensor, nn
+
+
+def build(features: int, *, bias: bool = True) -> nn.Module:
+    """Features (B, `features`) -> prediction (B,)."""
+    return Linear(features, bias)
+
+
+class Linear(nn.Module):
+    def __init__(self, features: int, bias: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(features, 1, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        prediction: Tensor = self.layer(x)  # (B, 1)
+        return prediction.squeeze(1)

@@ -1,0 +1,49 @@
+"""Recurrent network that reads an image row by row, from top to bottom.
+
+Hochreiter, Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; Cho et al., "Learning phrase
+representations using RNN encoder-decoder for statistical machine translation", EMNLP 2014 (GRU).
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from torchloom.config import Count, Fraction
+from torchloom.models._layers import Initialization, initialize
+from torchloom.models._recurrent import Cell, make_rnn
+
+
+def build(
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    cell: Cell = "lstm",
+    width: Count = 128,
+    layers: Count = 1,
+    bidirectional: bool = False,
+    dropout: Fraction = 0.0,
+    initialization: Initialization = "default",
+) -> nn.Module:
+    """`layers` recurrent layers with `width` units per direction; `dropout` between them and before the head."""
+    row = math.prod(shape) // shape[1]  # all its channels
+    rnn = make_rnn(cell, row, width, layers, bidirectional, dropout)
+    return initialize(RowRNN(rnn, classes, dropout), initialization)
+
+
+class RowRNN(nn.Module):
+    """Images (B, C, H, W) -> logits (B, classes), from the state in which each direction ends."""
+
+    def __init__(self, rnn: nn.RNNBase, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.rnn = rnn
+        self.directions = 1 + rnn.bidirectional
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.directions * rnn.hidden_size, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.transpose(1, 2).flatten(2)  # (B, H, C W)
+        _, states = self.rnn(rows)
+        states = states[0] if isinstance(states, tuple) else states  # of an LSTM the outputs, not the cells
+        last = states[-self.directions :]  # (directions, B, width), of the last layer
+        logits: Tensor = self.head(self.dropout(last.transpose(0, 1).flatten(1)))  # (B, classes)
+        return logits

@@ -1,0 +1,62 @@
+"""Documents classified by a recurrent network over their words, pooled over all places.
+
+Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; both directions: Graves &
+Schmidhuber, "Framewise phoneme classification with bidirectional LSTM", Neural Networks 18, 2005.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from torchloom.config import Count, Fraction
+from torchloom.models._recurrent import Cell, make_rnn, run_packed
+
+Pooling = Literal["mean", "max", "both"]
+
+
+def build(
+    tokens: int,
+    classes: int,
+    *,
+    cell: Cell = "lstm",
+    embedding: Count = 100,
+    width: Count = 128,
+    layers: Count = 1,
+    bidirectional: bool = True,
+    embedding_dropout: Fraction = 0.3,
+    dropout: Fraction = 0.5,
+    pooling: Pooling = "both",
+) -> nn.Module:
+    """Embedding -> `layers` of LSTM or GRU -> mean and maximum over each document's words -> linear to `classes`."""
+    rnn = make_rnn(cell, embedding, width, layers, bidirectional, dropout)
+    return TextRNN(tokens, classes, rnn, embedding_dropout, dropout, pooling)
+
+
+class TextRNN(nn.Module):
+    """tokens (B, T) int64, 0 where a document has ended, and lengths (B,) -> logits (B, classes)."""
+
+    def __init__(
+        self, tokens: int, classes: int, rnn: nn.RNNBase, embedding_dropout: float, dropout: float, pooling: Pooling
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.embedding = nn.Embedding(tokens, rnn.input_size, padding_idx=0)
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.rnn = rnn
+        self.dropout = nn.Dropout(dropout)
+        features = rnn.hidden_size * (1 + rnn.bidirectional) * (1 + (pooling == "both"))
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        x = self.embedding_dropout(self.embedding(tokens))  # (B, T, embedding)
+        x = run_packed(self.rnn, x, lengths)  # (B, T, width x directions), zero after the end
+        logits: Tensor = self.head(self.dropout(self.pool(x, lengths.to(x.device))))  # (B, classes)
+        return logits
+
+    def pool(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, features) -> (B, features), or twice as many for both."""
+        inside = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        mean = x.sum(1) / lengths.unsqueeze(1)
+        greatest = x.masked_fill(~inside.unsqueeze(2), -torch.inf).amax(1)
+        return {"mean": mean, "max": greatest, "both": torch.cat([mean, greatest], dim=1)}[self.pooling]
