@@ -7,7 +7,7 @@ mistakes in one readable message. What is named after a class of PyTorch is chec
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -48,38 +48,135 @@ class PreprocessConfig(Block):
     seed: Seed = Field(0, description="draws the validation split")
 
 
+class TextPreprocessConfig(Block):
+    """The block `preprocess` of one long text, which is cut in two places: training, validation and test in a row."""
+
+    test_fraction: Fraction = Field(0.1, description="share of the text, at its end, to test")
+    validation_fraction: Fraction = Field(0.1, description="share of what remains, at its end, to validate")
+
+
+class DocumentPreprocessConfig(PreprocessConfig):
+    """The block `preprocess` of labelled texts."""
+
+    vocabulary_size: int = Field(20_000, ge=3, description="most frequent words to know, with <pad> and <unk>")
+    min_count: Count = Field(2, description="words that the training data hold less often are unknown")
+
+
+class TablePreprocessConfig(Block):
+    """The block `preprocess` of a table."""
+
+    test_fraction: Fraction = Field(0.2, description="share of the rows to test")
+    validation_fraction: Fraction = Field(0.1, description="share of what remains to validate")
+    seed: Seed = Field(0, description="draws both")
+
+
 # ---- data ----------------------------------------------------------------------------------------------------------
 
 
+class AffineConfig(Block):
+    """Turning, moving, scaling and shearing about the centre, as torchvision's RandomAffine; black around."""
+
+    degrees: float = Field(0.0, ge=0, le=180, description="turned by at most so much either way")
+    translate: float = Field(0.0, ge=0, le=1, description="moved by at most this share of the side, by whole pixels")
+    scale: list[Positive] = Field([1.0, 1.0], description="least and greatest factor of the size")
+    shear: float = Field(0.0, ge=0, lt=90, description="rows slanted by at most so many degrees either way")
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: list[float]) -> list[float]:
+        if len(scale) != 2 or scale[0] > scale[1]:
+            raise ValueError("must be two factors, [least, greatest]")
+        return scale
+
+
+class ColorConfig(Block):
+    """Factors from [max(0, 1 - x), 1 + x], applied in random order, as torchvision's ColorJitter."""
+
+    brightness: NotNegative = Field(0.0, description="x of the distance from black")
+    contrast: NotNegative = Field(0.0, description="x of the distance from the image's mean grey")
+    saturation: NotNegative = Field(0.0, description="x of the distance from each pixel's grey")
+
+
+class PolicyConfig(Named):
+    """A policy of torchvision.transforms.v2 by its class name, with its arguments (`magnitude`, `num_ops`, …)."""
+
+    groups: Count = Field(16, description="random parts of a batch, each changed by a draw of its own")
+
+    @model_validator(mode="after")
+    def _exists(self) -> PolicyConfig:
+        from torchloom.data.transforms import POLICIES, check_policy
+
+        one_of(self.name, POLICIES, "a policy of torchvision.transforms.v2")
+        check_policy(self.name, self.arguments)
+        return self
+
+
 class AugmentConfig(Block):
-    """Random changes to training images, drawn for each image and batch anew."""
+    """Random changes to training images, in this order, drawn for each image and batch anew."""
 
     crop_padding: int = Field(0, ge=0, description="pixels of black border that a crop of the old size is cut from")
+    affine: AffineConfig | None = Field(None, description="turns, moves, scales and shears")
     flip: bool = Field(False, description="mirror left and right with probability 1/2")
+    policy: PolicyConfig | None = Field(None, description="RandAugment and its kin")
+    color: ColorConfig | None = Field(None, description="changes brightness, contrast and saturation")
+    cutout: int = Field(0, ge=0, description="side in pixels of a square in the mean colour, centred anywhere")
+    mixup: NotNegative = Field(0.0, description="alpha of MixUp, which blends images and their labels; 0 leaves it out")
+    cutmix: NotNegative = Field(
+        0.0, description="alpha of CutMix, which pastes; 0 leaves it out; with mixup too, each batch gets one of both"
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become shares of classes."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 class DataConfig(Block):
     """The block `data` of a task: how prepared data become batches."""
 
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = Field(AugmentConfig(), description="of images only")
+    max_tokens: Count | None = Field(None, description="of documents only: longer ones keep so many of their words")
+    window: int = Field(128, ge=2, description="of a text only: length of a training sequence, in characters")
     include_validation: bool = Field(
         False, description="train on the validation split too; then the last epoch, not the best, is the model"
     )
+    subset: Count | None = Field(None, description="train on so many samples only, drawn by train.seed")
 
 
 # ---- model ---------------------------------------------------------------------------------------------------------
 
 
 class ModelConfig(Named):
-    """The block `model`: `name` is a module of torchloom.models, the rest are arguments of its `build` function."""
+    """The block `model`: `name` is a module of torchloom.models, the rest are arguments of its `build` function.
+
+    `sizes` are the first parameters that `build` may have in this kind of task; they come from the data.
+    """
+
+    sizes: ClassVar[tuple[tuple[str, ...], ...]]
 
     @model_validator(mode="after")
     def _exists(self) -> ModelConfig:
         from torchloom.models import check_arguments, network_names
 
-        one_of(self.name, network_names(), "a network, that is a module of torchloom.models")
+        one_of(self.name, network_names(self.sizes), "a network for this kind of task, a module of torchloom.models")
         check_arguments(self.name, self.arguments)
         return self
+
+
+class ClassifierConfig(ModelConfig):
+    sizes = (("shape", "classes"), ("tokens", "classes"))
+
+
+class AutoencoderConfig(ModelConfig):
+    sizes = (("shape",),)
+
+
+class LanguageModelConfig(ModelConfig):
+    sizes = (("tokens",),)
+
+
+class RegressorConfig(ModelConfig):
+    sizes = (("features",),)
 
 
 # ---- train ---------------------------------------------------------------------------------------------------------
@@ -125,15 +222,35 @@ class SchedulerConfig(Named):
 class LossConfig(Named):
     """A loss of torch.nn by its class name, with its arguments (`label_smoothing`, `delta`, …)."""
 
-    name: str = "CrossEntropyLoss"
+    problem: ClassVar[str]
 
     @model_validator(mode="after")
     def _exists(self) -> LossConfig:
-        from torchloom.training.losses import check_loss, loss_names
+        from torchloom.training.losses import LOSSES, check_loss
 
-        one_of(self.name, loss_names(), "a loss of torch.nn that suits this task")
-        check_loss(self.name, self.arguments)
+        one_of(self.name, LOSSES[self.problem], "a loss of torch.nn that suits this task")
+        check_loss(self.problem, self.name, self.arguments)
         return self
+
+
+class ClassificationLoss(LossConfig):
+    problem = "classification"
+    name: str = "CrossEntropyLoss"
+
+
+class ReconstructionLoss(LossConfig):
+    problem = "reconstruction"
+    name: str = "MSELoss"
+
+
+class LanguageModelLoss(LossConfig):
+    problem = "language_model"
+    name: str = "CrossEntropyLoss"
+
+
+class RegressionLoss(LossConfig):
+    problem = "regression"
+    name: str = "MSELoss"
 
 
 class EarlyStoppingConfig(Block):
@@ -142,14 +259,13 @@ class EarlyStoppingConfig(Block):
 
 
 class TrainConfig(Block):
-    """The block `train`."""
+    """The block `train`, as far as all kinds of task share it."""
 
     epochs: Count = Field(description="passes over the training data")
-    batch_size: Count = Field(128, description="images per step")
+    batch_size: Count = Field(128, description="samples per step")
     optimizer: OptimizerConfig
     scheduler: SchedulerConfig | None = Field(None, description="none keeps the learning rate")
     warmup_epochs: NotNegative = Field(0.0, description="epochs of linear rise to the full learning rate")
-    loss: LossConfig = Field(default_factory=LossConfig)
     l1: NotNegative = Field(0.0, description="adds l1 * sum of |w| over all weight matrices and kernels to the loss")
     l2: NotNegative = Field(0.0, description="adds l2 / 2 * sum of w² likewise; see also the optimiser's weight_decay")
     gradient_clip: Positive | None = Field(None, description="largest norm of the whole gradient")
@@ -158,9 +274,7 @@ class TrainConfig(Block):
         None, description="decay per step of an averaged copy of the weights, which is the model"
     )
     early_stopping: EarlyStoppingConfig | None = None
-    monitor: Literal["accuracy", "loss"] = Field(
-        "accuracy", description="which validation figure makes an epoch the best"
-    )
+    monitor: Literal["accuracy", "loss"] = Field("loss", description="which validation figure makes an epoch the best")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
     deterministic: bool = Field(False, description="only deterministic algorithms, at some cost in speed on GPUs")
     device: str = Field("auto", description="auto takes cuda, mps, xpu or cpu, the first that is there; or e.g. cuda:1")
@@ -202,25 +316,63 @@ class TrainConfig(Block):
         return device
 
 
-# ---- evaluate and export -------------------------------------------------------------------------------------------
+class ClassificationTrainConfig(TrainConfig):
+    loss: ClassificationLoss = Field(default_factory=ClassificationLoss)
+    monitor: Literal["accuracy", "loss"] = Field(
+        "accuracy", description="which validation figure makes an epoch the best"
+    )
+
+
+class ReconstructionTrainConfig(TrainConfig):
+    loss: ReconstructionLoss = Field(default_factory=ReconstructionLoss)
+    divergence: NotNegative = Field(
+        1.0, description="weight of a variational network's divergence from its prior; 1 is the evidence lower bound"
+    )
+    monitor: Literal["loss"] = "loss"
+
+
+class LanguageModelTrainConfig(TrainConfig):
+    loss: LanguageModelLoss = Field(default_factory=LanguageModelLoss)
+
+
+class RegressionTrainConfig(TrainConfig):
+    loss: RegressionLoss = Field(default_factory=RegressionLoss)
+    monitor: Literal["loss"] = "loss"
+
+
+# ---- evaluate, generate and export ---------------------------------------------------------------------------------
 
 
 class EvaluateConfig(Block):
     """The block `evaluate`."""
 
-    batch_size: Count = Field(1000, description="images per step, in validation too")
+    batch_size: Count = Field(1000, description="samples per step, in validation too")
     device: str = Field("auto", description="as train.device")
-    pictures: Count = Field(36, description="test images shown in the grid of predictions")
 
     _device = field_validator("device")(TrainConfig._device.__func__)  # type: ignore[attr-defined]
+
+
+class EvaluateExamplesConfig(EvaluateConfig):
+    pictures: Count = Field(36, description="test samples shown in the pictures")
+
+
+class GenerateConfig(Block):
+    """The block `generate` of a language model."""
+
+    prompt: str = Field("\n", min_length=1, description="what the text begins with")
+    length: Count = Field(1000, description="characters to write after the prompt")
+    temperature: NotNegative = Field(0.7, description="divides the logits; 0 takes the likeliest character each time")
+    top_k: Count | None = Field(None, description="draw from so many likeliest characters only")
+    samples: Count = Field(3, description="texts to write")
+    seed: Seed = Field(0, description="draws the characters")
 
 
 class ExportConfig(Block):
     """The block `export`."""
 
     opset: int = Field(20, ge=18, description="version of the ONNX operators")
-    tolerance: Positive = Field(1e-3, description="greatest difference of a logit between PyTorch and ONNX Runtime")
-    batch_sizes: list[Count] = Field([1, 3, 64], min_length=1, description="numbers of test images compared at once")
+    tolerance: Positive = Field(1e-3, description="greatest difference of an output between PyTorch and ONNX Runtime")
+    batch_sizes: list[Count] = Field([1, 3, 64], min_length=1, description="numbers of test samples compared at once")
 
     @field_validator("opset")
     @classmethod

@@ -1,15 +1,36 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import InterpolationMode, functional
 
-from torchloom.config import AugmentConfig
-from torchloom.data.augment import augment, random_crop, random_flip
+from torchloom.config import AffineConfig, AugmentConfig, ColorConfig
+from torchloom.data import augment as module
+from torchloom.data.augment import (
+    adjust_color,
+    affine,
+    augment,
+    random_affine,
+    random_color,
+    random_crop,
+    random_cutout,
+    random_flip,
+)
 
 HEIGHT, WIDTH = 3, 5
 IMAGE = torch.arange(1, HEIGHT * WIDTH * 2 + 1, dtype=torch.uint8).view(HEIGHT, WIDTH, 2)  # no two pixels alike
 # The 1 in 1000 quantiles of chi-square for 8 and 24 degrees of freedom, by padding: (2p + 1)^2 - 1.
 QUANTILE = {1: 26.1, 2: 51.2}
+EVERY: dict[str, dict[str, Any]] = {  # what `augment` can do to images, one at a time
+    "crop_padding": {"crop_padding": 2},
+    "affine": {"affine": {"degrees": 30, "translate": 0.2, "scale": [0.8, 1.2], "shear": 10}},
+    "flip": {"flip": True},
+    "policy": {"policy": {"name": "TrivialAugmentWide"}},
+    "color": {"color": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5}},
+    "cutout": {"cutout": 4},
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -85,5 +106,231 @@ def test_the_generator_decides() -> None:
     assert not torch.equal(first, other)
 
 
-def test_an_empty_batch_stays_one() -> None:
-    assert augment(copies(0), AugmentConfig(crop_padding=2, flip=True), generator()).shape == (0, HEIGHT, WIDTH, 2)
+def noise(count: int, channels: int = 3, height: int = 14, width: int = 19) -> Tensor:
+    return torch.randint(0, 256, (count, height, width, channels), dtype=torch.uint8, generator=generator(99))
+
+
+def configured(settings: dict[str, Any]) -> AugmentConfig:
+    return AugmentConfig.model_validate(settings)
+
+
+def distance(first: Tensor, second: Tensor) -> float:
+    """The Kolmogorov-Smirnov statistic: the greatest distance of the two empirical distribution functions."""
+    first, second = first.sort().values, second.sort().values
+    points = torch.cat([first, second])
+    below = [torch.searchsorted(sample, points, right=True) / len(sample) for sample in (first, second)]
+    return float((below[0] - below[1]).abs().max())
+
+
+def likely(first: Tensor, second: Tensor) -> bool:
+    """Whether two samples may have one distribution: false for 1 in 10000 pairs that have."""
+    return distance(first.float(), second.float()) < 2.23 * (1 / len(first) + 1 / len(second)) ** 0.5
+
+
+# ---- affine --------------------------------------------------------------------------------------------------------
+
+AFFINE = {"angle": 0.0, "across": 0.0, "down": 0.0, "scale": 1.0, "shear": 0.0}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"angle": 33.0},
+        {"angle": -170.0},
+        {"across": 3.0, "down": -2.0},
+        {"scale": 1.4},
+        {"scale": 0.6},
+        {"shear": 20.0},
+        {"angle": 25.0, "across": -2.0, "down": 4.0, "scale": 0.8, "shear": -15.0},
+    ],
+)
+def test_affine_is_torchvisions(changed: dict[str, float], channels: int) -> None:
+    given, images = AFFINE | changed, noise(3, channels)
+    ours = affine(images, *(torch.full((3,), value) for value in given.values()))
+    theirs = functional.affine(
+        images.permute(0, 3, 1, 2),
+        given["angle"],
+        [int(given["across"]), int(given["down"])],
+        given["scale"],
+        [given["shear"], 0.0],
+        InterpolationMode.BILINEAR,
+    ).permute(0, 2, 3, 1)
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    assert (ours != theirs).float().mean() < 0.02  # where a level is half way between two
+    assert torch.equal(ours, images) == (not changed)
+
+
+def test_each_image_has_its_own_affine_map() -> None:
+    images, draws = noise(5), torch.rand((5, 5), generator=generator())
+    together = affine(images, *(draws + 0.5))
+    for index in range(5):
+        alone = affine(images[index : index + 1], *(draws[:, index : index + 1] + 0.5))
+        assert torch.equal(together[index], alone[0])
+
+
+def test_affine_maps_are_drawn_like_random_affines(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Tensor] = []
+    monkeypatch.setattr(module, "affine", lambda images, *parameters: drawn.extend(parameters))
+    config = AffineConfig(degrees=20, translate=0.3, scale=[0.5, 1.1], shear=10)
+    random_affine(noise(3000), config, generator())
+    reference = v2.RandomAffine(20, (0.3, 0.3), (0.5, 1.1), 10)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = [reference.make_params([torch.zeros(3, 14, 19)]) for _ in range(3000)]
+    expected = torch.tensor([[p["angle"], *p["translate"], p["scale"], p["shear"][0]] for p in theirs]).T
+    for ours, parameter in zip(drawn, expected, strict=True):
+        assert likely(ours, parameter)
+    assert torch.corrcoef(torch.stack(drawn)).fill_diagonal_(0).abs().max() < 0.08  # 4 standard deviations
+    assert {float(value) for value in drawn[1]} == set(range(-6, 7))
+    assert {float(value) for value in drawn[2]} == set(range(-4, 5))
+
+
+# ---- colour --------------------------------------------------------------------------------------------------------
+
+ADJUST = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("factor", [0.0, 0.4142, 1.6917])
+def test_colors_are_changed_as_by_torchvision(kind: int, factor: float, channels: int) -> None:
+    images, factors = noise(4, channels), torch.ones((3, 4))
+    factors[kind] = factor
+    ours = adjust_color(images, factors, torch.tensor([[0], [1], [2]]).expand(3, 4))
+    theirs = ADJUST[kind](images.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    assert (ours != theirs).float().mean() < 0.01
+    assert torch.equal(ours, images) == (kind == 2 and channels == 1)
+
+
+def test_each_image_has_its_own_factors_and_order() -> None:
+    images, factors = noise(12), 0.5 + torch.rand((3, 12), generator=generator())
+    order = torch.rand((3, 12), generator=generator(1)).argsort(0)
+    assert len(order.T.unique(dim=0)) > 3
+    ours = adjust_color(images, factors, order)
+    for index in range(12):
+        theirs = images[index].permute(2, 0, 1)
+        for kind in order[:, index]:
+            theirs = ADJUST[kind](theirs, float(factors[kind, index]))
+        difference = (ours[index].int() - theirs.permute(1, 2, 0).int()).abs()
+        assert difference.max() <= 3  # a level at one step can become more at the next
+        assert (difference > 0).float().mean() < 0.02
+
+
+def test_nothing_to_adjust_leaves_all_colors() -> None:
+    assert torch.equal(random_color(noise(20), ColorConfig(), generator()), noise(20))
+
+
+def test_factors_are_drawn_like_color_jitters(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Tensor] = []
+    monkeypatch.setattr(module, "adjust_color", lambda images, *parameters: drawn.extend(parameters))
+    random_color(noise(4000), ColorConfig(brightness=0.3, contrast=1.5, saturation=0.0), generator())
+    factors, order = drawn
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = [v2.ColorJitter(0.3, 1.5).make_params([]) for _ in range(3000)]
+    assert likely(factors[0], torch.tensor([p["brightness_factor"] for p in theirs]))
+    assert likely(factors[1], torch.tensor([p["contrast_factor"] for p in theirs]))
+    assert (factors[2] == 1).all()
+    assert torch.corrcoef(factors[:2])[0, 1].abs() < 0.07
+    orders, which_order = order.unique(dim=1, return_inverse=True)
+    assert orders.shape == (3, 6)
+    assert chi_square(which_order, 6) < 20.6  # 1 in 1000, 5 degrees of freedom
+
+
+# ---- cutout --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_cutouts_are_squares_around_any_pixel(side: int) -> None:
+    """The expected squares are written down slowly, pixel by pixel."""
+    centres = HEIGHT * WIDTH
+    candidates = torch.full((centres, HEIGHT, WIDTH, 2), 9, dtype=torch.uint8)
+    for centre in range(centres):
+        top, left = centre // WIDTH - side // 2, centre % WIDTH - side // 2
+        for row in range(max(0, top), min(HEIGHT, top + side)):
+            for column in range(max(0, left), min(WIDTH, left + side)):
+                candidates[centre, row, column] = torch.tensor([3, 200])
+    images = torch.full((6000, HEIGHT, WIDTH, 2), 9, dtype=torch.uint8)
+    cut = random_cutout(images, side, generator(), torch.tensor([3, 200], dtype=torch.uint8))
+    assert cut.dtype == torch.uint8
+    assert chi_square(which(cut, candidates), centres) < 36.2  # 1 in 1000, 14 degrees of freedom
+
+
+def test_cutouts_are_black_unless_told_otherwise() -> None:
+    cut = augment(torch.full((50, 8, 8, 3), 255, dtype=torch.uint8), AugmentConfig(cutout=4), generator())
+    covered = (cut == 0).all(3).sum((1, 2))
+    assert covered.min() >= 4  # a quarter of the square, when its centre is in a corner
+    assert covered.max() == 16
+    assert torch.equal((cut == 255).all(3), ~(cut == 0).all(3))
+
+
+def test_a_cutout_may_cover_everything() -> None:
+    assert (augment(noise(5, height=4, width=4), AugmentConfig(cutout=9), generator()) == 0).all()
+
+
+# ---- all of them ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", EVERY)
+def test_images_keep_shape_type_and_layout(name: str, channels: int) -> None:
+    images = noise(20, channels)
+    changed = augment(images, configured(EVERY[name]), generator())
+    assert changed.shape == images.shape
+    assert changed.dtype == torch.uint8
+    assert changed.is_contiguous()
+    assert torch.equal(images, noise(20, channels))  # which stay as they were
+    assert not torch.equal(changed, images)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_images_are_changed_each_in_its_own_way(name: str) -> None:
+    images = noise(1).repeat(64, 1, 1, 1)
+    kinds = len(augment(images, configured(EVERY[name]), generator()).flatten(1).unique(dim=0))
+    least = {"flip": 2, "policy": 8, "crop_padding": 20}
+    assert kinds >= least.get(name, 50)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_generator_alone_decides(name: str) -> None:
+    config, images = configured(EVERY[name]), noise(30)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        state, source = torch.get_rng_state(), generator()
+        first, second = augment(images, config, source), augment(images, config, source)
+        assert torch.equal(torch.get_rng_state(), state)  # others' random numbers are not disturbed
+        torch.manual_seed(2)
+        assert torch.equal(augment(images, config, generator()), first)
+    assert not torch.equal(second, first)
+    assert not torch.equal(augment(images, config, generator(1)), first)
+
+
+def test_policies_leave_the_generator_on_the_device_alone() -> None:
+    """Its numbers would have to be waited for; theirs come from the one on the host."""
+    config = configured({"policy": {"name": "TrivialAugmentWide", "groups": 30}})
+    orders = [augment(noise(30), config, generator(), generator(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_the_order_is_the_one_in_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+
+    def record(name: str) -> Any:
+        return lambda images, *_: called.append(name) or images
+
+    for name in ("crop", "affine", "flip", "color", "cutout"):
+        monkeypatch.setattr(module, f"random_{name}", record(name))
+    monkeypatch.setattr("torchloom.data.transforms.apply_policy", record("policy"))
+    everything = {key: value for settings in EVERY.values() for key, value in settings.items()}
+    augment(noise(4), configured(everything), generator())
+    assert called == ["crop", "affine", "flip", "policy", "color", "cutout"]
+    assert [*AugmentConfig.model_fields] == [*EVERY, "mixup", "cutmix"]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_empty_batch_stays_one(name: str) -> None:
+    assert augment(noise(0), configured(EVERY[name]), generator()).shape == noise(0).shape

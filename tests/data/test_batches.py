@@ -4,6 +4,7 @@ from torch import Tensor
 
 from torchloom.config import AugmentConfig
 from torchloom.data.batches import Batches, ImageBatches, join, seeded
+from torchloom.errors import InputError
 
 IMAGES = torch.randint(0, 256, (12, 5, 4, 3), dtype=torch.uint8, generator=seeded(0, 0))
 LABELS = torch.arange(12)
@@ -102,21 +103,73 @@ def test_augmentation_follows_seed_and_epoch_and_changes_by_batch() -> None:
     assert not torch.equal(batch(1, 0), first)
 
 
+ALL = {
+    "crop_padding": 1,
+    "affine": {"degrees": 20},
+    "flip": True,
+    "policy": {"name": "RandAugment"},
+    "color": {"brightness": 0.2},
+    "cutout": 2,
+    "mixup": 0.5,
+    "cutmix": 1.0,
+}
+
+
+def test_mixing_gives_float_images_and_shares_of_classes() -> None:
+    for settings in ({"mixup": 1.0}, {"cutmix": 1.0}, ALL):
+        dataset = ImageBatches(IMAGES, LABELS % 3, AugmentConfig.model_validate(settings), classes=5)
+        images, labels = dataset[LABELS]
+        assert (images.dtype, labels.dtype) == (torch.float32, torch.float32)
+        assert images.shape == (12, 3, 5, 4)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert labels.shape == (12, 5)
+        assert torch.allclose(labels.sum(1), torch.ones(12))
+        assert (labels[:, 3:] == 0).all()
+        assert torch.allclose(labels.sum(0)[:3], torch.full((3,), 4.0))  # as many of each class as before
+
+
+def test_mixing_needs_classes() -> None:
+    with pytest.raises(InputError, match="mixup and cutmix"):
+        ImageBatches(IMAGES, LABELS, AugmentConfig(cutmix=1.0))
+
+
+@pytest.mark.parametrize(("mean", "colour"), [((0.2, 0.5, 1.0), [51, 128, 255]), ((), [0, 0, 0])])
+def test_cutouts_have_the_mean_colour(mean: tuple[float, ...], colour: list[int]) -> None:
+    images, _ = ImageBatches(IMAGES, LABELS, AugmentConfig(cutout=10), mean=mean)[LABELS]
+    assert torch.equal(images.permute(0, 2, 3, 1), torch.tensor(colour, dtype=torch.uint8).expand(12, 5, 4, 3))
+
+
+def test_all_of_augmentation_follows_seed_and_epoch() -> None:
+    def batches(seed: int, number: int) -> tuple[Tensor, Tensor]:
+        dataset = ImageBatches(IMAGES, LABELS, AugmentConfig.model_validate(ALL), seed, classes=12)
+        dataset.set_epoch(number)
+        pairs = [dataset[LABELS] for _ in range(3)]
+        return torch.stack([images for images, _ in pairs]), torch.stack([labels for _, labels in pairs])
+
+    images, labels = batches(0, 1)
+    torch.rand(5)  # what else draws random numbers does not matter
+    assert torch.equal(batches(0, 1)[0], images)
+    assert torch.equal(batches(0, 1)[1], labels)
+    assert len(images.flatten(1).unique(dim=0)) == 3
+    for seed, number in ((1, 1), (0, 2)):
+        assert not torch.equal(batches(seed, number)[0], images)
+        assert not torch.equal(batches(seed, number)[1], labels)
+
+
 def test_files_are_strung_together() -> None:
-    parts = [{"images": IMAGES[:5], "labels": LABELS[:5]}, {"images": IMAGES[5:], "labels": LABELS[5:]}]
-    images, labels = join(parts, "cpu")
-    assert torch.equal(images, IMAGES)
-    assert torch.equal(labels, LABELS)
+    joined = join([{"images": IMAGES[a:b], "labels": LABELS[a:b]} for a, b in ((0, 5), (5, 5), (5, 12))])
+    assert joined.keys() == {"images", "labels"}
+    assert torch.equal(joined["images"], IMAGES)
+    assert torch.equal(joined["labels"], LABELS)
 
 
-def test_one_file_is_not_copied() -> None:
-    images, labels = join([{"images": IMAGES, "labels": LABELS}], "cpu")
-    assert images.data_ptr() == IMAGES.data_ptr()
-    assert labels.data_ptr() == LABELS.data_ptr()
+def test_where_documents_start_goes_on_from_file_to_file() -> None:
+    parts = [torch.tensor(starts) for starts in ([0, 3, 4], [0], [0, 2], [0, 0, 5])]
+    joined = join([{"starts": part, "text_starts": 10 * part} for part in parts])
+    assert joined["starts"].tolist() == [0, 3, 4, 6, 6, 11]
+    assert joined["text_starts"].tolist() == [0, 30, 40, 60, 60, 110]
 
 
-def test_no_file_is_an_empty_split() -> None:
-    images, labels = join([], "cpu")
-    assert (len(images), images.dtype) == (0, torch.uint8)
-    assert (len(labels), labels.dtype) == (0, torch.int64)
-    assert len(ImageBatches(images, labels)) == 0
+def test_one_file_is_returned_as_it_is() -> None:
+    file = {"images": IMAGES, "labels": LABELS}
+    assert join([file]) is file

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from torchloom.data import cifar10, download, mnist
-from torchloom.data.download import MIRROR_VARIABLE, SUMS, RawFiles, Source, write_sums
+from torchloom.data import cifar10, download, imdb, mnist, wonderland
+from torchloom.data.download import MIRROR_VARIABLE, SUMS, Form, RawFiles, Source, write_sums
 from torchloom.datasets.raw import RawFilesDataset, SourceDataset
 from torchloom.errors import InputError
 
@@ -183,7 +183,9 @@ def test_only_what_was_asked_for_is_unpacked(tmp_path: Path, target: Path) -> No
     assert held(target) == FILES
 
 
-def test_falls_through_to_the_place_that_has_the_files(tmp_path: Path, target: Path, web: Web) -> None:
+def test_falls_through_to_the_place_that_has_the_files(
+    tmp_path: Path, target: Path, web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
     damaged = lay(tmp_path / "damaged", offer("gz", dict.fromkeys(FILES, b"other")))
     web.files = {"images.gz": offer("gz")["images.gz"]}  # and no labels
     good = lay(tmp_path / "good", {"batch/labels": LABELS})
@@ -193,6 +195,11 @@ def test_falls_through_to_the_place_that_has_the_files(tmp_path: Path, target: P
         ("batch/labels.gz", 404),
     ]
     assert held(target) == FILES
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 5
+    assert warnings[0] == f"{tmp_path / 'nowhere'}: no such folder"
+    assert warnings[1].startswith(f"{damaged}: images has the checksum md5:")
+    assert warnings[4] == f"{web.url}: HTTP Error 404: Not Found"
 
 
 def test_mirror_is_tried_first(tmp_path: Path, target: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,6 +502,153 @@ def test_a_decompression_bomb_is_stopped(
     assert held(target) == {"images": bomb}
 
 
+# ---- data published in several forms -------------------------------------------------------------------------------
+
+PACKED = tar(*FILES.items())
+WHOLE: dict[str, str | None] = {"data.tar.gz": "sha256:" + hashlib.sha256(PACKED).hexdigest()}
+
+
+def two_forms(target: Path, *places: Path | str, **changes: Any) -> RawFiles:
+    """Download either the archive, which is kept packed, or the two files."""
+    return fetch(target, *places, files=WHOLE, alternatives=(Form(PUBLISHED, "{name}.gz"),), **changes)
+
+
+@pytest.mark.parametrize("fetched", ["{name}", "data.tar.gz"])
+@pytest.mark.parametrize("place", ["folder", "http"])
+def test_an_archive_that_is_itself_wanted_stays_packed(
+    tmp_path: Path, target: Path, web: Web, place: str, fetched: str
+) -> None:
+    web.files = {"data.tar.gz": PACKED}
+    folder = lay(tmp_path / "place", web.files)
+    raw = fetch(target, folder if place == "folder" else web.url, files=WHOLE, fetch=fetched)
+    assert raw == RawFiles(target, WHOLE)
+    assert held(target) == {"data.tar.gz": PACKED}
+
+
+@pytest.mark.parametrize("place", ["folder", "http"])
+def test_the_form_that_a_place_has_is_taken(
+    tmp_path: Path, target: Path, web: Web, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind, checksums, files in (("tar", WHOLE, {"data.tar.gz": PACKED}), ("gz", PUBLISHED, FILES)):
+        web.files = offer(kind) | {"data.tar.gz": PACKED} if kind == "tar" else offer(kind)
+        folder = lay(tmp_path / kind, web.files)
+        raw = two_forms(target / kind, folder if place == "folder" else web.url)
+        assert raw == RawFiles(target / kind, checksums)
+        assert held(target / kind) == files
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_the_first_form_is_preferred(tmp_path: Path, target: Path) -> None:
+    both = lay(tmp_path / "both", offer("gz") | {"data.tar.gz": PACKED})
+    assert two_forms(target, both).checksums == WHOLE
+
+
+def test_each_place_is_asked_for_all_forms(
+    tmp_path: Path, target: Path, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.files = {"data.tar.gz": PACKED}
+    lay(tmp_path / "mirror" / "numbers", offer("gz"))
+    monkeypatch.setenv(MIRROR_VARIABLE, str(tmp_path / "mirror"))
+    assert two_forms(target, web.url).checksums == PUBLISHED
+    assert web.requests == []
+
+
+def test_any_form_that_is_there_is_left_alone(target: Path, web: Web) -> None:
+    for folder, files, checksums in ((target / "a", FILES, PUBLISHED), (target / "b", {"data.tar.gz": PACKED}, WHOLE)):
+        before = stamps(lay(folder, files))
+        assert two_forms(folder, web.url) == RawFiles(folder, checksums)
+        assert stamps(folder) == before
+    assert two_forms(lay(target / "a", {"data.tar.gz": b"damaged"}), web.url).checksums == PUBLISHED
+    assert web.requests == []
+
+
+def test_a_form_may_come_from_several_places(tmp_path: Path, target: Path) -> None:
+    one = lay(tmp_path / "one", {"images.gz": gzip.compress(IMAGES), "data.tar.gz": b"damaged"})
+    raw = two_forms(target, one, lay(tmp_path / "two", {"batch/labels": LABELS}))
+    assert raw.checksums == PUBLISHED
+    assert held(target) == FILES
+
+
+def test_one_error_lists_what_is_missing_of_each_form(tmp_path: Path, target: Path, web: Web) -> None:
+    web.files = {"images.gz": gzip.compress(IMAGES)}
+    with pytest.raises(InputError) as caught:
+        two_forms(target, tmp_path / "none", lay(tmp_path / "empty", {"other": b""}), web.url, mirror=None)
+    assert caught.value.message.splitlines() == [
+        "numbers: data.tar.gz; or instead batch/labels could not be had. Tried:",
+        f"  - {tmp_path / 'none'}: no such folder",
+        f"  - {tmp_path / 'empty'}: has no data.tar.gz",
+        f"  - {tmp_path / 'empty'}: has neither images nor images.gz",
+        f"  - {tmp_path / 'empty'}: has neither batch/labels nor batch/labels.gz",
+        f"  - {web.url}: HTTP Error 404: Not Found",
+    ]
+
+
+def test_two_editions_of_one_file(tmp_path: Path, target: Path, web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    editions = [b"first edition", b"second edition"]
+    one, two = ({"book": "md5:" + hashlib.md5(data).hexdigest()} for data in editions)
+    options = {"files": one, "alternatives": (Form(two),)}
+    for data, checksums in zip(editions, (one, two), strict=True):
+        web.files = {"book": data}
+        folder = target / str(checksums["book"][4:8])
+        assert fetch(folder, web.url, **options) == RawFiles(folder, checksums)
+        assert fetch(folder, **options) == RawFiles(folder, checksums)
+        assert held(folder) == {"book": data}
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    with_notes = {**two, "notes": PUBLISHED["images"]}
+    refusal(folder, files=one, alternatives=(Form(with_notes),))  # the book is right for one that lacks the notes
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    (folder / "book").write_bytes(b"damaged")
+    assert fetch(folder, web.url, **options).checksums == two
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    expected = f"damaged, its checksum is not {one['book']} or {two['book']}; fetching it again"
+    assert warning == f"{folder / 'book'}: {expected}"
+    web.files = {"book": b"pirated"}
+    message = refusal(target / "new", web.url, **options)
+    assert message.startswith("new: book could not be had.")
+    assert all(f"but should have {edition['book']}" in message for edition in (one, two))
+
+
+# ---- data that come with a package ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an installed package that must not be imported and holds the files in the folder `sets/data`."""
+    name = "package_with_numbers"
+    lay(tmp_path / "site" / name, {"__init__.py": b"raise ImportError", "sets/__init__.py": b"raise ImportError"})
+    lay(tmp_path / "site" / name / "sets" / "data", offer("gz"))
+    lay(tmp_path / "site", {"module_with_numbers.py": b"raise ImportError"})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return name
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_files_come_from_a_package_that_is_not_imported(target: Path, package: str, end: str) -> None:
+    assert fetch(target, f"package://{package}/sets/data{end}", kind="gz") == RawFiles(target, PUBLISHED)
+    assert held(target) == FILES
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("package_of_nobody/data", "not installed; run: pip install package_of_nobody"),
+        ("no.package/data", "not installed; run: pip install no.package"),
+        ("package_with_numbers/sets/other", "the installed package_with_numbers has no such folder"),
+        ("package_with_numbers/__init__.py", "the installed package_with_numbers has no such folder"),
+        ("module_with_numbers/data", "the installed module_with_numbers has no such folder"),
+        ("package_with_numbers/sets", "has neither images nor images.gz"),
+    ],
+)
+def test_a_package_without_the_files_is_named(target: Path, package: str, place: str, reason: str) -> None:
+    assert f"  - package://{place}: {reason}\n" in refusal(target, f"package://{place}", kind="gz")
+
+
+def test_scikit_learn_is_installed_under_another_name(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "find_spec", lambda name: None)
+    message = refusal(target, "package://sklearn/datasets/data", mirror=None)
+    assert message.endswith("  - package://sklearn/datasets/data: not installed; run: pip install scikit-learn")
+
+
 # ---- when there is no way ------------------------------------------------------------------------------------------
 
 
@@ -590,6 +744,7 @@ def test_damaged_checksums_are_fetched_again(
     fetch(target, tmp_path / "place", files=UNPUBLISHED)
     (target / SUMS).write_bytes(rubbish)
     fetch(target, tmp_path / "place", files=UNPUBLISHED)
+    assert ("damaged, its" in caplog.text) == rubbish.startswith(b"00")  # else nobody can tell
     assert "None" not in caplog.text
     assert held(target) == held(tmp_path / "place")
 
@@ -599,12 +754,14 @@ def test_damaged_checksums_are_fetched_again(
 DRAWN = {
     "mnist": [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")],
     "cifar10": [*cifar10.TRAIN_BATCHES, "cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta"],
+    "wonderland": [wonderland.FILE],
+    "imdb": [imdb.ARCHIVE],
 }
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_drawn_data_arrive_stay_and_are_repaired(target: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    for module in (mnist, cifar10):
+    for module in (mnist, cifar10, imdb):
         monkeypatch.setattr(module.draw_sample, "__defaults__", (50, 20, 0))  # few, for speed
     files = dict.fromkeys(DRAWN[name])
     raw = fetch(target, f"sample://{name}", files=files)
@@ -620,10 +777,10 @@ def test_drawn_data_arrive_stay_and_are_repaired(target: Path, monkeypatch: pyte
     assert stamps(target) == before
 
     whole = held(target)
-    (target / DRAWN[name][1]).write_bytes(b"damaged")
+    (target / DRAWN[name][-1]).write_bytes(b"damaged")
     assert fetch(target, f"sample://{name}", files=files) == raw
     assert held(target) == whole
-    others = set(DRAWN[name]) - {DRAWN[name][1]}
+    others = set(DRAWN[name]) - {DRAWN[name][-1]}
     assert {file: stamps(target)[file] for file in others} == {file: before[file] for file in others}
 
 
@@ -633,6 +790,12 @@ def test_drawn_data_arrive_stay_and_are_repaired(target: Path, monkeypatch: pyte
 def test_source_dataset_names_the_source_after_its_folder(target: Path) -> None:
     dataset = SourceDataset(filepath=str(target), places=["https://example.org"], files=PUBLISHED)
     assert dataset.load() == Source("numbers", target, PUBLISHED, "{name}", ["https://example.org"], None)
+
+
+def test_source_dataset_knows_other_forms(target: Path) -> None:
+    forms = [{"files": WHOLE}, {"files": PUBLISHED, "fetch": "{name}.gz"}]
+    dataset = SourceDataset(filepath=str(target), places=[], files=PUBLISHED, alternatives=forms)
+    assert dataset.load().alternatives == (Form(WHOLE, "{name}"), Form(PUBLISHED, "{name}.gz"))
 
 
 def test_raw_files_survive_their_list(target: Path) -> None:

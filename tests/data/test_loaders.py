@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchloom.config import AugmentConfig
+from torchloom.config import AugmentConfig, ClassificationTrainConfig, DataConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
-from torchloom.data.loaders import REBUILD, ImageInfo, LoaderPlan, LoaderPlanDataset, TensorFile
+from torchloom.data.info import DocumentInfo, ImageInfo, Info, LabelledInfo, TableInfo, TextInfo
+from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset, TensorFile
+from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
+from torchloom.pipelines.stages import plan_loaders
 
 LENGTHS = {"train": 37, "validation": 12, "test": 25}
 CHANGING = AugmentConfig(crop_padding=2, flip=True)
@@ -26,10 +29,16 @@ def pictures(split: str) -> Tensor:
 
 
 def prepared_file(folder: Path, split: str, images: Tensor) -> TensorFile:
-    dataset = TensorsDataset(filepath=str(folder / f"{split}.safetensors"))
-    dataset.save(Tensors({"images": images.numpy(), "labels": np.arange(len(images))}))
+    return written_file(folder, split, {"images": images.numpy(), "labels": np.arange(len(images))}, len(images))
+
+
+def written_file(folder: Path, name: str, arrays: dict[str, np.ndarray], length: int) -> TensorFile:
+    dataset = TensorsDataset(filepath=str(folder / f"{name}.safetensors"))
+    dataset.save(Tensors(arrays))
     loaded = dataset.load()
-    return TensorFile(path=loaded.path, fingerprint=loaded.fingerprint, length=len(images))
+    assert loaded.path is not None
+    assert loaded.fingerprint is not None
+    return TensorFile(path=loaded.path, fingerprint=loaded.fingerprint, length=length)
 
 
 @pytest.fixture
@@ -42,13 +51,20 @@ def plan(files: dict[str, TensorFile]) -> LoaderPlan:
     return planned(**{split: [file] for split, file in files.items()})
 
 
+IMAGES = ImageInfo(classes=[str(label) for label in range(40)], shape=[3, 6, 5], mean=[0.5] * 3, std=[0.25] * 3)
+
+
 def planned(augment: AugmentConfig | None = None, seed: int = 0, **splits: list[TensorFile]) -> LoaderPlan:
+    return planned_for(IMAGES, DataConfig(augment=augment or AugmentConfig()), seed, **splits)
+
+
+def planned_for(info: Any, data: DataConfig, seed: int = 0, **splits: list[TensorFile]) -> LoaderPlan:
     return LoaderPlan(
         splits={**{split: [] for split in LENGTHS}, **splits},
-        info=ImageInfo(classes=["a", "b"], shape=[3, 6, 5], mean=[0.5] * 3, std=[0.25] * 3),
+        info=info,
         batch_size=8,
         evaluate_batch_size=10,
-        augment=augment or AugmentConfig(),
+        data=data,
         seed=seed,
     )
 
@@ -135,7 +151,15 @@ def test_an_empty_split_has_no_batches(tmp_path: Path) -> None:
         assert (plan.length("validation"), len(loader), list(loader)) == (0, 0, [])
 
 
-# ---- prepared files that do not fit --------------------------------------------------------------------------------
+def test_the_first_training_images_are_not_augmented(files: dict[str, TensorFile]) -> None:
+    plan = planned(AugmentConfig(cutout=20, mixup=1.0), train=[files["train"]])
+    images, labels = plan.first("train", 37)
+    assert torch.equal(images.permute(0, 2, 3, 1), pictures("train"))
+    assert labels.tolist() == list(range(37))
+    images, shares = next(iter(plan.loader("train")))
+    assert (images == 128).all()  # cut out in the mean colour
+    assert shares.shape == (8, 40)
+    torch.testing.assert_close(shares.sum(1), torch.ones(8))
 
 
 @pytest.mark.parametrize("count", [1, 13, 25, 99])  # 10 make a batch, 25 are there
@@ -143,6 +167,187 @@ def test_the_first_images_do_not_depend_on_the_batches(plan: LoaderPlan, count: 
     images, labels = plan.first("test", count)
     assert labels.tolist() == list(range(min(count, 25)))
     assert torch.equal(images.permute(0, 2, 3, 1), pictures("test")[:count])
+
+
+def test_a_subset_is_of_the_training_split_alone(files: dict[str, TensorFile]) -> None:
+    plan = planned_for(IMAGES, DataConfig(subset=16), **{split: [file] for split, file in files.items()})
+    loader = plan.loader("train")
+    first, second = epoch(loader, 0)[1], epoch(loader, 1)[1]
+    assert len(loader) == 2
+    assert len(set(first)) == 16
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert sorted(first) != list(range(16))
+    assert len(epoch(plan.loader("test"))[1]) == 25
+    assert len(plan.first("train", 100)[1]) == plan.length("train") == 37
+    other = plan.model_copy(update={"seed": 1}).loader("train")
+    assert sorted(epoch(other)[1]) != sorted(first)
+
+
+# ---- documents, a text and a table ---------------------------------------------------------------------------------
+
+WORDS = Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"abcdefgh"])
+DOCUMENTS = DocumentInfo(classes=["bad", "good"], tokenizer=WORDS)
+TEXT = TextInfo(tokenizer=Tokenizer.of_characters("abcdefgh"))
+TABLE = TableInfo(features=["x", "y"], target="z", mean=[0.0] * 2, std=[1.0] * 2, target_mean=0.0, target_std=1.0)
+
+
+def documents_file(folder: Path, name: str, texts: list[str]) -> TensorFile:
+    """Documents with the labels 0, 1, 2, …"""
+    encoded = [WORDS.encode(text) for text in texts]
+    written = [np.frombuffer(text.encode(), np.uint8) for text in texts]
+    arrays = {
+        "tokens": np.concatenate(encoded).astype(np.int32),
+        "starts": np.cumsum([0, *map(len, encoded)]),
+        "labels": np.arange(len(texts)),
+        "text": np.concatenate(written),
+        "text_starts": np.cumsum([0, *map(len, written)]),
+    }
+    return written_file(folder, name, arrays, len(texts))
+
+
+REVIEWS = ["A! é b", "c", "\U0001f600 d, e f\r\n", "g h a b c"]  # 4, 1, 4 and 5 words, with marks
+ENCODED = [WORDS.encode(text).tolist() for text in REVIEWS]
+
+
+def test_documents_come_with_their_lengths(tmp_path: Path) -> None:
+    plan = planned_for(DOCUMENTS, DataConfig(), test=[documents_file(tmp_path, "test", REVIEWS)])
+    ((tokens, lengths, labels),) = plan.loader("test")
+    assert lengths.tolist() == [len(words) for words in ENCODED] == [4, 1, 4, 5]
+    assert tokens.tolist() == [words + [0] * (5 - len(words)) for words in ENCODED]
+    assert labels.tolist() == [0, 1, 2, 3]
+    assert tokens.dtype == lengths.dtype == labels.dtype == torch.int64
+
+
+def test_of_long_documents_the_last_words_are_kept(tmp_path: Path) -> None:
+    file = documents_file(tmp_path, "test", REVIEWS)
+    plan = planned_for(DOCUMENTS, DataConfig(max_tokens=2), train=[file], test=[file])
+    for tokens, lengths, labels in (next(iter(plan.loader("test"))), plan.first("train", 4), plan.first("test", 4)):
+        assert labels.tolist() == [0, 1, 2, 3]
+        assert lengths.tolist() == [2, 1, 2, 2]
+        assert tokens.tolist() == [words[-2:] if len(words) > 1 else [*words, 0] for words in ENCODED]
+    tokens, _, labels = plan.first("test", 2)
+    assert labels.tolist() == [0, 1]
+    assert plan.texts("test", [3]) == REVIEWS[3:]  # the whole document
+
+
+def test_documents_can_be_read_as_they_were_written(tmp_path: Path) -> None:
+    files = [documents_file(tmp_path, "a", REVIEWS[:1]), documents_file(tmp_path, "b", REVIEWS[1:])]
+    plan = planned_for(DOCUMENTS, DataConfig(include_validation=True), train=files, test=files[:1])
+    assert plan.texts("train", range(4)) == REVIEWS
+    assert plan.texts("train", [2, 0, 2]) == [REVIEWS[2], REVIEWS[0], REVIEWS[2]]
+    assert plan.texts("test", [0]) == REVIEWS[:1]
+    assert plan.texts("test", []) == []
+    assert plan.length("train") == 4
+    tokens, lengths, _ = plan.first("train", 4)
+    assert [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)] == ENCODED
+
+
+def test_training_documents_of_like_length_come_together(tmp_path: Path) -> None:
+    texts = ["a " * (1 + 7 * number % 40) for number in range(40)]  # of 1 to 40 words
+    plan = planned_for(DOCUMENTS, DataConfig(), train=[documents_file(tmp_path, "train", texts)])
+    loader = plan.loader("train")
+    batches = list(loader)
+    assert [tokens.shape[0] for tokens, _, _ in batches] == [8] * 5
+    assert all(lengths.max() - lengths.min() == 7 for _, lengths, _ in batches)
+    assert all(tokens.shape[1] == lengths.max() for tokens, lengths, _ in batches)
+    assert sorted(torch.cat([labels for _, _, labels in batches]).tolist()) == list(range(40))
+    start_epoch(loader, 1)
+    assert [labels.tolist() for *_, labels in loader] != [labels.tolist() for *_, labels in batches]
+    some = planned_for(DOCUMENTS, DataConfig(subset=16), train=plan.splits["train"]).loader("train")
+    assert len(set(torch.cat([labels for *_, labels in some]).tolist())) == 16
+
+
+@pytest.fixture
+def text_plan(tmp_path: Path) -> LoaderPlan:
+    """A text of 100 characters in each split, numbered through."""
+    file = written_file(tmp_path, "text", {"tokens": np.arange(100, dtype=np.uint8)}, 100)
+    return planned_for(TEXT, DataConfig(window=7), train=[file], test=[file])
+
+
+def test_a_text_can_be_had_as_a_whole(text_plan: LoaderPlan) -> None:
+    for split in ("train", "test"):
+        assert text_plan.tokens(split).tolist() == list(range(100))
+        assert text_plan.length(split) == 100
+    twice = text_plan.model_copy(update={"splits": {"train": text_plan.splits["train"] * 2}})
+    assert twice.tokens("train").tolist() == [*range(100), *range(100)]
+
+
+def test_windows_of_a_text_are_shifted_for_training_alone(text_plan: LoaderPlan) -> None:
+    batches = list(text_plan.loader("test"))
+    assert [inputs.shape for inputs, _ in batches] == [(10, 7), (4, 7)]
+    assert torch.cat([inputs for inputs, _ in batches]).flatten().tolist() == list(range(98))
+    loader = text_plan.loader("train")
+    assert len(loader) == 1  # 8 of the 13 windows
+    starts = set()
+    for number in range(5):
+        start_epoch(loader, number)
+        for inputs, targets in loader:
+            assert inputs.shape == (8, 7)
+            assert torch.equal(targets, inputs + 1)
+            starts |= {int(start) % 7 for start in inputs[:, 0]}
+    assert len(starts) > 1
+    for split in ("train", "test"):
+        inputs, targets = text_plan.first(split, 3)
+        assert inputs.tolist() == [list(range(start, start + 7)) for start in (0, 7, 14)]
+        assert torch.equal(targets, inputs + 1)
+        assert len(text_plan.first(split, 99)[0]) == 14
+
+
+def test_rows_of_a_table(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).normal(size=(19, 3)).astype(np.float32)
+    rows = {"features": numbers[:, :2], "target": numbers[:, 2]}
+    file = written_file(tmp_path, "rows", rows, 19)
+    plan = planned_for(TABLE, DataConfig(), train=[file], test=[file])
+    features, target = (torch.cat(parts) for parts in zip(*plan.loader("test"), strict=True))
+    assert features.dtype == target.dtype == torch.float32
+    assert torch.equal(features, torch.from_numpy(numbers[:, :2]))
+    assert torch.equal(target, torch.from_numpy(numbers[:, 2]))
+    batches = list(plan.loader("train"))
+    assert [len(batch) for _, batch in batches] == [8, 8]
+    for some, values in batches:
+        for row, value in zip(some, values, strict=True):
+            assert torch.equal(row, features[(target == value).nonzero().item()])
+    first = plan.first("train", 5)
+    assert torch.equal(first[0], features[:5])
+    assert torch.equal(first[1], target[:5])
+
+
+# ---- planning ------------------------------------------------------------------------------------------------------
+
+
+def plan_text(folder: Path, kind: type[Info], data: DataConfig) -> LoaderPlan:
+    """Plan loaders of a text of 100 characters in each split, for a task that needs data of that kind."""
+    training = ClassificationTrainConfig.model_validate({"epochs": 1, "batch_size": 4, "optimizer": {"name": "SGD"}})
+    written_file(folder, "text", {"tokens": np.arange(100, dtype=np.uint8)}, 100)
+    tensors = TensorsDataset(filepath=str(folder / "text.safetensors")).load()
+    splits = dict.fromkeys(LENGTHS, tensors)
+    return plan_loaders(splits, TEXT.model_dump(), kind, data, training, EvaluateConfig(batch_size=5))
+
+
+def test_a_plan_is_made_of_prepared_tensors(tmp_path: Path) -> None:
+    plan = plan_text(tmp_path, TextInfo, DataConfig(window=9))
+    assert [len(plan.loader(split)) for split in LENGTHS] == [2, 3, 3]  # 10 of 4 and 11 of 5 windows
+    assert [plan.length(split) for split in LENGTHS] == [100] * 3
+    all_in = plan_text(tmp_path, TextInfo, DataConfig(window=9, include_validation=True))
+    assert [all_in.length(split) for split in LENGTHS] == [200, 0, 100]
+    assert [len(all_in.loader(split)) for split in LENGTHS] == [5, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "message"),
+    [
+        (TextInfo, {"augment": {"flip": True}}, r"data\.augment: is for images, but these data are text; leave it out"),
+        (TextInfo, {"max_tokens": 5}, r"data\.max_tokens: is for documents, but these data are text; leave it out"),
+        (LabelledInfo, {}, r"needs images or documents with classes, but in TASKS .* its data are of the kind 'text'"),
+    ],
+)
+def test_data_of_another_kind_are_refused(tmp_path: Path, kind: type[Info], data: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_text(tmp_path, kind, DataConfig.model_validate(data))
+
+
+# ---- prepared files that do not fit --------------------------------------------------------------------------------
 
 
 def test_a_changed_file_is_refused(plan: LoaderPlan) -> None:

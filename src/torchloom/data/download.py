@@ -21,8 +21,9 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ LARGEST_FILE = 8 << 30  # bytes; more than this out of one archive member is tak
 SUMS = "SHA256SUMS"
 PARTIAL = ".partial"  # the folder of downloads to resume
 MIRROR_VARIABLE = "TORCHLOOM_MIRROR"
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # of packages that are installed under another name
 
 
 class SourceError(Exception):
@@ -61,14 +63,26 @@ class RawFiles:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a data set comes from and what must arrive.
+class Form:
+    """One form that a data set is published in.
 
     `files` maps each file's name to its published `md5:…` or `sha256:…`; None takes the checksum from the
     SHA256SUMS file that lies with the data. `fetch` is what a place offers: an archive (`.tar.gz` …) that
-    holds the files, or `{name}.gz`, or `{name}`. `places` are tried in order: `https://…`, `file://…`, a folder, or
-    `sample://module`, which has `torchloom.data.<module>.draw_sample` draw the data. `mirror` is the data set's
-    folder below the one that TORCHLOOM_MIRROR names, which is tried first.
+    holds the files, or `{name}.gz`, or `{name}`, which is kept as it is even if it is an archive.
+    """
+
+    files: dict[str, str | None]
+    fetch: str = "{name}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from and what must arrive.
+
+    `files` and `fetch` are those of a `Form`; `alternatives` are other forms, any one of which is as good. `places`
+    are tried in order: `https://…`, `file://…`, a folder, `package://name/folder`, which is a folder of an installed
+    Python package, or `sample://module`, which has `torchloom.data.<module>.draw_sample` draw the data. `mirror` is
+    the data set's folder below the one that TORCHLOOM_MIRROR names, which is tried first.
     """
 
     name: str
@@ -77,34 +91,59 @@ class Source:
     fetch: str
     places: list[str]
     mirror: str | None = None
+    alternatives: tuple[Form, ...] = ()
 
     def all_places(self) -> list[str]:
         root = os.environ.get(MIRROR_VARIABLE)
         return ([str(Path(root).expanduser() / self.mirror)] if root and self.mirror else []) + self.places
 
 
+class _Pending:
+    """A source in one of its forms, the checksums known so far and the files that are still missing."""
+
+    def __init__(self, source: Source, form: Form) -> None:
+        self.source = replace(source, files=form.files, fetch=form.fetch, alternatives=())
+        drawn = _read_sums(source.folder / SUMS)  # of an earlier run, for files without a published checksum
+        self.wanted = {name: published or drawn.get(name) for name, published in form.files.items()}
+        self.missing = [name for name, digest in self.wanted.items() if not _intact(source.folder / name, digest)]
+
+    def raw_files(self) -> RawFiles:
+        return RawFiles(self.source.folder, {name: str(digest) for name, digest in self.wanted.items()})
+
+
 def download(source: Source) -> RawFiles:
     """Bring every file of `source` into its folder and return them with their checksums.
 
-    Raises InputError, with all that was tried, when a file can be had nowhere.
+    Of several forms the first that is there already is taken; else each place is asked for each of them, until one is
+    complete. Raises InputError, with all that was tried, when a file can be had nowhere.
     """
-    drawn = _read_sums(source.folder / SUMS)  # of an earlier run, for files without a published checksum
-    wanted = {name: published or drawn.get(name) for name, published in source.files.items()}
-    missing = [name for name, digest in wanted.items() if not _intact(source.folder / name, digest)]
-    if not missing:
-        logger.info("%s: all %d files are there and verified", source.name, len(wanted))
-        return RawFiles(source.folder, {name: str(digest) for name, digest in wanted.items()})
-    for name in missing:
-        if wanted[name] and (source.folder / name).exists():
-            logger.warning("%s: damaged, its checksum is not %s; fetching it again", source.folder / name, wanted[name])
+    forms = [_Pending(source, form) for form in (Form(source.files, source.fetch), *source.alternatives)]
+    for form in forms:
+        if not form.missing:
+            logger.info("%s: all %d files are there and verified", source.name, len(form.wanted))
+            return form.raw_files()
+    _warn_of_damage(source.folder, forms)
     _check_writable(source.folder)
     tried: list[str] = []
     for place in source.all_places():
-        missing = _fetch_from(place, source, wanted, missing, tried)
-        if not missing:
-            shutil.rmtree(source.folder / PARTIAL, ignore_errors=True)
-            return RawFiles(source.folder, {name: str(digest) for name, digest in wanted.items()})
-    raise InputError(_nowhere(source, missing, tried))
+        known = len(tried)
+        for form in forms:
+            form.missing = _fetch_from(place, form.source, form.wanted, form.missing, tried)
+            if not form.missing:
+                shutil.rmtree(source.folder / PARTIAL, ignore_errors=True)
+                return form.raw_files()
+        for reason in dict.fromkeys(tried[known:]):
+            logger.warning("%s", reason)
+    raise InputError(_nowhere(source, [form.missing for form in forms], tried))
+
+
+def _warn_of_damage(folder: Path, forms: list[_Pending]) -> None:
+    """Say which files are there but wrong, as none of the forms has them."""
+    for name in dict.fromkeys(name for form in forms for name in form.missing):
+        holders = [form for form in forms if form.wanted.get(name)]
+        if holders and (folder / name).exists() and all(name in form.missing for form in holders):
+            expected = " or ".join(str(form.wanted[name]) for form in holders)
+            logger.warning("%s: damaged, its checksum is not %s; fetching it again", folder / name, expected)
 
 
 def _intact(path: Path, digest: str | None) -> bool:
@@ -122,14 +161,17 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def _nowhere(source: Source, missing: list[str], tried: list[str]) -> str:
-    lines = [f"{source.name}: {', '.join(missing)} could not be had. Tried:", *(f"  - {line}" for line in tried)]
+def _nowhere(source: Source, missing: list[list[str]], tried: list[str]) -> str:
+    """The message about what is missing of each form."""
+    names = "; or instead ".join(dict.fromkeys(", ".join(form) for form in missing))
+    lines = [f"{source.name}: {names} could not be had. Tried:", *(f"  - {line}" for line in dict.fromkeys(tried))]
     if not os.environ.get(MIRROR_VARIABLE) and source.mirror:
         lines.append(f"  - no mirror folder: the environment variable {MIRROR_VARIABLE} is not set")
-    lines.append(
-        f"Without the network, set {MIRROR_VARIABLE} to a folder that holds {source.mirror or source.name}/, "
-        "or run on drawn data with --env sample."
-    )
+    if source.mirror:
+        lines.append(
+            f"Without the network, set {MIRROR_VARIABLE} to a folder that holds {source.mirror}/, "
+            "or run on drawn data with --env sample."
+        )
     return "\n".join(lines)
 
 
@@ -151,12 +193,9 @@ def _fetch_from(
                         _from_folder(folder, source, remote, names, wanted)
                 except (SourceError, urllib.error.HTTPError) as error:  # the place's other files may be fine
                     tried.append(f"{place}: {error}")
-                    logger.warning("%s: %s", place, error)
     except (SourceError, OSError, http.client.HTTPException) as error:
         _raise_if_disk_full(error, source.folder)
-        reason = getattr(error, "reason", error)
-        tried.append(f"{place}: {reason}")
-        logger.warning("%s: not available (%s)", place, reason)
+        tried.append(f"{place}: {getattr(error, 'reason', error)}")
     left = [name for name in missing if not _intact(source.folder / name, wanted[name])]
     if len(left) < len(missing):
         logger.info("%s: %d files from %s, verified", source.name, len(missing) - len(left), place)
@@ -179,11 +218,24 @@ def _open_place(place: str) -> Iterator[Path | None]:
             logger.info("drawing the sample data of %s", parts.netloc)
             _drawing(parts.netloc)(Path(folder))
             yield Path(folder)
+    elif parts.scheme == "package":
+        yield _package_folder(parts.netloc, parts.path.strip("/"))
     else:
         local = Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else place).expanduser()
         if not local.is_dir():
             raise SourceError("no such folder")
         yield local
+
+
+def _package_folder(package: str, folder: str) -> Path:
+    """A folder of an installed package, which is found without importing it."""
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None:
+        raise SourceError(f"not installed; run: pip install {DISTRIBUTIONS.get(package, package)}")
+    for root in spec.submodule_search_locations or []:
+        if Path(root, folder).is_dir():
+            return Path(root, folder)
+    raise SourceError(f"the installed {DISTRIBUTIONS.get(package, package)} has no such folder")
 
 
 def _drawing(name: str) -> Callable[[Path], None]:
@@ -206,12 +258,9 @@ def _from_folder(folder: Path, source: Source, remote: str, names: list[str], wa
         with (folder / SUMS).open("rb") as file:
             _store(file, source.folder / SUMS, checksum(folder / SUMS))
     if not (folder / remote).is_file():
-        raise SourceError(f"has neither {', '.join(names)} nor {remote}")
-    if remote in names:
-        with (folder / remote).open("rb") as file:
-            _store(file, source.folder / remote, wanted[remote])
-    else:
-        _unpack(folder / remote, source.folder, names, wanted)
+        alternative = "" if remote in names else f" nor {remote}"
+        raise SourceError(f"has {'neither' if alternative else 'no'} {', '.join(names)}{alternative}")
+    _unpack(folder / remote, source.folder, remote, names, wanted)
 
 
 def _read_sums(path: Path) -> dict[str, str]:
@@ -237,7 +286,7 @@ def _from_web(url: str, target: Path, remote: str, names: list[str], wanted: dic
     resumed = part.is_file()
     fetch_url(url, part)
     try:
-        _unpack(part, target, names, wanted)
+        _unpack(part, target, remote, names, wanted)
     except SourceError as error:
         part.unlink()
         if not resumed:
@@ -302,10 +351,16 @@ def _size(total: int | None) -> str:
     return "size unknown" if total is None else f"{total / 1e6:.1f} MB"
 
 
-def _unpack(packed: Path, target: Path, names: list[str], wanted: dict[str, str | None]) -> None:
-    """Store the files `names` out of `packed`; only they are written, each once its checksum is right."""
+def _unpack(packed: Path, target: Path, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:
+    """Store the files `names` out of `packed`, or `packed` itself when its name at the place, `remote`, is wanted.
+
+    Only they are written, each once its checksum is right.
+    """
     try:
-        if ".tar" in packed.suffixes or packed.suffix == ".tgz":
+        if remote in names:
+            with packed.open("rb") as file:
+                _store(file, target / remote, wanted[remote])
+        elif ".tar" in packed.suffixes or packed.suffix == ".tgz":
             with tarfile.open(packed) as archive:
                 members = {_safe(member.name): member for member in archive if _regular(member)}
                 for name in names:

@@ -46,6 +46,7 @@ def prepare(
     mean, std = channel_statistics(splits["train"].images)
     height, width, channels = train.images.shape[1:]
     info = {
+        "kind": "images",
         "classes": classes,
         "shape": [channels, height, width],
         "mean": mean.tolist(),

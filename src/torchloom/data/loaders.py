@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from torchloom.config import AugmentConfig, Count, Seed
+from torchloom.config import Count, DataConfig, Seed
+from torchloom.data.info import AnyInfo
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
 
@@ -36,27 +37,16 @@ class TensorFile(BaseModel):
     length: int
 
 
-class ImageInfo(BaseModel):
-    """What preprocessing found out about the images."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    classes: list[str]
-    shape: list[int]  # channels, height, width
-    mean: list[float]
-    std: list[float]
-
-
 class LoaderPlan(BaseModel):
-    """How the splits of prepared images become batches: `loader("train", device)` and so on."""
+    """How the splits of prepared data become batches: `loader("train", device)` and so on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     splits: dict[str, list[TensorFile]]  # train, validation, test; several files are strung together
-    info: ImageInfo
+    info: AnyInfo
+    data: DataConfig
     batch_size: Count
     evaluate_batch_size: Count
-    augment: AugmentConfig
     seed: Seed
 
     @field_validator("splits")
@@ -67,43 +57,81 @@ class LoaderPlan(BaseModel):
         return splits
 
     def length(self, split: str) -> int:
-        """The number of images in the split."""
+        """The number of images, documents, characters or rows in the split."""
         return sum(file.length for file in self.splits[split])
 
-    def loader(self, split: str, device: torch.device | str = "cpu") -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of images (B, C, H, W) uint8 and labels (B,) int64, on `device`.
+    def loader(self, split: str, device: torch.device | str = "cpu") -> DataLoader[tuple[torch.Tensor, ...]]:
+        """Batches on `device`: what the model takes (`info.inputs`) and then the labels or targets.
 
-        The training split is shuffled anew each epoch and augmented; a last batch that is not full is left out there
-        (its images come up in other epochs). The other splits come whole and in order. Raises InputError when a
-        prepared file has gone or is not the one that the plan was made for.
+        Images are (B, C, H, W) uint8, labels (B,) int64; for other data see torchloom/data/sequences.py. The training
+        split is shuffled anew each epoch and augmented; a last batch that is not full is left out there (its samples
+        come up in other epochs). The other splits come whole and in order. Raises InputError when a prepared file has
+        gone or is not the one that the plan was made for.
         """
         from torch.utils.data import DataLoader
 
-        from torchloom.data.batches import Batches, ImageBatches, join
+        from torchloom.data.batches import Batches, BucketedBatches
 
-        images, labels = join([self._open(file) for file in self.splits[split]], device)
-        if split == "train":
-            dataset = ImageBatches(images, labels, self.augment, self.seed)
-            batches = Batches(len(labels), self.batch_size, shuffle_seed=self.seed)
-        else:
-            dataset = ImageBatches(images, labels)
-            batches = Batches(len(labels), self.evaluate_batch_size)
+        if not self.splits[split]:
+            return DataLoader([], sampler=Batches(0, 1), batch_size=None)  # type: ignore[arg-type]
+        dataset = self._dataset(split, device, training=split == "train")
+        if split != "train":
+            return DataLoader(dataset, sampler=Batches(len(dataset), self.evaluate_batch_size), batch_size=None)
+        lengths = getattr(dataset, "lengths", None)
+        batches = (
+            Batches(len(dataset), self.batch_size, self.seed, self.data.subset)
+            if lengths is None
+            else BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset)
+        )
         return DataLoader(dataset, sampler=batches, batch_size=None)
 
-    def first(self, split: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first `count` images and labels of the split, or all if there are fewer, as `loader` gives them."""
+    def first(self, split: str, count: int) -> tuple[torch.Tensor, ...]:
+        """The first `count` samples of the split, or all if there are fewer, as a batch without augmentation."""
         import torch
 
-        images, labels = self.loader(split).dataset[torch.arange(min(count, self.length(split)))]
-        return images, labels
+        dataset = self._dataset(split)
+        batch: tuple[torch.Tensor, ...] = dataset[torch.arange(min(count, len(dataset)))]
+        return batch
 
-    def _open(self, file: TensorFile) -> dict[str, Any]:
+    def texts(self, split: str, chosen: Sequence[int]) -> list[str]:
+        """The documents as they were written, by their number in the split."""
+        arrays = self._arrays(split)
+        starts = arrays["text_starts"]
+        return [bytes(arrays["text"][starts[i] : starts[i + 1]].numpy()).decode() for i in chosen]
+
+    def tokens(self, split: str) -> torch.Tensor:
+        """The whole text of the split, (N,) tokens."""
+        return self._arrays(split)["tokens"]
+
+    def _dataset(self, split: str, device: torch.device | str = "cpu", training: bool = False) -> Any:
+        from torchloom.data.batches import ImageBatches
+        from torchloom.data.sequences import DocumentBatches, TableBatches, TextWindows
+
+        arrays = {name: array.to(device) for name, array in self._arrays(split).items() if not name.startswith("text")}
+        if self.info.kind == "images":
+            change = self.data.augment if training else None
+            classes, mean = len(self.info.classes), self.info.mean
+            return ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean)
+        if self.info.kind == "documents":
+            return DocumentBatches(arrays["tokens"], arrays["starts"], arrays["labels"], self.data.max_tokens)
+        if self.info.kind == "text":
+            return TextWindows(arrays["tokens"], self.data.window, self.seed if training else None)
+        return TableBatches(arrays["features"], arrays["target"])
+
+    def _arrays(self, split: str) -> dict[str, torch.Tensor]:
+        """The split's arrays; those of one file stay memory-mapped on the CPU."""
+        import torch
+
+        from torchloom.data.batches import join
         from torchloom.datasets.tensors import open_tensors
 
-        tensors = open_tensors(file.path)
-        if tensors.fingerprint != file.fingerprint:
-            raise InputError(f"{file.path}: has changed since the loaders were planned. {REBUILD}")
-        return dict(tensors.arrays)
+        files = []
+        for file in self.splits[split]:
+            tensors = open_tensors(file.path)
+            if tensors.fingerprint != file.fingerprint:
+                raise InputError(f"{file.path}: has changed since the loaders were planned. {REBUILD}")
+            files.append({name: torch.as_tensor(array) for name, array in tensors.arrays.items()})
+        return join(files)
 
 
 def _with_paths(plan: LoaderPlan, change: Callable[[Path], Path]) -> LoaderPlan:

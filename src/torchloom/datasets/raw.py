@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from torchloom.data.download import RawFiles, Source
+from torchloom.data.download import Form, RawFiles, Source
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
 
@@ -24,10 +24,12 @@ class SourceDataset(AbstractDataset[None, Source]):
         files: dict[str, str | None],
         fetch: str = "{name}",
         mirror: str | None = None,
+        alternatives: list[dict[str, Any]] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         folder = Path(filepath)
-        self._source = Source(folder.name, folder, files, fetch, places, mirror)
+        forms = tuple(Form(**form) for form in alternatives or [])
+        self._source = Source(folder.name, folder, files, fetch, places, mirror, forms)
         self.metadata = metadata
 
     def load(self) -> Source:
