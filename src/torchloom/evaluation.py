@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,20 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional import classification as tm
 
+from torchloom.data.info import TableInfo
 from torchloom.progress import step_bar
 
 
 @torch.no_grad()
-def predict(model: nn.Module, loader: Any) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) float32 and labels (N,) int64 of the whole loader, in order, on the CPU."""
+def predict(model: nn.Module, loader: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What the model answers to the whole loader, in order, on the CPU: its outputs (N, …) float32, and the targets."""
     model.eval().to(memory_format=torch.channels_last)
-    logits, labels = [], []
+    outputs: list[tuple[Tensor, ...]] = []
+    targets = []
     with step_bar() as bar:
         task = bar.add_task("test", total=len(loader), status="")
-        for images, truth in bar.track(loader, total=len(loader), task_id=task):
-            logits.append(model(images).float())
-            labels.append(truth)
-    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+        for *inputs, truth in bar.track(loader, total=len(loader), task_id=task):
+            answer = model(*inputs)
+            outputs.append(answer if isinstance(answer, tuple) else (answer,))
+            targets.append(truth)
+    return tuple(torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True)), torch.cat(targets).cpu()
 
 
 def classification_metrics(
@@ -45,16 +50,172 @@ def classification_metrics(
         "macro_f1": tm.multiclass_f1_score(logits, labels, **macro),
         "macro_precision": tm.multiclass_precision(logits, labels, **macro),
         "macro_recall": tm.multiclass_recall(logits, labels, **macro),
+        "roc_auc": tm.multiclass_auroc(probabilities, labels, count, average="macro"),
         "calibration_error": tm.multiclass_calibration_error(probabilities, labels, count, n_bins=15),
     }
     columns = {
         "precision": tm.multiclass_precision(logits, labels, **each),
         "recall": tm.multiclass_recall(logits, labels, **each),
         "f1": tm.multiclass_f1_score(logits, labels, **each),
-        "images": labels.bincount(minlength=count),
+        "samples": labels.bincount(minlength=count),
     }
     per_class = {
         name: {column: values[index].item() for column, values in columns.items()} for index, name in enumerate(classes)
     }
     confusion = tm.multiclass_confusion_matrix(logits, labels, count)
     return {name: float(value) for name, value in metrics.items()}, per_class, confusion
+
+
+def worst_mistakes(logits: Tensor, labels: Tensor, classes: list[str], count: int = 100) -> list[dict[str, Any]]:
+    """The wrong answers, most confident first, at most `count`: a table with the sample's number in the test split."""
+    probabilities = logits.softmax(1)
+    confidence, predicted = probabilities.max(1)
+    wrong = (predicted != labels).nonzero().flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:count]
+    return [
+        {
+            "test_sample": index,
+            "true": classes[labels[index]],
+            "predicted": classes[predicted[index]],
+            "confidence": round(confidence[index].item(), 4),
+            "probability_of_true": round(probabilities[index, labels[index]].item(), 4),
+        }
+        for index in worst.tolist()
+    ]
+
+
+# ---- reconstruction ------------------------------------------------------------------------------------------------
+
+
+def reconstruction_metrics(images: Tensor, reconstructions: Tensor, divergences: Tensor) -> dict[str, Any]:
+    """Figures per pixel on [0, 1] from images (N, C, H, W) uint8 and reconstructions of that shape.
+
+    `bce` is the binary cross entropy in nats, `divergence` the mean of (N,) nats per image.
+    """
+    pixels = images.float() / 255
+    return {
+        "mse": F.mse_loss(reconstructions, pixels).item(),
+        "mae": F.l1_loss(reconstructions, pixels).item(),
+        "bce": F.binary_cross_entropy(reconstructions, pixels).item(),
+        "divergence": divergences.mean().item(),
+    }
+
+
+def principal_components_mse(train: Tensor, test: Tensor, components: int) -> float:
+    """The squared error per pixel on [0, 1] that `components` principal components of `train` leave on `test`."""
+    train, test = (images.flatten(1).double() / 255 for images in (train, test))
+    mean = train.mean(0)
+    _, directions = torch.linalg.eigh((train - mean).T @ (train - mean))  # by rising variance
+    directions = directions[:, -components:]
+    centred = test - mean
+    return F.mse_loss(centred @ directions @ directions.T, centred).item()
+
+
+@torch.no_grad()
+def draw_images(model: nn.Module, images: Tensor, count: int, seed: int = 0) -> Tensor:
+    """New images (count, C, H, W) on [0, 1], decoded from latents that were drawn by `seed`.
+
+    A variational network's are drawn from its prior, the standard normal distribution; others' from the normal
+    distribution that fits the latents of `images` (N, C, H, W) (Ghosh et al., "From variational to deterministic
+    autoencoders", ICLR 2020).
+    """
+    network: Any = model.network
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    _, latents, _ = model(images.to(device))
+    drawn = torch.randn((count, latents.shape[1]), generator=generator)
+    if not network.variational:
+        latents = latents.double().cpu()
+        variances, axes = torch.linalg.eigh(latents.T.cov().reshape(latents.shape[1], -1))
+        drawn = (latents.mean(0) + drawn * variances.clamp(min=0).sqrt() @ axes.T).float()
+    decoded: Tensor = network.decode(drawn.to(device))
+    return decoded.cpu()
+
+
+# ---- language model ------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def language_model_metrics(model: nn.Module, tokens: Tensor, chunk: int = 1000) -> dict[str, Any]:
+    """How well each of `tokens` (N,) is foretold from all before it; the state is handed from chunk to chunk.
+
+    `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power.
+    """
+    model.eval()
+    tokens = tokens.long()
+    nats, right = 0.0, 0
+    state: tuple[Tensor, ...] = ()
+    with step_bar() as bar:
+        starts = range(0, len(tokens) - 1, chunk)
+        task = bar.add_task("test", total=len(starts), status="")
+        for start in bar.track(starts, task_id=task):
+            following = tokens[start + 1 : start + chunk + 1]
+            logits, *rest = model(tokens[start : start + len(following)].unsqueeze(0), *state)
+            state = tuple(rest)
+            nats += F.cross_entropy(logits[0].float(), following, reduction="sum").item()
+            right += int((logits[0].argmax(1) == following).sum())
+    count = len(tokens) - 1
+    loss = nats / count
+    return {
+        "bits_per_character": loss / math.log(2),
+        "perplexity": math.exp(loss),
+        "loss": loss,
+        "accuracy": right / count,
+        "test_characters": count,
+    }
+
+
+# ---- regression ----------------------------------------------------------------------------------------------------
+
+
+def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, Any]:
+    """R², and errors in the target's unit, from predictions and targets (N,)."""
+    error = (prediction - target).double()
+    spread = (target - target.mean()).double()
+    return {
+        "r2": 1 - (error.square().sum() / spread.square().sum()).item(),
+        "rmse": error.square().mean().sqrt().item(),
+        "mae": error.abs().mean().item(),
+    }
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """target = intercept + features @ weights, in the data's own units; float64."""
+
+    weights: Tensor
+    intercept: Tensor
+
+    def predict(self, features: Tensor) -> Tensor:
+        return features.double() @ self.weights + self.intercept
+
+
+def least_squares(features: Tensor, target: Tensor, info: TableInfo, l2: float = 0.0) -> LinearSolution:
+    """The linear map with the least mean squared error, plus `l2` / 2 times its squared weights, in closed form.
+
+    As in training, the penalty sees the weights on the scale where features and target have standard deviation 1.
+    """
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (info.mean, info.std))
+    x = torch.cat([(features.double() - mean) / std, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
+    y = (target.double() - info.target_mean) / info.target_std
+    penalty = torch.full((x.shape[1],), l2 / 2, dtype=torch.float64)
+    penalty[-1] = 0  # the intercept is free
+    solution = torch.linalg.lstsq(x.T @ x / len(x) + penalty.diag(), x.T @ y / len(x), driver="gelsd").solution
+    weights = solution[:-1] * info.target_std / std
+    return LinearSolution(weights, info.target_mean + solution[-1] * info.target_std - weights @ mean)
+
+
+def coefficients(model: nn.Module, features: Tensor, info: TableInfo, solution: LinearSolution) -> list[dict[str, Any]]:
+    """A row per feature: by how much the prediction changes when the feature grows by one standard deviation.
+
+    `network` is the mean of the model's derivative over `features` (N, F), which of a linear model is its coefficient;
+    `closed_form` is that of `solution`. Both are in the target's unit.
+    """
+    features = features.clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(model(features).sum(), features)
+    return [
+        {"feature": name, "network": slope * std, "closed_form": weight * std}
+        for name, slope, weight, std in zip(
+            info.features, slopes.mean(0).tolist(), solution.weights.tolist(), info.std, strict=True
+        )
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,27 +14,43 @@ import torch
 from torch import Tensor, nn
 
 import torchloom
+from torchloom.data.info import ImageInfo, Info, TableInfo
 from torchloom.errors import InputError
 from torchloom.training.checkpoint import Checkpoint
 
+# Which axes of an input may have any length.
+AXES = {
+    "images": {0: "batch"},
+    "tokens": {0: "batch", 1: "time"},
+    "lengths": {0: "batch"},
+    "features": {0: "batch"},
+    "hidden": {1: "batch"},
+    "cell": {1: "batch"},
+}
 
-def to_onnx(model: nn.Module, checkpoint: Checkpoint, opset: int) -> bytes:
+
+def to_onnx(
+    model: nn.Module, inputs: dict[str, Tensor], outputs: list[str], checkpoint: Checkpoint, opset: int
+) -> bytes:
     """The model as a serialised ONNX graph with a dynamic batch and, as metadata, what a user of it must know.
 
     Raises InputError when the graph cannot be had in that opset; torch.onnx itself then quietly gives another.
     """
-    example = torch.zeros((2, *checkpoint.info.shape), dtype=torch.uint8)
+    dims = {name: torch.export.Dim(name) for axes in AXES.values() for name in axes.values()}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        model,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=["logits"],
-        opset_version=opset,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        for message in ("_check_is_size", "# The axis name", "The tensor attributes self.rnn"):  # torch about itself
+            warnings.filterwarnings("ignore", message=message)
+        program = torch.onnx.export(
+            model,
+            tuple(_at_least_two(tensor, AXES[name]) for name, tensor in inputs.items()),
+            dynamo=True,
+            dynamic_shapes=tuple({axis: dims[name] for axis, name in AXES[given].items()} for given in inputs),
+            input_names=list(inputs),
+            output_names=outputs,
+            opset_version=opset,
+            verbose=False,
+        )
     assert program is not None
     proto = program.model_proto
     given = next(entry.version for entry in proto.opset_import if entry.domain == "")
@@ -42,15 +59,7 @@ def to_onnx(model: nn.Module, checkpoint: Checkpoint, opset: int) -> bytes:
     metadata = {
         "producer": f"torchloom {torchloom.__version__}",
         "network": json.dumps({"name": checkpoint.network, **checkpoint.arguments}),
-        "classes": json.dumps(checkpoint.info.classes),
-        "preprocessing": json.dumps(
-            {
-                "input": "uint8, 0 to 255",
-                "inside_the_graph": "(x / 255 - mean) / std",
-                "mean": checkpoint.info.mean,
-                "std": checkpoint.info.std,
-            }
-        ),
+        **_described(checkpoint.info),
     }
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto)
@@ -58,31 +67,64 @@ def to_onnx(model: nn.Module, checkpoint: Checkpoint, opset: int) -> bytes:
     return serialised
 
 
-@torch.no_grad()
-def compare(model: nn.Module, serialised: bytes, images: Tensor, batch_sizes: list[int]) -> dict[str, Any]:
-    """Run both on real `images` (N, C, H, W) uint8, in batches of each size.
+def _at_least_two(tensor: Tensor, axes: dict[int, str]) -> Tensor:
+    """`tensor` doubled along those of `axes` that have length 1, which torch.export would take for a constant."""
+    for axis in axes:
+        if tensor.shape[axis] == 1:
+            tensor = torch.cat([tensor, tensor], dim=axis)
+    return tensor
 
-    Sizes beyond N are cut to N. Returns the greatest absolute difference of a logit, the share of decisions that
-    agree, how many images took part, and the sizes. Raises InputError when ONNX Runtime cannot load the graph.
+
+def _described(info: Info) -> dict[str, str]:
+    """What a user of the model must know of the data, each value as JSON."""
+    described: dict[str, Any] = info.model_dump(mode="json", exclude={"kind", "shape", "mean", "std"})
+    if isinstance(info, ImageInfo):
+        inside = {"input": "uint8, 0 to 255", "inside_the_graph": "(x / 255 - mean) / std"}
+        described["preprocessing"] = {**inside, "mean": info.mean, "std": info.std}
+    if isinstance(info, TableInfo):
+        inside = {"input": "the features in their own units", "inside_the_graph": "(x - mean) / std"}
+        described["preprocessing"] = {**inside, "mean": info.mean, "std": info.std}
+    return {name: json.dumps(value) for name, value in described.items()}
+
+
+@torch.no_grad()
+def compare(
+    model: nn.Module, serialised: bytes, inputs: dict[str, Tensor], outputs: list[str], batch_sizes: list[int]
+) -> dict[str, Any]:
+    """Run both on real `inputs` of N samples each, in batches of each size.
+
+    Sizes beyond N are cut to N. Returns the greatest absolute difference of an output, how many samples took part, the
+    sizes and, where there are logits, the share of decisions that agree. Raises InputError when ONNX Runtime cannot
+    load the graph.
     """
+    session = open_session(serialised)
+    axes = {name: next(axis for axis, dim in AXES[name].items() if dim == "batch") for name in inputs}
+    count = next(tensor.shape[axes[name]] for name, tensor in inputs.items())
+    sizes = sorted({min(size, count) for size in batch_sizes})
+    differences, alike = [], []
+    for size in sizes:
+        batch = {name: tensor.narrow(axes[name], 0, size).contiguous() for name, tensor in inputs.items()}
+        theirs = session.run(outputs, {name: tensor.numpy() for name, tensor in batch.items()})
+        answer = model(*batch.values())
+        ours = [tensor.numpy() for tensor in (answer if isinstance(answer, tuple) else (answer,))]
+        differences += [float(np.abs(one - other).max()) for one, other in zip(ours, theirs, strict=True)]
+        alike.append(ours[0].argmax(-1) == theirs[0].argmax(-1))
+    report = {
+        "greatest_difference": float(np.max(differences)),  # NaN if one is NaN
+        "samples": sizes[-1],
+        "batch_sizes": sizes,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    if outputs[0] == "logits":
+        report["agreement"] = float(np.concatenate([equal.ravel() for equal in alike]).mean())
+    return report
+
+
+def open_session(serialised: bytes) -> onnxruntime.InferenceSession:
+    """ONNX Runtime ready to run the graph on the CPU; InputError when it cannot load it."""
     try:
-        session = onnxruntime.InferenceSession(serialised, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(serialised, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common parent
         raise InputError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load the exported graph; try a lower export.opset ({error})"
         ) from error
-    sizes = sorted({min(size, len(images)) for size in batch_sizes})
-    differences, alike = [], []
-    for size in sizes:
-        batch = images[:size].contiguous()
-        theirs = session.run(["logits"], {"images": batch.numpy()})[0]
-        ours = model(batch).numpy()
-        differences.append(float(np.abs(ours - theirs).max()))
-        alike.append(ours.argmax(1) == theirs.argmax(1))
-    return {
-        "greatest_difference": float(np.max(differences)),  # NaN if one is NaN
-        "agreement": float(np.concatenate(alike).mean()),
-        "images": sizes[-1],
-        "batch_sizes": sizes,
-        "onnxruntime": onnxruntime.__version__,
-    }

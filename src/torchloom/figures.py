@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Iterator
+from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+COLUMNS = 9  # of images in a grid
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
 
 
@@ -56,27 +59,144 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def prediction_grid(images: Tensor, labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
-    """Images (B, C, H, W) uint8 with predicted names; the wrong ones in red, with the true name below."""
-    columns = min(len(images), 9)
-    rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.5 * columns, 1.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    confidences, predicted = logits.softmax(1).max(1)
-    for index, axes in enumerate(panels):
-        axes.axis("off")
-        if index < len(images):
-            _show(axes, images[index])
-            name, truth = classes[predicted[index]], classes[labels[index]]
-            title = f"{name} {confidences[index]:.0%}"
-            axes.set_title(
-                title if name == truth else f"✗ {title}\nis {truth}",
-                color=RIGHT if name == truth else WRONG,
-                fontsize=8,
-            )
+def roc_curves(logits: Tensor, labels: Tensor, classes: list[str]) -> Figure:
+    """For each class against the rest, the share found over the share of false alarms, with the area below."""
+    from torchmetrics.functional.classification import binary_auroc, binary_roc
+
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    probabilities = logits.softmax(1)
+    shown = [1] if len(classes) == 2 else range(len(classes))  # of two classes, one curve is the other's mirror image
+    for index in shown:
+        scores, truth = probabilities[:, index], (labels == index).long()
+        false_alarms, found, _ = binary_roc(scores, truth)
+        area = binary_auroc(scores, truth)
+        axes.plot(false_alarms, found, linewidth=1, label=f"{classes[index]}  {area:.4f}")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.5, linestyle="--")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, one class against the rest")
+    if len(shown) <= 20:
+        axes.legend(title="area", fontsize=8, loc="lower right")
     return figure
 
 
+def prediction_grid(images: Tensor, labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
+    """Images (B, C, H, W) uint8 with predicted names; the wrong ones in red, with the true name below.
+
+    Labels (N,) and logits (N, classes) may go on after the images.
+    """
+    figure, panels = _grid(len(images), caption=0.4)
+    for axes, image, (title, right) in zip(panels, images, _verdicts(labels, logits, classes), strict=False):
+        _show(axes, image / 255)
+        axes.set_title(title, color=RIGHT if right else WRONG, fontsize=8)
+    return figure
+
+
+def text_predictions(texts: list[str], labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
+    """How each text begins, with the predicted name; the wrong ones in red, with the true name."""
+    figure = Figure(figsize=(12, 0.6 * len(texts) + 0.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, 1), ylim=(len(texts), 0))
+    axes.axis("off")
+    drawable = get_font(findfont(FontProperties())).get_charmap()  # matplotlib warns of every other character
+    for row, (text, (title, right)) in enumerate(zip(texts, _verdicts(labels, logits, classes), strict=False)):
+        shown = "".join(letter if ord(letter) in drawable else "\ufffd" for letter in " ".join(text.split()))
+        lines = textwrap.wrap(shown.replace("$", r"\$"), 125, max_lines=2, placeholder=" …")
+        axes.text(0, row + 0.5, title, color=RIGHT if right else WRONG, fontsize=8, va="center")
+        axes.text(0.12, row + 0.5, "\n".join(lines), fontsize=8, va="center")
+    return figure
+
+
+def _verdicts(labels: Tensor, logits: Tensor, classes: list[str]) -> Iterator[tuple[str, bool]]:
+    """What to write beside each sample, and whether the model is right."""
+    confidences, predicted = logits.softmax(1).max(1)
+    for label, guess, confidence in zip(labels.tolist(), predicted.tolist(), confidences.tolist(), strict=True):
+        title = f"{classes[guess]} {confidence:.0%}"
+        yield (title, True) if guess == label else (f"✗ {title}\nis {classes[label]}", False)
+
+
+def reconstruction_grid(images: Tensor, reconstructions: Tensor) -> Figure:
+    """Images (B, C, H, W) uint8 in the rows 1, 3, …, below each its reconstruction on [0, 1]."""
+    columns = min(len(images), COLUMNS)
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.1 * columns, 2.2 * rows), layout="constrained")
+    panels = figure.subplots(2 * rows, columns, squeeze=False)
+    for axes in panels.ravel():
+        axes.axis("off")
+    for index, (image, reconstruction) in enumerate(zip(images, reconstructions, strict=True)):
+        row, column = divmod(index, columns)
+        _show(panels[2 * row, column], image / 255)
+        _show(panels[2 * row + 1, column], reconstruction)
+    return figure
+
+
+def image_grid(images: Tensor) -> Figure:
+    """Images (B, C, H, W) on [0, 1]."""
+    figure, panels = _grid(len(images))
+    for axes, image in zip(panels, images, strict=False):
+        _show(axes, image)
+    return figure
+
+
+def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
+    """Latents (N, L) projected on their two principal components, coloured by class (N,)."""
+    centred = latents - latents.mean(0)
+    if centred.shape[1] > 1:
+        _, directions = torch.linalg.eigh(centred.double().T @ centred.double())  # by rising variance
+        centred = centred @ directions[:, [-1, -2]].float()
+    else:
+        centred = torch.cat([centred, torch.zeros_like(centred)], dim=1)
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.add_subplot()
+    x, y = centred.T.numpy()
+    for index, name in enumerate(classes):
+        chosen = (labels == index).numpy()
+        axes.scatter(x[chosen], y[chosen], s=2, label=name)
+    axes.set(xlabel="first principal component", ylabel="second principal component", title="latent space")
+    axes.legend(fontsize=8, markerscale=4)
+    return figure
+
+
+def residuals(prediction: Tensor, target: Tensor, name: str) -> Figure:
+    """Predictions over targets (N,), and what is left over predictions."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.scatter(target, prediction, s=10)
+    ends = [min(target.min(), prediction.min()), max(target.max(), prediction.max())]
+    left.plot(ends, ends, color="grey", linewidth=0.7)
+    left.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+    right.scatter(prediction, target - prediction, s=10)
+    right.axhline(0, color="grey", linewidth=0.7)
+    right.set(xlabel=f"predicted {name}", ylabel="residual: true - predicted")
+    return figure
+
+
+def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:
+    """The network's coefficients beside those of the closed form, in the target's unit per standard deviation."""
+    figure = Figure(figsize=(7, 1 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for offset, column in ((-0.2, "network"), (0.2, "closed_form")):
+        places = [index + offset for index in range(len(rows))]
+        axes.barh(places, [row[column] for row in rows], height=0.38, label=column.replace("_", " "))
+    axes.set(yticks=range(len(rows)), xlabel="change of the prediction per standard deviation of the feature")
+    axes.set_yticklabels([row["feature"] for row in rows])
+    axes.axvline(0, color="grey", linewidth=0.7)
+    axes.invert_yaxis()
+    axes.legend()
+    return figure
+
+
+def _grid(count: int, caption: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Panels without axes for `count` images, with room for captions in units of an image's height."""
+    columns = min(count, COLUMNS)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(1.5 * columns, (1.5 + caption) * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in panels:
+        axes.axis("off")
+    return figure, panels
+
+
 def _show(axes: Axes, image: Tensor) -> None:
+    """An image (C, H, W) on [0, 1]."""
     pixels = image.permute(1, 2, 0).numpy()
-    axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+    axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)

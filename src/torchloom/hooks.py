@@ -23,7 +23,16 @@ from torchloom.validation import check_parameters
 
 logger = logging.getLogger(__name__)
 
-PICTURES = ("learning_curves", "confusion_matrix", "predictions")
+FIGURES = (
+    "accuracy",
+    "macro_f1",
+    "mse",
+    "bits_per_character",
+    "perplexity",
+    "r2",
+    "rmse",
+    "loss",
+)  # of any kind of task
 
 
 class ProjectHooks:
@@ -59,14 +68,21 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     lines = [task]
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
-        figures = ("accuracy", "macro_f1", "loss")
-        lines[0] += "".join(f"  test {name} {metrics[name]:.4f}" for name in figures if name in metrics)
-    kinds = {"model": ("checkpoint", "onnx"), "metrics": ("metrics", "export_report"), "pictures": PICTURES}
-    for kind, names in kinds.items():
-        paths = [_path(catalog, f"{task}.{name}") for name in names if f"{task}.{name}" in made]
-        if paths:
-            lines.append(f"  {kind + ':':<10}" + "  ".join(_relative(path) for path in paths))
+        lines[0] += "".join(f"  test {name} {metrics[name]:.4f}" for name in FIGURES if name in metrics)
+    paths = [_path(catalog, name) for name in sorted(made) if name.startswith(f"{task}.")]
+    kinds = {
+        "model": [path for path in paths if path.parent.parent.name == "06_models"],
+        "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],
+        "pictures": [path for path in paths if path.suffix == ".png"],
+    }
+    for kind, found in kinds.items():
+        if found:
+            lines.append(f"  {kind + ':':<10}" + "  ".join(_relative(path) for path in found))
     return lines
+
+
+def _is_report(path: Path) -> bool:
+    return path.parent.parent.name == "08_reporting"
 
 
 def _path(catalog: DataCatalog, name: str) -> Path:

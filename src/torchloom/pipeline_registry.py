@@ -3,12 +3,22 @@
 from kedro.pipeline import Pipeline
 
 from torchloom.errors import InputError
-from torchloom.pipelines import classification, preparation
+from torchloom.pipelines import classification, language_model, preparation, reconstruction, regression
 from torchloom.validation import unknown
 
 TASKS = {
     "mnist_mlp": (classification, "mnist"),
+    "mnist_lenet": (classification, "mnist"),
+    "mnist_lstm": (classification, "mnist"),
+    "mnist_autoencoder": (reconstruction, "mnist"),
+    "cifar_cnn": (classification, "cifar10"),
+    "cifar_alexnet": (classification, "cifar10"),
+    "cifar_vgg": (classification, "cifar10"),
     "cifar_resnet": (classification, "cifar10"),
+    "cifar_densenet": (classification, "cifar10"),
+    "linear_regression": (regression, "diabetes"),
+    "wonderland_lstm": (language_model, "wonderland"),
+    "imdb_lstm": (classification, "imdb"),
 }
 
 

@@ -1,13 +1,16 @@
-"""Reports: kedro-datasets' JSON and figures, previewed by kedro-viz as those, but never seen half-written."""
+"""Reports: JSON, figures, tables and texts, previewed by kedro-viz where it can, and never seen half-written."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kedro_datasets.json
 import kedro_datasets.matplotlib
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
 
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
@@ -35,3 +38,56 @@ class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignor
     def save(self, data: Figure) -> None:
         with atomic_write(Path(self._get_save_path())) as temporary:
             data.savefig(temporary, format="png")
+
+
+class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
+    """A table as CSV: saved from rows that all have the same columns, loaded as rows of strings."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> list[dict[str, str]]:
+        with self._filepath.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def save(self, data: list[dict[str, Any]]) -> None:
+        with atomic_write(self._filepath) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(data[0]) if data else [])
+            writer.writeheader()
+            writer.writerows(data)
+
+    def preview(self, nrows: int = 20) -> TablePreview:
+        """What kedro-viz shows."""
+        rows = self.load()[:nrows]
+        columns = list(rows[0]) if rows else []
+        return TablePreview(
+            {"index": list(range(len(rows))), "columns": columns, "data": [list(row.values()) for row in rows]}
+        )
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class TextDataset(AbstractDataset[str, str]):
+    """A text as UTF-8."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> str:
+        return self._filepath.read_bytes().decode("utf-8")  # read_text would change \r\n
+
+    def save(self, data: str) -> None:
+        with atomic_write(self._filepath) as temporary:
+            temporary.write_text(data, encoding="utf-8", newline="")
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

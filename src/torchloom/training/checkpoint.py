@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torchloom.data.loaders import ImageInfo
+from torchloom.data.info import AnyInfo
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
 
@@ -26,17 +26,16 @@ class Checkpoint(BaseModel):
 
     network: str  # a module of torchloom.models
     arguments: dict[str, Any]
-    info: ImageInfo
+    info: AnyInfo
     training: dict[str, Any]
     weights: dict[str, Any] = Field(repr=False, exclude=True)  # name -> Tensor, on the CPU
 
     def build(self) -> nn.Module:
-        """The model with its weights, on the CPU in evaluation mode: uint8 images (B, C, H, W) -> logits."""
-        from torchloom.models import ImageClassifier, build_network
+        """The model with its weights, on the CPU in evaluation mode; it takes what `info.inputs` names."""
+        from torchloom.models import build_model
 
         try:
-            network = build_network(self.network, self.info.shape, len(self.info.classes), self.arguments)
-            model = ImageClassifier(network, self.info.mean, self.info.std)
+            model = build_model(self.network, self.arguments, self.info)
             model.load_state_dict(self.weights)
         except (ModuleNotFoundError, TypeError, RuntimeError) as error:
             raise InputError(

@@ -22,10 +22,11 @@ from torchloom.training.optimization import Schedule, create_optimizer
 
 logger = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]  # what the model takes, and last the labels or targets
 Loader = DataLoader[Batch]
 # A model and a batch -> the batch's mean loss, to be minimised, and further means to report, by name.
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+LOGGED = 100  # lines about epochs that a log holds at most
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
 
 
@@ -88,20 +89,21 @@ def fit(
                     if averaged:
                         averaged.update_parameters(model)
                     schedule.step()
-                running.add(len(batch[1]), loss, figures)
+                running.add(len(batch[-1]), loss, figures)
                 if running.seconds_since_glance() > GLANCE:
                     running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
                     bar.update(task, completed=step + 1, status=describe(running.means(), optimizer, running.rate()))
         running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
 
         row |= {f"train_{name}": value for name, value in running.means().items()}
-        row["images_per_second"] = running.rate()
+        row["samples_per_second"] = running.rate()
         if len(validation_loader):
             measured = measure(judged, validation_loader, device, dtype, objective, epoch)
             row |= {f"val_{name}": value for name, value in measured.items()}
         row["seconds"] = time.perf_counter() - started
         history.append(row)
-        log_row(row, config.epochs)
+        if epoch % -(-config.epochs // LOGGED) == 0:
+            log_row(row, config.epochs)
         schedule.end_epoch(row.get("val_loss", row["train_loss"]))
         if not len(validation_loader) or improves(row, history[best_epoch - 1] if best_epoch else None, config.monitor):
             best, best_epoch = snapshot(judged), epoch
@@ -150,11 +152,11 @@ class Running:
         self.count += count
 
     def means(self) -> dict[str, float]:
-        """The means over all images so far."""
+        """The means over all samples so far."""
         return {name: float(value) / self.count for name, value in self.sums.items()}
 
     def rate(self) -> float:
-        """Images per second."""
+        """Samples per second."""
         return self.count / (time.perf_counter() - self.started)
 
     def seconds_since_glance(self) -> float:
@@ -180,7 +182,7 @@ def measure(
     running = Running(len(loader), device)
     for batch in loader:
         with autocast(device, dtype):
-            running.add(len(batch[1]), *objective(model, batch))
+            running.add(len(batch[-1]), *objective(model, batch))
     running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
     return running.means()
 
@@ -224,14 +226,14 @@ def describe_rate(optimizer: torch.optim.Optimizer) -> str:
 
 def describe(means: dict[str, float], optimizer: torch.optim.Optimizer, rate: float) -> str:
     figures = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-    return f"{figures}  {describe_rate(optimizer)}  {rate:,.0f} images/s"
+    return f"{figures}  {describe_rate(optimizer)}  {rate:,.0f} samples/s"
 
 
 def log_row(row: dict[str, Any], epochs: int) -> None:
     """One plain line per epoch."""
-    skipped = {"epoch", "seconds", "images_per_second", "learning_rate"}
+    skipped = {"epoch", "seconds", "samples_per_second", "learning_rate"}
     figures = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in skipped)
     logger.info(
-        "epoch %d/%d  %s  lr %.2e  %.1f s  %s images/s",
-        *(row["epoch"], epochs, figures, row["learning_rate"], row["seconds"], f"{row['images_per_second']:,.0f}"),
+        "epoch %d/%d  %s  lr %.2e  %.1f s  %s samples/s",
+        *(row["epoch"], epochs, figures, row["learning_rate"], row["seconds"], f"{row['samples_per_second']:,.0f}"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,40 +10,124 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchloom.errors import InputError
 from torchloom.validation import check_call
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
 _ON_SCORES = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCEWithLogitsLoss"}  # targets are one-hot rows
 
 
-def loss_names() -> set[str]:
-    return _ON_CLASSES | _ON_SCORES
+_ON_VALUES = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"}
+
+LOSSES = {  # by kind of task
+    "classification": _ON_CLASSES | _ON_SCORES,
+    "reconstruction": _ON_VALUES | {"BCELoss"},
+    "language_model": {"CrossEntropyLoss"},
+    "regression": _ON_VALUES,
+}
 
 
-def check_loss(name: str, arguments: dict[str, Any]) -> None:
+def check_loss(problem: str, name: str, arguments: dict[str, Any]) -> None:
     """Raise ValueError when torch.nn.<name> does not take `arguments`, or does not give a mean."""
     check_call(getattr(nn, name), arguments, given_by_us=("size_average", "reduce", "reduction"))
     try:
-        classification_loss(name, arguments)(torch.zeros(2, 3), torch.tensor([0, 2]))
+        if problem in {"classification", "language_model"}:
+            classification_loss(name, arguments)(torch.zeros(2, 3), torch.tensor([0, 2]))
+        else:
+            getattr(nn, name)(**arguments)(torch.zeros(2, 3), torch.ones(2, 3))
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"torch.nn.{name} says: {error}") from None
 
 
 def classification_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of logits (B, classes) and labels (B,) int64 to the batch's mean loss, in float32."""
+    """A function of logits (B, classes) and labels to the batch's mean loss, in float32.
+
+    Labels are classes (B,) int64, or shares of each class (B, classes) float32, for which see `check_soft_labels`.
+    """
     loss = getattr(nn, name)(**arguments)
     if name in _ON_CLASSES:
         return lambda logits, labels: loss(logits.float(), labels)
-    return lambda logits, labels: loss(logits.float(), F.one_hot(labels, logits.shape[1]).float())
+    return lambda logits, labels: loss(logits.float(), _shares(labels, logits.shape[1]))
 
 
-def classification_objective(name: str, arguments: dict[str, Any]) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    """The training objective of a classifier: a model and a batch (images, labels) -> mean loss, and the accuracy."""
+def _shares(labels: Tensor, classes: int) -> Tensor:
+    return F.one_hot(labels, classes).float() if labels.ndim == 1 else labels
+
+
+def check_soft_labels(name: str, arguments: dict[str, Any]) -> None:
+    """Raise InputError when the loss needs one class per image, and so cannot learn from mixed ones."""
+    try:
+        classification_loss(name, arguments)(torch.zeros(2, 3), torch.full((2, 3), 1 / 3))
+    except (ValueError, TypeError, RuntimeError):
+        given = f"{name} with {', '.join(arguments)}" if arguments else name
+        raise InputError(
+            f"train.loss: {given} needs one class per image, but data.augment.mixup and cutmix give shares of several; "
+            "leave them out, or take CrossEntropyLoss (without ignore_index) or a loss on one-hot labels"
+        ) from None
+
+
+Objective = Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, dict[str, Tensor]]]
+
+
+def classification_objective(name: str, arguments: dict[str, Any]) -> Objective:
+    """What a classifier is trained for: a model and a batch (inputs …, labels) -> mean loss, and the accuracy."""
     loss = classification_loss(name, arguments)
 
-    def objective(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        images, labels = batch
-        logits = model(images)
-        return loss(logits, labels), {"accuracy": (logits.argmax(1) == labels).float().mean()}
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        *inputs, labels = batch
+        logits = model(*inputs)
+        likeliest = labels if labels.ndim == 1 else labels.argmax(1)
+        return loss(logits, labels), {"accuracy": (logits.argmax(1) == likeliest).float().mean()}
+
+    return objective
+
+
+def reconstruction_objective(name: str, arguments: dict[str, Any], divergence: float) -> Objective:
+    """What an autoencoder is trained for: the mean loss per pixel on [0, 1], and the mean squared error.
+
+    A variational network's divergence from its prior is added, `divergence` times and per pixel, so that with weight 1
+    and BCELoss the sum is the negative evidence lower bound (Kingma & Welling, "Auto-encoding variational Bayes", ICLR
+    2014); other weights are Higgins et al., "beta-VAE", ICLR 2017.
+    """
+    loss = getattr(nn, name)(**arguments)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        images, *_ = batch
+        pixels = images.float() / 255
+        reconstruction, _, kl = model(images)
+        with torch.autocast(images.device.type, enabled=False):
+            total = loss(reconstruction, pixels) + divergence * kl.mean() / pixels[0].numel()
+        return total, {"mse": F.mse_loss(reconstruction, pixels)}
+
+    return objective
+
+
+def language_model_objective(name: str, arguments: dict[str, Any]) -> Objective:
+    """What a language model is trained for: the mean loss per token, its bits, and how often the likeliest is right."""
+    loss = classification_loss(name, arguments)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens, following = batch
+        logits = model(tokens)[0].flatten(0, 1).float()  # (B T, tokens)
+        targets = following.flatten()
+        with torch.no_grad():
+            figures = {
+                "bits_per_token": F.cross_entropy(logits, targets) / math.log(2),
+                "accuracy": (logits.argmax(1) == targets).float().mean(),
+            }
+        return loss(logits, targets), figures
+
+    return objective
+
+
+def regression_objective(name: str, arguments: dict[str, Any], mean: float, std: float) -> Objective:
+    """What a regressor is trained for: the mean loss where targets have mean 0 and deviation 1, and the MSE."""
+    loss = getattr(nn, name)(**arguments)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        *inputs, target = batch
+        prediction = model(*inputs).float()
+        figures = {"mse": F.mse_loss(prediction, target)}
+        return loss((prediction - mean) / std, (target - mean) / std), figures
 
     return objective

@@ -1,4 +1,4 @@
-"""The stages of an image classification task, in the order of the graph.
+"""The stages of a classification task, in the order of the graph.
 
 torch is imported inside the functions, so that commands which only look at the project stay quick.
 """
@@ -8,10 +8,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import DataConfig, EvaluateConfig, ExportConfig, ModelConfig, TrainConfig
-from torchloom.data.loaders import ImageInfo, LoaderPlan, TensorFile
+from torchloom.config import (
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    DataConfig,
+    EvaluateExamplesConfig,
+    ExportConfig,
+)
+from torchloom.data.info import LabelledInfo, expect
+from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
 from torchloom.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -28,111 +35,68 @@ def build_dataloaders(
     test: Tensors,
     info: dict[str, Any],
     data: DataConfig,
-    training: TrainConfig,
-    evaluation: EvaluateConfig,
+    training: ClassificationTrainConfig,
+    evaluation: EvaluateExamplesConfig,
 ) -> LoaderPlan:
-    """Plan the loaders and try them out: one batch of each split that is not empty."""
-    files = {"train": _file(train), "validation": _file(validation), "test": _file(test)}
-    splits = {name: [file] for name, file in files.items()}
-    if data.include_validation:
-        splits["train"], splits["validation"] = [files["train"], files["validation"]], []
-    plan = LoaderPlan(
-        splits=splits,
-        info=ImageInfo(**info),
-        batch_size=training.batch_size,
-        evaluate_batch_size=evaluation.batch_size,
-        augment=data.augment,
-        seed=training.seed,
-    )
-    for split in splits:
-        loader = plan.loader(split)
-        if plan.length(split):
-            images, _ = next(iter(loader))
-            logger.info("%s: %d images, %d batches of %s", split, plan.length(split), len(loader), tuple(images.shape))
-    return plan
+    """Plan the loaders and try them out."""
+    if data.augment.mixes:
+        from torchloom.training.losses import check_soft_labels
 
-
-def _file(tensors: Tensors) -> TensorFile:
-    assert tensors.path is not None  # they come from the catalog
-    assert tensors.fingerprint is not None
-    return TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=len(tensors.arrays["labels"]))
+        check_soft_labels(training.loss.name, training.loss.arguments)
+    splits = {"train": train, "validation": validation, "test": test}
+    return plan_loaders(splits, info, LabelledInfo, data, training, evaluation)
 
 
 def train(
-    loaders: LoaderPlan, network: ModelConfig, config: TrainConfig
+    loaders: LoaderPlan, network: ClassifierConfig, config: ClassificationTrainConfig
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train and return the best checkpoint (on validation; without one the last), the last one, and the history."""
-    from torchloom.models import ImageClassifier, build_network
-    from torchloom.training.devices import seed_everything
-    from torchloom.training.loop import fit
+    """Train a classifier: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import classification_objective
 
-    seed_everything(config.seed, config.deterministic)
-    classes = loaders.info.classes
-    model = ImageClassifier(
-        build_network(network.name, loaders.info.shape, len(classes), network.arguments),
-        loaders.info.mean,
-        loaders.info.std,
-    )
-    logger.info("%s with %s parameters", network.name, f"{sum(p.numel() for p in model.parameters()):,}")
-    result = fit(model, loaders.loader, config, classification_objective(config.loss.name, config.loss.arguments))
-
-    def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
-        return Checkpoint(
-            network=network.name,
-            arguments=network.arguments,
-            info=loaders.info,
-            training={**result.history[epoch - 1], "parameters": config.model_dump(mode="json")},
-            weights=weights,
-        )
-
-    best = checkpoint(result.best, result.best_epoch)
-    return best, checkpoint(result.last, len(result.history)), result.history
+    return train_network(loaders, network, config, classification_objective(config.loss.name, config.loss.arguments))
 
 
 def evaluate(
-    checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
-) -> tuple[dict[str, Any], dict[str, Any], Figure, Figure, Figure]:
+    checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateExamplesConfig
+) -> tuple[dict[str, Any], dict[str, Any], Figure, Figure, Figure, Figure, list[dict[str, Any]]]:
     """Measure the checkpoint on the test split.
 
-    Returns the metrics (flat), a table by class, and the figures: confusion matrix, learning curves, predictions.
+    Returns the metrics (flat), a table by class, the figures: confusion matrix, ROC curves, learning curves,
+    predictions; and the wrong answers as a table, the most confident first.
     """
-    from torchloom.evaluation import classification_metrics, predict
-    from torchloom.figures import confusion_matrix, learning_curves, prediction_grid
+    from torchloom import figures
+    from torchloom.evaluation import classification_metrics, predict, worst_mistakes
     from torchloom.training.devices import choose_device
 
     device = choose_device(config.device)
-    logits, labels = predict(checkpoint.build().to(device), loaders.loader("test", device))
-    metrics, per_class, confusion = classification_metrics(logits, labels, loaders.info.classes)
-    metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_images": len(labels)}
-    images, truth = loaders.first("test", config.pictures)
+    (logits,), labels = predict(checkpoint.build().to(device), loaders.loader("test", device))
+    classes = expect(loaders.info, LabelledInfo).classes
+    metrics, per_class, confusion = classification_metrics(logits, labels, classes)
+    metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(labels)}
+    mistakes = worst_mistakes(logits, labels, classes)
+    first = range(min(config.pictures, len(labels)))
+    if loaders.info.kind == "documents":
+        texts = loaders.texts("test", [row["test_sample"] for row in mistakes])
+        mistakes = [{**row, "text": text} for row, text in zip(mistakes, texts, strict=True)]
+        shown = figures.text_predictions(loaders.texts("test", first), labels, logits, classes)
+    else:
+        shown = figures.prediction_grid(loaders.first("test", len(first))[0], labels, logits, classes)
     logger.info("test accuracy %.4f, loss %.4f", metrics["accuracy"], metrics["loss"])
     return (
         metrics,
         per_class,
-        confusion_matrix(confusion, loaders.info.classes),
-        learning_curves(history),
-        prediction_grid(images, truth, logits[: len(images)], loaders.info.classes),
+        figures.confusion_matrix(confusion, classes),
+        figures.roc_curves(logits, labels, classes),
+        figures.learning_curves(history),
+        shown,
+        mistakes,
     )
 
 
 def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
-    """Export to ONNX with the normalisation inside, and hold ONNX Runtime's answers to PyTorch's on test images.
+    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data.
 
-    The graph: `images` (batch, channels, height, width) uint8 -> `logits` (batch, classes) float32, any batch.
-    Raises InputError, and leaves an earlier export as it was, when a logit differs by more than the tolerance.
+    The graph: `images` (batch, channels, height, width) uint8, with the normalisation inside, or `tokens` (batch,
+    time) and `lengths` (batch) int64 -> `logits` (batch, classes) float32, any batch.
     """
-    from torchloom.export import compare, to_onnx
-
-    model = checkpoint.build()
-    onnx_model = to_onnx(model, checkpoint, config.opset)
-    images, _ = loaders.first("test", max(config.batch_sizes))
-    report = compare(model, onnx_model, images, config.batch_sizes)
-    report |= {"tolerance": config.tolerance, "opset": config.opset, "bytes": len(onnx_model)}
-    if not report["greatest_difference"] <= config.tolerance:
-        raise InputError(
-            f"the exported model differs from PyTorch by {report['greatest_difference']:.3g} in a logit, more than "
-            f"export.tolerance {config.tolerance:g}; nothing was written"
-        )
-    logger.info("ONNX Runtime agrees to %.2g on %d images", report["greatest_difference"], report["images"])
-    return onnx_model, report
+    return export_checked(checkpoint, first_inputs(loaders, config), ["logits"], config, checkpoint.build())

@@ -1,0 +1,101 @@
+"""The stages of a language model, in the order of the graph.
+
+torch is imported inside the functions, so that commands which only look at the project stay quick.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from torchloom.config import (
+    DataConfig,
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    LanguageModelConfig,
+    LanguageModelTrainConfig,
+)
+from torchloom.data.info import TextInfo, expect
+from torchloom.data.loaders import LoaderPlan
+from torchloom.datasets.tensors import Tensors
+from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
+from torchloom.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any  # Kedro resolves these annotations when it looks for parameters; matplotlib takes a second to import
+
+logger = logging.getLogger(__name__)
+
+
+def build_dataloaders(
+    train: Tensors,
+    validation: Tensors,
+    test: Tensors,
+    info: dict[str, Any],
+    data: DataConfig,
+    training: LanguageModelTrainConfig,
+    evaluation: EvaluateConfig,
+) -> LoaderPlan:
+    """Plan the loaders and try them out."""
+    splits = {"train": train, "validation": validation, "test": test}
+    return plan_loaders(splits, info, TextInfo, data, training, evaluation)
+
+
+def train(
+    loaders: LoaderPlan, network: LanguageModelConfig, config: LanguageModelTrainConfig
+) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
+    """Train a language model: the best checkpoint (on validation; without one the last), the last one, the history."""
+    from torchloom.training.losses import language_model_objective
+
+    return train_network(loaders, network, config, language_model_objective(config.loss.name, config.loss.arguments))
+
+
+def evaluate(
+    checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
+) -> tuple[dict[str, Any], Figure]:
+    """Measure the checkpoint on the test split, read once from beginning to end; and the learning curves."""
+    from torchloom.evaluation import language_model_metrics
+    from torchloom.figures import learning_curves
+    from torchloom.training.devices import choose_device
+
+    device = choose_device(config.device)
+    metrics = language_model_metrics(
+        checkpoint.build().to(device), loaders.tokens("test").to(device), config.batch_size
+    )
+    metrics |= {"epoch": int(checkpoint.training["epoch"])}
+    logger.info("test: %.3f bits per character", metrics["bits_per_character"])
+    return metrics, learning_curves(history)
+
+
+def generate(checkpoint: Checkpoint, config: GenerateConfig) -> str:
+    """Let the model continue the prompt; several texts stand one below the other."""
+    from torchloom.generation import continue_text, stepper
+
+    tokenizer = expect(checkpoint.info, TextInfo).tokenizer
+    texts = [
+        continue_text(stepper(checkpoint.build()), tokenizer, config, seed=config.seed + number)
+        for number in range(config.samples)
+    ]
+    heading = f"temperature {config.temperature}, top_k {config.top_k}, seed "
+    return "\n\n".join(f"== {heading}{config.seed + number}\n{text}" for number, text in enumerate(texts)) + "\n"
+
+
+def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
+    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data, the second half after the first.
+
+    The graph: `tokens` (batch, time) int64 and the state before them, `hidden` and for an LSTM `cell` (layers, batch,
+    width) float32, zeros at the beginning -> `logits` (batch, time, tokens) and the state after them.
+    """
+    import torch
+
+    model = checkpoint.build()
+    tokens = first_inputs(loaders, config)["tokens"]
+    half = tokens.shape[1] // 2
+    with torch.no_grad():
+        _, *state = model(tokens[:, :half])
+    names = ["hidden", "cell"][: len(state)]
+    inputs = {"tokens": tokens[:, half:], **dict(zip(names, state, strict=True))}
+    return export_checked(checkpoint, inputs, ["logits", *(f"next_{name}" for name in names)], config, model)

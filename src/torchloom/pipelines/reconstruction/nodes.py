@@ -1,0 +1,94 @@
+"""The stages of a reconstruction task, in the order of the graph.
+
+torch is imported inside the functions, so that commands which only look at the project stay quick.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from torchloom.config import (
+    AutoencoderConfig,
+    DataConfig,
+    EvaluateExamplesConfig,
+    ExportConfig,
+    ReconstructionTrainConfig,
+)
+from torchloom.data.info import ImageInfo, expect
+from torchloom.data.loaders import LoaderPlan
+from torchloom.datasets.tensors import Tensors
+from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
+from torchloom.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any  # Kedro resolves these annotations when it looks for parameters; matplotlib takes a second to import
+
+logger = logging.getLogger(__name__)
+
+
+def build_dataloaders(
+    train: Tensors,
+    validation: Tensors,
+    test: Tensors,
+    info: dict[str, Any],
+    data: DataConfig,
+    training: ReconstructionTrainConfig,
+    evaluation: EvaluateExamplesConfig,
+) -> LoaderPlan:
+    """Plan the loaders and try them out."""
+    splits = {"train": train, "validation": validation, "test": test}
+    return plan_loaders(splits, info, ImageInfo, data, training, evaluation)
+
+
+def train(
+    loaders: LoaderPlan, network: AutoencoderConfig, config: ReconstructionTrainConfig
+) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
+    """Train an autoencoder: the best checkpoint (on validation; without one the last), the last one, the history."""
+    from torchloom.training.losses import reconstruction_objective
+
+    objective = reconstruction_objective(config.loss.name, config.loss.arguments, config.divergence)
+    return train_network(loaders, network, config, objective)
+
+
+def evaluate(
+    checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateExamplesConfig
+) -> tuple[dict[str, Any], Figure, Figure, Figure, Figure]:
+    """Measure the checkpoint on the test split, beside what principal components of as many numbers reach.
+
+    Returns the metrics and the figures: learning curves, test images and their reconstructions, a map of the latent
+    space, and images decoded from latents that were drawn.
+    """
+    from torchloom import figures
+    from torchloom.evaluation import draw_images, predict, principal_components_mse, reconstruction_metrics
+    from torchloom.training.devices import choose_device
+
+    device = choose_device(config.device)
+    model = checkpoint.build().to(device)
+    (reconstructions, latents, divergences), _ = predict(model, loaders.loader("test", device))
+    images, labels = loaders.first("test", len(latents))
+    train_images, _ = loaders.first("train", loaders.length("train"))
+    metrics = reconstruction_metrics(images, reconstructions, divergences)
+    metrics["principal_components_mse"] = principal_components_mse(train_images, images, latents.shape[1])
+    metrics |= {"latent": latents.shape[1], "epoch": int(checkpoint.training["epoch"]), "test_samples": len(images)}
+    logger.info("test MSE %.5f per pixel on [0, 1]", metrics["mse"])
+    shown = min(config.pictures, len(images))
+    return (
+        metrics,
+        figures.learning_curves(history),
+        figures.reconstruction_grid(images[:shown], reconstructions[:shown]),
+        figures.latent_map(latents, labels, expect(loaders.info, ImageInfo).classes),
+        figures.image_grid(draw_images(model, train_images[:10_000], config.pictures)),
+    )
+
+
+def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
+    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data.
+
+    The graph: `images` (batch, channels, height, width) uint8 -> `reconstruction` of that shape, float32 on [0, 1],
+    `latent` (batch, latent) and `divergence` (batch).
+    """
+    outputs = ["reconstruction", "latent", "divergence"]
+    return export_checked(checkpoint, first_inputs(loaders, config), outputs, config, checkpoint.build())

@@ -1,0 +1,12 @@
+"""The wiring of a reconstruction task: an autoencoder of images."""
+
+from kedro.pipeline import Pipeline
+
+from torchloom.pipelines.reconstruction import nodes
+from torchloom.pipelines.wiring import task_pipeline
+
+REPORTS = ["metrics", "learning_curves", "reconstructions", "latent_map", "generated"]
+
+
+def create_pipeline(task: str, data: str) -> Pipeline:
+    return task_pipeline(task, data, nodes, REPORTS)

@@ -1,0 +1,89 @@
+"""The stages of a regression task, in the order of the graph.
+
+torch is imported inside the functions, so that commands which only look at the project stay quick.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from torchloom.config import DataConfig, EvaluateConfig, ExportConfig, RegressionTrainConfig, RegressorConfig
+from torchloom.data.info import TableInfo, expect
+from torchloom.data.loaders import LoaderPlan
+from torchloom.datasets.tensors import Tensors
+from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
+from torchloom.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any  # Kedro resolves these annotations when it looks for parameters; matplotlib takes a second to import
+
+logger = logging.getLogger(__name__)
+
+
+def build_dataloaders(
+    train: Tensors,
+    validation: Tensors,
+    test: Tensors,
+    info: dict[str, Any],
+    data: DataConfig,
+    training: RegressionTrainConfig,
+    evaluation: EvaluateConfig,
+) -> LoaderPlan:
+    """Plan the loaders and try them out."""
+    splits = {"train": train, "validation": validation, "test": test}
+    return plan_loaders(splits, info, TableInfo, data, training, evaluation)
+
+
+def train(
+    loaders: LoaderPlan, network: RegressorConfig, config: RegressionTrainConfig
+) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
+    """Train a regressor: the best checkpoint (on validation; without one the last), the last one, the history."""
+    from torchloom.training.losses import regression_objective
+
+    info = expect(loaders.info, TableInfo)
+    objective = regression_objective(config.loss.name, config.loss.arguments, info.target_mean, info.target_std)
+    return train_network(loaders, network, config, objective)
+
+
+def evaluate(
+    checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
+) -> tuple[dict[str, Any], list[dict[str, Any]], Figure, Figure, Figure]:
+    """Measure the checkpoint on the test split, beside linear least squares solved in closed form.
+
+    Returns the metrics, the coefficients as a table, and the figures: learning curves, residuals, coefficients.
+    """
+    from torchloom import figures
+    from torchloom.evaluation import coefficients, least_squares, predict, regression_metrics
+    from torchloom.training.devices import choose_device
+
+    info = expect(loaders.info, TableInfo)
+    device = choose_device(config.device)
+    model = checkpoint.build()
+    (prediction,), target = predict(model.to(device), loaders.loader("test", device))
+    features, _ = loaders.first("test", len(target))
+    rows, truth = loaders.first("train", loaders.length("train"))
+    solution = least_squares(rows, truth, info, l2=checkpoint.training["parameters"]["l2"])
+    metrics = regression_metrics(prediction, target)
+    closed_form = regression_metrics(solution.predict(features), target)
+    metrics |= {f"closed_form_{name}": value for name, value in closed_form.items()}
+    metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(target)}
+    table = coefficients(model.cpu(), features, info, solution)
+    logger.info("test R² %.4f, in closed form %.4f", metrics["r2"], metrics["closed_form_r2"])
+    return (
+        metrics,
+        table,
+        figures.learning_curves(history),
+        figures.residuals(prediction, target, info.target),
+        figures.coefficient_plot(table),
+    )
+
+
+def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
+    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data.
+
+    The graph: `features` (batch, features) float32 in their own units -> `prediction` (batch) in the target's unit.
+    """
+    return export_checked(checkpoint, first_inputs(loaders, config), ["prediction"], config, checkpoint.build())
