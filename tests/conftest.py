@@ -21,7 +21,17 @@ ROOT = Path(__file__).parents[1]
 # Settings that make each task small enough for seconds and leave it enough to learn from.
 TINY: dict[str, dict[str, Any]] = {
     "mnist_mlp": {"model": {"hidden": [64]}, "train": {"epochs": 3, "batch_size": 64}},
+    "mnist_lenet": {"train": {"epochs": 2}},
+    "mnist_lstm": {"model": {"width": 48}, "train": {"epochs": 3}},
+    "mnist_autoencoder": {"model": {"hidden": [64]}, "train": {"epochs": 4}},
+    "cifar_cnn": {"model": {"form": "lenet"}, "train": {"epochs": 3, "warmup_epochs": 0.5}},
+    "cifar_alexnet": {"model": {"width": 8}, "train": {"epochs": 3}},
+    "cifar_vgg": {"model": {"width": 8}, "train": {"epochs": 3}},
     "cifar_resnet": {"model": {"width": 8}, "train": {"epochs": 3, "batch_size": 64}},
+    "cifar_densenet": {"model": {"growth": 8, "depth": 10}, "train": {"epochs": 3}},
+    "linear_regression": {"train": {"epochs": 100}},
+    "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
+    "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},
 }
 
 

@@ -11,10 +11,10 @@ from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 from torch import nn
 
-from torchloom.config import ModelConfig, OptimizerConfig
+from torchloom.config import ClassifierConfig, OptimizerConfig
 from torchloom.errors import InputError
-from torchloom.pipeline_registry import register_pipelines
-from torchloom.training.losses import loss_names
+from torchloom.pipeline_registry import TASKS, register_pipelines
+from torchloom.training.losses import LOSSES
 from torchloom.training.optimization import create_optimizer, optimizer_names, scheduler_names
 from torchloom.validation import check_parameters
 
@@ -27,16 +27,22 @@ READ = {
     for name in pipeline.inputs()
     if name.startswith("params:")
 }
-VALID: dict[str, Any] = {data: {"preprocess": {}} for data in ("mnist", "cifar10")} | {
+PROBLEMS = {task: problem.__name__.rpartition(".")[2] for task, (problem, _) in TASKS.items()}
+DATA_SETS = {data for _, data in TASKS.values()}
+SMALLEST = {"classification": "mlp", "reconstruction": "autoencoder", "language_model": "language_rnn"}
+VALID: dict[str, Any] = {data: {"preprocess": {}} for data in DATA_SETS} | {
     task: {
         "data": {},
-        "model": {"name": "mlp"},
+        "model": {"name": SMALLEST.get(problem, "linear")},
         "train": {"epochs": 3, "optimizer": {"name": "SGD", "lr": 0.1}},
         "evaluate": {},
+        **({"generate": {}} if problem == "language_model" else {}),
         "export": {},
     }
-    for task in ("mnist_mlp", "cifar_resnet")
+    for task, problem in PROBLEMS.items()
 }
+EXAMPLES = {problem: task for task, problem in PROBLEMS.items()}  # a task of each kind
+WRITER, TABLE, ENCODER = (EXAMPLES[problem] for problem in ("language_model", "regression", "reconstruction"))
 ABSENT = object()  # as a value: take the key out
 TRAIN = "mnist_mlp.train"
 SCHEDULER_ARGUMENTS: dict[str, dict[str, Any]] = {  # what has no default
@@ -105,6 +111,9 @@ def test_the_smallest_parameters_are_valid() -> None:
         # not one of the choices
         (f"{TRAIN}.precision", "fp64", "given 'fp64'; must be 'auto', 'fp32', 'bf16' or 'fp16'"),
         (f"{TRAIN}.monitor", "f1", "given 'f1'; must be 'accuracy' or 'loss'"),
+        (f"{TABLE}.train.monitor", "accuracy", "given 'accuracy'; must be 'loss'"),
+        (f"{ENCODER}.train.monitor", "accuracy", "given 'accuracy'; must be 'loss'"),
+        (f"{ENCODER}.model.form", "deep", "given 'deep'; must be 'dense' or 'convolutional'"),
         (
             f"{TRAIN}.scheduler",
             {"name": "StepLR", "step_size": 1, "interval": "day"},
@@ -127,6 +136,24 @@ def test_the_smallest_parameters_are_valid() -> None:
         ("mnist_mlp.model.hidden", [5, 0], ".1: given 0; must be greater than or equal to 1"),
         ("mnist_mlp.export.opset", 17, "given 17; must be greater than or equal to 18"),
         ("mnist_mlp.export.batch_sizes", [4, 0], ".1: given 0; must be greater than or equal to 1"),
+        ("mnist_mlp.data.subset", 0, "given 0; must be greater than or equal to 1"),
+        ("mnist_mlp.evaluate.pictures", 0, "given 0; must be greater than or equal to 1"),
+        ("imdb_lstm.data.max_tokens", 0, "given 0; must be greater than or equal to 1"),
+        ("imdb.preprocess.vocabulary_size", 2, "given 2; must be greater than or equal to 3"),
+        ("imdb.preprocess.min_count", 0, "given 0; must be greater than or equal to 1"),
+        (f"{WRITER}.data.window", 0, "given 0; must be greater than or equal to 2"),
+        (f"{WRITER}.data.window", 1, "given 1; must be greater than or equal to 2"),
+        (f"{WRITER}.generate.temperature", -0.1, "given -0.1; must be greater than or equal to 0"),
+        (f"{WRITER}.generate.temperature", float("inf"), "given inf; must be a finite number"),
+        (f"{WRITER}.generate.top_k", 0, "given 0; must be greater than or equal to 1"),
+        (f"{WRITER}.generate.prompt", "", "given ''; String should have at least 1 character"),
+        (f"{WRITER}.generate.samples", 0, "given 0; must be greater than or equal to 1"),
+        (f"{WRITER}.generate.length", 0, "given 0; must be greater than or equal to 1"),
+        ("wonderland.preprocess.test_fraction", 1.0, "given 1.0; must be less than 1"),
+        ("diabetes.preprocess.test_fraction", -0.1, "given -0.1; must be greater than or equal to 0"),
+        (f"{ENCODER}.train.divergence", -1, "given -1; must be greater than or equal to 0"),
+        (f"{ENCODER}.model.latent", 0, "given 0; must be greater than or equal to 1"),
+        (f"{ENCODER}.model.hidden", [], "given []; List should have at least 1 item after validation, not 0"),
         # combinations
         (f"{TRAIN}.warmup_epochs", 3, "given 3; must be less than epochs 3"),
         # missing
@@ -137,6 +164,8 @@ def test_the_smallest_parameters_are_valid() -> None:
         (f"{TRAIN}.early_stopping", {}, ".patience: is missing and has no default"),
         ("mnist_mlp", ABSENT, "not given; must be the blocks data, evaluate, export, model, train"),
         ("mnist_mlp", 5, "given 5; must be the blocks data, evaluate, export, model, train"),
+        (f"{WRITER}.generate", ABSENT, "not given; must be a block with some of the keys prompt, length, temperature"),
+        (WRITER, ABSENT, "not given; must be the blocks data, evaluate, export, generate, model, train"),
         ("mnist_mlp.export", ABSENT, "not given; must be a block with some of the keys opset, tolerance, batch_sizes"),
         ("mnist_mlp.export", 5, "given 5; must be a block with some of the keys opset, tolerance, batch_sizes"),
     ],
@@ -172,11 +201,13 @@ def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, 
         (f"{TRAIN}.optimizer.lrr", "lr", "dampening, differentiable"),
         (f"{TRAIN}.loss.label_smooth", "label_smoothing", "ignore_index, label_smoothing, weight"),
         (f"{TRAIN}.early_stopping.patence", "patience", "min_delta, patience"),
-        ("mnist_mlp.data.augment.flp", "flip", "crop_padding, flip"),
+        ("mnist_mlp.data.augment.flp", "flip", "affine, color, crop_padding, cutmix, cutout, flip"),
         ("mnist_mlp.model.dropuot", "dropout", "activation, batch_norm, dropout, hidden, initialization"),
         ("mnist_mlp.exprot", "export", "data, evaluate, export, model, train"),
         ("mnist.preprocess.sed", "seed", "seed, validation_fraction"),
-        ("mnist_mpl", "mnist_mlp", "cifar10, cifar_resnet, mnist, mnist_mlp"),
+        (f"{WRITER}.generate.promt", "prompt", "length, prompt, samples, seed, temperature, top_k"),
+        (f"{ENCODER}.train.divergance", "divergence", "accumulate, batch_size, compile, deterministic, device, diverg"),
+        ("mnist_mpl", "mnist_mlp", ", ".join(sorted(TASKS.keys() | DATA_SETS))),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_likely_one(key: str, meant: str, allowed: str) -> None:
@@ -186,7 +217,22 @@ def test_an_unknown_key_is_answered_with_the_likely_one(key: str, meant: str, al
 
 
 @pytest.mark.parametrize(
-    "key", [f"{TRAIN}.optimizer.params", f"{TRAIN}.loss.reduction", "mnist_mlp.model.shape", "mnist_mlp.model.depth"]
+    "key",
+    [
+        f"{TRAIN}.optimizer.params",
+        f"{TRAIN}.loss.reduction",
+        "mnist_mlp.model.shape",
+        "mnist_mlp.model.depth",
+        f"{WRITER}.model.tokens",
+        f"{TABLE}.model.features",
+        # what is for other kinds of task
+        f"{TRAIN}.divergence",
+        f"{WRITER}.train.divergence",
+        f"{WRITER}.evaluate.pictures",
+        f"{TABLE}.evaluate.pictures",
+        "mnist_mlp.generate",
+        "wonderland.preprocess.seed",
+    ],
 )
 def test_what_is_not_the_users_to_set_is_unknown(key: str) -> None:
     (line,) = mistakes({key: 1})
@@ -200,6 +246,7 @@ def test_what_is_not_the_users_to_set_is_unknown(key: str) -> None:
         (f"{TRAIN}.scheduler.name", "CosineLR", "CosineAnnealingLR", "OneCycleLR, PolynomialLR"),
         (f"{TRAIN}.loss.name", "CrossEntropy", "CrossEntropyLoss", "MSELoss, MultiMarginLoss"),
         ("mnist_mlp.model.name", "mpl", "mlp", "mlp, resnet"),
+        (f"{WRITER}.model.name", "language_rn", "language_rnn", "language_rnn"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_likely_one(key: str, given: str, meant: str, there: str) -> None:
@@ -210,7 +257,29 @@ def test_an_unknown_name_is_answered_with_the_likely_one(key: str, given: str, m
 def test_a_name_like_no_other_gets_no_guess() -> None:
     (line,) = mistakes({"mnist_mlp.model.name": "transformer"})
     assert "did you mean" not in line
-    assert line.endswith("there are mlp, resnet")
+    assert "; there are " in line
+
+
+NETWORKS = {
+    "classification": {"alexnet", "cnn", "densenet", "lenet", "mlp", "resnet", "row_rnn", "text_rnn", "vgg"},
+    "reconstruction": {"autoencoder"},
+    "language_model": {"language_rnn"},
+    "regression": {"linear"},
+}
+
+
+@pytest.mark.parametrize("problem", NETWORKS)
+def test_a_network_for_another_kind_of_task_is_refused(problem: str) -> None:
+    key = f"{EXAMPLES[problem]}.model"
+    others = set().union(*NETWORKS.values()) - NETWORKS[problem]
+    for name in NETWORKS[problem]:
+        assert mistakes({key: {"name": name}}) == []
+    for name in others:
+        (line,) = mistakes({key: {"name": name}})
+        assert line.startswith(f"{key}.name: given {name!r}; must be a network for this kind of task, a module of")
+        offered = line.partition("; there are ")[2].split(", ")
+        assert NETWORKS[problem] <= set(offered)
+        assert not others & set(offered)
 
 
 def test_an_unknown_activation_is_answered_with_the_known_ones() -> None:
@@ -288,7 +357,7 @@ def test_null_leaves_an_argument_out() -> None:
     config = OptimizerConfig.model_validate({"name": "SGD", "lr": 0.1, "momentum": None})
     assert config.arguments == {"lr": 0.1}
     assert mistakes({f"{TRAIN}.optimizer": {"name": "Adam", "lr": None}, "mnist_mlp.model.dropout": None}) == []
-    assert ModelConfig.model_validate({"name": "mlp", "hidden": None}).arguments == {}
+    assert ClassifierConfig.model_validate({"name": "mlp", "hidden": None}).arguments == {}
 
 
 def test_a_list_stands_for_a_tuple() -> None:
@@ -306,9 +375,47 @@ def test_every_optimiser_is_accepted_with_its_defaults(name: str) -> None:
     assert mistakes({f"{TRAIN}.optimizer": {"name": name}}) == []
 
 
-@pytest.mark.parametrize("name", sorted(loss_names()))
-def test_every_loss_is_accepted_with_its_defaults(name: str) -> None:
-    assert mistakes({f"{TRAIN}.loss": {"name": name}}) == []
+@pytest.mark.parametrize("problem", LOSSES)
+def test_each_kind_of_task_has_its_losses(problem: str) -> None:
+    key = f"{EXAMPLES[problem]}.train.loss"
+    for name in sorted(set().union(*LOSSES.values())):
+        lines = mistakes({key: {"name": name}})
+        if name in LOSSES[problem]:
+            assert lines == []
+        else:
+            (line,) = lines
+            assert line.startswith(f"{key}.name: given {name!r}; must be a loss of torch.nn that suits this task")
+            assert line.endswith(f"; there are {', '.join(sorted(LOSSES[problem]))}")
+
+
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [(TABLE, {"name": "HuberLoss", "delta": 0.5}), (ENCODER, {"name": "SmoothL1Loss", "beta": 0.1})],
+)
+def test_losses_of_values_take_their_arguments(task: str, loss: dict[str, Any]) -> None:
+    assert mistakes({f"{task}.train.loss": loss}) == []
+    (line,) = mistakes({f"{task}.train.loss": {**loss, "label_smoothing": 0.1}})
+    assert line.startswith(f"{task}.train.loss.label_smoothing: unknown key")
+    number = next(name for name in loss if name != "name")
+    (line,) = mistakes({f"{task}.train.loss": {**loss, number: -1.0}})
+    assert f"torch.nn.{loss['name']} says: " in line
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {f"{ENCODER}.train.divergence": 4.0},
+        {f"{ENCODER}.train.monitor": "loss"},
+        {f"{WRITER}.train.monitor": "accuracy"},
+        {f"{WRITER}.generate": {"temperature": 0, "top_k": 1, "prompt": "\n", "seed": 7}},
+        {f"{WRITER}.data.window": 2},
+        {"imdb_lstm.data.max_tokens": 1, "imdb_lstm.model": {"name": "text_rnn", "pooling": "max"}},
+        {"mnist_mlp.data.subset": 1},
+        {"diabetes.preprocess": {"test_fraction": 0.0, "validation_fraction": 0.5, "seed": 3}},
+    ],
+)
+def test_what_only_some_kinds_of_task_have(changes: dict[str, Any]) -> None:
+    assert mistakes(changes) == []
 
 
 @pytest.mark.parametrize("name", scheduler_names())
@@ -321,12 +428,24 @@ def test_every_scheduler_is_accepted_with_what_has_no_default(name: str) -> None
     assert missing == [f"{TRAIN}.scheduler.{argument}" for argument in required]
 
 
-@pytest.mark.parametrize("environment", ["base", "sample", "cpu", "gpu"])
-def test_the_shipped_parameters_are_valid(environment: str) -> None:
+ENVIRONMENTS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "local")
+
+
+def shipped(environment: str) -> dict[str, Any]:
     loader = OmegaConfigLoader(
         str(CONF), env=environment, base_env="base", default_run_env="base", merge_strategy={"parameters": "soft"}
     )
-    parameters = loader["parameters"]
+    parameters: dict[str, Any] = loader["parameters"]
+    return parameters
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_shipped_parameters_are_valid(environment: str) -> None:
+    parameters = shipped(environment)
     assert parameters.keys() == READ
     check_parameters(parameters, EXPECTED, READ)
-    assert parameters["cifar_resnet"]["train"]["optimizer"]["momentum"] == 0.9  # merged key by key, not replaced
+
+
+def test_parameters_are_merged_key_by_key() -> None:
+    optimizer = shipped("base")["cifar_resnet"]["train"]["optimizer"]
+    assert shipped("gpu")["cifar_resnet"]["train"]["optimizer"] == {**optimizer, "lr": 0.4}

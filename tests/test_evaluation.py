@@ -3,15 +3,35 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import rich
+import sklearn.metrics
 import torch
+import torch.nn.functional as F
 from rich.console import Console
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression, Ridge
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.evaluation import classification_metrics, predict
+from torchloom.data.info import ImageInfo, TableInfo, TextInfo
+from torchloom.data.sequences import DocumentBatches
+from torchloom.data.text import Tokenizer
+from torchloom.evaluation import (
+    classification_metrics,
+    coefficients,
+    draw_images,
+    language_model_metrics,
+    least_squares,
+    predict,
+    principal_components_mse,
+    reconstruction_metrics,
+    regression_metrics,
+    worst_mistakes,
+)
+from torchloom.models import NormalizedImages, build_model
 
 # Images as (true, predicted). By class: a has 2 right and 1 wrongly called so, b 1 right and 1 called so, c 1 right.
 PAIRS = [(0, 0), (0, 0), (1, 1), (2, 1), (2, 2), (1, 0)]
@@ -54,6 +74,7 @@ def test_figures_counted_by_hand() -> None:
     truth, predicted = zip(*PAIRS, strict=True)
     logits, labels = sure_of(list(predicted), 3), torch.tensor(truth)
     metrics, per_class, confusion = classification_metrics(logits, labels, ["a", "b", "c"])
+    del metrics["roc_auc"]  # softmax rounds in its own way in each place, which decides between equals
     f1 = {"a": 0.8, "b": 0.5, "c": 2 / 3}
     everything = math.exp(2) + 2
     assert metrics == pytest.approx(
@@ -72,9 +93,17 @@ def test_figures_counted_by_hand() -> None:
     assert per_class.keys() == expected.keys()
     for name, (precision, recall, images) in expected.items():
         assert per_class[name] == pytest.approx(
-            {"precision": precision, "recall": recall, "f1": f1[name], "images": images}
+            {"precision": precision, "recall": recall, "f1": f1[name], "samples": images}
         )
     assert confusion.tolist() == [[2, 0, 0], [1, 1, 0], [0, 1, 1]]
+
+
+def test_the_area_below_the_roc_curve_is_the_share_of_pairs_in_the_right_order() -> None:
+    truth, predicted = zip(*PAIRS, strict=True)
+    logits = sure_of(list(predicted), 3, logit=200.0)  # probabilities are 1 and 0
+    metrics, _, _ = classification_metrics(logits, torch.tensor(truth), ["a", "b", "c"])
+    areas = [3.5 / 4, (3.5 / 4 + 1.5 / 4) / 2, (1 + 2 / 4) / 2]  # half for a draw
+    assert metrics["roc_auc"] == pytest.approx(sum(areas) / 3)
 
 
 def test_top5_takes_the_fifth_and_not_the_sixth() -> None:
@@ -116,20 +145,36 @@ def test_a_class_without_images_gives_zeros_and_no_nan(predicted: list[int]) -> 
         sure_of(predicted, 3), torch.tensor([0, 0, 1, 1]), ["a", "b", "c"]
     )
     assert json.dumps([metrics, per_class, confusion.tolist()], allow_nan=False)
-    assert per_class["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "images": 0}
-    assert per_class["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "images": 2}
+    assert per_class["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "samples": 0}
+    assert per_class["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "samples": 2}
     assert confusion[2].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 100])
 def test_predictions_keep_the_order(batch_size: int) -> None:
     model = Corner().train()
-    logits, labels = predict(model, loader(10, batch_size))
+    (logits,), labels = predict(model, loader(10, batch_size))
     assert labels.tolist() == list(range(10))
     assert logits[:, 0].tolist() == list(range(10))
     assert logits.dtype is torch.float32
     assert not logits.requires_grad
     assert not model.training
+
+
+class Read(nn.Module):
+    """Of documents, the last token and all tokens' sum, in two outputs."""
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return tokens.gather(1, lengths[:, None] - 1).half(), tokens.sum(1)
+
+
+def test_all_outputs_of_several_inputs_are_kept_in_order() -> None:
+    documents = DocumentBatches(torch.arange(1, 11), torch.tensor([0, 4, 5, 10]), torch.tensor([1, 0, 1]), None)
+    (last, sums), labels = predict(Read(), DataLoader(documents, sampler=Batches(3, 2), batch_size=None))
+    assert last.tolist() == [[4.0], [5.0], [10.0]]
+    assert sums.tolist() == [10.0, 5.0, 40.0]
+    assert labels.tolist() == [1, 0, 1]
+    assert last.dtype is sums.dtype is torch.float32
 
 
 def test_predicting_shows_a_bar_to_who_watches(
@@ -138,7 +183,309 @@ def test_predicting_shows_a_bar_to_who_watches(
     caplog.set_level("INFO", "torchloom")
     shown = io.StringIO()
     monkeypatch.setattr(rich, "_console", Console(file=shown, force_terminal=True))
-    logits, _ = predict(Corner(), loader(10, 4))
+    (logits,), _ = predict(Corner(), loader(10, 4))
     assert len(logits) == 10
     assert "test" in shown.getvalue()
     assert "3/3" in shown.getvalue()
+
+
+# ---- wrong answers -------------------------------------------------------------------------------------------------
+
+ANSWERS = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]]).log()
+TRUTH = torch.tensor([0, 2, 0, 1, 0])  # only the first answer is right
+
+
+def test_mistakes_come_by_confidence_and_then_in_order() -> None:
+    mistakes = worst_mistakes(ANSWERS, TRUTH, ["cat", "dog", "ant"])
+    columns = ["test_sample", "true", "predicted", "confidence", "probability_of_true"]
+    expected = [
+        (2, "cat", "ant", 0.9, 0.05),
+        (1, "ant", "dog", 0.8, 0.1),
+        (4, "cat", "dog", 0.8, 0.1),
+        (3, "dog", "cat", 0.6, 0.3),
+    ]
+    assert mistakes == [dict(zip(columns, row, strict=True)) for row in expected]
+    assert all(list(row) == columns for row in mistakes)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 9])
+def test_only_so_many_mistakes_are_listed(count: int) -> None:
+    mistakes = worst_mistakes(ANSWERS, TRUTH, ["cat", "dog", "ant"], count)
+    assert [row["test_sample"] for row in mistakes] == [2, 1, 4, 3][:count]
+
+
+def test_who_makes_no_mistakes_gets_an_empty_table() -> None:
+    assert worst_mistakes(ANSWERS, ANSWERS.argmax(1), ["cat", "dog", "ant"]) == []
+
+
+# ---- reconstruction ------------------------------------------------------------------------------------------------
+
+
+def test_reconstruction_figures_by_hand() -> None:
+    images = torch.tensor([[0, 51], [255, 102]], dtype=torch.uint8).reshape(1, 1, 2, 2)  # 0, 0.2, 1 and 0.4
+    reconstructions = torch.tensor([[0.25, 0.2], [0.5, 0.9]]).reshape(1, 1, 2, 2)
+    metrics = reconstruction_metrics(images, reconstructions, torch.tensor([3.0]))
+    bce = [
+        -math.log(0.75),
+        -(0.2 * math.log(0.2) + 0.8 * math.log(0.8)),
+        -math.log(0.5),
+        -(0.4 * math.log(0.9) + 0.6 * math.log(0.1)),
+    ]
+    expected = {"mse": (0.0625 + 0 + 0.25 + 0.25) / 4, "mae": (0.25 + 0 + 0.5 + 0.5) / 4, "bce": sum(bce) / 4}
+    assert metrics == pytest.approx({**expected, "divergence": 3.0}, abs=1e-6)
+
+
+def test_a_perfect_reconstruction_has_no_error_and_divergences_are_averaged() -> None:
+    images = torch.tensor([0, 255, 255, 0], dtype=torch.uint8).reshape(2, 2, 1, 1)
+    metrics = reconstruction_metrics(images, images / 255, torch.tensor([1.0, 4.0]))
+    assert metrics == {"mse": 0.0, "mae": 0.0, "bce": 0.0, "divergence": 2.5}
+
+
+def correlated_images(count: int) -> Tensor:
+    """Images (N, 2, 4, 3) uint8 whose pixels have something in common."""
+    pixels = torch.randn(count, 5) @ torch.randn(5, 24) + torch.randn(count, 24) / 2
+    return (127 + 25 * pixels).clamp(0, 255).to(torch.uint8).reshape(count, 2, 4, 3)
+
+
+@pytest.mark.parametrize("components", [1, 4, 23, 24])
+def test_principal_components_are_scikit_learns(components: int) -> None:
+    torch.manual_seed(0)
+    images = correlated_images(160)
+    train, test = images[:100], images[100:]
+    flat = test.flatten(1).numpy() / 255
+    pca = PCA(components, svd_solver="full").fit(train.flatten(1).numpy() / 255)
+    expected = np.square(pca.inverse_transform(pca.transform(flat)) - flat).mean()
+    assert principal_components_mse(train, test, components) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+class Code(nn.Module):
+    """An autoencoder whose latents are the first `latent` pixels, and whose decoder gives back the latent."""
+
+    def __init__(self, latent: int, variational: bool) -> None:
+        super().__init__()
+        self.latent, self.variational = latent, variational
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        latents = images.flatten(1)[:, : self.latent].float() * self.weight
+        return images, latents, torch.zeros(len(images))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents[:, :, None, None] * self.weight
+
+
+def draw_codes(latent: int, variational: bool, images: Tensor) -> Tensor:
+    """Many latents (N, latent) as they are drawn."""
+    model = NormalizedImages(Code(latent, variational), mean=[0.0] * 2, std=[1 / 255] * 2)
+    return draw_images(model, images, 20_000)[:, :, 0, 0].double()
+
+
+@pytest.mark.parametrize("latent", [1, 2, 6])
+def test_plain_latents_are_drawn_like_those_of_real_images(latent: int) -> None:
+    torch.manual_seed(0)
+    images = correlated_images(300)
+    drawn = draw_codes(latent, False, images)
+    given = images.flatten(1)[:, :latent].double()
+    torch.testing.assert_close(drawn.mean(0), given.mean(0), atol=2.0, rtol=0)
+    covariance = np.cov(given.T.numpy()).reshape(latent, latent)
+    np.testing.assert_allclose(
+        np.cov(drawn.T.numpy()).reshape(latent, latent), covariance, atol=0.03 * covariance.max()
+    )
+
+
+def test_variational_latents_are_drawn_from_the_prior() -> None:
+    drawn = draw_codes(3, True, correlated_images(10))
+    np.testing.assert_allclose(drawn.mean(0), np.zeros(3), atol=0.03)
+    np.testing.assert_allclose(drawn.T.cov(), np.eye(3), atol=0.03)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_drawn_images_are_pictures_and_follow_the_seed(variational: bool) -> None:
+    torch.manual_seed(0)
+    info = ImageInfo(classes=["a"], shape=[2, 4, 3], mean=[0.5] * 2, std=[0.2] * 2)
+    model = build_model("autoencoder", {"hidden": [8], "latent": 4, "variational": variational}, info).eval()
+    images = correlated_images(30)
+    drawn = draw_images(model, images, 7)
+    assert drawn.shape == (7, 2, 4, 3)
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    assert len(drawn.flatten(1).unique(dim=0)) == 7
+    torch.rand(3)  # what else draws random numbers does not matter
+    assert torch.equal(draw_images(model, images, 7), drawn)
+    assert not torch.equal(draw_images(model, images, 7, seed=1), drawn)
+
+
+# ---- language model ------------------------------------------------------------------------------------------------
+
+
+class Constant(nn.Module):
+    """Foretells each of three tokens with probability 1/2, 1/4 and 1/4, whatever came before."""
+
+    def forward(self, tokens: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        return torch.tensor([0.5, 0.25, 0.25]).log().expand(*tokens.shape, 3), torch.zeros(1)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 100])
+def test_characters_are_counted_by_hand(chunk: int) -> None:
+    tokens = torch.tensor([2, 1, 0, 2, 0], dtype=torch.uint8)  # the first is given: 2 + 1 + 2 + 1 bits for the others
+    metrics = language_model_metrics(Constant(), tokens, chunk)
+    expected = {"bits_per_character": 1.5, "perplexity": 2**1.5, "loss": 1.5 * math.log(2), "accuracy": 2 / 4}
+    assert metrics == pytest.approx({**expected, "test_characters": 4})
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_text_is_read_as_one_whatever_the_chunk(cell: str) -> None:
+    torch.manual_seed(0)
+    info = TextInfo(tokenizer=Tokenizer.of_characters("abcdefg"))
+    model = build_model("language_rnn", {"cell": cell, "embedding": 6, "width": 10}, info)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)  # so that what came long ago counts
+    tokens = torch.randint(7, (60,))
+    with torch.no_grad():
+        logits = model.eval()(tokens[None, :-1])[0][0]
+    loss = F.cross_entropy(logits, tokens[1:]).item()
+    expected = {
+        "bits_per_character": loss / math.log(2),
+        "perplexity": math.exp(loss),
+        "loss": loss,
+        "accuracy": (logits.argmax(1) == tokens[1:]).float().mean().item(),
+        "test_characters": 59,
+    }
+    for chunk in (1, 7, 58, 59, 60, 1000):
+        assert language_model_metrics(model.train(), tokens, chunk) == pytest.approx(expected, rel=1e-5)
+    fresh = F.cross_entropy(torch.cat([model(tokens[None, i : i + 1])[0][0] for i in range(59)]), tokens[1:]).item()
+    assert abs(fresh - loss) > 0.01  # without the state it is another figure
+
+
+# ---- regression ----------------------------------------------------------------------------------------------------
+
+
+def test_regression_figures_are_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = 150 + 77 * torch.randn(80, generator=generator)
+    prediction = target + 40 * torch.randn(80, generator=generator) + 5
+    expected = {
+        "r2": sklearn.metrics.r2_score(target, prediction),
+        "rmse": sklearn.metrics.root_mean_squared_error(target, prediction),
+        "mae": sklearn.metrics.mean_absolute_error(target, prediction),
+    }
+    assert regression_metrics(prediction, target) == pytest.approx(expected, rel=1e-5)
+
+
+def test_regression_figures_by_hand() -> None:
+    target = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    metrics = regression_metrics(target + torch.tensor([0.0, 1.0, -1.0, 2.0]), target)
+    assert metrics == pytest.approx({"r2": 1 - 6 / 14, "rmse": math.sqrt(1.5), "mae": 1.0})
+    assert regression_metrics(target.mean().expand(4), target)["r2"] == pytest.approx(0.0)
+
+
+def table(rows: int = 60) -> tuple[Tensor, Tensor, TableInfo]:
+    """Features of very different units, a target that they explain in part, and their statistics."""
+    generator = torch.Generator().manual_seed(1)
+    units, middle = torch.tensor([1.0, 100.0, 0.01]), torch.tensor([0.0, 500.0, -3.0])
+    features = torch.randn(rows, 3, generator=generator) * units + middle
+    noise = torch.randn(rows, generator=generator)
+    target = 150 + (features - middle) / units @ torch.tensor([20.0, -30.0, 5.0]) + 10 * noise
+    return features, target, described(features, target)
+
+
+def described(features: Tensor, target: Tensor) -> TableInfo:
+    return TableInfo(
+        features=[f"feature {number}" for number in range(features.shape[1])],
+        target="y",
+        mean=features.double().mean(0).tolist(),
+        std=features.double().std(0, correction=0).tolist(),
+        target_mean=target.double().mean().item(),
+        target_std=target.double().std(correction=0).item(),
+    )
+
+
+def test_least_squares_are_scikit_learns() -> None:
+    features, target, info = table()
+    expected = LinearRegression().fit(features.double(), target.double())
+    solution = least_squares(features, target, info)
+    np.testing.assert_allclose(solution.weights, expected.coef_, rtol=1e-8)
+    assert solution.intercept.item() == pytest.approx(expected.intercept_, rel=1e-8)
+    np.testing.assert_allclose(solution.predict(features[:7]), expected.predict(features[:7].double()), rtol=1e-8)
+
+
+@pytest.mark.parametrize("l2", [0.01, 1.0, 50.0])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_with_l2_they_are_ridge_on_the_standardised_scale(l2: float, shifted: bool) -> None:
+    features, target, info = table()
+    if shifted:  # the statistics are those of other rows
+        features, target = features[10:] + 1, target[10:]
+    x = (features.double() - torch.tensor(info.mean)) / torch.tensor(info.std)
+    y = (target.double() - info.target_mean) / info.target_std
+    ridge = Ridge(alpha=len(x) * l2 / 2, tol=1e-12).fit(x, y)
+    solution = least_squares(features, target, info, l2)
+    np.testing.assert_allclose(solution.weights * torch.tensor(info.std) / info.target_std, ridge.coef_, rtol=1e-5)
+    expected = ridge.predict(x) * info.target_std + info.target_mean
+    np.testing.assert_allclose(solution.predict(features), expected, rtol=1e-5)
+
+
+def test_the_closed_form_has_the_least_of_what_training_minimises() -> None:
+    features, target, info = table()
+    l2 = 0.3
+
+    def objective(weights: Tensor, intercept: Tensor) -> float:
+        error = (features.double() @ weights + intercept - target.double()) / info.target_std
+        scaled = weights * torch.tensor(info.std) / info.target_std
+        return (error.square().mean() + l2 / 2 * scaled.square().sum()).item()
+
+    solution = least_squares(features, target, info, l2)
+    least = objective(solution.weights, solution.intercept)
+    for number in range(3):
+        for step in (-1e-2, 1e-2):
+            moved = solution.weights.clone()
+            moved[number] += step * info.target_std / info.std[number]
+            intercept = solution.intercept - (moved - solution.weights) @ torch.tensor(info.mean).double()
+            assert objective(moved, intercept) > least
+    for step in (-1.0, 1.0):
+        assert objective(solution.weights, solution.intercept + step) > least
+
+
+def test_collinear_and_constant_columns_share_or_count_for_nothing() -> None:
+    features, target, _ = table()
+    double = torch.cat([features, 2 * features[:, 1:2], torch.full((60, 1), 5.0)], dim=1)
+    info = described(double, target)
+    info = info.model_copy(update={"std": [*info.std[:4], 1.0]})  # as preprocessing has it of one value
+    solution = least_squares(double, target, info)
+    plain = least_squares(features, target, described(features, target))
+    torch.testing.assert_close(solution.predict(double), plain.predict(features), rtol=1e-5, atol=1e-3)
+    scaled = solution.weights * torch.tensor(info.std)
+    assert scaled[1].item() == pytest.approx(scaled[3].item(), rel=1e-3)
+    assert abs(scaled[4].item()) < 1e-6
+    few = least_squares(features[:2], target[:2], described(features, target))  # fewer rows than weights
+    torch.testing.assert_close(few.predict(features[:2]), target[:2].double(), rtol=1e-5, atol=1e-3)
+
+
+def test_coefficients_of_a_linear_model_are_its_weights() -> None:
+    torch.manual_seed(0)
+    features, target, info = table()
+    model = build_model("linear", {}, info)
+    solution = least_squares(features, target, info)
+    rows = coefficients(model, features, info, solution)
+    weights = model.network.layer.weight[0].tolist()  # on the scale where features and target have deviation 1
+    assert [list(row) for row in rows] == [["feature", "network", "closed_form"]] * 3
+    assert [row["feature"] for row in rows] == info.features
+    assert [row["network"] for row in rows] == pytest.approx([weight * info.target_std for weight in weights], rel=1e-4)
+    assert [row["closed_form"] for row in rows] == pytest.approx([20, -30, 5], abs=4)
+    model.network.layer.weight.data[0] = solution.weights.float() * torch.tensor(info.std) / info.target_std
+    for row in coefficients(model, features, info, solution):
+        assert row["network"] == pytest.approx(row["closed_form"], rel=1e-4)
+    assert not features.requires_grad
+
+
+class Curved(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, 0].square() + features[:, 1] * features[:, 2]
+
+
+def test_coefficients_of_another_model_are_its_mean_slopes() -> None:
+    features, target, info = table()
+    rows = coefficients(Curved(), features, info, least_squares(features, target, info))
+    slopes = [2 * features[:, 0].mean(), features[:, 2].mean(), features[:, 1].mean()]
+    expected = [slope.item() * std for slope, std in zip(slopes, info.std, strict=True)]
+    assert [row["network"] for row in rows] == pytest.approx(expected, rel=1e-4)

@@ -1,6 +1,7 @@
+import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -9,14 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchloom.config import AugmentConfig, ExportConfig
-from torchloom.data.loaders import ImageInfo, LoaderPlan, TensorFile
+from torchloom.config import DataConfig, ExportConfig
+from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
+from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import compare, to_onnx
-from torchloom.models import ImageClassifier, build_network
+from torchloom.models import build_model
 from torchloom.pipelines.classification.nodes import export_onnx
 from torchloom.training.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
 
 INFO = ImageInfo(classes=["a", "b", "c", "ü"], shape=[3, 8, 8], mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
 IMAGES = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -38,9 +43,17 @@ def checkpoint(network: str) -> Checkpoint:
     """A network whose batch norm has seen data."""
     torch.manual_seed(0)
     arguments = NETWORKS[network]
-    model = ImageClassifier(build_network(network, INFO.shape, 4, arguments), INFO.mean, INFO.std)
+    model = build_model(network, arguments, INFO)
     model(IMAGES)
     return Checkpoint(network=network, arguments=arguments, info=INFO, training={}, weights=model.state_dict())
+
+
+def to_graph(model: nn.Module, trained: Checkpoint, opset: int = 20) -> bytes:
+    return to_onnx(model, {"images": IMAGES}, ["logits"], trained, opset)
+
+
+def compared(model: nn.Module, serialised: bytes, images: Tensor, sizes: list[int]) -> dict[str, Any]:
+    return compare(model, serialised, {"images": images}, ["logits"], sizes)
 
 
 def plan(folder: Path, images: Tensor) -> LoaderPlan:
@@ -57,7 +70,7 @@ def plan(folder: Path, images: Tensor) -> LoaderPlan:
         info=INFO,
         batch_size=4,
         evaluate_batch_size=16,
-        augment=AugmentConfig(),
+        data=DataConfig(),
         seed=0,
     )
 
@@ -65,7 +78,7 @@ def plan(folder: Path, images: Tensor) -> LoaderPlan:
 @pytest.fixture(scope="module", params=list(NETWORKS))
 def exported(request: pytest.FixtureRequest) -> tuple[Checkpoint, bytes]:
     trained = checkpoint(request.param)
-    return trained, to_onnx(trained.build(), trained, opset=20)
+    return trained, to_graph(trained.build(), trained)
 
 
 def test_the_graph_says_what_it_takes_and_gives(exported: tuple[Checkpoint, bytes]) -> None:
@@ -103,21 +116,21 @@ def test_any_batch_gives_the_models_logits(exported: tuple[Checkpoint, bytes], s
 
 def test_comparing_says_how_far_both_agree(exported: tuple[Checkpoint, bytes]) -> None:
     trained, serialised = exported
-    report = compare(trained.build(), serialised, IMAGES, [50, 1, 3])
+    report = compared(trained.build(), serialised, IMAGES, [50, 1, 3])
     assert 0 <= report["greatest_difference"] < 1e-4
     assert report["agreement"] == 1.0
-    assert report["images"] == 20  # there are no more
+    assert report["samples"] == 20  # there are no more
     assert report["batch_sizes"] == [1, 3, 20]
 
 
 def test_an_opset_that_torch_does_not_give_is_an_error() -> None:
     with pytest.raises(InputError, match=r"export\.opset 99: torch .* can export this model only in opset \d+"):
-        to_onnx(checkpoint("mlp").build(), checkpoint("mlp"), opset=99)
+        to_graph(checkpoint("mlp").build(), checkpoint("mlp"), opset=99)
 
 
 def test_a_graph_that_onnx_runtime_refuses_is_an_error() -> None:
     with pytest.raises(InputError, match=r"cannot load the exported graph; try a lower export\.opset"):
-        compare(checkpoint("mlp").build(), b"not a graph", IMAGES, [1])
+        compared(checkpoint("mlp").build(), b"not a graph", IMAGES, [1])
 
 
 def test_comparing_finds_a_changed_graph(exported: tuple[Checkpoint, bytes]) -> None:
@@ -126,7 +139,7 @@ def test_comparing_finds_a_changed_graph(exported: tuple[Checkpoint, bytes]) -> 
     last = proto.graph.node[-1].input[1]
     weight = next(tensor for tensor in proto.graph.initializer if tensor.name == last)
     weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), last))
-    report = compare(trained.build(), proto.SerializeToString(), IMAGES, [1, 20])
+    report = compared(trained.build(), proto.SerializeToString(), IMAGES, [1, 20])
     assert report["greatest_difference"] > 0.1
     assert report["agreement"] < 0.5
 
@@ -135,16 +148,16 @@ def test_comparing_finds_a_changed_model(exported: tuple[Checkpoint, bytes]) -> 
     trained, serialised = exported
     model = trained.build()
     model.std *= 2  # type: ignore[operator]
-    assert compare(model, serialised, IMAGES, [20])["greatest_difference"] > 0.01
+    assert compared(model, serialised, IMAGES, [20])["greatest_difference"] > 0.01
 
 
 def test_a_difference_that_is_no_number_is_not_lost() -> None:
     images = torch.full((2, 3, 8, 8), 200, dtype=torch.uint8)
     images[1] = 0  # dark, and only in the batch of two
     model = Brightness().eval()
-    serialised = to_onnx(model, checkpoint("mlp"), opset=20)
-    assert compare(model, serialised, images, [1])["greatest_difference"] < 1e-4
-    assert np.isnan(compare(model, serialised, images, [1, 2])["greatest_difference"])
+    serialised = to_graph(model, checkpoint("mlp"))
+    assert compared(model, serialised, images, [1])["greatest_difference"] < 1e-4
+    assert np.isnan(compared(model, serialised, images, [1, 2])["greatest_difference"])
 
 
 def test_the_node_exports_only_what_agrees(tmp_path: Path) -> None:
@@ -152,10 +165,220 @@ def test_the_node_exports_only_what_agrees(tmp_path: Path) -> None:
     trained = checkpoint("resnet")
     serialised, report = export_onnx(trained, loaders, ExportConfig())
     assert report["greatest_difference"] <= report["tolerance"] == 1e-3
-    assert report["images"] == len(IMAGES) > loaders.evaluate_batch_size
+    assert report["samples"] == len(IMAGES) > loaders.evaluate_batch_size
     assert report["opset"] == onnx.load_from_string(serialised).opset_import[0].version == 20
     assert report["bytes"] == len(serialised)
     assert json.dumps(report)
     assert report["greatest_difference"] > 0
     with pytest.raises(InputError, match=r"differs from PyTorch by .* more than export\.tolerance 1e-30"):
         export_onnx(trained, loaders, ExportConfig(tolerance=1e-30))
+
+
+# ---- other kinds of task -------------------------------------------------------------------------------------------
+
+WORDS = Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"abcdefgh"])
+CHARACTERS = Tokenizer.of_characters("abcdefghü\n")
+DOCUMENTS = DocumentInfo(classes=["bad", "ü"], tokenizer=WORDS)
+TABLE = TableInfo(
+    features=["age", "weight"], target="price", mean=[40.0, 70.0], std=[10.0, 15.0], target_mean=150.0, target_std=77.0
+)
+GENERATOR = torch.Generator().manual_seed(0)
+LENGTHS = torch.tensor([5, 2, 7, 1, 3, 6])
+
+
+def documents(lengths: Tensor) -> dict[str, Tensor]:
+    """Documents of these lengths, filled up with zeros."""
+    tokens = torch.randint(1, 10, (len(lengths), int(lengths.max())), generator=GENERATOR)
+    return {"tokens": tokens.where(torch.arange(tokens.shape[1]) < lengths[:, None], 0), "lengths": lengths}
+
+
+def windows(count: int, time: int) -> dict[str, Tensor]:
+    """Parts of a text and a state before each."""
+    hidden, cell = torch.randn(2, 2, count, 5, generator=GENERATOR)
+    return {"tokens": torch.randint(10, (count, time), generator=GENERATOR), "hidden": hidden, "cell": cell}
+
+
+def rows(count: int) -> dict[str, Tensor]:
+    return {"features": torch.randn(count, 2, generator=GENERATOR) * 15 + 50}
+
+
+class Case(NamedTuple):
+    network: str
+    arguments: dict[str, Any]
+    info: Any
+    inputs: dict[str, Tensor]
+    outputs: list[str]
+
+    def checkpoint(self) -> Checkpoint:
+        torch.manual_seed(0)
+        weights = build_model(self.network, self.arguments, self.info).state_dict()
+        return Checkpoint(
+            network=self.network, arguments=self.arguments, info=self.info, training={}, weights=dict(weights)
+        )
+
+
+RNN = {"embedding": 6, "width": 5}
+AUTOENCODER = ["reconstruction", "latent", "divergence"]
+CASES = {
+    "documents, lstm": Case("text_rnn", RNN, DOCUMENTS, documents(LENGTHS), ["logits"]),
+    "documents, gru": Case(
+        "text_rnn",
+        {**RNN, "cell": "gru", "layers": 2, "bidirectional": False, "pooling": "mean"},
+        DOCUMENTS,
+        documents(LENGTHS),
+        ["logits"],
+    ),
+    "table": Case("linear", {}, TABLE, rows(6), ["prediction"]),
+    "autoencoder": Case(
+        "autoencoder", {"hidden": [8], "latent": 3, "variational": True}, INFO, {"images": IMAGES}, AUTOENCODER
+    ),
+    "convolutional autoencoder": Case(
+        "autoencoder", {"form": "convolutional", "hidden": [4, 6], "latent": 3}, INFO, {"images": IMAGES}, AUTOENCODER
+    ),
+    "text": Case(
+        "language_rnn",
+        {**RNN, "layers": 2},
+        TextInfo(tokenizer=CHARACTERS),
+        windows(6, 9),
+        ["logits", "next_hidden", "next_cell"],
+    ),
+}
+
+
+class Other(NamedTuple):
+    case: Case
+    trained: Checkpoint
+    serialised: bytes
+
+    def compared(self, inputs: dict[str, Tensor], sizes: list[int]) -> dict[str, Any]:
+        return compare(self.trained.build(), self.serialised, inputs, self.case.outputs, sizes)
+
+
+@functools.cache  # each takes seconds
+def other(name: str) -> Other:
+    case = CASES[name]
+    trained = case.checkpoint()
+    return Other(case, trained, to_onnx(trained.build(), case.inputs, case.outputs, trained, opset=20))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_model_answers_as_in_pytorch(name: str) -> None:
+    exported = other(name)
+    report = exported.compared(exported.case.inputs, [1, 2, 50])
+    assert 0 <= report["greatest_difference"] < 1e-4
+    count = 20 if "images" in exported.case.inputs else 6
+    assert (report["samples"], report["batch_sizes"]) == (count, [1, 2, count])
+    assert report.get("agreement") == (1.0 if exported.case.outputs[0] == "logits" else None)
+    session = onnxruntime.InferenceSession(exported.serialised, providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == list(exported.case.inputs)
+    assert [entry.name for entry in session.get_outputs()] == exported.case.outputs
+
+
+@pytest.mark.parametrize("name", ["documents, lstm", "documents, gru"])
+@pytest.mark.parametrize("lengths", [[1], [13], [2, 11], [4, 4, 4], [1, 20, 3, 8, 5, 2, 2, 9, 6]])
+def test_documents_may_be_of_any_number_and_length(name: str, lengths: list[int]) -> None:
+    exported = other(name)
+    inputs = documents(torch.tensor(lengths))
+    report = exported.compared(inputs, [len(lengths)])
+    assert report["greatest_difference"] < 1e-4
+    longer = torch.nn.functional.pad(inputs["tokens"], (0, 4), value=7)  # what follows a document's end does not matter
+    session = onnxruntime.InferenceSession(exported.serialised, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"tokens": longer.numpy(), "lengths": inputs["lengths"].numpy()})
+    with torch.no_grad():
+        expected = exported.trained.build()(**inputs).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert logits.shape == (len(lengths), 2)
+
+
+def test_a_text_may_be_of_any_number_and_length() -> None:
+    exported = other("text")
+    for count, time in ((1, 1), (3, 30), (8, 2)):
+        report = exported.compared(windows(count, time), [1, count])
+        assert report["greatest_difference"] < 1e-4
+        assert report["agreement"] == 1.0
+        assert report["samples"] == count
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "several"),
+    [("documents, gru", documents(LENGTHS[3:4]), documents(LENGTHS)), ("text", windows(1, 1), windows(3, 5))],
+)
+def test_a_single_sample_of_length_one_leaves_the_graph_open(
+    name: str, one: dict[str, Tensor], several: dict[str, Tensor]
+) -> None:
+    case = CASES[name]
+    trained = case.checkpoint()
+    serialised = to_onnx(trained.build(), one, case.outputs, trained, opset=20)
+    for inputs in (one, several):
+        report = compare(trained.build(), serialised, inputs, case.outputs, [1, 3])
+        assert report["greatest_difference"] < 1e-4
+
+
+def test_rows_of_a_table_may_be_of_any_number() -> None:
+    exported = other("table")
+    for count in (1, 2, 100):
+        report = exported.compared(rows(count), [count])
+        assert report["greatest_difference"] < 1e-3  # of some hundreds
+        assert "agreement" not in report
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "convolutional autoencoder"])
+def test_an_exported_autoencoder_gives_its_three_answers(name: str) -> None:
+    exported = other(name)
+    session = onnxruntime.InferenceSession(exported.serialised, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = exported.trained.build()(IMAGES[:3])
+    reconstruction, latent, divergence = session.run(None, {"images": IMAGES[:3].numpy()})
+    assert (reconstruction.shape, latent.shape, divergence.shape) == ((3, 3, 8, 8), (3, 3), (3,))
+    assert 0 <= reconstruction.min() <= reconstruction.max() <= 1
+    assert (divergence > 0).all() if exported.trained.arguments.get("variational") else (divergence == 0).all()
+    for answer, tensor in zip((reconstruction, latent, divergence), expected, strict=True):
+        np.testing.assert_allclose(answer, tensor.numpy(), atol=1e-4)
+
+
+def test_comparing_finds_a_difference_in_any_output() -> None:
+    exported = other("autoencoder")
+    model = exported.trained.build()
+    images = {"images": IMAGES}
+
+    def compared() -> float:
+        difference: float = compare(model, exported.serialised, images, AUTOENCODER, [4])["greatest_difference"]
+        return difference
+
+    assert compared() < 1e-4
+    with torch.no_grad():
+        model.network.encoder[-1].bias[3:] += 1.0  # the log-variances, which only the divergence shows
+    assert compared() > 0.1
+
+
+PREPROCESSING = {
+    "table": ("the features in their own units", TABLE.mean, TABLE.std),
+    "autoencoder": ("uint8, 0 to 255", INFO.mean, INFO.std),
+}
+
+
+@pytest.mark.parametrize("name", ["documents, lstm", "text", "table", "autoencoder"])
+def test_the_graph_says_what_its_user_must_know_of_each_kind_of_data(name: str) -> None:
+    case, _, serialised = other(name)
+    metadata = {entry.key: entry.value for entry in onnx.load_from_string(serialised).metadata_props}
+    told = {key: json.loads(value) for key, value in metadata.items() if key != "producer"}
+    assert told.pop("network") == {"name": case.network, **case.arguments}
+    if name in PREPROCESSING:
+        given, mean, std = PREPROCESSING[name]
+        preprocessing = told.pop("preprocessing")
+        assert (preprocessing["input"], preprocessing["mean"], preprocessing["std"]) == (given, mean, std)
+        assert "mean) / std" in preprocessing["inside_the_graph"]
+    expected = {
+        "documents, lstm": {"classes": ["bad", "ü"], "tokenizer": WORDS.model_dump()},
+        "text": {"tokenizer": CHARACTERS.model_dump()},
+        "table": {"features": ["age", "weight"], "target": "price", "target_mean": 150.0, "target_std": 77.0},
+        "autoencoder": {"classes": INFO.classes},
+    }
+    assert told == expected[name]
+
+
+def test_the_tokenizer_in_the_graph_reads_texts_as_ours_does() -> None:
+    for name, ours, text in (("documents, lstm", WORDS, "A, b é c"), ("text", CHARACTERS, "hügcab\n")):
+        metadata = {entry.key: entry.value for entry in onnx.load_from_string(other(name).serialised).metadata_props}
+        theirs = Tokenizer.model_validate_json(metadata["tokenizer"])
+        assert theirs.encode(text).tolist() == ours.encode(text).tolist()

@@ -2,13 +2,32 @@ import io
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from sklearn.decomposition import PCA
+from sklearn.metrics import auc, roc_auc_score
 from torch import Tensor
 
-from torchloom.figures import RIGHT, WRONG, confusion_matrix, learning_curves, prediction_grid
+from torchloom.figures import (
+    COLUMNS,
+    RIGHT,
+    WRONG,
+    coefficient_plot,
+    confusion_matrix,
+    image_grid,
+    latent_map,
+    learning_curves,
+    prediction_grid,
+    reconstruction_grid,
+    residuals,
+    roc_curves,
+    text_predictions,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -91,9 +110,8 @@ def test_prediction_grid(channels: int, count: int, classes: int, grid: int) -> 
     shown = [axes.images[0] for axes in figure.axes if axes.images]
     assert len(shown) == count
     for picture, image in zip(shown, images, strict=True):
-        pixels: Any = picture.get_array()
-        assert (pixels == image.permute(1, 2, 0).numpy().squeeze()).all()
-        assert picture.get_clim() == (0, 255)  # not stretched to the image's own range
+        np.testing.assert_allclose(picture.get_array(), image.permute(1, 2, 0).squeeze() / 255)
+        assert picture.get_clim() == (0, 1)  # not stretched to the image's own range
 
 
 def test_wrong_predictions_are_marked() -> None:
@@ -102,3 +120,181 @@ def test_wrong_predictions_are_marked() -> None:
     titles = [(axes.title.get_text(), to_hex(axes.title.get_color())) for axes in figure.axes]
     assert titles == [("cat 90%", RIGHT), ("✗ dog 80%\nis cat", WRONG), ("✗ cat 70%\nis dog", WRONG)]
     assert RIGHT != WRONG
+
+
+def legend(axes: Axes) -> list[str]:
+    found = axes.get_legend()
+    return [text.get_text() for text in found.get_texts()] if found else []
+
+
+@pytest.mark.parametrize("classes", [2, 3, 20, 21])
+def test_roc_curves(classes: int) -> None:
+    labels = torch.arange(120) % classes
+    logits = torch.randn(120, classes, generator=GENERATOR) + 1.5 * torch.nn.functional.one_hot(labels, classes)
+    figure = roc_curves(logits, labels, names(classes))
+    assert png(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    shown = [1] if classes == 2 else list(range(classes))
+    areas = [roc_auc_score(labels == index, logits.softmax(1)[:, index]) for index in shown]
+    entries = [entry.rsplit("  ", 1) for entry in legend(axes)]
+    assert [name for name, _ in entries] == ([f"class {index}" for index in shown] if classes <= 20 else [])
+    assert [float(area) for _, area in entries] == (pytest.approx(areas, abs=0.000051) if classes <= 20 else [])
+    *curves, chance = axes.lines
+    assert (list(chance.get_xdata()), list(chance.get_ydata())) == ([0, 1], [0, 1])
+    for curve, area in zip(curves, areas, strict=True):
+        assert auc(curve.get_xdata(), curve.get_ydata()) == pytest.approx(area, abs=1e-6)
+
+
+def test_a_perfect_roc_curve_goes_through_the_corner() -> None:
+    logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    axes = roc_curves(logits, torch.tensor([0, 0, 1]), ["a", "b"]).axes[0]
+    assert [0.0, 1.0] in axes.lines[0].get_xydata().tolist()
+    assert legend(axes) == ["b  1.0000"]
+
+
+# ---- texts ---------------------------------------------------------------------------------------------------------
+
+EVEN = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
+
+
+def written(texts: list[str]) -> list[str]:
+    """What is shown of the texts beside their verdicts."""
+    labels, logits = torch.zeros(len(texts), dtype=torch.int64), EVEN[:1].expand(len(texts), 2)
+    figure = text_predictions(texts, labels, logits, ["bad", "good"])
+    assert png(figure).startswith(b"\x89PNG")
+    return [text.get_text() for text in figure.axes[0].texts[1::2]]
+
+
+def test_texts_stand_beside_their_verdicts() -> None:
+    figure = text_predictions(["one", "two"], torch.tensor([0, 0, 1]), EVEN[[0, 1, 1]], ["bad", "good"])
+    assert png(figure).startswith(b"\x89PNG")
+    shown = [(text.get_text(), to_hex(text.get_color())) for text in figure.axes[0].texts]
+    assert shown == [
+        ("bad 90%", RIGHT),
+        ("one", "#000000"),
+        ("✗ good 80%\nis bad", WRONG),
+        ("two", "#000000"),
+    ]
+    heights = [text.get_position()[1] for text in figure.axes[0].texts]
+    assert heights == [0.5, 0.5, 1.5, 1.5]
+
+
+def test_of_long_texts_two_lines_are_shown() -> None:
+    long, longest = written(["word " * 1000, "x" * 5000])
+    assert long == " ".join(["word"] * 25) + "\n" + " ".join(["word"] * 24) + " …"
+    assert longest == "x" * 125 + "\n…"
+
+
+@pytest.mark.parametrize(
+    "text", ["$", "it cost $5", "$5 or $10?", r"$\frac{1}$ and \$", "$$x^2$$", "a_b^c {d} % & # ~ \\", r"\$a\$"]
+)
+def test_no_text_is_taken_for_a_formula(text: str) -> None:
+    (shown,) = written([text])
+    assert Text(text=shown)._preprocess_math(shown) == (text, False)  # type: ignore[attr-defined]
+
+
+def test_white_space_is_one_space_and_an_empty_text_is_none() -> None:
+    assert written(["a\nb\r\n\n\tc\x0b\x85d", "", " \n "]) == ["a b c d", "", ""]
+
+
+def test_what_the_font_lacks_is_shown_as_such() -> None:
+    assert written(["caf\xe9 \u2013 \x97 \u6620\u753b \U0001f600!"]) == [
+        "caf\xe9 \u2013 \ufffd \ufffd\ufffd \U0001f600!"
+    ]
+
+
+# ---- images --------------------------------------------------------------------------------------------------------
+
+
+def pixels(axes: Axes) -> Any:
+    (image,) = axes.images
+    assert image.get_clim() == (0, 1)  # not stretched to the image's own range
+    return image.get_array()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (4, 4, 1), (9, 9, 1), (20, 9, 3)])
+def test_reconstruction_grid(channels: int, count: int, columns: int, rows: int) -> None:
+    images = random_images(count, channels)
+    answers = torch.rand(images.shape, generator=GENERATOR)
+    figure = reconstruction_grid(images, answers)
+    assert count > 9 or png(figure).startswith(b"\x89PNG")  # drawing takes its time
+    assert len(figure.axes) == 2 * rows * columns
+    panels = np.array(figure.axes).reshape(2 * rows, columns)
+    for index in range(rows * columns):
+        row, column = divmod(index, columns)
+        above, below = panels[2 * row, column], panels[2 * row + 1, column]
+        if index < count:
+            np.testing.assert_allclose(pixels(above), images[index].permute(1, 2, 0).squeeze() / 255)
+            np.testing.assert_allclose(pixels(below), answers[index].permute(1, 2, 0).squeeze())
+        else:
+            assert not above.images
+            assert not below.images
+        assert not above.axison
+        assert not below.axison
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("count", "grid"), [(1, 1), (5, 5), (COLUMNS, COLUMNS), (COLUMNS + 2, 2 * COLUMNS)])
+def test_image_grid(channels: int, count: int, grid: int) -> None:
+    images = torch.rand(count, channels, 6, 5, generator=GENERATOR)
+    figure = image_grid(images)
+    assert count >= COLUMNS or png(figure).startswith(b"\x89PNG")  # drawing takes its time
+    assert len(figure.axes) == grid
+    shown = [pixels(axes) for axes in figure.axes if axes.images]
+    assert len(shown) == count
+    for picture, image in zip(shown, images, strict=True):
+        np.testing.assert_allclose(picture, image.permute(1, 2, 0).squeeze())
+
+
+# ---- latents and regression ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 32])
+def test_latent_map(size: int) -> None:
+    latents = 5 + torch.randn(60, size, generator=GENERATOR) @ torch.randn(size, size, generator=GENERATOR)
+    labels = torch.arange(60) % 3
+    figure = latent_map(latents, labels, [*names(3), "without samples"])
+    assert png(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    assert legend(axes) == [*names(3), "without samples"]
+    points = [cloud.get_offsets() for cloud in axes.collections]
+    assert [len(cloud) for cloud in points] == [20, 20, 20, 0]
+    expected = PCA(min(size, 2)).fit_transform(latents.numpy())
+    for index in range(3):
+        for component in range(expected.shape[1]):  # whose signs are free
+            found, wanted = points[index][:, component], expected[labels == index, component]
+            assert min(abs(found - wanted).max(), abs(found + wanted).max()) < 1e-3
+    if size == 1:
+        assert not points[0][:, 1].any()
+
+
+def test_residuals() -> None:
+    target, prediction = torch.tensor([100.0, 200.0, 300.0]), torch.tensor([110.0, 180.0, 350.0])
+    figure = residuals(prediction, target, "price")
+    assert png(figure).startswith(b"\x89PNG")
+    left, right = figure.axes
+    assert left.collections[0].get_offsets().tolist() == [[100, 110], [200, 180], [300, 350]]
+    assert right.collections[0].get_offsets().tolist() == [[110, -10], [180, 20], [350, -50]]
+    assert left.lines[0].get_xydata().tolist() == [[100, 100], [350, 350]]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("true price", "predicted price")
+    assert (right.get_xlabel(), right.get_ylabel()) == ("predicted price", "residual: true - predicted")
+
+
+def test_coefficient_plot() -> None:
+    rows = [
+        {"feature": "age", "network": 2.0, "closed_form": 1.5},
+        {"feature": "blood pressure", "network": -3.0, "closed_form": 0.0},
+        {"feature": "sex", "network": 0.5, "closed_form": -1.0},
+    ]
+    figure = coefficient_plot(rows)
+    assert png(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    assert legend(axes) == ["network", "closed form"]
+    for bars, column in zip(axes.containers, ("network", "closed_form"), strict=True):
+        assert [bar.get_width() for bar in bars] == [row[column] for row in rows]
+        nearest = [round(bar.get_y() + bar.get_height() / 2) for bar in bars]
+        assert nearest == [0, 1, 2]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["age", "blood pressure", "sex"]
+    bottom, top = axes.get_ylim()
+    assert bottom > top  # the first feature stands at the top

@@ -30,15 +30,15 @@ def accuracy(project: Path, folder: str, task: str) -> float:
 def test_add_a_task_and_a_network(project: Path) -> None:
     register(project, block('"mnist_resnet"'))
     (project / "conf/base/parameters/mnist_resnet.yml").write_text(block("mnist_resnet:"))
-    (project / "src/torchloom/models/linear.py").write_text(block('"""Multinomial'))
+    (project / "src/torchloom/models/logistic.py").write_text(block('"""Multinomial'))
     small = "mnist_resnet.model.width=4,mnist_resnet.train.epochs=2"
     result = kedro(project, "run", "--env", "sample", "--pipelines", "mnist_resnet", "--params", small)
     assert result.returncode == 0, result.stderr
     assert accuracy(project, "data/sample", "mnist_resnet") > 0.3
-    other = "mnist_resnet.model.name=linear,mnist_resnet.model.width=null,mnist_resnet.model.bias=false"
+    other = "mnist_resnet.model.name=logistic,mnist_resnet.model.width=null,mnist_resnet.model.bias=false"
     result = kedro(project, "run", "--env", "sample", "--pipelines", "mnist_resnet", "--params", other)
     assert result.returncode == 0, result.stderr
-    assert "linear with 7,840 parameters" in result.stderr
+    assert "logistic with 7,840 parameters" in result.stderr
 
 
 def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,47 +5,182 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
+from sklearn.linear_model import Lasso, LinearRegression, Ridge
 
 from conftest import TINY, kedro, kedro_run, make_project
+from torchloom.config import GenerateConfig
 from torchloom.errors import InputError
+from torchloom.generation import continue_text, onnx_stepper
 from torchloom.pipeline_registry import TASKS
+from torchloom.pipelines import classification
 
-OUTPUTS = [
-    *("dataloaders", "checkpoint", "last_checkpoint", "history", "metrics", "per_class", "confusion_matrix"),
-    *("learning_curves", "predictions", "onnx", "export_report"),
-]
 REPORTS = ["metrics.json", "export_report.json", "learning_curves.png", "confusion_matrix.png", "predictions.png"]
+# What a task must reach in small: (figure, worst value that passes). Chance is 0.1 of ten classes, 0.5 of two.
+LEARNED: dict[str, tuple[str, float]] = {
+    "mnist_autoencoder": ("mse", 0.05),  # the pixels' variance is about 0.09
+    "linear_regression": ("r2", 0.3),
+    "wonderland_lstm": ("bits_per_character", 3.2),  # 5 bits if all characters were alike
+    "imdb_lstm": ("accuracy", 0.65),
+}
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_does_its_whole_job(run: Callable[..., DataCatalog], project: Path, task: str) -> None:
     catalog = run(task, params={task: TINY[task]})
-    assert [name for name in OUTPUTS if not catalog.exists(f"{task}.{name}")] == []
+    made = [name for name in pipelines[task].all_outputs() if name.startswith(f"{task}.")]
+    assert len(made) >= 9
+    assert [name for name in made if not catalog.exists(name)] == []
     assert [path.name for path in (project / "data").iterdir()] == ["sample"]
 
-    metrics = catalog.load(f"{task}.metrics")
     history = catalog.load(f"{task}.history")
-    assert metrics["accuracy"] > 0.4  # chance is 0.1
-    assert metrics["test_images"] == 1000
-    assert [row["epoch"] for row in history] == [1, 2, 3]
+    epochs = TINY[task]["train"]["epochs"]
+    assert [row["epoch"] for row in history] == list(range(1, epochs + 1))
     assert history[-1]["train_loss"] < history[0]["train_loss"]
-    assert metrics["epoch"] == max(history, key=lambda row: row["val_accuracy"])["epoch"]
+    metrics = catalog.load(f"{task}.metrics")
+    figure, limit = LEARNED.get(task, ("accuracy", 0.4))
+    assert metrics[figure] < limit if figure in {"mse", "bits_per_character"} else metrics[figure] > limit
+    assert 1 <= metrics["epoch"] <= epochs
 
-    plan = catalog.load(f"{task}.dataloaders")
-    images, labels = next(iter(plan.loader("test")))
-    model = catalog.load(f"{task}.checkpoint").build()
-    session = onnxruntime.InferenceSession(catalog.load(f"{task}.onnx"))
-    logits = session.run(["logits"], {"images": images.contiguous().numpy()})[0]
+    plan, checkpoint = (catalog.load(f"{task}.{name}") for name in ("dataloaders", "checkpoint"))
+    *inputs, _ = plan.first("test", 7)
+    named = dict(zip(plan.info.inputs, inputs, strict=True))
+    model = checkpoint.build()
     with torch.no_grad():
-        np.testing.assert_allclose(logits, model(images).numpy(), atol=1e-3)
-    assert (logits.argmax(1) == labels.numpy()).mean() == pytest.approx(metrics["accuracy"])
-    assert catalog.load(f"{task}.export_report")["agreement"] == 1.0
+        answers = model(*inputs)
+    answers = answers if isinstance(answers, tuple) else (answers,)
+    session = onnxruntime.InferenceSession(catalog.load(f"{task}.onnx"))
+    for entry in session.get_inputs()[len(named) :]:  # the state of a language model
+        named[entry.name] = torch.zeros(entry.shape[0], 7, entry.shape[2])
+    exported = session.run(None, {name: tensor.contiguous().numpy() for name, tensor in named.items()})
+    assert len(exported) == len(answers)
+    for one, other in zip(exported, answers, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), atol=1e-3)
+    assert catalog.load(f"{task}.export_report")["greatest_difference"] < 1e-3
+
+
+def test_a_classifier_is_as_good_in_onnx_runtime_as_its_metrics_say(run: Callable[..., DataCatalog]) -> None:
+    catalog = run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})
+    metrics, history = catalog.load("mnist_mlp.metrics"), catalog.load("mnist_mlp.history")
+    assert metrics["epoch"] == max(history, key=lambda row: row["val_accuracy"])["epoch"]
+    images, labels = next(iter(catalog.load("mnist_mlp.dataloaders").loader("test")))
+    session = onnxruntime.InferenceSession(catalog.load("mnist_mlp.onnx"))
+    logits = session.run(["logits"], {"images": images.contiguous().numpy()})[0]
+    right = logits.argmax(1) == labels.numpy()
+    assert right.mean() == pytest.approx(metrics["accuracy"])
+    assert metrics["test_samples"] == 1000
+    assert catalog.load("mnist_mlp.export_report")["agreement"] == 1.0
+    mistakes = catalog.load("mnist_mlp.mistakes")
+    assert {int(row["test_sample"]) for row in mistakes} <= set(np.flatnonzero(~right))
+    assert len(mistakes) == min(100, (~right).sum())
+
+
+def test_the_linear_regression_finds_the_closed_form(run: Callable[..., DataCatalog]) -> None:
+    catalog = run("linear_regression")
+    metrics = catalog.load("linear_regression.metrics")
+    assert metrics["r2"] == pytest.approx(metrics["closed_form_r2"], abs=1e-3)
+    features, target = (tensor.numpy() for tensor in catalog.load("linear_regression.dataloaders").first("train", 999))
+    reference = LinearRegression().fit(features, target)
+    spread = catalog.load("diabetes_info")["target_std"]
+    for row, weight, std in zip(
+        catalog.load("linear_regression.coefficients"),
+        reference.coef_,
+        catalog.load("diabetes_info")["std"],
+        strict=True,
+    ):
+        assert float(row["closed_form"]) == pytest.approx(weight * std, abs=1e-3)
+        assert float(row["network"]) == pytest.approx(weight * std, abs=1e-3 * spread)
+
+
+@pytest.mark.parametrize(("penalty", "strength"), [("l2", 0.2), ("l1", 0.1)])
+def test_ridge_and_lasso_are_those_of_scikit_learn(
+    run: Callable[..., DataCatalog], penalty: str, strength: float
+) -> None:
+    catalog = run("linear_regression", params={"linear_regression": {"train": {penalty: strength}}})
+    info = catalog.load("diabetes_info")
+    features, target = (tensor.numpy() for tensor in catalog.load("linear_regression.dataloaders").first("train", 999))
+    features = (features - np.array(info["mean"])) / np.array(info["std"])
+    target = (target - info["target_mean"]) / info["target_std"]
+    # mean squared error + l2 / 2 w^2, and + l1 |w|, in the terms of scikit-learn
+    reference = Ridge(len(target) * strength / 2) if penalty == "l2" else Lasso(strength / 2)
+    expected = reference.fit(features, target).coef_
+    found = [float(row["network"]) / info["target_std"] for row in catalog.load("linear_regression.coefficients")]
+    np.testing.assert_allclose(found, expected, atol=1e-2 if penalty == "l1" else 1e-3)
+    plain = LinearRegression().fit(features, target).coef_
+    assert np.abs(found).sum() < 0.8 * np.abs(plain).sum()
+    if penalty == "l2":
+        closed = [
+            float(row["closed_form"]) / info["target_std"] for row in catalog.load("linear_regression.coefficients")
+        ]
+        np.testing.assert_allclose(closed, expected, atol=1e-6)
+
+
+def test_the_language_model_writes_the_same_text_in_onnx_runtime(run: Callable[..., DataCatalog]) -> None:
+    catalog = run("wonderland_lstm", params={"wonderland_lstm": TINY["wonderland_lstm"]})
+    written = catalog.load("wonderland_lstm.sample_text")
+    tokenizer = catalog.load("wonderland_lstm.checkpoint").info.tokenizer
+    config = GenerateConfig(**TINY["wonderland_lstm"]["generate"], prompt="Alice ")
+    session = onnxruntime.InferenceSession(catalog.load("wonderland_lstm.onnx"))
+    text = continue_text(onnx_stepper(session), tokenizer, config, seed=0)
+    assert f"{text}\n" in written
+    assert len(text) == len("Alice ") + config.length
+
+
+def test_the_most_wrong_reviews_come_with_their_text(run: Callable[..., DataCatalog]) -> None:
+    catalog = run("imdb_lstm", params={"imdb_lstm": TINY["imdb_lstm"]})
+    plan, mistakes = catalog.load("imdb_lstm.dataloaders"), catalog.load("imdb_lstm.mistakes")
+    assert 0 < len(mistakes) <= 100
+    confidences = [float(row["confidence"]) for row in mistakes]
+    assert confidences == sorted(confidences, reverse=True)
+    tokens, lengths, labels = plan.first("test", plan.length("test"))
+    for row in mistakes[:5]:
+        number = int(row["test_sample"])
+        assert plan.info.classes[labels[number]] == row["true"] != row["predicted"]
+        encoded = plan.info.tokenizer.encode(row["text"])
+        assert tokens[number, : lengths[number]].tolist() == encoded.tolist()[-int(lengths[number]) :]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"variational": True, "hidden": [64]}, {"form": "convolutional", "hidden": [8, 16]}]
+)
+def test_variants_of_the_autoencoder(run: Callable[..., DataCatalog], arguments: dict[str, Any]) -> None:
+    train = {"epochs": 4, "loss": {"name": "BCELoss"}, "divergence": 0.1}
+    settings = {"model": {**arguments, "latent": 8}, "train": train}
+    catalog = run("mnist_autoencoder", params={"mnist_autoencoder": settings})
+    metrics = catalog.load("mnist_autoencoder.metrics")
+    assert metrics["mse"] < 0.09
+    assert (metrics["divergence"] > 0.1) == ("variational" in arguments)
+    assert metrics["latent"] == 8
+
+
+def test_a_task_on_data_of_the_wrong_kind_is_refused_before_it_trains(
+    run: Callable[..., DataCatalog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "mnist_mlp", (classification, "diabetes"))
+    with pytest.raises(InputError, match=r"needs images or documents with classes, but .* of the kind 'table'"):
+        run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "message"),
+    [
+        ("mnist_mlp", {"max_tokens": 5}, r"data\.max_tokens: is for documents, but these data are images"),
+        ("linear_regression", {"augment": {"flip": True}}, r"data\.augment: is for images, but these data are table"),
+        ("wonderland_lstm", {"window": 100_000}, r"data\.window 100000: a split of the text has only \d+ characters"),
+    ],
+)
+def test_settings_for_other_data_are_refused(
+    run: Callable[..., DataCatalog], task: str, data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(task, params={task: {"data": data}}, to_nodes=[f"{task}.build_dataloaders"])
 
 
 def test_two_tasks_in_one_run_prepare_their_data_once(
@@ -135,7 +270,7 @@ def test_kedro_viz_shows_each_task_as_a_group_with_layers_and_previews(
     ("arguments", "message"),
     [
         ("--params mnist_mlp.train.epochs=some", "mnist_mlp.train.epochs: given 'some'; must be a valid integer"),
-        ("--pipelines mnist_mpl", "unknown task (did you mean mnist_mlp?); allowed are cifar_resnet, mnist_mlp"),
+        ("--pipelines mnist_mpl", "unknown task (did you mean mnist_mlp?); allowed are cifar_alexnet, cifar_cnn, "),
         ("--env smaple", "the configuration of the environment 'smaple' cannot be read"),
     ],
 )

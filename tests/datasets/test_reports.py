@@ -3,9 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.io import DatasetError
 from matplotlib.figure import Figure
 
-from torchloom.datasets.reports import FigureDataset, JSONDataset
+from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, TextDataset
 from torchloom.errors import InputError
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -53,4 +54,92 @@ def test_a_drawing_that_fails_leaves_the_old_picture(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no more ink"):
         dataset.save(Broken())
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+HARD = ["a, b", 'she said "no"', "two\nlines", "dos\r\nlines", "old\rmac", " kept ", "", "映画 é ü", "'=1+1'"]
+
+
+def test_a_table_comes_back_as_strings(tmp_path: Path) -> None:
+    rows = [{"number": number, "the text": text, "share": 0.5} for number, text in enumerate(HARD)]
+    dataset = CSVDataset(filepath=str(tmp_path / "new" / "table.csv"))
+    assert not dataset.exists()
+    dataset.save(rows)
+    assert dataset.exists()
+    assert dataset.load() == [{name: str(value) for name, value in row.items()} for row in rows]
+    assert dataset._filepath.read_bytes().startswith(b'number,the text,share\r\n0,"a, b",0.5\r\n')
+
+
+def test_a_table_of_one_column_keeps_its_empty_rows(tmp_path: Path) -> None:
+    dataset = CSVDataset(filepath=str(tmp_path / "table.csv"))
+    dataset.save([{"text": ""}, {"text": "a"}, {"text": ""}])
+    assert dataset.load() == [{"text": ""}, {"text": "a"}, {"text": ""}]
+
+
+def test_an_empty_table(tmp_path: Path) -> None:
+    dataset = CSVDataset(filepath=str(tmp_path / "table.csv"))
+    dataset.save([])
+    assert dataset.exists()
+    assert dataset.load() == []
+    assert dataset.preview() == {"index": [], "columns": [], "data": []}
+
+
+@pytest.mark.parametrize(("nrows", "shown"), [(0, 0), (3, 3), (20, 9), (None, 9)])
+def test_the_preview_of_a_table_has_only_so_many_rows(tmp_path: Path, nrows: int | None, shown: int) -> None:
+    dataset = CSVDataset(filepath=str(tmp_path / "table.csv"))
+    dataset.save([{"number": number, "text": text} for number, text in enumerate(HARD)])
+    preview = dataset.preview() if nrows is None else dataset.preview(nrows)
+    assert preview == {
+        "index": list(range(shown)),
+        "columns": ["number", "text"] if shown else [],
+        "data": [[str(number), text] for number, text in enumerate(HARD[:shown])],
+    }
+    assert json.dumps(preview)
+
+
+def test_kedro_viz_shows_a_table_as_one(tmp_path: Path) -> None:
+    nodes = pytest.importorskip("kedro_viz.models.flowchart.nodes", reason="the extra 'viz' is not installed")
+    node_metadata = pytest.importorskip("kedro_viz.models.flowchart.node_metadata")
+    dataset = CSVDataset(filepath=str(tmp_path / "table.csv"), metadata={"kedro-viz": {"preview_args": {"nrows": 2}}})
+    dataset.save([{"text": text} for text in HARD])
+    node = nodes.DataNode(id="1", name="table", tags=set(), modular_pipelines=set(), kedro_obj=dataset)
+    shown = node_metadata.DataNodeMetadata(data_node=node)
+    assert shown.preview_type == "TablePreview"
+    assert shown.preview == {"index": [0, 1], "columns": ["text"], "data": [["a, b"], ['she said "no"']]}
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    dataset = CSVDataset(filepath=str(path))
+    dataset.save([{"a": 1}])
+    with pytest.raises(DatasetError, match="fields not in fieldnames"):
+        dataset.save([{"a": 2}, {"a": 3, "b": 4}])
+    assert dataset.load() == [{"a": "1"}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- texts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["", "one\ntwo\n", "dos\r\nlines\r\n", "old\rmac", "映画 é ü \x00 \u2028 \x85", "\ufeffbom"]
+)
+def test_a_text_comes_back_as_it_was(tmp_path: Path, text: str) -> None:
+    dataset = TextDataset(filepath=str(tmp_path / "new" / "text.txt"))
+    assert not dataset.exists()
+    dataset.save(text)
+    assert dataset.exists()
+    assert dataset._filepath.read_bytes() == text.encode()
+    assert dataset.load() == text
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    dataset = TextDataset(filepath=str(path))
+    dataset.save("old")
+    with pytest.raises(DatasetError, match="surrogates not allowed"):
+        dataset.save("new " * 100_000 + "\ud800")
+    assert dataset.load() == "old"
     assert list(tmp_path.iterdir()) == [path]

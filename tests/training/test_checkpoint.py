@@ -9,9 +9,9 @@ from kedro.io import DatasetError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from torchloom.data.loaders import ImageInfo
+from torchloom.data.info import ImageInfo
 from torchloom.errors import InputError
-from torchloom.models import ImageClassifier, build_network
+from torchloom.models import NormalizedImages, build_model
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 
 INFO = ImageInfo(classes=["a", "b", "ü"], shape=[2, 4, 4], mean=[0.2, 0.6], std=[0.1, 0.3])
@@ -19,15 +19,15 @@ ARGUMENTS = {"hidden": [8], "batch_norm": True}
 IMAGES = torch.randint(256, (5, 2, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def trained_model(seed: int = 0) -> ImageClassifier:
+def trained_model(seed: int = 0) -> NormalizedImages:
     """A model whose batch norm has seen data."""
     torch.manual_seed(seed)
-    model = ImageClassifier(build_network("mlp", INFO.shape, 3, ARGUMENTS), INFO.mean, INFO.std)
+    model = build_model("mlp", ARGUMENTS, INFO)
     model(IMAGES)
     return model.eval()
 
 
-def checkpoint(model: ImageClassifier, **changes: Any) -> Checkpoint:
+def checkpoint(model: NormalizedImages, **changes: Any) -> Checkpoint:
     return Checkpoint(
         **{
             "network": "mlp",

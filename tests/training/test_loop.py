@@ -13,10 +13,10 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchloom.config import TrainConfig
+from torchloom.config import ClassificationTrainConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.errors import InputError
-from torchloom.models import ImageClassifier, build_network
+from torchloom.models import NormalizedImages, build_network
 from torchloom.training import loop
 from torchloom.training.devices import seed_everything
 from torchloom.training.loop import Fit, Objective, fit, improves, penalty, should_stop, snapshot
@@ -39,12 +39,12 @@ WRONG = toy(48, seed=1, shift=1)  # the better the network learns, the worse it 
 
 
 def classifier(**arguments: Any) -> nn.Module:
-    network = build_network("mlp", [1, 4, 4], 3, {"hidden": [16], **arguments})
-    return ImageClassifier(network, [0.5], [0.25])
+    network = build_network("mlp", {"shape": (1, 4, 4), "classes": 3}, {"hidden": [16], **arguments})
+    return NormalizedImages(network, [0.5], [0.25])
 
 
 def linear_without_bias() -> nn.Module:
-    return ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)), [0.5], [0.25])
+    return NormalizedImages(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)), [0.5], [0.25])
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
 ) -> tuple[nn.Module, Fit]:
     """Train a fresh model and return it with the outcome; `settings` are those of the block `train`."""
     defaults = {"epochs": 2, "batch_size": 16, "optimizer": {"name": "SGD", "lr": 0.1}}
-    config = TrainConfig.model_validate({**defaults, "device": "cpu", "precision": "fp32", **settings})
+    config = ClassificationTrainConfig.model_validate({**defaults, "device": "cpu", "precision": "fp32", **settings})
     seed_everything(config.seed, config.deterministic)
     splits = {"train": data or toy(), "validation": validation or toy(48, seed=1)}
 
@@ -85,7 +85,7 @@ def parameters_of(model: nn.Module) -> Tensor:
 
 
 def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k not in {"seconds", "images_per_second"}} for row in history]
+    return [{k: v for k, v in row.items() if k not in {"seconds", "samples_per_second"}} for row in history]
 
 
 def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 0.0) -> None:
@@ -157,13 +157,13 @@ def test_each_epoch_trains_in_a_new_order_and_validates_in_evaluation_mode() -> 
 def test_history_has_a_row_per_epoch(validation: Split | None) -> None:
     scheduler = {"name": "StepLR", "step_size": 1, "gamma": 0.5}
     _, result = run(epochs=3, validation=validation, scheduler=scheduler)
-    keys = {"epoch", "learning_rate", "train_loss", "train_accuracy", "images_per_second", "seconds"}
+    keys = {"epoch", "learning_rate", "train_loss", "train_accuracy", "samples_per_second", "seconds"}
     if validation is None:
         keys |= {"val_loss", "val_accuracy"}
     assert [set(row) for row in result.history] == [keys] * 3
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.1, 0.05, 0.025])
-    assert all(row["images_per_second"] > 0 and row["seconds"] > 0 for row in result.history)
+    assert all(row["samples_per_second"] > 0 and row["seconds"] > 0 for row in result.history)
 
 
 def test_the_validation_loss_lowers_the_rate_of_plateaus() -> None:
@@ -376,7 +376,7 @@ def test_early_stopping_needs_validation() -> None:
 )
 @pytest.mark.parametrize("monitor", ["accuracy", "loss"])
 def test_patience(figures: list[float], patience: int, min_delta: float, stops: bool, monitor: str) -> None:
-    config = TrainConfig.model_validate(
+    config = ClassificationTrainConfig.model_validate(
         {
             "epochs": 9,
             "optimizer": {"name": "SGD"},
@@ -464,7 +464,7 @@ def test_no_bar_is_left_running(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
         assert not thread.is_alive()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "epoch 1/2" in shown
-    assert "images/s" in shown
+    assert "samples/s" in shown
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 4  # the cursor is hidden and shown again each epoch
 
 

@@ -5,7 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.training.losses import classification_loss, classification_objective, loss_names
+from torchloom.data.info import TextInfo
+from torchloom.data.text import Tokenizer
+from torchloom.models import build_model
+from torchloom.training.losses import (
+    LOSSES,
+    classification_loss,
+    classification_objective,
+    language_model_objective,
+    reconstruction_objective,
+    regression_objective,
+)
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3], [-2.0, 3.0, 1.0], [0.0, 1.5, 1.0]])
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -25,7 +35,7 @@ CASES: list[tuple[str, dict[str, Any], Tensor]] = [
 
 
 def test_every_loss_has_a_case_here() -> None:
-    assert {name for name, _, _ in CASES} == loss_names()
+    assert {name for name, _, _ in CASES} == LOSSES["classification"]
 
 
 @pytest.mark.parametrize(("name", "arguments", "expected"), CASES)
@@ -39,7 +49,7 @@ def test_the_cross_entropy_is_the_mean_of_minus_log_p() -> None:
     assert loss.item() == pytest.approx(-(torch.tensor(0.8).log() + torch.tensor(0.4).log()).item() / 2)
 
 
-@pytest.mark.parametrize("name", sorted(loss_names()))
+@pytest.mark.parametrize("name", sorted(LOSSES["classification"]))
 def test_half_precision_logits_are_judged_in_float32(name: str) -> None:
     loss = classification_loss(name, {})
     half = LOGITS.bfloat16()
@@ -51,3 +61,76 @@ def test_the_objective_gives_mean_loss_and_accuracy() -> None:
     loss, figures = classification_objective("MSELoss", {})(nn.Identity(), (LOGITS, LABELS))
     assert loss.item() == pytest.approx(F.mse_loss(LOGITS, ONE_HOT).item())
     assert {name: value.item() for name, value in figures.items()} == {"accuracy": 0.75}
+
+
+class Reconstructor(nn.Module):
+    """Answers with a constant picture, and a divergence that it is told."""
+
+    def __init__(self, value: float, divergence: float = 0.0) -> None:
+        super().__init__()
+        self.value, self.divergence = value, divergence
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        count = len(images)
+        return torch.full(images.shape, self.value), torch.zeros(count, 2), torch.full((count,), self.divergence)
+
+
+PICTURES = torch.tensor([[0, 51], [255, 102]], dtype=torch.uint8).reshape(1, 1, 2, 2)  # 0, 0.2, 1 and 0.4
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("MSELoss", (0.25 + 0.09 + 0.25 + 0.01) / 4),
+        ("L1Loss", (0.5 + 0.3 + 0.5 + 0.1) / 4),
+        ("SmoothL1Loss", (0.25 + 0.09 + 0.25 + 0.01) / 8),
+        ("HuberLoss", (0.25 + 0.09 + 0.25 + 0.01) / 8),
+        ("BCELoss", 0.6931472),  # an even chance, whatever the pixel
+    ],
+)
+def test_reconstruction_losses_are_means_per_pixel_on_the_unit_interval(name: str, expected: float) -> None:
+    loss, figures = reconstruction_objective(name, {}, 1.0)(Reconstructor(0.5), (PICTURES, torch.tensor([3])))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert figures["mse"].item() == pytest.approx(0.15, abs=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "added"), [(1.0, 8 / 4), (0.5, 4 / 4), (0.0, 0.0)])
+def test_the_divergence_counts_per_pixel(weight: float, added: float) -> None:
+    loss, figures = reconstruction_objective("MSELoss", {}, weight)(Reconstructor(0.5, 8.0), (PICTURES, LABELS[:1]))
+    assert loss.item() == pytest.approx(0.15 + added, abs=1e-6)
+    assert figures["mse"].item() == pytest.approx(0.15, abs=1e-6)
+
+
+def test_every_reconstruction_loss_has_a_case_here() -> None:
+    assert LOSSES["reconstruction"] == {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("MSELoss", (1 + 9) / 2), ("L1Loss", 2.0), ("HuberLoss", (0.5 + 2.5) / 2), ("SmoothL1Loss", (0.5 + 2.5) / 2)],
+)
+def test_regression_losses_see_standardised_targets(name: str, expected: float) -> None:
+    target = torch.tensor([10.0, 30.0])
+    prediction = target + torch.tensor([5.0, -15.0])  # 1 and 3 standard deviations of 5
+    loss, figures = regression_objective(name, {}, 20.0, 5.0)(nn.Identity(), (prediction, target))
+    assert loss.item() == pytest.approx(expected)
+    assert figures["mse"].item() == pytest.approx((25 + 225) / 2)
+    assert name in LOSSES["regression"]
+
+
+def test_a_language_model_is_charged_for_each_token() -> None:
+    torch.manual_seed(0)
+    info = TextInfo(tokenizer=Tokenizer.of_characters("abcd"))
+    model = build_model("language_rnn", {"embedding": 4, "width": 4}, info).eval()
+    text = torch.randint(4, (3, 9))
+    batch = (text[:, :-1], text[:, 1:])
+    loss, figures = language_model_objective("CrossEntropyLoss", {})(model, batch)
+    probabilities = model(batch[0])[0].softmax(2)
+    charged = -probabilities.gather(2, batch[1].unsqueeze(2)).log()
+    assert loss.item() == pytest.approx(charged.mean().item(), rel=1e-5)
+    assert figures["bits_per_token"].item() == pytest.approx(charged.mean().item() / 0.6931472, rel=1e-5)
+    right = probabilities.argmax(2) == batch[1]
+    assert figures["accuracy"].item() == pytest.approx(right.float().mean().item())
+    smoothed, figures = language_model_objective("CrossEntropyLoss", {"label_smoothing": 0.3})(model, batch)
+    assert smoothed.item() != pytest.approx(loss.item(), rel=1e-3)
+    assert figures["bits_per_token"].item() == pytest.approx(charged.mean().item() / 0.6931472, rel=1e-5)

@@ -1,0 +1,90 @@
+"""Writing text: the drawing of tokens, and the same text from PyTorch and ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from torchloom.config import GenerateConfig
+from torchloom.data.info import TextInfo
+from torchloom.data.text import Tokenizer
+from torchloom.errors import InputError
+from torchloom.export import open_session, to_onnx
+from torchloom.generation import choose, continue_text, onnx_stepper, stepper
+from torchloom.models import build_model
+from torchloom.training.checkpoint import Checkpoint
+
+TOKENIZER = Tokenizer.of_characters("the quick brown fox jumps over the lazy dog.\n")
+LOGITS = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
+
+
+def shares(temperature: float, top_k: int | None, draws: int = 4000) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    tokens = [choose(LOGITS, temperature, top_k, generator) for _ in range(draws)]
+    return np.bincount(tokens, minlength=4) / draws
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "expected"),
+    [
+        (1.0, None, [0.5, 0.3, 0.15, 0.05]),
+        (1.0, 4, [0.5, 0.3, 0.15, 0.05]),
+        (1.0, 2, [0.625, 0.375, 0, 0]),
+        (0.5, None, np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
+        (2.0, 3, np.sqrt([0.5, 0.3, 0.15, 0]) / np.sqrt([0.5, 0.3, 0.15]).sum()),
+        (0.0, None, [1, 0, 0, 0]),
+        (1.0, 1, [1, 0, 0, 0]),
+    ],
+)
+def test_tokens_are_drawn_by_their_probabilities(temperature: float, top_k: int | None, expected: Any) -> None:
+    found = shares(temperature, top_k)
+    np.testing.assert_allclose(found, expected, atol=0.03)
+    assert not found[np.array(expected) == 0].any()
+
+
+def language_model(cell: str) -> tuple[Any, Checkpoint]:
+    torch.manual_seed(0)
+    arguments = {"cell": cell, "embedding": 8, "width": 24, "layers": 2}
+    info = TextInfo(tokenizer=TOKENIZER)
+    model = build_model("language_rnn", arguments, info)
+    with torch.no_grad():
+        model.head.weight.mul_(20)  # so that some characters are much likelier than others
+    weights = dict(model.state_dict())
+    return model.eval(), Checkpoint(
+        network="language_rnn", arguments=arguments, info=info, training={"epoch": 1}, weights=weights
+    )
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_pytorch_and_onnx_runtime_write_the_same_text(cell: str) -> None:
+    model, checkpoint = language_model(cell)
+    tokens = torch.zeros((2, 3), dtype=torch.int64)
+    names = ["hidden", "cell"][: len(model.state_names)]
+    inputs = {"tokens": tokens, **dict(zip(names, model(tokens)[1:], strict=True))}
+    serialised = to_onnx(model, inputs, ["logits", *(f"next_{name}" for name in names)], checkpoint, opset=20)
+    config = GenerateConfig(prompt="the fox", length=200, temperature=0.8, top_k=10)
+    for seed in (0, 1):
+        ours = continue_text(stepper(model), TOKENIZER, config, seed)
+        theirs = continue_text(onnx_stepper(open_session(serialised)), TOKENIZER, config, seed)
+        assert ours == theirs
+        assert ours.startswith("the fox")
+        assert len(ours) == 207
+        assert len(set(ours)) > 5
+    assert ours != continue_text(stepper(model), TOKENIZER, config, seed=0)
+
+
+def test_the_state_is_carried_on() -> None:
+    model, _ = language_model("lstm")
+    config = GenerateConfig(prompt="the fox", length=50, temperature=0.0)
+    text = continue_text(stepper(model), TOKENIZER, config, seed=0)
+    tokens = torch.from_numpy(TOKENIZER.encode(text))
+    with torch.no_grad():
+        likeliest = model(tokens[None])[0][0].argmax(1)
+    assert torch.equal(likeliest[6:-1], tokens[7:])
+
+
+def test_a_prompt_that_the_model_cannot_read_is_refused() -> None:
+    model, _ = language_model("gru")
+    with pytest.raises(InputError, match=r"^generate\.prompt: .*Ü"):
+        continue_text(stepper(model), TOKENIZER, GenerateConfig(prompt="Übung"), seed=0)
