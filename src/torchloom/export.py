@@ -39,7 +39,7 @@ def to_onnx(
     dims = {name: torch.export.Dim(name) for axes in AXES.values() for name in axes.values()}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        for message in ("_check_is_size", "# The axis name", "The tensor attributes self.rnn"):  # torch about itself
+        for message in ("_check_is_size", "# The axis name", "The tensor attributes self"):  # torch about itself
             warnings.filterwarnings("ignore", message=message)
         program = torch.onnx.export(
             model,

@@ -28,7 +28,8 @@ def initialize(network: nn.Module, name: Initialization) -> nn.Module:
     """Draw the weights of all linear, convolutional and recurrent layers anew, in place; biases become zero.
 
     - default: leave what the layers drew for themselves
-    - he: normal with variance 2 / fan-out (He et al., "Delving deep into rectifiers", ICCV 2015)
+    - he: normal with variance 2 / fan-out of kernels and 2 / fan-in of matrices, since a classifier's few outputs would
+      start huge by their fan-out (He et al., "Delving deep into rectifiers", ICCV 2015)
     - he_uniform: uniform with the same variance
     - xavier: uniform with variance 2 / (fan-in + fan-out) (Glorot & Bengio, AISTATS 2010)
     - xavier_normal: normal with the same variance
@@ -58,6 +59,10 @@ def _weights(layer: nn.Module) -> Iterator[Tensor]:
                 yield from stacked.view(-1, layer.hidden_size, stacked.shape[1])
 
 
+def _kaiming(draw: Callable[..., Tensor], weight: Tensor) -> Tensor:
+    return draw(weight, mode="fan_out" if weight.ndim > 2 else "fan_in", nonlinearity="relu")
+
+
 def _uniform(weight: Tensor) -> Tensor:
     bound = weight[0].numel() ** -0.5
     return nn.init.uniform_(weight, -bound, bound)
@@ -65,8 +70,8 @@ def _uniform(weight: Tensor) -> Tensor:
 
 _LAYERS = (nn.Linear, nn.Conv2d, nn.RNNBase)
 _DRAW: dict[str, Callable[[Tensor], Any]] = {
-    "he": partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"),
-    "he_uniform": partial(nn.init.kaiming_uniform_, mode="fan_out", nonlinearity="relu"),
+    "he": partial(_kaiming, nn.init.kaiming_normal_),
+    "he_uniform": partial(_kaiming, nn.init.kaiming_uniform_),
     "xavier": nn.init.xavier_uniform_,
     "xavier_normal": nn.init.xavier_normal_,
     "normal": partial(nn.init.normal_, std=0.01),
