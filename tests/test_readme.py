@@ -2,14 +2,23 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from kedro.framework.cli.utils import _split_params
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 
 from conftest import ROOT, kedro
 from torchloom.data.mnist import draw_sample
 
-BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = re.findall(r"^ *uv run (kedro run.*?)(?: *#.*)?$", README.replace("\\\n", " "), flags=re.MULTILINE)
 
 
 def block(start: str) -> str:
@@ -56,3 +65,18 @@ def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert result.returncode == 0, result.stderr
     assert accuracy(project, "data", "letters_mlp") > 0.5
     assert json.loads((project / "data/03_primary/letters/info.json").read_text())["classes"] == list("ABCDEFGHIJ")
+
+
+def test_the_commands_are_valid(project: Path) -> None:
+    """Every `kedro run` with its pipeline, nodes, environment and parameters; that they run is for the other tests."""
+    assert len(COMMANDS) > 15
+    bootstrap_project(project)
+    for command in COMMANDS:
+        _, _, *options = shlex.split(command)
+        given = dict(zip(options[::2], options[1::2], strict=True))
+        chosen = pipelines[given.get("--pipeline", "__default__")]
+        named = {*given.get("--nodes", "").split(","), *given.get("--from-nodes", "").split(",")} - {""}
+        assert named <= {node.name for node in chosen.nodes}, command
+        parameters = _split_params(None, None, given.get("--params", ""))  # type: ignore[arg-type]
+        with KedroSession.create(project, env=given.get("--env"), runtime_params=parameters) as session:
+            session.load_context()  # checks the parameters
