@@ -10,12 +10,12 @@ from torch import Tensor
 
 from torchloom.config import AugmentConfig, ClassificationTrainConfig, DataConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
-from torchloom.data.info import DocumentInfo, ImageInfo, Info, LabelledInfo, TableInfo, TextInfo
+from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import plan_loaders
+from torchloom.pipelines.stages import build_dataloaders
 
 LENGTHS = {"train": 37, "validation": 12, "test": 25}
 CHANGING = AugmentConfig(crop_padding=2, flip=True)
@@ -316,35 +316,33 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
 # ---- planning ------------------------------------------------------------------------------------------------------
 
 
-def plan_text(folder: Path, kind: type[Info], data: DataConfig) -> LoaderPlan:
-    """Plan loaders of a text of 100 characters in each split, for a task that needs data of that kind."""
+def plan_text(folder: Path, data: DataConfig) -> LoaderPlan:
+    """Plan loaders of a text of 100 characters in each split."""
     training = ClassificationTrainConfig.model_validate({"epochs": 1, "batch_size": 4, "optimizer": {"name": "SGD"}})
     written_file(folder, "text", {"tokens": np.arange(100, dtype=np.uint8)}, 100)
     tensors = TensorsDataset(filepath=str(folder / "text.safetensors")).load()
-    splits = dict.fromkeys(LENGTHS, tensors)
-    return plan_loaders(splits, TEXT.model_dump(), kind, data, training, EvaluateConfig(batch_size=5))
+    return build_dataloaders(tensors, tensors, tensors, TEXT.model_dump(), data, training, EvaluateConfig(batch_size=5))
 
 
 def test_a_plan_is_made_of_prepared_tensors(tmp_path: Path) -> None:
-    plan = plan_text(tmp_path, TextInfo, DataConfig(window=9))
+    plan = plan_text(tmp_path, DataConfig(window=9))
     assert [len(plan.loader(split)) for split in LENGTHS] == [2, 3, 3]  # 10 of 4 and 11 of 5 windows
     assert [plan.length(split) for split in LENGTHS] == [100] * 3
-    all_in = plan_text(tmp_path, TextInfo, DataConfig(window=9, include_validation=True))
+    all_in = plan_text(tmp_path, DataConfig(window=9, include_validation=True))
     assert [all_in.length(split) for split in LENGTHS] == [200, 0, 100]
     assert [len(all_in.loader(split)) for split in LENGTHS] == [5, 0, 3]
 
 
 @pytest.mark.parametrize(
-    ("kind", "data", "message"),
+    ("data", "message"),
     [
-        (TextInfo, {"augment": {"flip": True}}, r"data\.augment: is for images, but these data are text; leave it out"),
-        (TextInfo, {"max_tokens": 5}, r"data\.max_tokens: is for documents, but these data are text; leave it out"),
-        (LabelledInfo, {}, r"needs images or documents with classes, but in TASKS .* its data are of the kind 'text'"),
+        ({"augment": {"flip": True}}, r"data\.augment: is for images, but these data are text; leave it out"),
+        ({"max_tokens": 5}, r"data\.max_tokens: is for documents, but these data are text; leave it out"),
     ],
 )
-def test_data_of_another_kind_are_refused(tmp_path: Path, kind: type[Info], data: dict[str, Any], message: str) -> None:
+def test_keys_for_data_of_another_kind_are_refused(tmp_path: Path, data: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        plan_text(tmp_path, kind, DataConfig.model_validate(data))
+        plan_text(tmp_path, DataConfig.model_validate(data))
 
 
 # ---- prepared files that do not fit --------------------------------------------------------------------------------

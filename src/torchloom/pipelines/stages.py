@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import DataConfig, EvaluateConfig, ExportConfig, ModelConfig, TrainConfig
-from torchloom.data.info import Info, expect
+from torchloom.config import DataConfig, ExportConfig, ModelConfig, TrainConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -25,18 +24,21 @@ logger = logging.getLogger(__name__)
 SUITS = {"augment": "images", "max_tokens": "documents", "window": "text"}  # keys of `data` for one kind of data only
 
 
-def plan_loaders(
-    splits: dict[str, Tensors],
+def build_dataloaders(
+    train: Tensors,
+    validation: Tensors,
+    test: Tensors,
     info: dict[str, Any],
-    kind: type[Info],
     data: DataConfig,
-    training: TrainConfig,
-    evaluation: EvaluateConfig,
+    training: Any,
+    evaluation: Any,
 ) -> LoaderPlan:
     """Plan the loaders and try them out: one batch of each split that is not empty.
 
-    Raises InputError when the data are not of the `kind` that the task needs, or `data` has keys for others.
+    `training` and `evaluation` are the TrainConfig and EvaluateConfig of the kind of task: Kedro takes their types from
+    its `train` and `evaluate`. Raises InputError when `data` has keys for other kinds of data.
     """
+    splits = {"train": train, "validation": validation, "test": test}
     for key in data.model_fields_set & SUITS.keys():
         if info["kind"] != SUITS[key]:
             raise InputError(f"data.{key}: is for {SUITS[key]}, but these data are {info['kind']}; leave it out")
@@ -53,7 +55,6 @@ def plan_loaders(
             "seed": training.seed,
         }
     )
-    expect(plan.info, kind)
     for split in files:
         loader = plan.loader(split)
         if len(loader):

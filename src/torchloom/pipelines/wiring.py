@@ -4,20 +4,22 @@ from types import ModuleType
 
 from kedro.pipeline import Node, Pipeline
 
+from torchloom.pipelines.stages import build_dataloaders
+
 
 def task_pipeline(
     task: str, data: str, stages: ModuleType, reports: list[str], more: list[Node] | None = None
 ) -> Pipeline:
     """build_dataloaders -> train -> evaluate and export_onnx, on what preprocessing made of the data set `data`.
 
-    `stages` is the module with these four functions, `reports` names the outputs of `evaluate`, and `more` are nodes
-    that only this kind of task has.
+    `stages` is the module with `train`, `evaluate` and `export_onnx`, `reports` names the outputs of `evaluate`, and
+    `more` are nodes that only this kind of task has.
     """
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
     return Pipeline(
         [
             Node(
-                stages.build_dataloaders,
+                build_dataloaders,
                 inputs=[*prepared, "params:data", "params:train", "params:evaluate"],
                 outputs="dataloaders",
                 name="build_dataloaders",

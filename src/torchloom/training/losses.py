@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchloom.errors import InputError
+from torchloom.training.loop import Objective
 from torchloom.validation import check_call
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
@@ -64,9 +65,6 @@ def check_soft_labels(name: str, arguments: dict[str, Any]) -> None:
             f"train.loss: {given} needs one class per image, but data.augment.mixup and cutmix give shares of several; "
             "leave them out, or take CrossEntropyLoss (without ignore_index) or a loss on one-hot labels"
         ) from None
-
-
-Objective = Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, dict[str, Tensor]]]
 
 
 def classification_objective(name: str, arguments: dict[str, Any]) -> Objective:

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
-    DataConfig,
     EvaluateExamplesConfig,
     ExportConfig,
 )
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.datasets.tensors import Tensors
-from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
+from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -29,30 +27,15 @@ else:
 logger = logging.getLogger(__name__)
 
 
-def build_dataloaders(
-    train: Tensors,
-    validation: Tensors,
-    test: Tensors,
-    info: dict[str, Any],
-    data: DataConfig,
-    training: ClassificationTrainConfig,
-    evaluation: EvaluateExamplesConfig,
-) -> LoaderPlan:
-    """Plan the loaders and try them out."""
-    if data.augment.mixes:
-        from torchloom.training.losses import check_soft_labels
-
-        check_soft_labels(training.loss.name, training.loss.arguments)
-    splits = {"train": train, "validation": validation, "test": test}
-    return plan_loaders(splits, info, LabelledInfo, data, training, evaluation)
-
-
 def train(
     loaders: LoaderPlan, network: ClassifierConfig, config: ClassificationTrainConfig
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a classifier: the best checkpoint (on validation; without one the last), the last one, the history."""
-    from torchloom.training.losses import classification_objective
+    from torchloom.training.losses import check_soft_labels, classification_objective
 
+    expect(loaders.info, LabelledInfo)
+    if loaders.data.augment.mixes:
+        check_soft_labels(config.loss.name, config.loss.arguments)
     return train_network(loaders, network, config, classification_objective(config.loss.name, config.loss.arguments))
 
 

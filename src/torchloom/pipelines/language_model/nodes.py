@@ -9,7 +9,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
-    DataConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -18,8 +17,7 @@ from torchloom.config import (
 )
 from torchloom.data.info import TextInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.datasets.tensors import Tensors
-from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
+from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -30,26 +28,13 @@ else:
 logger = logging.getLogger(__name__)
 
 
-def build_dataloaders(
-    train: Tensors,
-    validation: Tensors,
-    test: Tensors,
-    info: dict[str, Any],
-    data: DataConfig,
-    training: LanguageModelTrainConfig,
-    evaluation: EvaluateConfig,
-) -> LoaderPlan:
-    """Plan the loaders and try them out."""
-    splits = {"train": train, "validation": validation, "test": test}
-    return plan_loaders(splits, info, TextInfo, data, training, evaluation)
-
-
 def train(
     loaders: LoaderPlan, network: LanguageModelConfig, config: LanguageModelTrainConfig
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a language model: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import language_model_objective
 
+    expect(loaders.info, TextInfo)
     return train_network(loaders, network, config, language_model_objective(config.loss.name, config.loss.arguments))
 
 

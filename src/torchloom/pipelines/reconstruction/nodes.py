@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
     AutoencoderConfig,
-    DataConfig,
     EvaluateExamplesConfig,
     ExportConfig,
     ReconstructionTrainConfig,
 )
 from torchloom.data.info import ImageInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.datasets.tensors import Tensors
-from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
+from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -29,26 +27,13 @@ else:
 logger = logging.getLogger(__name__)
 
 
-def build_dataloaders(
-    train: Tensors,
-    validation: Tensors,
-    test: Tensors,
-    info: dict[str, Any],
-    data: DataConfig,
-    training: ReconstructionTrainConfig,
-    evaluation: EvaluateExamplesConfig,
-) -> LoaderPlan:
-    """Plan the loaders and try them out."""
-    splits = {"train": train, "validation": validation, "test": test}
-    return plan_loaders(splits, info, ImageInfo, data, training, evaluation)
-
-
 def train(
     loaders: LoaderPlan, network: AutoencoderConfig, config: ReconstructionTrainConfig
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train an autoencoder: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import reconstruction_objective
 
+    expect(loaders.info, ImageInfo)
     objective = reconstruction_objective(config.loss.name, config.loss.arguments, config.divergence)
     return train_network(loaders, network, config, objective)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import DataConfig, EvaluateConfig, ExportConfig, RegressionTrainConfig, RegressorConfig
+from torchloom.config import EvaluateConfig, ExportConfig, RegressionTrainConfig, RegressorConfig
 from torchloom.data.info import TableInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.datasets.tensors import Tensors
-from torchloom.pipelines.stages import export_checked, first_inputs, plan_loaders, train_network
+from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -21,20 +20,6 @@ else:
     Figure = Any  # Kedro resolves these annotations when it looks for parameters; matplotlib takes a second to import
 
 logger = logging.getLogger(__name__)
-
-
-def build_dataloaders(
-    train: Tensors,
-    validation: Tensors,
-    test: Tensors,
-    info: dict[str, Any],
-    data: DataConfig,
-    training: RegressionTrainConfig,
-    evaluation: EvaluateConfig,
-) -> LoaderPlan:
-    """Plan the loaders and try them out."""
-    splits = {"train": train, "validation": validation, "test": test}
-    return plan_loaders(splits, info, TableInfo, data, training, evaluation)
 
 
 def train(
