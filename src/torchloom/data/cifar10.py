@@ -13,7 +13,7 @@ import numpy as np
 
 from torchloom.config import PreprocessConfig
 from torchloom.data.download import RawFiles, write_sums
-from torchloom.data.images import LabelledImages, prepare
+from torchloom.data.images import LabelledImages, join, prepare
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
@@ -23,10 +23,7 @@ TRAIN_BATCHES = [f"{FOLDER}/data_batch_{number}" for number in range(1, 6)]
 
 def preprocess(raw: RawFiles, config: PreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Raw batches -> training, validation and test tensors, and what is known about them."""
-    batches = [read_batch(raw.path(name)) for name in TRAIN_BATCHES]
-    train = LabelledImages(
-        np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
-    )
+    train = join([read_batch(raw.path(name)) for name in TRAIN_BATCHES])
     test = read_batch(raw.path(f"{FOLDER}/test_batch"))
     return prepare(train, test, read_class_names(raw.path(f"{FOLDER}/batches.meta")), config)
 

@@ -180,6 +180,7 @@ def _fetch_from(
 ) -> list[str]:
     """Fetch what `place` has of `missing`; return what is still missing and add the reasons to `tried`."""
     remotes: dict[str, list[str]] = {}
+    stored: set[str] = set()  # what was verified on the way
     try:
         with _open_place(place) as folder:
             for name in missing:
@@ -191,12 +192,13 @@ def _fetch_from(
                         _from_web(f"{place.rstrip('/')}/{remote}", source.folder, remote, names, wanted)
                     else:
                         _from_folder(folder, source, remote, names, wanted)
+                    stored.update(names)
                 except (SourceError, urllib.error.HTTPError) as error:  # the place's other files may be fine
                     tried.append(f"{place}: {error}")
     except (SourceError, OSError, http.client.HTTPException) as error:
         _raise_if_disk_full(error, source.folder)
         tried.append(f"{place}: {getattr(error, 'reason', error)}")
-    left = [name for name in missing if not _intact(source.folder / name, wanted[name])]
+    left = [name for name in missing if name not in stored and not _intact(source.folder / name, wanted[name])]
     if len(left) < len(missing):
         logger.info("%s: %d files from %s, verified", source.name, len(missing) - len(left), place)
     return left

@@ -11,6 +11,8 @@ from torchloom.config import PreprocessConfig
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
+PART = 100  # images counted at once: numpy counts bytes as 64-bit integers, which are to fit into the cache
+
 
 @dataclass(frozen=True)
 class LabelledImages:
@@ -24,6 +26,13 @@ class LabelledImages:
 
     def tensors(self) -> Tensors:
         return Tensors({"images": self.images, "labels": self.labels})
+
+
+def join(parts: list[LabelledImages]) -> LabelledImages:
+    """The images of several files, one file after the other."""
+    return LabelledImages(
+        np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts])
+    )
 
 
 def prepare(
@@ -90,8 +99,11 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Exact: from each channel's histogram, in float64. A channel of one value gets the standard deviation 1.
     """
     values = np.arange(256) / 255
-    shares = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
-    shares = shares / shares.sum(1, keepdims=True)
+    counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
+    for start in range(0, len(images), PART):
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + PART, ..., channel].ravel(), minlength=256)
+    shares = counts / counts.sum(1, keepdims=True)
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
     return mean, np.where(std > 0, std, 1.0)
