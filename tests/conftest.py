@@ -29,6 +29,8 @@ TINY: dict[str, dict[str, Any]] = {
     "cifar_vgg": {"model": {"width": 8}, "train": {"epochs": 3}},
     "cifar_resnet": {"model": {"width": 8}, "train": {"epochs": 3, "batch_size": 64}},
     "cifar_densenet": {"model": {"growth": 8, "depth": 10}, "train": {"epochs": 3, "warmup_epochs": 0.2}},
+    "cifar_speedrun": {"model": {"widths": [8, 16, 16]}, "train": {"epochs": 3, "batch_size": 100, "accumulate": 1}},
+    "cifar_speedrun96": {"model": {"widths": [8, 16, 16]}, "train": {"epochs": 4}},
     "linear_regression": {"train": {"epochs": 100}},
     "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
     "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},

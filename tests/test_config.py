@@ -154,6 +154,71 @@ def test_the_smallest_parameters_are_valid() -> None:
         (f"{ENCODER}.train.divergence", -1, "given -1; must be greater than or equal to 0"),
         (f"{ENCODER}.model.latent", 0, "given 0; must be greater than or equal to 1"),
         (f"{ENCODER}.model.hidden", [], "given []; List should have at least 1 item after validation, not 0"),
+        # new blocks
+        (f"{TRAIN}.lookahead", 5, "given 5; must be a block such as {every: …, decay: …, ramp: …}"),
+        (f"{TRAIN}.lookahead.every", 0, "given 0; must be greater than or equal to 1"),
+        (f"{TRAIN}.lookahead.every", 2.5, "given 2.5; must be a valid integer"),
+        (f"{TRAIN}.lookahead.decay", 1.0, "given 1.0; must be less than 1"),
+        (f"{TRAIN}.lookahead.decay", -0.1, "given -0.1; must be greater than or equal to 0"),
+        (f"{TRAIN}.lookahead.ramp", -1.0, "given -1.0; must be greater than or equal to 0"),
+        (f"{TRAIN}.lookahead.ramp", float("inf"), "given inf; must be a finite number"),
+        (f"{TRAIN}.whitening", True, "given True; must be a block such as {images: …, epsilon: …, freeze: …}"),
+        (f"{TRAIN}.whitening.images", 0, "given 0; must be greater than or equal to 1"),
+        (f"{TRAIN}.whitening.epsilon", 0.0, "given 0.0; must be greater than 0"),
+        (f"{TRAIN}.whitening.freeze", "x", "given 'x'; must be a valid boolean"),
+        (f"{TRAIN}.threads", 0, "given 0; must be greater than or equal to 1"),
+        (f"{TRAIN}.threads", "all", "given 'all'; must be a valid integer"),
+        (f"{TRAIN}.keep_memory", "x", "given 'x'; must be a valid boolean"),
+        (f"{TRAIN}.optimizer.groups", 5, "given 5; must be a valid list"),
+        (f"{TRAIN}.optimizer.groups", [5], ".0: given 5; must be a block such as {parameters: …}"),
+        (f"{TRAIN}.optimizer.groups", [{"lr": 0.1}], ".0.parameters: is missing and has no default"),
+        (f"{TRAIN}.optimizer.groups", [{"parameters": "*"}], ".0.parameters: given '*'; must be a valid list"),
+        (
+            f"{TRAIN}.optimizer.groups",
+            [{"parameters": []}],
+            ".0.parameters: given []; List should have at least 1 item",
+        ),
+        (f"{TRAIN}.optimizer.groups", [{"parameters": [5]}], ".0.parameters.0: given 5; must be a valid string"),
+        (
+            f"{TRAIN}.optimizer.groups",
+            [{"parameters": ["a"]}, {"parameters": ["b"], "epochs": 0}],
+            ".1.epochs: given 0; must be greater than or equal to 1",
+        ),
+        (
+            f"{TRAIN}.optimizer.groups",
+            [{"parameters": ["a"]}, {"parameters": ["b"], "lr": "x"}],
+            ".1.lr: given 'x'; must be a valid number",
+        ),
+        (
+            f"{TRAIN}.optimizer.groups",
+            [{"parameters": ["a"], "lrr": 0.1}],
+            ".0.lrr: unknown key (did you mean lr?); allowed are dampening, differentiable",
+        ),
+        (
+            f"{TRAIN}.optimizer",
+            {"name": "Muon", "momentun": 0.5},
+            ".momentun: unknown key (did you mean momentum?); allowed are lr, momentum, nesterov, normalize, ns_steps",
+        ),
+        (f"{TRAIN}.optimizer", {"name": "Muon", "ns_steps": 2.5}, ".ns_steps: given 2.5; must be a valid integer"),
+        (f"{TRAIN}.optimizer", {"name": "Muon", "normalize": 1}, ".normalize: given 1; must be a valid boolean"),
+        ("mnist_mlp.data.augment.crop_border", "white", "given 'white'; must be 'black' or 'reflect'"),
+        ("mnist_mlp.data.augment.flip", "x", "given 'x'; must be False, True or 'alternating'"),
+        ("mnist_mlp.data.on_device", "x", "given 'x'; must be a valid boolean"),
+        ("mnist_mlp.evaluate.batch_size", 0, "given 0; must be greater than or equal to 1"),
+        ("mnist_mlp.evaluate.precision", "fp8", "given 'fp8'; must be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ("mnist_mlp.evaluate.views", "two", "given 'two'; must be 'one', 'mirror' or 'mirror_and_shift'"),
+        (
+            "mnist_mlp.model",
+            {"name": "airbench", "widths": [8, 8]},
+            ".widths: given [8, 8]; List should have at least 3",
+        ),
+        ("mnist_mlp.model", {"name": "airbench", "depth": 4}, ".depth: given 4; must be 2 or 3"),
+        (
+            "mnist_mlp.model",
+            {"name": "airbench", "norm_momentum": 1.0},
+            ".norm_momentum: given 1.0; must be less than 1",
+        ),
+        ("mnist_mlp.model", {"name": "airbench", "scale": 0.0}, ".scale: given 0.0; must be greater than 0"),
         # combinations
         (f"{TRAIN}.warmup_epochs", 3, "given 3; must be less than epochs 3"),
         # missing
@@ -186,6 +251,18 @@ def test_one_mistake_gives_one_line(key: str, value: Any, message: str) -> None:
             "torch.optim.Adam says: Invalid beta parameter at index 1: 2.0",
         ),
         ("optimizer", {"name": "SGD", "nesterov": True}, "torch.optim.SGD says: Nesterov momentum requires a momentum"),
+        ("optimizer", {"name": "Muon", "lr": -1}, "Muon says: lr and weight_decay must not be negative"),
+        ("optimizer", {"name": "Muon", "momentum": 0.0}, "Muon says: nesterov needs a momentum"),
+        (
+            "optimizer",
+            {"name": "SGD", "groups": [{"parameters": ["a"]}, {"parameters": ["b"], "lr": -1}]},
+            "groups.1: torch.optim.SGD says: Invalid learning rate: -1",
+        ),
+        (
+            "optimizer",
+            {"name": "Muon", "momentum": 0.5, "groups": [{"parameters": ["a"], "momentum": 0.0}]},
+            "groups.0: Muon says: nesterov needs a momentum",
+        ),
         ("loss", {"label_smoothing": 2}, "torch.nn.CrossEntropyLoss says: label_smoothing must be between 0.0 and 1.0"),
     ],
 )
@@ -201,7 +278,10 @@ def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, 
         (f"{TRAIN}.optimizer.lrr", "lr", "dampening, differentiable"),
         (f"{TRAIN}.loss.label_smooth", "label_smoothing", "ignore_index, label_smoothing, weight"),
         (f"{TRAIN}.early_stopping.patence", "patience", "min_delta, patience"),
-        ("mnist_mlp.data.augment.flp", "flip", "affine, color, crop_padding, cutmix, cutout, flip"),
+        (f"{TRAIN}.lookahead.evry", "every", "decay, every, ramp"),
+        (f"{TRAIN}.whitening.image", "images", "epsilon, freeze, images"),
+        ("mnist_mlp.evaluate.view", "views", "batch_size, device, pictures, precision, views"),
+        ("mnist_mlp.data.augment.flp", "flip", "affine, color, crop_border, crop_padding, cutmix, cutout, flip"),
         ("mnist_mlp.model.dropuot", "dropout", "activation, batch_norm, dropout, hidden, initialization"),
         ("mnist_mlp.exprot", "export", "data, evaluate, export, model, train"),
         ("mnist.preprocess.sed", "seed", "seed, validation_fraction"),
@@ -230,6 +310,9 @@ def test_an_unknown_key_is_answered_with_the_likely_one(key: str, meant: str, al
         f"{WRITER}.train.divergence",
         f"{WRITER}.evaluate.pictures",
         f"{TABLE}.evaluate.pictures",
+        f"{WRITER}.evaluate.views",
+        f"{ENCODER}.evaluate.views",
+        f"{TABLE}.evaluate.precision",
         "mnist_mlp.generate",
         "wonderland.preprocess.seed",
     ],
@@ -261,7 +344,8 @@ def test_a_name_like_no_other_gets_no_guess() -> None:
 
 
 NETWORKS = {
-    "classification": {"alexnet", "cnn", "densenet", "lenet", "mlp", "resnet", "row_rnn", "text_rnn", "vgg"},
+    "classification": {"airbench", "alexnet", "cnn", "densenet", "lenet", "mlp"}
+    | {"resnet", "row_rnn", "text_rnn", "vgg"},
     "reconstruction": {"autoencoder"},
     "language_model": {"language_rnn"},
     "regression": {"linear"},
@@ -362,12 +446,42 @@ def test_null_leaves_an_argument_out() -> None:
 
 def test_a_list_stands_for_a_tuple() -> None:
     config = OptimizerConfig.model_validate({"name": "Adam", "betas": [0.8, 0.9]})
-    optimizer = create_optimizer(nn.Linear(2, 2), config.name, config.arguments)
+    optimizer = create_optimizer(nn.Linear(2, 2), config)
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
     (line,) = mistakes({f"{TRAIN}.optimizer": {"name": "Adam", "betas": [0.9]}})
     assert line == f"{TRAIN}.optimizer.betas.1: is missing and has no default"
     (line,) = mistakes({f"{TRAIN}.optimizer": {"name": "Adam", "betas": ["x", 0.9]}})
     assert line == f"{TRAIN}.optimizer.betas.0: given 'x'; must be a valid number"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {f"{TRAIN}.lookahead": {}},
+        {f"{TRAIN}.lookahead": {"every": 1, "decay": 0.0, "ramp": 3}},
+        {f"{TRAIN}.whitening": {}},
+        {f"{TRAIN}.threads": 4, f"{TRAIN}.keep_memory": False},
+        {f"{TRAIN}.optimizer": {"name": "Muon", "lr": 0.1, "normalize": True, "ns_steps": 3}},
+        {f"{TRAIN}.optimizer": {"name": "Adam", "groups": [{"parameters": ["*.bias"], "betas": [0.5, 0.6]}]}},
+        {f"{TRAIN}.optimizer": {"name": "SGD", "groups": [{"parameters": ["*.bias"], "epochs": 1, "lr": None}]}},
+        {f"{TRAIN}.optimizer": {"name": "SGD", "groups": []}},
+        {"mnist_mlp.data": {"on_device": False, "augment": {"flip": "alternating", "crop_border": "reflect"}}},
+        {"mnist_mlp.data": {"on_device": None, "augment": {"flip": False}}},
+        {"mnist_mlp.evaluate": {"batch_size": None, "views": "mirror", "precision": "bf16"}},
+        {"mnist_mlp.model": {"name": "airbench", "widths": [1, 2, 3], "depth": 3, "scale": None, "norm_momentum": 0.0}},
+    ],
+)
+def test_what_makes_training_quick_is_accepted(changes: dict[str, Any]) -> None:
+    assert mistakes(changes) == []
+
+
+def test_arguments_of_groups_are_checked_together_with_those_for_all() -> None:
+    groups = [{"parameters": ["a"], "nesterov": True}]
+    assert mistakes({f"{TRAIN}.optimizer": {"name": "SGD", "momentum": 0.9, "groups": groups}}) == []
+    (line,) = mistakes({f"{TRAIN}.optimizer": {"name": "SGD", "groups": groups}})
+    assert "groups.0: torch.optim.SGD says: Nesterov momentum requires a momentum" in line
+    (line,) = mistakes({f"{TRAIN}.optimizer": {"name": "SGD", "lrr": 0.1, "groups": [{"parameters": ["a"]}]}})
+    assert line.startswith(f"{TRAIN}.optimizer.lrr: unknown key")  # said once, and not for the group too
 
 
 @pytest.mark.parametrize("name", optimizer_names())

@@ -1,7 +1,8 @@
 import io
 import json
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,12 +15,18 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional
 
+from torchloom.config import DataConfig, EvaluateClassifierConfig
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.info import ImageInfo, TableInfo, TextInfo
+from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
+from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.sequences import DocumentBatches
 from torchloom.data.text import Tokenizer
+from torchloom.datasets.tensors import Tensors, TensorsDataset
+from torchloom.errors import InputError
 from torchloom.evaluation import (
+    Views,
     classification_metrics,
     coefficients,
     draw_images,
@@ -32,6 +39,8 @@ from torchloom.evaluation import (
     worst_mistakes,
 )
 from torchloom.models import NormalizedImages, build_model
+from torchloom.pipelines.classification.nodes import evaluate
+from torchloom.training.checkpoint import Checkpoint
 
 # Images as (true, predicted). By class: a has 2 right and 1 wrongly called so, b 1 right and 1 called so, c 1 right.
 PAIRS = [(0, 0), (0, 0), (1, 1), (2, 1), (2, 2), (1, 0)]
@@ -187,6 +196,136 @@ def test_predicting_shows_a_bar_to_who_watches(
     assert len(logits) == 10
     assert "test" in shown.getvalue()
     assert "3/3" in shown.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrix_products_are_of_the_type_that_is_asked_for(dtype: torch.dtype) -> None:
+    seen = set()
+
+    class Product(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = images.float().flatten(1) @ torch.ones(12, 2)
+            seen.add(logits.dtype)
+            return logits
+
+    (logits,), _ = predict(Product(), loader(10, 4), dtype)
+    assert seen == {dtype}
+    assert logits.dtype is torch.float32
+    assert torch.equal(logits, 12.0 * torch.arange(10)[:, None].expand(10, 2))
+
+
+# ---- views ---------------------------------------------------------------------------------------------------------
+
+
+class Patch(nn.Module):
+    """Logits from each pixel with a weight of its own, so that any other view gives others; and what it was shown."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, *shape, generator=torch.Generator().manual_seed(1)))
+        self.shown: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shown.append(images)
+        return torch.einsum("bchw,nchw->bn", images.float() / 255, self.weight).square()
+
+
+VIEWED = torch.randint(256, (6, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def moved(images: Tensor, down: int, right: int) -> Tensor:
+    """What torchvision cuts out of the images with a reflected border of a pixel, at this place."""
+    padded = functional.pad(images, [1], padding_mode="reflect")
+    return functional.crop(padded, down, right, *images.shape[2:])
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_the_mirror_images_logits_count_as_much(memory: torch.memory_format) -> None:
+    model = Patch((3, 5, 7))
+    with torch.no_grad():
+        expected = (model(VIEWED) + model(functional.horizontal_flip(VIEWED))) / 2
+        found = Views(model, "mirror")(VIEWED.to(memory_format=memory))
+        assert not torch.allclose(found, model(VIEWED), rtol=0.01)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_shifted_views_count_as_much_as_the_image_and_its_mirror_image(memory: torch.memory_format) -> None:
+    model = Patch((3, 5, 7))
+    shifted = [moved(VIEWED, 0, 0), moved(VIEWED, 2, 2)]
+    views = [(VIEWED, 0.5), (shifted[0], 0.25), (shifted[1], 0.25)]
+    with torch.no_grad():
+        expected = sum(share * (model(view) + model(functional.horizontal_flip(view))) / 2 for view, share in views)
+        model.shown.clear()
+        found = Views(model, "mirror_and_shift")(VIEWED.to(memory_format=memory))
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(found, expected)
+    assert len(model.shown) == 6
+    assert all(view.dtype is torch.uint8 for view in model.shown)
+    # shifted down and right, so that the first row and column are reflected ones
+    assert torch.equal(shifted[0][:, :, 1:, 1:], VIEWED[:, :, :-1, :-1])
+    assert torch.equal(shifted[0][:, :, 0, 1:], VIEWED[:, :, 1, :-1])
+
+
+@pytest.mark.parametrize("views", ["mirror", "mirror_and_shift"])
+def test_views_are_averaged_in_float32_and_keep_the_order(views: Literal["mirror", "mirror_and_shift"]) -> None:
+    """All pixels of an image are alike, so that all views are."""
+    (logits,), labels = predict(Views(Corner(), views), loader(10, 4))
+    assert labels.tolist() == list(range(10))
+    assert logits[:, 0].tolist() == list(range(10))
+    assert logits.dtype is torch.float32
+
+
+SHOWN = torch.randint(256, (40, 8, 9, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+SHOWN_AS = torch.arange(40) % 4
+MIDGETS = ImageInfo(classes=list("abcd"), shape=[3, 8, 9], mean=[0.5] * 3, std=[0.3] * 3)
+
+
+def evaluation(folder: Path, info: Any = MIDGETS, **settings: Any) -> tuple[dict[str, Any], nn.Module]:
+    """The metrics of an untrained network on SHOWN, and the model."""
+    name, arguments = ("mlp", {"hidden": [16]}) if info is MIDGETS else ("text_rnn", {"embedding": 4, "width": 4})
+    dataset = TensorsDataset(filepath=str(folder / "test.safetensors"))
+    dataset.save(Tensors({"images": SHOWN.numpy(), "labels": SHOWN_AS.numpy()}))
+    saved = dataset.load()
+    assert saved.path is not None
+    assert saved.fingerprint is not None
+    file = TensorFile(path=saved.path, fingerprint=saved.fingerprint, length=40)
+    splits = {"train": [], "validation": [], "test": [file]}
+    plan = LoaderPlan(splits=splits, info=info, data=DataConfig(), batch_size=8, evaluate_batch_size=16, seed=0)
+    torch.manual_seed(0)
+    model = build_model(name, arguments, info)
+    weights = {key: 3 * value if key.endswith("weight") else value for key, value in model.state_dict().items()}
+    training = {"epoch": 1}
+    checkpoint = Checkpoint(network=name, arguments=arguments, info=info, training=training, weights=weights)
+    history = [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}]
+    config = EvaluateClassifierConfig.model_validate({"device": "cpu", "pictures": 4, **settings})
+    metrics, *_ = evaluate(checkpoint, plan, history, config)
+    return metrics, checkpoint.build()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("views", ["one", "mirror", "mirror_and_shift"])
+def test_a_checkpoint_is_measured_over_its_views_in_its_precision(tmp_path: Path, views: Any, precision: str) -> None:
+    metrics, model = evaluation(tmp_path, views=views, precision=precision)
+    viewer = model if views == "one" else Views(model, views)
+    images = SHOWN.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=precision == "bf16"):
+        logits = viewer(images).float()
+    assert metrics["loss"] == pytest.approx(F.cross_entropy(logits, SHOWN_AS).item(), rel=1e-4)
+    assert metrics["accuracy"] == pytest.approx((logits.argmax(1) == SHOWN_AS).float().mean().item())
+    assert metrics["test_samples"] == 40
+    with torch.no_grad():
+        plain = F.cross_entropy(model(images), SHOWN_AS).item()
+    assert (metrics["loss"] == pytest.approx(plain, rel=1e-6)) is ((views, precision) == ("one", "fp32"))
+
+
+@pytest.mark.parametrize("views", ["mirror", "mirror_and_shift"])
+def test_documents_have_no_views(tmp_path: Path, views: str) -> None:
+    words = DocumentInfo(classes=list("abcd"), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "x"]))
+    with pytest.raises(InputError) as caught:
+        evaluation(tmp_path, words, views=views)
+    assert caught.value.message == "evaluate.views: is for images, but these data are documents; leave it out"
 
 
 # ---- wrong answers -------------------------------------------------------------------------------------------------

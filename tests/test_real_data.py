@@ -64,6 +64,11 @@ def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu(run: Callable[.
     assert set(info["images"]["train"].values()) == {4500}
 
 
+def test_the_speedrun_passes_85_percent_in_two_epochs(run: Callable[..., DataCatalog]) -> None:
+    catalog = run("cifar_speedrun", env="local", params={"cifar_speedrun": {"train": {"epochs": 2}}})
+    assert catalog.load("cifar_speedrun.metrics")["accuracy"] > 0.85
+
+
 def test_the_archive_alone_is_enough(
     run: Callable[..., DataCatalog], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

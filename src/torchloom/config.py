@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from torchloom.validation import one_of
+from torchloom.validation import ArgumentError, one_of
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -114,15 +114,23 @@ class PolicyConfig(Named):
 class AugmentConfig(Block):
     """Random changes to training images, in this order, drawn for each image and batch anew."""
 
-    crop_padding: int = Field(0, ge=0, description="pixels of black border that a crop of the old size is cut from")
+    crop_padding: int = Field(0, ge=0, description="pixels of border that a crop of the old size is cut from")
+    crop_border: Literal["black", "reflect"] = Field("black", description="what the border shows")
     affine: AffineConfig | None = Field(None, description="turns, moves, scales and shears")
-    flip: bool = Field(False, description="mirror left and right with probability 1/2")
+    flip: Literal[False, True, "alternating"] = Field(
+        False,
+        description="mirror left and right with probability 1/2; alternating: half of the images in the first epoch, "
+        "the others in the next, and so on in turn",
+    )
     policy: PolicyConfig | None = Field(None, description="RandAugment and its kin")
     color: ColorConfig | None = Field(None, description="changes brightness, contrast and saturation")
     cutout: int = Field(0, ge=0, description="side in pixels of a square in the mean colour, centred anywhere")
     mixup: NotNegative = Field(0.0, description="alpha of MixUp, which blends images and their labels; 0 leaves it out")
     cutmix: NotNegative = Field(
         0.0, description="alpha of CutMix, which pastes; 0 leaves it out; with mixup too, each batch gets one of both"
+    )
+    per_sample: bool = Field(
+        False, description="all before cutout image by image, by torchvision's own transforms: the slow reference"
     )
 
     @property
@@ -141,6 +149,11 @@ class DataConfig(Block):
         False, description="train on the validation split too; then the last epoch, not the best, is the model"
     )
     subset: Count | None = Field(None, description="train on so many samples only, drawn by train.seed")
+    on_device: bool | None = Field(
+        None,
+        description="whether images lie in the device's memory as a whole, or come batch by batch from the files, the "
+        "next ones while the device computes; none: as a whole when they fit into half of what is free",
+    )
 
 
 # ---- model ---------------------------------------------------------------------------------------------------------
@@ -182,15 +195,39 @@ class RegressorConfig(ModelConfig):
 # ---- train ---------------------------------------------------------------------------------------------------------
 
 
+class GroupConfig(BaseModel):
+    """Parameters with settings of their own; every other key is an argument of the optimiser."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    parameters: list[str] = Field(
+        min_length=1, description="their names or patterns (*.bias) as in model.named_parameters()"
+    )
+    epochs: Count | None = Field(None, description="they learn for so many epochs and then stay as they are")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {key: value for key, value in (self.model_extra or {}).items() if value is not None}
+
+
 class OptimizerConfig(Named):
-    """A class of torch.optim by its name, with its arguments (`lr`, `weight_decay`, …)."""
+    """A class of torch.optim by its name, or Muon, with its arguments (`lr`, `weight_decay`, …)."""
+
+    groups: list[GroupConfig] = Field([], description="parameters with other arguments; the first that fits counts")
 
     @model_validator(mode="after")
     def _exists(self) -> OptimizerConfig:
         from torchloom.training.optimization import check_optimizer, optimizer_names
 
-        one_of(self.name, optimizer_names(), "an optimiser of torch.optim")
+        one_of(self.name, optimizer_names(), "Muon or an optimiser of torch.optim")
         check_optimizer(self.name, self.arguments)
+        for number, group in enumerate(self.groups):
+            try:
+                check_optimizer(self.name, {**self.arguments, **group.arguments})
+            except ArgumentError as error:
+                raise ArgumentError(error.model, error.errors, ("groups", str(number))) from None
+            except ValueError as error:
+                raise ValueError(f"groups.{number}: {error}") from None
         return self
 
 
@@ -258,6 +295,24 @@ class EarlyStoppingConfig(Block):
     min_delta: NotNegative = Field(0.0, description="a smaller improvement than this counts as none")
 
 
+class LookaheadConfig(Block):
+    """Slow weights that follow the trained ones and are handed back to them (Zhang et al., NeurIPS 2019)."""
+
+    every: Count = Field(5, description="optimiser steps between two meetings")
+    decay: Fraction = Field(0.5, description="share of itself that a slow weight keeps when both meet")
+    ramp: NotNegative = Field(
+        0.0, description="decay grows with this power of the run's done share; 0 keeps it from the beginning"
+    )
+
+
+class WhiteningConfig(Block):
+    """The first convolution's kernels make its outputs uncorrelated; see torchloom/training/whitening.py."""
+
+    images: Count = Field(5000, description="training images whose patches are taken")
+    epsilon: Positive = Field(5e-4, description="added to the patches' variances, so that noise is not blown up")
+    freeze: bool = Field(True, description="the kernels stay; only their biases learn")
+
+
 class TrainConfig(Block):
     """The block `train`, as far as all kinds of task share it."""
 
@@ -273,6 +328,8 @@ class TrainConfig(Block):
     ema: Fraction | None = Field(
         None, description="decay per step of an averaged copy of the weights, which is the model"
     )
+    lookahead: LookaheadConfig | None = Field(None, description="slow weights beside the trained ones")
+    whitening: WhiteningConfig | None = Field(None, description="of images only: how the first convolution starts")
     early_stopping: EarlyStoppingConfig | None = None
     monitor: Literal["accuracy", "loss"] = Field("loss", description="which validation figure makes an epoch the best")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
@@ -281,7 +338,15 @@ class TrainConfig(Block):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="type of the matrix products; auto takes bf16 where the hardware computes it natively"
     )
-    compile: bool = Field(False, description="torch.compile the network: pays on GPUs, not on CPUs")
+    compile: bool = Field(
+        False, description="torch.compile the network, on CUDA with CUDA graphs: pays on GPUs, not on CPUs"
+    )
+    threads: Count | None = Field(
+        None, description="CPU threads of PyTorch; none takes as many as this process has cores for itself"
+    )
+    keep_memory: bool = Field(
+        True, description="on CPUs, hold freed memory for the next step instead of handing it back to the system"
+    )
 
     @field_validator("scheduler")
     @classmethod
@@ -346,7 +411,9 @@ class RegressionTrainConfig(TrainConfig):
 class EvaluateConfig(Block):
     """The block `evaluate`."""
 
-    batch_size: Count = Field(1000, description="samples per step, in validation too")
+    batch_size: Count | None = Field(
+        None, description="samples per step, in validation too; none takes 500 on a CPU and 5000 on a GPU"
+    )
     device: str = Field("auto", description="as train.device")
 
     _device = field_validator("device")(TrainConfig._device.__func__)  # type: ignore[attr-defined]
@@ -354,6 +421,15 @@ class EvaluateConfig(Block):
 
 class EvaluateExamplesConfig(EvaluateConfig):
     pictures: Count = Field(36, description="test samples shown in the pictures")
+
+
+class EvaluateClassifierConfig(EvaluateExamplesConfig):
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("fp32", description="as train.precision")
+    views: Literal["one", "mirror", "mirror_and_shift"] = Field(
+        "one",
+        description="test-time augmentation of images: mean logits over the image and its mirror image, and these also "
+        "shifted by a pixel up and left, and down and right; the exported model is as without",
+    )
 
 
 class GenerateConfig(Block):

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional import classification as tm
 
+from torchloom.data.augment import reflect
 from torchloom.data.info import TableInfo
 from torchloom.progress import step_bar
+from torchloom.training.devices import autocast
+
+
+class Views(nn.Module):
+    """Test-time augmentation: a classifier's mean logits over several views of each image (B, C, H, W).
+
+    `mirror` adds the mirror image; `mirror_and_shift` gives half of the weight to these two, and the other half to both
+    shifted by one pixel up and left, and down and right, over a reflected border (Jordan 2024, arXiv:2404.00498).
+    """
+
+    def __init__(self, model: nn.Module, views: Literal["mirror", "mirror_and_shift"]) -> None:
+        super().__init__()
+        self.model, self.views = model, views
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.with_mirror(images)
+        if self.views == "mirror":
+            return logits
+        height, width = images.shape[2:]
+        bordered = reflect(images.permute(0, 2, 3, 1), 1).permute(0, 3, 1, 2)
+        shifted = [self.with_mirror(bordered[:, :, i : i + height, i : i + width]) for i in (0, 2)]
+        return logits / 2 + (shifted[0] + shifted[1]) / 4
+
+    def with_mirror(self, images: Tensor) -> Tensor:
+        mean: Tensor = (self.model(images).float() + self.model(images.flip(3)).float()) / 2
+        return mean
 
 
 @torch.no_grad()
-def predict(model: nn.Module, loader: Any) -> tuple[tuple[Tensor, ...], Tensor]:
-    """What the model answers to the whole loader, in order, on the CPU: its outputs (N, …) float32, and the targets."""
+def predict(model: nn.Module, loader: Any, dtype: torch.dtype = torch.float32) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What the model answers to the whole loader, in order, on the CPU: its outputs (N, …) float32, and the targets.
+
+    `dtype` is the type of the matrix products.
+    """
     model.eval().to(memory_format=torch.channels_last)
     outputs: list[tuple[Tensor, ...]] = []
     targets = []
     with step_bar() as bar:
         task = bar.add_task("test", total=len(loader), status="")
         for *inputs, truth in bar.track(loader, total=len(loader), task_id=task):
-            answer = model(*inputs)
+            with autocast(inputs[0].device, dtype):
+                answer = model(*inputs)
             outputs.append(answer if isinstance(answer, tuple) else (answer,))
             targets.append(truth)
     return tuple(torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True)), torch.cat(targets).cpu()

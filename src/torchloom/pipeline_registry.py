@@ -16,6 +16,8 @@ TASKS = {
     "cifar_vgg": (classification, "cifar10"),
     "cifar_resnet": (classification, "cifar10"),
     "cifar_densenet": (classification, "cifar10"),
+    "cifar_speedrun": (classification, "cifar10"),
+    "cifar_speedrun96": (classification, "cifar10"),
     "linear_regression": (regression, "diabetes"),
     "wonderland_lstm": (language_model, "wonderland"),
     "imdb_lstm": (classification, "imdb"),

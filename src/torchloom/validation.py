@@ -22,11 +22,11 @@ class UnknownNameError(ValueError):
 
 
 class ArgumentError(ValueError):
-    """Arguments that do not fit a signature; carries pydantic's account of each."""
+    """Arguments that do not fit a signature; carries pydantic's account of each, and where below the block they are."""
 
-    def __init__(self, model: type[BaseModel], errors: list[ErrorDetails]) -> None:
+    def __init__(self, model: type[BaseModel], errors: list[ErrorDetails], place: tuple[str, ...] = ()) -> None:
         super().__init__(f"arguments do not fit {model.__name__}")
-        self.model, self.errors = model, errors
+        self.model, self.errors, self.place = model, errors, place
 
 
 def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], given_by_us: Iterable[str] = ()) -> None:
@@ -120,15 +120,18 @@ def _readable(key: str, model: type[BaseModel], error: ErrorDetails) -> list[str
     full = ".".join([key, *path])
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, ArgumentError):
+        full = ".".join([full, *cause.place])
         return [line for inner in cause.errors for line in _readable(full, cause.model, inner)]
     if isinstance(cause, UnknownNameError):
         return [f"{full}.name: {_given(cause.name)}; {cause}"]
     if error["type"] == "extra_forbidden":
-        return [f"{full}: {unknown(path[-1], _fields_at(model, path[:-1]))}"]
+        return [f"{full}: {unknown(path[-1], _block_at(model, path[:-1]).model_fields)}"]
     if error["type"] == "missing":
         return [f"{full}: is missing and has no default"]
     if error["type"] == "model_type":
-        keys = ", ".join(f"{name}: …" for name in _fields_at(model, path))
+        fields = _block_at(model, path).model_fields
+        needed = [name for name, field in fields.items() if field.is_required()]
+        keys = ", ".join(f"{name}: …" for name in needed or fields)
         return [f"{full}: {_given(error['input'])}; must be a block such as {{{keys}}}"]
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return [f"{full}: {_given(error['input'])}; {message}"]
@@ -149,10 +152,12 @@ def _likely(name: str, allowed: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """The keys of the block that `path` leads to below `model`."""
+def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """The block that `path` leads to below `model`; the numbers in it are those of a list's entries."""
     for part in path:
+        if part.isdigit():
+            continue
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(model.model_fields)
+    return model

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode, functional
@@ -12,12 +13,15 @@ from torchloom.data.augment import (
     adjust_color,
     affine,
     augment,
+    mirror,
     random_affine,
     random_color,
     random_crop,
     random_cutout,
     random_flip,
+    reflect,
 )
+from torchloom.errors import InputError
 
 HEIGHT, WIDTH = 3, 5
 IMAGE = torch.arange(1, HEIGHT * WIDTH * 2 + 1, dtype=torch.uint8).view(HEIGHT, WIDTH, 2)  # no two pixels alike
@@ -41,9 +45,9 @@ def copies(count: int) -> Tensor:
     return IMAGE.repeat(count, 1, 1, 1)
 
 
-def windows(image: Tensor, padding: int) -> Tensor:
+def windows(image: Tensor, padding: int, mode: str = "constant") -> Tensor:
     """What torchvision cuts out of the padded image, for each of the (2p + 1)^2 shifts."""
-    padded = functional.pad(image.permute(2, 0, 1), [padding])
+    padded = functional.pad(image.permute(2, 0, 1), [padding], padding_mode=mode)
     shifts = range(2 * padding + 1)
     crops = [functional.crop(padded, top, left, *image.shape[:2]) for top in shifts for left in shifts]
     return torch.stack(crops).permute(0, 2, 3, 1)
@@ -82,6 +86,53 @@ def test_padding_may_exceed_the_image() -> None:
     assert equal.any(1).all()
 
 
+@pytest.mark.parametrize("padding", [1, 2])
+def test_crops_from_a_reflected_border_are_torchvisions_and_equally_likely(padding: int) -> None:
+    image = torch.arange(1, 71, dtype=torch.uint8).view(5, 7, 2)  # large enough for no two windows to be alike
+    candidates = windows(image, padding, "reflect")
+    crops = random_crop(image.repeat(5000, 1, 1, 1), padding, generator(), "reflect")
+    assert crops.is_contiguous()
+    assert crops.dtype == torch.uint8
+    assert chi_square(which(crops, candidates), len(candidates)) < QUANTILE[padding]
+    assert torch.equal(crops == 0, torch.zeros_like(crops, dtype=torch.bool))
+
+
+def test_each_image_is_cut_from_its_own_reflection() -> None:
+    images = noise(50)
+    for image, crop in zip(images, random_crop(images, 2, generator(), "reflect"), strict=True):
+        which(crop[None], windows(image, 2, "reflect"))
+
+
+@pytest.mark.parametrize("padding", [1, 2, 3, 13])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_reflection_is_pytorchs(padding: int, channels: int) -> None:
+    images = noise(4, channels)
+    expected = F.pad(images.permute(0, 3, 1, 2).float(), (padding,) * 4, mode="reflect").permute(0, 2, 3, 1)
+    assert torch.equal(reflect(images, padding), expected.to(torch.uint8))
+    assert torch.equal(images, noise(4, channels))
+
+
+@pytest.mark.parametrize("padding", [3, 4, 100])
+def test_a_border_wider_than_the_image_cannot_be_reflected(padding: int) -> None:
+    with pytest.raises(InputError) as caught:
+        augment(copies(2), AugmentConfig(crop_padding=padding, crop_border="reflect"), generator())
+    expected = f"data.augment.crop_padding {padding}: images of (3, 5) cannot be reflected so far"
+    assert caught.value.message == expected
+
+
+@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH, 2), (4, 6, 1), (32, 32, 3), (1, 1, 1)])
+def test_those_images_are_mirrored_that_are_to_be(shape: tuple[int, int, int]) -> None:
+    images = noise(40, shape[2], *shape[:2])
+    chosen = torch.rand(40, generator=generator()) < 0.3
+    flipped = mirror(images, chosen)
+    for image, result, turned in zip(images, flipped, chosen, strict=True):
+        expected = functional.horizontal_flip(image.permute(2, 0, 1)).permute(1, 2, 0) if turned else image
+        assert torch.equal(result, expected)
+    assert flipped.is_contiguous()
+    assert flipped.dtype == torch.uint8
+    assert torch.equal(images, noise(40, shape[2], *shape[:2]))
+
+
 def test_flips_are_torchvisions_and_every_second_one() -> None:
     candidates = torch.stack([IMAGE, functional.horizontal_flip(IMAGE.permute(2, 0, 1)).permute(1, 2, 0)])
     flipped = which(random_flip(copies(10_000), generator()), candidates)
@@ -97,6 +148,19 @@ def test_augment_does_what_is_configured() -> None:
     both = augment(images, AugmentConfig(crop_padding=1, flip=True), generator())
     assert len(which(both, torch.cat([crops, crops.flip(2)])).unique()) == 18
     assert torch.equal(images, copies(300))  # which stay as they were
+
+
+def test_alternating_flips_are_given_and_what_comes_after_still_happens() -> None:
+    images, chosen = noise(40, height=8, width=8), torch.arange(40) % 3 == 0
+    only = augment(images, configured({"flip": "alternating"}), generator(), mirrored=chosen)
+    assert torch.equal(only, mirror(images, chosen))
+    for name in ("policy", "color", "cutout"):
+        both = augment(images, configured({"flip": "alternating", **EVERY[name]}), generator(), mirrored=chosen)
+        assert torch.equal(both, augment(only, configured(EVERY[name]), generator()))
+        assert not torch.equal(both, only)
+    cropped = configured({"flip": "alternating", "crop_padding": 2, "crop_border": "reflect"})
+    expected = mirror(random_crop(images, 2, generator(), "reflect"), chosen)
+    assert torch.equal(augment(images, cropped, generator(), mirrored=chosen), expected)
 
 
 def test_the_generator_decides() -> None:
@@ -328,7 +392,9 @@ def test_the_order_is_the_one_in_the_parameters(monkeypatch: pytest.MonkeyPatch)
     everything = {key: value for settings in EVERY.values() for key, value in settings.items()}
     augment(noise(4), configured(everything), generator())
     assert called == ["crop", "affine", "flip", "policy", "color", "cutout"]
-    assert [*AugmentConfig.model_fields] == [*EVERY, "mixup", "cutmix"]
+    how = {"crop_border", "per_sample"}
+    changes = [name for name in AugmentConfig.model_fields if name not in how]
+    assert changes == [*EVERY, "mixup", "cutmix"]
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -184,6 +184,84 @@ def test_a_subset_is_of_the_training_split_alone(files: dict[str, TensorFile]) -
     assert sorted(epoch(other)[1]) != sorted(first)
 
 
+# ---- where images lie ----------------------------------------------------------------------------------------------
+
+EVERYTHING = AugmentConfig.model_validate(
+    {"crop_padding": 2, "crop_border": "reflect", "flip": "alternating", "color": {"contrast": 0.5}, "cutmix": 1.0}
+)
+
+
+def batches_of(loader: Any, number: int) -> list[tuple[Tensor, Tensor]]:
+    start_epoch(loader, number)
+    return list(loader)
+
+
+@pytest.mark.parametrize("augmentation", [AugmentConfig(), CHANGING, EVERYTHING])
+@pytest.mark.parametrize("subset", [None, 20])
+def test_streamed_images_are_the_same_to_the_bit(
+    files: dict[str, TensorFile], augmentation: AugmentConfig, subset: int | None
+) -> None:
+    splits = {"train": [files["train"], files["validation"]], "test": [files["test"]]}
+    plain, streamed = (
+        planned_for(IMAGES, DataConfig(augment=augmentation, subset=subset, on_device=on_device), seed=5, **splits)
+        for on_device in (None, False)
+    )
+    for split in splits:
+        loaders = plain.loader(split), streamed.loader(split)
+        assert [type(loader).__name__ for loader in loaders] == ["DataLoader", "StreamedBatches"]
+        assert len(loaders[0]) == len(loaders[1])
+        for number in (0, 1):
+            for batch, other in zip(*(batches_of(loader, number) for loader in loaders), strict=True):
+                assert torch.equal(batch[0], other[0])
+                assert torch.equal(batch[1], other[1])
+
+
+@pytest.mark.parametrize("on_device", [None, True, False])
+def test_images_of_one_file_stay_mapped(plan: LoaderPlan, on_device: bool | None) -> None:
+    mapped = plan.model_copy(update={"data": DataConfig(on_device=on_device)})
+    loader: Any = mapped.loader("train")
+    file = plan.splits["train"][0].path
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("needs Linux")
+    address = loader.dataset.images.data_ptr()
+    regions = [line.split() for line in maps.read_text().splitlines() if line.endswith(file.name)]
+    spans = [[int(end, 16) for end in region[0].split("-")] for region in regions]
+    assert any(start <= address < end for start, end in spans)
+    assert len(list(loader)) == 4
+
+
+@pytest.mark.parametrize(
+    ("on_device", "kind", "free", "expected"),
+    [
+        (None, "cpu", 0.0, True),  # mapped in any case
+        (False, "cpu", 1e12, False),
+        (None, "cuda", 1e12, True),
+        (None, "cuda", 2 * 37 * 98.0 + 1, True),
+        (None, "cuda", 2 * 37 * 98.0, False),  # 90 bytes of pixels and 8 of the label
+        (None, "cuda", 0.0, False),
+        (True, "cuda", 0.0, True),
+        (False, "cuda", 1e12, False),
+    ],
+)
+def test_images_lie_on_the_device_if_they_fit_into_half_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, plan: LoaderPlan, on_device: bool | None, kind: str, free: float, expected: bool
+) -> None:
+    monkeypatch.setattr("torchloom.training.devices.free_memory", lambda device: free)
+    chosen = plan.model_copy(update={"data": DataConfig(on_device=on_device)})
+    assert chosen._belongs_on(torch.device(kind), chosen._arrays("train")) is expected
+
+
+@pytest.mark.parametrize(("size", "expected"), [(None, [500, 500, 20]), (600, [600, 420])])
+def test_evaluation_batches_suit_the_device_unless_told_otherwise(
+    tmp_path: Path, size: int | None, expected: list[int]
+) -> None:
+    file = prepared_file(tmp_path, "test", torch.zeros((1020, 6, 5, 3), dtype=torch.uint8))
+    plan = planned(test=[file], validation=[file]).model_copy(update={"evaluate_batch_size": size})
+    for split in ("validation", "test"):
+        assert [len(labels) for _, labels in plan.loader(split)] == expected
+
+
 # ---- documents, a text and a table ---------------------------------------------------------------------------------
 
 WORDS = Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"abcdefgh"])
@@ -338,6 +416,7 @@ def test_a_plan_is_made_of_prepared_tensors(tmp_path: Path) -> None:
     [
         ({"augment": {"flip": True}}, r"data\.augment: is for images, but these data are text; leave it out"),
         ({"max_tokens": 5}, r"data\.max_tokens: is for documents, but these data are text; leave it out"),
+        ({"on_device": False}, r"data\.on_device: is for images, but these data are text; leave it out"),
     ],
 )
 def test_keys_for_data_of_another_kind_are_refused(tmp_path: Path, data: dict[str, Any], message: str) -> None:

@@ -113,7 +113,7 @@ def test_parameters_of_the_modern_form(arguments: dict[str, Any], parameters: in
 def test_layers_of_the_modern_form_in_order() -> None:
     network = build(batch_norm=True, dropout=0.3, activation="GELU")
     kinds = [type(layer).__name__ for layer in network]
-    convolution = ["Conv2d", "BatchNorm2d", "GELU", "MaxPool2d"]
+    convolution = ["Conv2d", "MaxPool2d", "BatchNorm2d", "GELU"]
     dense = ["Linear", "BatchNorm1d", "GELU", "Dropout"]
     assert kinds == ["Frame", *convolution, *convolution, "Flatten", *dense, *dense, "Linear"]
     assert [layer.p for layer in network if isinstance(layer, nn.Dropout)] == [0.3, 0.3]

@@ -1,3 +1,5 @@
+import math
+import platform
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +9,17 @@ import pytest
 import torch
 
 from torchloom.errors import InputError
-from torchloom.training.devices import autocast, choose_device, choose_precision, has_native_bf16, seed_everything
+from torchloom.training import devices
+from torchloom.training.devices import (
+    autocast,
+    choose_device,
+    choose_precision,
+    free_memory,
+    has_native_bf16,
+    seed_everything,
+    tuned_host,
+    usable_cores,
+)
 
 CPU = torch.device("cpu")
 
@@ -65,6 +77,164 @@ def test_auto_precision_is_bf16_only_where_it_is_native() -> None:
 def test_a_cpu_without_the_instructions_has_no_native_bf16() -> None:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     assert has_native_bf16(CPU) <= bool(flags & {"amx_tile", "avx512_bf16"})
+
+
+def test_the_memory_of_a_cpu_is_no_bound() -> None:
+    assert free_memory(CPU) == math.inf
+
+
+# ---- threads and the allocator -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [
+        ("max 100000", 3),
+        ("100000 100000", 1),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("1 100000", 1),
+        ("200000 100000", 2),
+        ("250000 100000\n", 3),
+        ("1600000 100000", 3),  # never more than PyTorch would take
+        ("20000 10000", 2),
+        ("", 3),
+        ("100000", 3),
+        ("100000 100000 100000", 3),
+        ("a lot", 3),
+        ("\xff\x00", 3),
+        (None, 3),
+    ],
+)
+def test_a_containers_limit_bounds_the_threads(tmp_path: Path, limit: str | None, cores: int) -> None:
+    file = tmp_path / "cpu.max"
+    if limit is not None:
+        file.write_bytes(limit.encode("latin1"))
+    assert usable_cores(file) == cores
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_limit_that_is_no_file_is_none(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path) == 3
+
+
+@pytest.fixture
+def settings_of_malloc(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+    """What malloc is told, one entry a time; it is not told in fact."""
+    told: list[dict[str, int]] = []
+    monkeypatch.setattr(devices, "_configure_malloc", lambda **settings: told.append(settings))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    return told
+
+
+class StopError(Exception):
+    pass
+
+
+def run_tuned(threads: int | None, keep_memory: bool, device: torch.device = CPU, raises: bool = False) -> int:
+    """How many threads there are within."""
+    inside = 0
+    try:
+        with tuned_host(device, threads, keep_memory):
+            inside = torch.get_num_threads()
+            if raises:
+                raise StopError
+    except StopError:
+        assert raises
+    return inside
+
+
+@pytest.mark.usefixtures("three_threads", "settings_of_malloc")
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("keep_memory", [False, True])
+def test_threads_are_as_asked_and_then_as_before(
+    monkeypatch: pytest.MonkeyPatch, keep_memory: bool, raises: bool
+) -> None:
+    assert run_tuned(2, keep_memory, raises=raises) == 2
+    assert torch.get_num_threads() == 3
+    monkeypatch.setattr(devices, "usable_cores", lambda: 1)
+    assert run_tuned(None, keep_memory, raises=raises) == 1
+    assert torch.get_num_threads() == 3
+    assert run_tuned(5, keep_memory, raises=raises) == 5  # also more than there are
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("raises", [False, True])
+def test_malloc_keeps_memory_and_then_no_longer(settings_of_malloc: list[dict[str, int]], raises: bool) -> None:
+    run_tuned(2, True, raises=raises)
+    within, afterwards = settings_of_malloc
+    assert within.keys() == afterwards.keys() == {"mmap_max", "trim_threshold", "top_pad"}
+    assert within["mmap_max"] == 0
+    assert within["trim_threshold"] > 2**30
+    assert afterwards == {"mmap_max": 65536, "trim_threshold": 131072, "top_pad": 131072}  # man 3 mallopt
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize(
+    ("keep_memory", "device", "libc"),
+    [
+        (False, CPU, ("glibc", "2.36")),
+        (True, torch.device("cuda"), ("glibc", "2.36")),
+        (True, CPU, ("", "")),  # macOS, Windows and musl
+        (True, CPU, ("libc", "")),
+    ],
+)
+def test_malloc_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    settings_of_malloc: list[dict[str, int]],
+    keep_memory: bool,
+    device: torch.device,
+    libc: tuple[str, str],
+) -> None:
+    def load(name: str | None) -> None:
+        raise AssertionError("the C library is not to be touched")
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(devices.ctypes, "CDLL", load)
+    for raises in (False, True):
+        assert run_tuned(2, keep_memory, device, raises) == 2
+        assert torch.get_num_threads() == 3
+    assert settings_of_malloc == []
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_glibc_takes_the_settings() -> None:
+    """By the numbers that malloc.h has for them."""
+    names = {-1: "M_TRIM_THRESHOLD", -2: "M_TOP_PAD", -4: "M_MMAP_MAX"}
+    taken: list[tuple[str, int]] = []
+
+    class Library:
+        def __init__(self) -> None:
+            self.real = devices.ctypes.CDLL(None)
+
+        def mallopt(self, option: int, value: int) -> None:
+            assert self.real.mallopt(option, value) == 1
+            taken.append((names[option], value))
+
+        def malloc_trim(self, pad: int) -> None:
+            self.real.malloc_trim(pad)
+
+    library = Library()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices.ctypes, "CDLL", lambda name: library)
+        with tuned_host(CPU, None, True):
+            assert torch.ones(2**20).sum().item() == 2**20
+    assert [name for name, _ in taken[:3]] == [name for name, _ in taken[3:]]
+    assert dict(taken[:3])["M_MMAP_MAX"] == 0
+    assert dict(taken[3:]) == {"M_TRIM_THRESHOLD": 131072, "M_TOP_PAD": 131072, "M_MMAP_MAX": 65536}
+
+
+# ---- randomness ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])

@@ -1,8 +1,11 @@
 """The loop on real networks and toy images: bright rows tell the classes, so a linear layer can learn them."""
 
 import io
+import os
+import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,7 +88,8 @@ def parameters_of(model: nn.Module) -> Tensor:
 
 
 def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k not in {"seconds", "samples_per_second"}} for row in history]
+    measured = {"seconds", "seconds_waiting", "samples_per_second"}
+    return [{k: v for k, v in row.items() if k not in measured} for row in history]
 
 
 def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 0.0) -> None:
@@ -157,13 +161,15 @@ def test_each_epoch_trains_in_a_new_order_and_validates_in_evaluation_mode() -> 
 def test_history_has_a_row_per_epoch(validation: Split | None) -> None:
     scheduler = {"name": "StepLR", "step_size": 1, "gamma": 0.5}
     _, result = run(epochs=3, validation=validation, scheduler=scheduler)
-    keys = {"epoch", "learning_rate", "train_loss", "train_accuracy", "samples_per_second", "seconds"}
+    keys = {"epoch", "learning_rate", "train_loss", "train_accuracy"}
+    keys |= {"samples_per_second", "seconds", "seconds_waiting"}
     if validation is None:
         keys |= {"val_loss", "val_accuracy"}
     assert [set(row) for row in result.history] == [keys] * 3
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.1, 0.05, 0.025])
-    assert all(row["samples_per_second"] > 0 and row["seconds"] > 0 for row in result.history)
+    assert all(row["samples_per_second"] > 0 for row in result.history)
+    assert all(0 < row["seconds_waiting"] < row["seconds"] for row in result.history)
 
 
 def test_the_validation_loss_lowers_the_rate_of_plateaus() -> None:
@@ -186,6 +192,126 @@ def test_a_seed_repeats_a_run_to_the_bit() -> None:
     assert timeless(first.history) == timeless(again.history)
     assert timeless(first.history) != timeless(other.history)
     assert not torch.equal(first.last["network.1.weight"], other.last["network.1.weight"])
+
+
+def convolutional() -> nn.Module:
+    network = build_network("cnn", {"shape": (1, 4, 4), "classes": 3}, {"width": 4, "hidden": 8, "dropout": 0.2})
+    return NormalizedImages(network, [0.5], [0.25])
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": {"name": "Muon", "lr": 0.05}, "lookahead": {"every": 2}}])
+def test_kept_memory_changes_no_bit(settings: dict[str, Any]) -> None:
+    (_, kept), (_, free) = (run(convolutional, keep_memory=keep, **settings) for keep in (True, False))
+    assert_same_weights(kept.last, free.last)
+    assert timeless(kept.history) == timeless(free.history)
+
+
+def test_threads_are_those_asked_for_while_it_trains() -> None:
+    before, seen = torch.get_num_threads(), set()
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        seen.add(torch.get_num_threads())
+        return CROSS_ENTROPY(model, batch)
+
+    run(objective=objective, threads=before + 1)
+    assert seen == {before + 1}
+    with pytest.raises(InputError):
+        run(objective=nan_at(1)[0], threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
+COMPILER = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch._inductor.config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
+    monkeypatch.setattr(torch._inductor.config, "cpp_cache_precompile_headers", False)  # they take longer than all else
+    calls: list[nn.Module] = []
+    compile_ = loop.compile_network
+    monkeypatch.setattr(loop, "compile_network", lambda *given: calls.append(compile_(*given)) or calls[-1])
+    settings: dict[str, Any] = {"epochs": 2, "ema": 0.5}
+    (model, compiled), (_, eager) = (run(linear_without_bias, compile=choice, **settings) for choice in (True, False))
+    torch.compiler.reset()
+    assert len(calls) == 1
+    assert compiled.last.keys() == eager.last.keys() == model.state_dict().keys()
+    assert_same_weights(compiled.last, eager.last, tolerance=1e-5)
+    for ours, theirs in zip(timeless(compiled.history), timeless(eager.history), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+# ---- groups and lookahead ------------------------------------------------------------------------------------------
+
+
+def test_a_group_learns_for_its_epochs() -> None:
+    """A run of 3 epochs that freezes a layer after 1: the layer is as after a run of 1 epoch."""
+    optimizer: dict[str, Any] = {"name": "SGD", "lr": 0.1, "momentum": 0.9}
+    grouped = {**optimizer, "groups": [{"parameters": ["network.1.*"], "epochs": 1, "lr": 0.2}]}
+    _, short = run(epochs=1, optimizer=grouped)
+    _, long = run(epochs=3, optimizer=grouped)
+    _, free = run(epochs=3, optimizer=optimizer)
+    for name in ("network.1.weight", "network.1.bias"):
+        assert torch.equal(long.last[name], short.last[name])
+        assert not torch.equal(long.last[name], free.last[name])
+    assert not torch.equal(long.last["network.3.weight"], short.last["network.3.weight"])
+    assert long.history[-1]["train_loss"] < long.history[0]["train_loss"]
+
+
+def test_a_frozen_layer_moves_neither_by_lookahead_nor_by_decay() -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        if torch.is_grad_enabled():
+            network: Any = model.network
+            seen.append((network[1].weight.detach().clone(), network[3].weight.detach().clone()))
+        return CROSS_ENTROPY(model, batch)
+
+    groups = [{"parameters": ["network.1.*"], "epochs": 1}]
+    optimizer = {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "groups": groups}
+    _, result = run(epochs=3, objective=objective, optimizer=optimizer, lookahead={"every": 5})
+    frozen = seen[6][0]  # at the first of the 6 steps of epoch 2
+    assert not torch.equal(seen[5][0], frozen)
+    assert all(torch.equal(first, frozen) for first, _ in seen[6:])
+    assert torch.equal(result.last["network.1.weight"], frozen)
+    assert not torch.equal(seen[6][1], seen[-1][1])
+
+
+def test_a_group_that_no_parameter_fits_is_said_before_the_first_step() -> None:
+    calls = nan_at(0)
+    with pytest.raises(
+        InputError, match=r"^train\.optimizer\.groups: nothing\.\* fits no parameter that is left of net"
+    ):
+        run(objective=calls[0], optimizer={"name": "SGD", "groups": [{"parameters": ["nothing.*"]}]})
+    assert calls[1] == [0]
+
+
+def test_lookahead_without_a_share_changes_nothing_but_the_last_steps() -> None:
+    """With decay 0 slow weights are the fast ones; a run of 12 steps ends with a meeting every 4, but not every 5."""
+    plain, followed = run()[1], run(lookahead={"every": 4, "decay": 0.0})[1]
+    assert_same_weights(followed.last, plain.last)
+    _, cut = run(lookahead={"every": 5, "decay": 0.0})
+    assert not torch.equal(cut.last["network.1.weight"], plain.last["network.1.weight"])
+
+
+def test_lookahead_counts_optimiser_steps_and_not_batches() -> None:
+    settings: dict[str, Any] = {"lookahead": {"every": 3, "decay": 0.5, "ramp": 1.0}}
+    _, halves = run(batch_size=8, accumulate=2, **settings)
+    _, whole = run(batch_size=16, **settings)
+    assert_same_weights(halves.last, whole.last, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_muon_with_groups_and_lookahead_learns(precision: str) -> None:
+    groups = [{"parameters": ["*.bias"], "lr": 0.1}, {"parameters": ["network.3.*"], "orthogonalize": False}]
+    optimizer = {"name": "Muon", "lr": 0.1, "momentum": 0.6, "normalize": True, "ns_steps": 3, "groups": groups}
+    scheduler = {"name": "LinearLR", "start_factor": 1.0, "end_factor": 0.0}
+    settings: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, "gradient_clip": 5.0}
+    _, result = run(epochs=8, precision=precision, warmup_epochs=1.0, lookahead={"every": 3, "ramp": 3.0}, **settings)
+    assert result.history[-1]["train_loss"] < 0.3 * result.history[0]["train_loss"]
+    assert result.history[-1]["val_accuracy"] == 1.0
 
 
 # ---- gradients -----------------------------------------------------------------------------------------------------

@@ -4,11 +4,14 @@ All functions take and return images (B, H, W, C) uint8, contiguous in that orde
 batches, policies and the mixing of images, is in transforms.py.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from torchloom.config import AffineConfig, AugmentConfig, ColorConfig
+from torchloom.errors import InputError
 
 
 def augment(
@@ -17,51 +20,97 @@ def augment(
     generator: Generator,
     host_generator: Generator | None = None,
     fill: Tensor | int = 0,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
     """Change each image at random, as configured.
 
     `generator` is on the images' device. Policies draw on the CPU: with `generator` on another device, a
-    `host_generator` on the CPU spares a wait for that device. `fill` (C,) uint8 is the colour of cutouts.
+    `host_generator` on the CPU spares a wait for that device. `fill` (C,) uint8 is the colour of cutouts, `mirrored`
+    (B,) bool which images an alternating flip turns.
     """
-    if config.crop_padding:
-        images = random_crop(images, config.crop_padding, generator)
-    if config.affine:
-        images = random_affine(images, config.affine, generator)
-    if config.flip:
-        images = random_flip(images, generator)
-    if config.policy:
-        from torchloom.data.transforms import apply_policy  # torchvision takes a second or two to import
+    if config.per_sample:
+        from torchloom.data.transforms import augment_each  # torchvision takes a second or two to import
 
-        images = apply_policy(images, config.policy, generator, host_generator or generator)
-    if config.color:
-        images = random_color(images, config.color, generator)
+        images = augment_each(images, config, host_generator or generator, mirrored)
+    else:
+        images = _augment_batch(images, config, generator, host_generator or generator, mirrored)
     if config.cutout:
         images = random_cutout(images, config.cutout, generator, fill)
     return images
 
 
-def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
-    """Surround each image with `padding` black pixels and cut it out again at a random place.
+def _augment_batch(
+    images: Tensor, config: AugmentConfig, generator: Generator, host_generator: Generator, mirrored: Tensor | None
+) -> Tensor:
+    if config.crop_padding:
+        images = random_crop(images, config.crop_padding, generator, config.crop_border)
+    if config.affine:
+        images = random_affine(images, config.affine, generator)
+    if config.flip == "alternating":
+        assert mirrored is not None
+        images = mirror(images, mirrored)
+    elif config.flip:
+        images = random_flip(images, generator)
+    if config.policy:
+        from torchloom.data.transforms import apply_policy
 
-    The same distribution as torchvision's RandomCrop(size, padding). A window's rows are contiguous in memory, so one
-    gather of rows does the whole batch.
+        images = apply_policy(images, config.policy, generator, host_generator)
+    if config.color:
+        images = random_color(images, config.color, generator)
+    return images
+
+
+def random_crop(
+    images: Tensor, padding: int, generator: Generator, border: Literal["black", "reflect"] = "black"
+) -> Tensor:
+    """Surround each image with `padding` pixels, black or its reflection, and cut it out again at a random place.
+
+    The same distribution as torchvision's RandomCrop(size, padding, padding_mode="constant" or "reflect"). A window's
+    rows are contiguous in memory, so one gather of rows does the whole batch.
     """
     count, height, width, channels = images.shape
-    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
-    row = padded.stride(1)
-    windows = padded.as_strided(  # [image, row, shift to the right, the row's bytes]
-        (count, height + 2 * padding, 2 * padding + 1, width * channels), (padded.stride(0), row, channels, 1)
-    )
-    shift = torch.randint(2 * padding + 1, (2, count), generator=generator, device=images.device)
-    rows = shift[0][:, None] + torch.arange(height, device=images.device)
-    image = torch.arange(count, device=images.device)[:, None]
-    return windows[image, rows, shift[1][:, None]].reshape(count, height, width, channels)
+    if border == "black":
+        padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    else:
+        padded = reflect(images, padding)
+    length = width + 2 * padding
+    pixels = padded.numel() // channels
+    windows = padded.as_strided(
+        (max(0, pixels - width + 1), width * channels), (channels, 1)
+    )  # from each pixel on, one row
+    down, right = torch.randint(2 * padding + 1, (2, count, 1), generator=generator, device=images.device)
+    image = torch.arange(count, device=images.device)[:, None] * (height + 2 * padding)
+    rows = (image + down + torch.arange(height, device=images.device)) * length + right
+    return windows.index_select(0, rows.flatten()).reshape(images.shape)
+
+
+def reflect(images: Tensor, padding: int) -> Tensor:
+    """`images` (B, H, W, C) with a border of `padding` pixels in which they go on mirrored, the edge not repeated."""
+    if padding >= min(images.shape[1:3]):
+        raise InputError(
+            f"data.augment.crop_padding {padding}: images of {tuple(images.shape[1:3])} cannot be reflected so far"
+        )
+    for dimension in (1, 2):
+        before = images.narrow(dimension, 1, padding).flip(dimension)
+        after = images.narrow(dimension, -padding - 1, padding).flip(dimension)
+        images = torch.cat([before, images, after], dimension)
+    return images
 
 
 def random_flip(images: Tensor, generator: Generator) -> Tensor:
     """Mirror each image left and right with probability 1/2."""
-    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], images.flip(2), images)
+    return mirror(images, torch.rand(len(images), generator=generator, device=images.device) < 0.5)
+
+
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror the images for which `mirrored` (B,) bool holds left and right."""
+    return torch.where(mirrored[:, None], _words(images.flip(2)), _words(images)).view(torch.uint8).view(images.shape)
+
+
+def _words(images: Tensor) -> Tensor:
+    """Each image's bytes in one row, eight in a number where that goes without a remainder: (B, N), quick to choose."""
+    flat = images.flatten(1)
+    return flat.view(torch.int64) if flat.shape[1] % 8 == 0 else flat
 
 
 def random_affine(images: Tensor, config: AffineConfig, generator: Generator) -> Tensor:
@@ -141,13 +190,21 @@ def random_cutout(images: Tensor, side: int, generator: Generator, fill: Tensor 
     Its centre is anywhere in the image with equal probability, so that the square may stick out (DeVries & Taylor
     2017, who cover with the mean colour).
     """
-    rows, columns = (_stretches(len(images), length, side, generator) for length in images.shape[1:3])
-    covered = rows[:, :, None, None] & columns[:, None, :, None]
-    return torch.where(covered, fill, images)
+    count, height, width, channels = images.shape
+    rows, columns = (_stretches(count, length, side, generator) for length in (height, width))
+    image = torch.arange(count, device=images.device)[:, None, None] * height
+    covered = ((image + rows[:, :, None]) * width + columns[:, None, :]).flatten()
+    colour = torch.as_tensor(fill, dtype=torch.uint8, device=images.device).expand(len(covered), channels)
+    changed = images.clone()
+    changed.view(-1, channels).index_copy_(0, covered, colour)
+    return changed
 
 
 def _stretches(count: int, length: int, size: int, generator: Generator) -> Tensor:
-    """`size` pixels of a line of `length`, around one drawn anew for each of `count` lines: (count, length) bool."""
+    """The places (count, size) of `size` pixels around one drawn anew on each of `count` lines of `length`.
+
+    Those beyond an end are replaced by that pixel itself.
+    """
     centre = torch.randint(length, (count, 1), generator=generator, device=generator.device)
-    offset = torch.arange(length, device=generator.device) - centre + size // 2
-    return (offset >= 0) & (offset < size)
+    place = centre + torch.arange(size, device=generator.device) - size // 2
+    return torch.where((place >= 0) & (place < length), place, centre)

@@ -46,7 +46,7 @@ class LoaderPlan(BaseModel):
     info: AnyInfo
     data: DataConfig
     batch_size: Count
-    evaluate_batch_size: Count
+    evaluate_batch_size: Count | None = None
     seed: Seed
 
     @field_validator("splits")
@@ -68,22 +68,27 @@ class LoaderPlan(BaseModel):
         come up in other epochs). The other splits come whole and in order. Raises InputError when a prepared file has
         gone or is not the one that the plan was made for.
         """
+        import torch
         from torch.utils.data import DataLoader
 
-        from torchloom.data.batches import Batches, BucketedBatches
+        from torchloom.data.batches import Batches, BucketedBatches, StreamedBatches
 
+        device = torch.device(device)
         if not self.splits[split]:
             return DataLoader([], sampler=Batches(0, 1), batch_size=None)  # type: ignore[arg-type]
         dataset = self._dataset(split, device, training=split == "train")
-        if split != "train":
-            return DataLoader(dataset, sampler=Batches(len(dataset), self.evaluate_batch_size), batch_size=None)
+        streamed = getattr(dataset, "streamed", False)
+        # the indices of documents and of what is streamed are needed on the CPU
+        place = "cpu" if streamed or self.info.kind == "documents" else device
         lengths = getattr(dataset, "lengths", None)
-        batches = (
-            Batches(len(dataset), self.batch_size, self.seed, self.data.subset)
-            if lengths is None
-            else BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset)
-        )
-        return DataLoader(dataset, sampler=batches, batch_size=None)
+        if split != "train":
+            size = self.evaluate_batch_size or (500 if device.type == "cpu" else 5000)
+            batches = Batches(len(dataset), size, device=place)
+        elif lengths is None:
+            batches = Batches(len(dataset), self.batch_size, self.seed, self.data.subset, place)
+        else:
+            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset, place)
+        return (StreamedBatches if streamed else DataLoader)(dataset, sampler=batches, batch_size=None)
 
     def first(self, split: str, count: int) -> tuple[torch.Tensor, ...]:
         """The first `count` samples of the split, or all if there are fewer, as a batch without augmentation."""
@@ -103,20 +108,36 @@ class LoaderPlan(BaseModel):
         """The whole text of the split, (N,) tokens."""
         return self._arrays(split)["tokens"]
 
-    def _dataset(self, split: str, device: torch.device | str = "cpu", training: bool = False) -> Any:
+    def _dataset(self, split: str, device: torch.device | None = None, training: bool = False) -> Any:
+        import torch
+
         from torchloom.data.batches import ImageBatches
         from torchloom.data.sequences import DocumentBatches, TableBatches, TextWindows
 
-        arrays = {name: array.to(device) for name, array in self._arrays(split).items() if not name.startswith("text")}
+        device = device or torch.device("cpu")
+        arrays = {name: array for name, array in self._arrays(split).items() if not name.startswith("text")}
+        streamed = self.info.kind == "images" and not self._belongs_on(device, arrays)
+        if not streamed:
+            arrays = {name: array.to(device) for name, array in arrays.items()}
         if self.info.kind == "images":
             change = self.data.augment if training else None
             classes, mean = len(self.info.classes), self.info.mean
-            return ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean)
+            images = ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean, device)
+            images.streamed = streamed
+            return images
         if self.info.kind == "documents":
             return DocumentBatches(arrays["tokens"], arrays["starts"], arrays["labels"], self.data.max_tokens)
         if self.info.kind == "text":
             return TextWindows(arrays["tokens"], self.data.window, self.seed if training else None)
         return TableBatches(arrays["features"], arrays["target"])
+
+    def _belongs_on(self, device: torch.device, arrays: dict[str, torch.Tensor]) -> bool:
+        """Whether the arrays are to lie in the device's memory; what is on the CPU is mapped from files in any case."""
+        from torchloom.training.devices import free_memory
+
+        if self.data.on_device is not None:
+            return self.data.on_device
+        return device.type == "cpu" or sum(array.nbytes for array in arrays.values()) < free_memory(device) / 2
 
     def _arrays(self, split: str) -> dict[str, torch.Tensor]:
         """The split's arrays; those of one file stay memory-mapped on the CPU."""

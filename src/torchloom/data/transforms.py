@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,6 +66,41 @@ def apply_policy(images: Tensor, config: PolicyConfig, generator: Generator, hos
     with _drawing_by(host_generator, images.device):
         changed = torch.cat([policy(group) for group in groups])
     return changed.permute(0, 2, 3, 1)[order.argsort()].contiguous()
+
+
+def augment_each(
+    images: Tensor, config: AugmentConfig, host_generator: Generator, mirrored: Tensor | None = None
+) -> Tensor:
+    """The slow reference for `augment`, up to cutout: image by image, by torchvision's transform for each setting."""
+    chances = [0.5 if config.flip else 0.0] * len(images)
+    if config.flip == "alternating":
+        assert mirrored is not None
+        chances = mirrored.float().tolist()
+    changed = torch.empty_like(images)
+    with _drawing_by(host_generator, images.device):
+        for number, chance in enumerate(chances):
+            changed[number] = _chain(config, images.shape[1:3], chance)(images[number].permute(2, 0, 1)).permute(
+                1, 2, 0
+            )
+    return changed
+
+
+def _chain(config: AugmentConfig, size: Sequence[int], flip: float) -> v2.Transform:
+    steps: list[v2.Transform] = []
+    if config.crop_padding:
+        mode = "constant" if config.crop_border == "black" else "reflect"
+        steps.append(v2.RandomCrop(list(size), config.crop_padding, padding_mode=mode))
+    if config.affine:
+        moved, slanted = [config.affine.translate] * 2, [-config.affine.shear, config.affine.shear]
+        bilinear = v2.InterpolationMode.BILINEAR
+        # with a fill of 0 torchvision weighs the outermost pixels twice and makes them darker than interpolation does
+        steps.append(v2.RandomAffine(config.affine.degrees, moved, config.affine.scale, slanted, bilinear, fill=None))
+    steps.append(v2.RandomHorizontalFlip(flip))
+    if config.policy:
+        steps.append(create_policy(config.policy.name, config.policy.arguments))
+    if config.color:
+        steps.append(v2.ColorJitter(config.color.brightness, config.color.contrast, config.color.saturation))
+    return v2.Compose(steps)
 
 
 def mix(

@@ -39,8 +39,8 @@ def build(
     - classic: layers C1 to F6 of the paper with its trainable subsampling, its sparse connections in C3 and its scaled
       tanh. The output is a linear layer: the paper's fixed codes of RBF units are drawings of ASCII characters and give
       distances, not logits. All arguments but `initialization` are fixed.
-    - modern: full connections, `activation`, max pooling; `width` multiplies all of 6-16-120-84. `batch_norm` follows
-      each layer but the last, `dropout` the two hidden dense layers.
+    - modern: full connections, max pooling, `activation`; `width` multiplies all of 6-16-120-84. `batch_norm` comes
+      before each activation, `dropout` after the two hidden dense layers.
     """
     if form == "classic":
         check_unused(
@@ -59,15 +59,19 @@ def modern(
 ) -> nn.Module:
     return nn.Sequential(
         Frame(),
-        *convolution(shape[0], 6 * width, 5, 0, activation=activation, batch_norm=batch_norm),
-        nn.MaxPool2d(2),
-        *convolution(6 * width, 16 * width, 5, 0, activation=activation, batch_norm=batch_norm),
-        nn.MaxPool2d(2),
+        *pooled_convolution(shape[0], 6 * width, activation, batch_norm),
+        *pooled_convolution(6 * width, 16 * width, activation, batch_norm),
         nn.Flatten(),
         *dense(16 * width * pixels(shape), 120 * width, activation=activation, batch_norm=batch_norm, dropout=dropout),
         *dense(120 * width, 84 * width, activation=activation, batch_norm=batch_norm, dropout=dropout),
         nn.Linear(84 * width, classes),
     )
+
+
+def pooled_convolution(inputs: int, outputs: int, activation: Activation, batch_norm: bool) -> list[nn.Module]:
+    """5x5 convolution, max pooling, [batch norm], activation: what follows the pooling has a quarter of the work."""
+    convolved, *rest = convolution(inputs, outputs, 5, 0, activation=activation, batch_norm=batch_norm)
+    return [convolved, nn.MaxPool2d(2), *rest]
 
 
 def classic(shape: tuple[int, int, int], classes: int) -> nn.Module:

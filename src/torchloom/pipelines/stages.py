@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUITS = {"augment": "images", "max_tokens": "documents", "window": "text"}  # keys of `data` for one kind of data only
+# keys of `data` for one kind of data only
+SUITS = {"augment": "images", "on_device": "images", "max_tokens": "documents", "window": "text"}
 
 
 def build_dataloaders(
@@ -77,10 +78,15 @@ def train_network(
     from torchloom.models import build_model
     from torchloom.training.devices import seed_everything
     from torchloom.training.loop import fit
+    from torchloom.training.whitening import whiten
 
     seed_everything(config.seed, config.deterministic)
     model = build_model(network.name, network.arguments, loaders.info)
     logger.info("%s with %s parameters", network.name, f"{sum(p.numel() for p in model.parameters()):,}")
+    if config.whitening:
+        if loaders.info.kind != "images":
+            raise InputError(f"train.whitening: is for images, but these data are {loaders.info.kind}; leave it out")
+        whiten(model, loaders.first("train", config.whitening.images)[0], config.whitening)
     result = fit(model, loaders.loader, config, objective)
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:

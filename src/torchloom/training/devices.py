@@ -1,9 +1,14 @@
-"""The machine: which device, which precision, and randomness under control."""
+"""The machine: which device, which precision, its threads and memory, and randomness under control."""
 
 from __future__ import annotations
 
+import ctypes
+import math
+import platform
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,6 +52,56 @@ def has_native_bf16(device: torch.device) -> bool:
         checks = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
         return any(check() for check in checks if check is not None)
     return False
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes of the device's memory that are free, as far as PyTorch can tell."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    if device.type == "xpu":
+        return float(torch.xpu.mem_get_info(device)[0])
+    return math.inf
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Threads that PyTorch would take, but not more than the cores whose time a container's limit allows."""
+    threads = torch.get_num_threads()
+    try:
+        quota, period = cgroup.read_text().split()
+        return max(1, min(threads, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such limit
+        return threads
+
+
+@contextmanager
+def tuned_host(device: torch.device, threads: int | None, keep_memory: bool) -> Iterator[None]:
+    """Run with so many CPU threads and, on CPUs, with an allocator that keeps what is freed; as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or usable_cores())
+    kept = keep_memory and device.type == "cpu" and platform.libc_ver()[0] == "glibc"
+    if kept:
+        _configure_malloc(mmap_max=0, trim_threshold=2**31 - 1, top_pad=2**28)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if kept:
+            _configure_malloc(mmap_max=65536, trim_threshold=2**17, top_pad=2**17)  # as malloc starts
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _configure_malloc(mmap_max: int, trim_threshold: int, top_pad: int) -> None:
+    """glibc gives large blocks back when they are freed and takes new ones, page fault by page fault, in each step."""
+    libc = ctypes.CDLL(None)
+    for option, value in ((-4, mmap_max), (-1, trim_threshold), (-2, top_pad)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, …
+        libc.mallopt(option, value)
+
+
+def compile_network(network: torch.nn.Module, device: torch.device, one_pass_a_step: bool) -> torch.nn.Module:
+    """`network` compiled; on CUDA as CUDA graphs, unless gradients are summed over several passes."""
+    graphs = device.type == "cuda" and one_pass_a_step
+    compiled: torch.nn.Module = torch.compile(network, mode="reduce-overhead" if graphs else "default")  # type: ignore[assignment]
+    return compiled
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

@@ -17,8 +17,8 @@ from torchloom.config import TrainConfig
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
 from torchloom.progress import step_bar
-from torchloom.training.devices import autocast, choose_device, choose_precision
-from torchloom.training.optimization import Schedule, create_optimizer
+from torchloom.training.devices import autocast, choose_device, choose_precision, compile_network, tuned_host
+from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups
 
 logger = logging.getLogger(__name__)
 
@@ -43,37 +43,52 @@ class Fit:
 def fit(
     model: nn.Module, open_loader: Callable[[str, torch.device], Loader], config: TrainConfig, objective: Objective
 ) -> Fit:
-    """Train `model` in place and return what came of it.
+    """Train `model` in place and return what came of it: `train_epochs` with the host set up for it.
 
     `open_loader("train", device)` and `("validation", device)` give the data. With an empty validation split the last
     epoch counts as the best. Raises InputError when the loss stops being a finite number.
     """
     device = choose_device(config.device)
+    with tuned_host(device, config.threads, config.keep_memory):
+        return train_epochs(model, open_loader, config, objective, device)
+
+
+def train_epochs(
+    model: nn.Module,
+    open_loader: Callable[[str, torch.device], Loader],
+    config: TrainConfig,
+    objective: Objective,
+    device: torch.device,
+) -> Fit:
+    """The loop itself."""
     dtype = choose_precision(config.precision, device)
     train_loader, validation_loader = open_loader("train", device), open_loader("validation", device)
     if config.early_stopping and not len(validation_loader):
         raise InputError("train.early_stopping needs a validation split (preprocess.validation_fraction above 0)")
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = average(model, config.ema)
-    optimizer = create_optimizer(model, config.optimizer.name, config.optimizer.arguments)
+    optimizer = create_optimizer(model, config.optimizer)
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
     schedule = Schedule(optimizer, config.scheduler, config.epochs, steps_per_epoch, config.warmup_epochs)
+    lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    trained: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+    trained = compile_network(model, device, config.accumulate == 1) if config.compile else model
     judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
     logger.info("training on %s in %s: %d epochs of %d steps", device, dtype, config.epochs, steps_per_epoch)
 
     history: list[dict[str, float]] = []
-    best, best_epoch = snapshot(judged), 0
+    best: dict[str, Tensor] = {}
+    best_epoch = 0
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
         row: dict[str, float] = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
         start_epoch(train_loader, epoch - 1)
+        freeze_groups(optimizer, config.optimizer, epoch)
         model.train()
         running = Running(len(train_loader), device)
         with step_bar() as bar:
             task = bar.add_task(f"epoch {epoch}/{config.epochs}", total=len(train_loader), status="")
-            for step, batch in enumerate(train_loader):
+            for step, batch in enumerate(running.timed(train_loader)):
                 group_start = step - step % config.accumulate
                 group = min(config.accumulate, len(train_loader) - group_start)
                 with autocast(device, dtype):
@@ -86,6 +101,8 @@ def fit(
                     scaler.step(optimizer)
                     scaler.update()
                     optimizer.zero_grad(set_to_none=True)
+                    if lookahead:
+                        lookahead.step()
                     if averaged:
                         averaged.update_parameters(model)
                     schedule.step()
@@ -97,6 +114,7 @@ def fit(
 
         row |= {f"train_{name}": value for name, value in running.means().items()}
         row["samples_per_second"] = running.rate()
+        row["seconds_waiting"] = running.waited
         if len(validation_loader):
             measured = measure(judged, validation_loader, device, dtype, objective, epoch)
             row |= {f"val_{name}": value for name, value in measured.items()}
@@ -105,12 +123,16 @@ def fit(
         if epoch % -(-config.epochs // LOGGED) == 0:
             log_row(row, config.epochs)
         schedule.end_epoch(row.get("val_loss", row["train_loss"]))
-        if not len(validation_loader) or improves(row, history[best_epoch - 1] if best_epoch else None, config.monitor):
+        if not len(validation_loader):
+            best_epoch = epoch
+        elif improves(row, history[best_epoch - 1] if best_epoch else None, config.monitor):
             best, best_epoch = snapshot(judged), epoch
         if config.early_stopping and should_stop(history, config):
             logger.info("stopping early: no better %s in %d epochs", config.monitor, config.early_stopping.patience)
             break
     last = snapshot(judged)
+    if not len(validation_loader):
+        best = last
     stop_if_weights_not_finite(best, best_epoch)
     return Fit(best, best_epoch, last, history)
 
@@ -142,7 +164,17 @@ class Running:
         self.losses = torch.zeros(steps, device=device)
         self.sums: dict[str, Tensor] = {}
         self.steps = self.count = 0
+        self.waited = 0.0  # seconds in which the host did nothing but get batches
         self.started = self.glanced = time.perf_counter()
+
+    def timed(self, loader: Loader) -> Iterator[Batch]:
+        """The batches of `loader`, with the time that it takes to get them."""
+        batches = iter(loader)
+        for _ in range(len(loader)):
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - asked
+            yield batch
 
     def add(self, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
         self.losses[self.steps] = loss.detach()
@@ -231,9 +263,10 @@ def describe(means: dict[str, float], optimizer: torch.optim.Optimizer, rate: fl
 
 def log_row(row: dict[str, Any], epochs: int) -> None:
     """One plain line per epoch."""
-    skipped = {"epoch", "seconds", "samples_per_second", "learning_rate"}
+    skipped = {"epoch", "seconds", "seconds_waiting", "samples_per_second", "learning_rate"}
     figures = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in skipped)
     logger.info(
-        "epoch %d/%d  %s  lr %.2e  %.1f s  %s samples/s",
-        *(row["epoch"], epochs, figures, row["learning_rate"], row["seconds"], f"{row['samples_per_second']:,.0f}"),
+        "epoch %d/%d  %s  lr %.2e  %.1f s, data %.1f s  %s samples/s",
+        *(row["epoch"], epochs, figures, row["learning_rate"], row["seconds"], row["seconds_waiting"]),
+        f"{row['samples_per_second']:,.0f}",
     )

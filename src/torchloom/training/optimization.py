@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torchloom.config import SchedulerConfig
+from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig
 from torchloom.errors import InputError
+from torchloom.training.muon import Muon
 from torchloom.validation import check_call
 
-# LBFGS needs a closure, SparseAdam sparse gradients, Muon (and what builds on it) 2-D weights only.
+# LBFGS needs a closure, SparseAdam sparse gradients; torch's own Muon takes 2-D weights only, ours is in muon.py.
 _OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 # These take Python functions or other schedulers, which YAML cannot name.
 _OTHER_SCHEDULERS = {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
@@ -22,7 +24,12 @@ _LENGTHS = {"T_max", "total_iters", "total_steps"}
 
 
 def optimizer_names() -> list[str]:
-    return [name for name, kind in inspect.getmembers(torch.optim, _is(Optimizer)) if name not in _OTHER_OPTIMIZERS]
+    names = [name for name, _ in inspect.getmembers(torch.optim, _is(Optimizer)) if name not in _OTHER_OPTIMIZERS]
+    return sorted([*names, "Muon"])
+
+
+def _optimizer(name: str) -> Any:
+    return Muon if name == "Muon" else getattr(torch.optim, name)
 
 
 def scheduler_names() -> list[str]:
@@ -35,27 +42,91 @@ def _is(parent: type) -> Any:
 
 
 def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
-    """Raise ValueError when torch.optim.<name> does not take `arguments`."""
-    check_call(getattr(torch.optim, name), arguments, given_by_us=("params",))
+    """Raise ValueError when the optimiser does not take `arguments`."""
+    check_call(_optimizer(name), arguments, given_by_us=("params",))
     try:
-        create_optimizer(nn.Linear(2, 2), name, arguments)
+        _create(name, arguments, list(nn.Linear(2, 2).parameters()))
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"torch.optim.{name} says: {error}") from None
+        raise ValueError(f"{'' if name == 'Muon' else 'torch.optim.'}{name} says: {error}") from None
 
 
-def create_optimizer(model: nn.Module, name: str, arguments: dict[str, Any]) -> Optimizer:
-    """The optimiser over all parameters of `model`, fused into one kernel where it can be, unless told otherwise."""
-    kind = getattr(torch.optim, name)
-    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The optimiser over all parameters of `model` that learn, fused into one kernel where it can be.
+
+    Its first group has all parameters that belong to none of `config.groups`. Raises InputError when a group is empty.
+    """
+    groups: list[dict[str, Any]] = [{"params": []}]
+    groups += [{"params": [], **_tuples(group.arguments)} for group in config.groups]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fits = (any(fnmatchcase(name, pattern) for pattern in group.parameters) for group in config.groups)
+            groups[next((number for number, fit in enumerate(fits, 1) if fit), 0)]["params"].append(parameter)
+    for given, group in zip(config.groups, groups[1:], strict=True):
+        if not group["params"]:
+            names = ", ".join(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+            raise InputError(
+                f"train.optimizer.groups: {', '.join(given.parameters)} fits no parameter that is left of {names}"
+            )
+    return _create(config.name, config.arguments, groups)
+
+
+def _create(name: str, arguments: dict[str, Any], parameters: list[Any]) -> Optimizer:
+    kind = _optimizer(name)
+    arguments = _tuples(arguments)
     choosable = {"fused", "foreach", "differentiable", "capturable"}
     if "fused" in inspect.signature(kind).parameters and not choosable & arguments.keys():
         try:
-            fused: Optimizer = kind(model.parameters(), fused=True, **arguments)
+            fused: Optimizer = kind(parameters, fused=True, **arguments)
             return fused
         except RuntimeError:  # this device or version has no fused kernel
             pass
-    plain: Optimizer = kind(model.parameters(), **arguments)
+    plain: Optimizer = kind(parameters, **arguments)
     return plain
+
+
+def _tuples(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+
+
+def freeze_groups(optimizer: Optimizer, config: OptimizerConfig, epoch: int) -> None:
+    """Let the groups that have learnt their epochs stay as they are; `epoch` is the one that begins, from 1.
+
+    Raises InputError when no group is left.
+    """
+    for given, group in zip(config.groups, optimizer.param_groups[1:], strict=True):
+        if given.epochs is not None and epoch > given.epochs:
+            for parameter in group["params"]:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+    if not any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
+        raise InputError(f"train.optimizer.groups: from epoch {epoch} on nothing would learn any more")
+
+
+class Lookahead:
+    """Slow copies of the weights, which both meet every few steps: slow <- decay slow + (1 - decay) fast, fast <- slow.
+
+    Zhang et al., "Lookahead optimizer: k steps forward, 1 step back", NeurIPS 2019. A decay that grows with the cube of
+    the run's share is that of Jordan 2024 (arXiv:2404.00498).
+    """
+
+    def __init__(self, model: nn.Module, config: LookaheadConfig, steps: int) -> None:
+        self.config, self.steps, self.taken = config, steps, 0
+        self.fast: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.slow = [weight.detach().clone() for weight in self.fast]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Call it after each optimiser step; after the last one the slow weights are what remains."""
+        self.taken += 1
+        meeting = self.taken % self.config.every == 0
+        if not meeting and self.taken != self.steps:
+            return
+        learning = [number for number, weight in enumerate(self.fast) if weight.requires_grad]  # the others stay
+        fast, slow = [self.fast[number] for number in learning], [self.slow[number] for number in learning]
+        if meeting:
+            decay = self.config.decay * (self.taken / self.steps) ** self.config.ramp
+            torch._foreach_lerp_(slow, fast, 1 - decay)
+        torch._foreach_copy_(fast, slow)
 
 
 def check_scheduler(
@@ -63,8 +134,8 @@ def check_scheduler(
 ) -> None:
     """Raise ValueError when torch.optim.lr_scheduler.<name> does not take `arguments`, or not this optimiser."""
     kind = getattr(lr_scheduler, name)
-    optimizer = create_optimizer(nn.Linear(2, 2), optimizer_name, optimizer_arguments or {})
-    arguments = {**_lengths(kind, arguments, 10, 0.1), **arguments}
+    optimizer = _create(optimizer_name, optimizer_arguments or {}, list(nn.Linear(2, 2).parameters()))
+    arguments = {**_lengths(kind, arguments, 10, [0.1]), **arguments}
     check_call(kind, arguments, given_by_us=("optimizer",))
     try:
         scheduler = kind(optimizer, **arguments)
@@ -75,14 +146,14 @@ def check_scheduler(
         raise ValueError(f"torch.optim.lr_scheduler.{name} says: {error}") from None
 
 
-def _lengths(kind: type, arguments: dict[str, Any], steps: int, lr: float) -> dict[str, Any]:
-    """What a scheduler must know of the run and was not told: its length and, for OneCycleLR, the highest rate."""
+def _lengths(kind: type, arguments: dict[str, Any], steps: int, rates: list[float]) -> dict[str, Any]:
+    """What a scheduler must know of the run and was not told: its length and, for OneCycleLR, the highest rates."""
     takes = inspect.signature(kind).parameters.keys()
     filled: dict[str, Any] = {}
     if not (_LENGTHS | {"epochs", "steps_per_epoch"}) & arguments.keys():
         filled = dict.fromkeys(_LENGTHS & takes, steps)
     if "max_lr" in takes and "max_lr" not in arguments:
-        filled["max_lr"] = lr
+        filled["max_lr"] = rates
     return filled
 
 
@@ -107,11 +178,12 @@ class Schedule:
         if config is not None:
             kind = getattr(lr_scheduler, config.name)
             steps = max(1, epochs * steps_per_epoch - self.warmup_steps)
-            filled = _lengths(kind, config.arguments, steps, optimizer.param_groups[0]["lr"])
+            rates = [group["lr"] for group in optimizer.param_groups]
+            filled = _lengths(kind, config.arguments, steps, rates)
             self.by_step = config.interval == "step" if config.interval else bool(_LENGTHS & filled.keys())
             if not self.by_step:
                 steps = epochs - self.warmup_steps // steps_per_epoch
-                filled = _lengths(kind, config.arguments, steps, optimizer.param_groups[0]["lr"])
+                filled = _lengths(kind, config.arguments, steps, rates)
             self.main = kind(optimizer, **filled, **config.arguments)
             if getattr(self.main, "total_steps", steps) < steps:  # OneCycleLR fails when it is asked for more
                 length = f"{self.main.total_steps} {'steps' if self.by_step else 'epochs'}"

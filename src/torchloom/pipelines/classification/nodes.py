@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
-    EvaluateExamplesConfig,
+    EvaluateClassifierConfig,
     ExportConfig,
 )
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
+from torchloom.errors import InputError
 from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
 
@@ -40,7 +41,7 @@ def train(
 
 
 def evaluate(
-    checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateExamplesConfig
+    checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateClassifierConfig
 ) -> tuple[dict[str, Any], dict[str, Any], Figure, Figure, Figure, Figure, list[dict[str, Any]]]:
     """Measure the checkpoint on the test split.
 
@@ -48,11 +49,18 @@ def evaluate(
     predictions; and the wrong answers as a table, the most confident first.
     """
     from torchloom import figures
-    from torchloom.evaluation import classification_metrics, predict, worst_mistakes
-    from torchloom.training.devices import choose_device
+    from torchloom.evaluation import Views, classification_metrics, predict, worst_mistakes
+    from torchloom.training.devices import choose_device, choose_precision
 
     device = choose_device(config.device)
-    (logits,), labels = predict(checkpoint.build().to(device), loaders.loader("test", device))
+    model = checkpoint.build()
+    if config.views != "one":
+        if loaders.info.kind != "images":
+            raise InputError(f"evaluate.views: is for images, but these data are {loaders.info.kind}; leave it out")
+        model = Views(model, config.views)
+    (logits,), labels = predict(
+        model.to(device), loaders.loader("test", device), choose_precision(config.precision, device)
+    )
     classes = expect(loaders.info, LabelledInfo).classes
     metrics, per_class, confusion = classification_metrics(logits, labels, classes)
     metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(labels)}

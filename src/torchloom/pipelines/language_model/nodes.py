@@ -48,7 +48,7 @@ def evaluate(
 
     device = choose_device(config.device)
     metrics = language_model_metrics(
-        checkpoint.build().to(device), loaders.tokens("test").to(device), config.batch_size
+        checkpoint.build().to(device), loaders.tokens("test").to(device), config.batch_size or 1000
     )
     metrics |= {"epoch": int(checkpoint.training["epoch"])}
     logger.info("test: %.3f bits per character", metrics["bits_per_character"])
