@@ -1,0 +1,108 @@
+"""Part inference: ResNet-18 for small images, from uint8 pixels to logits, by PyTorch and by ONNX Runtime."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import nn
+
+from benchmarks import inputs, ours
+from benchmarks.measure import Comparison, Options, Worker, interleave, rate
+from torchloom.config import DataConfig, ExportConfig
+from torchloom.data.loaders import LoaderPlan
+from torchloom.export import open_session, to_onnx
+from torchloom.models import build_model
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.devices import seed_everything
+
+BY_TORCH = ["eager fp32", "eager bf16, channels last", "torch.compile fp32"]
+BY_ONNX = ["fp32", "int8"]
+CALIBRATION = (4, 64)  # batches and their size
+
+
+def run(options: Options) -> list[Comparison]:
+    env = inputs.environment("cifar10", options.quick)
+    batches, width, seconds = ((8,), 8, 0.05) if options.quick else ((1, 128), 64, 1.0)
+    task = (inputs.prepared(env, "cifar10"), width, seconds)
+    data = f"{inputs.describe(env, 'cifar10')}, random weights, width {width}"
+    comparisons = []
+    with Worker(by_torch, *task, options.device) as pytorch, Worker(by_onnx, *task) as runtime:
+        for batch in batches:
+            sides = {kind: partial(pytorch, kind, batch) for kind in BY_TORCH}
+            sides |= {f"ONNX Runtime {kind}, CPU": partial(runtime, kind, batch) for kind in BY_ONNX}
+            measured = interleave(sides, options.turns(9))
+            comparisons.append(Comparison(f"ResNet-18, batch {batch}", "images/s", measured, data, BY_TORCH[0]))
+    return comparisons
+
+
+def prepare(folder: Path, width: int) -> tuple[LoaderPlan, nn.Module]:
+    """The data, and the network with random weights, the same in each process."""
+    plan = ours.plan_loaders(folder, DataConfig(), ours.config("cpu", CALIBRATION[1]))
+    seed_everything(0)
+    return plan, build_model("resnet", {"width": width}, plan.info).eval()
+
+
+def by_torch(folder: Path, width: int, seconds: float, device: str) -> Callable[[str, int], float]:
+    plan, model = prepare(folder, width)
+    model.to(device)
+    models: dict[str, Any] = {
+        BY_TORCH[0]: model,
+        BY_TORCH[1]: copy.deepcopy(model).to(memory_format=torch.channels_last),
+        BY_TORCH[2]: torch.compile(copy.deepcopy(model), dynamic=False),
+    }
+
+    @torch.no_grad()
+    def measure(kind: str, batch: int) -> float:
+        images = plan.first("test", batch)[0].to(device)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled="bf16" in kind):
+            return rate(lambda: models[kind](images), batch, seconds, device)
+
+    return measure
+
+
+def by_onnx(folder: Path, width: int, seconds: float) -> Callable[[str, int], float]:
+    plan, model = prepare(folder, width)
+    with tempfile.TemporaryDirectory() as root:
+        sessions = {kind: open_session(exported) for kind, exported in export(plan, model, Path(root)).items()}
+
+    def measure(kind: str, batch: int) -> float:
+        call = partial(sessions[kind].run, ["logits"], {"images": pixels(plan, "test", 0, batch)})
+        return rate(call, batch, seconds, "cpu")
+
+    return measure
+
+
+def export(plan: LoaderPlan, model: nn.Module, root: Path) -> dict[str, bytes]:
+    """The project's own export, and what static quantisation (QDQ, weights per channel) makes of it."""
+    checkpoint = Checkpoint(network="resnet", arguments={}, info=plan.info, training={}, weights={})
+    example = {"images": plan.first("test", 2)[0]}
+    fp32, fused, int8 = (root / f"{name}.onnx" for name in ("fp32", "fused", "int8"))
+    fp32.write_bytes(to_onnx(model, example, ["logits"], checkpoint, ExportConfig().opset))
+    quant_pre_process(fp32, fused, skip_symbolic_shape=True)
+    unsigned = QuantType.QUInt8  # of activations: what ONNX Runtime has fast kernels for on x86
+    form = QuantFormat.QDQ
+    quantize_static(fused, int8, Calibration(plan), quant_format=form, activation_type=unsigned, per_channel=True)
+    return {"fp32": fp32.read_bytes(), "int8": int8.read_bytes()}
+
+
+class Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """A few batches of training images, from which the ranges of the activations are taken."""
+
+    def __init__(self, plan: LoaderPlan) -> None:
+        count, size = CALIBRATION
+        self.batches: Iterator[np.ndarray] = (pixels(plan, "train", i * size, size) for i in range(count))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self.batches, None)
+        return None if batch is None else {"images": batch}
+
+
+def pixels(plan: LoaderPlan, split: str, start: int, count: int) -> np.ndarray:
+    return plan.first(split, start + count)[0][start:].contiguous().numpy()
