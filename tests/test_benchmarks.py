@@ -136,7 +136,7 @@ def test_seeds_are_trained_in_one_process(run: Callable[..., DataCatalog], proje
     with contextlib.chdir(project):
         train = trainings("cifar_speedrun", "sample")
         seconds, accuracy, rate = train(3)
-        assert train(3)[1] == accuracy > 0.9  # nothing of the first training is left
+        assert train(3)[1] == accuracy > 0.4  # nothing of the first training is left
     assert seconds > 0
     assert rate > 0
 

@@ -71,7 +71,7 @@ def test_a_classifier_is_as_good_in_onnx_runtime_as_its_metrics_say(run: Callabl
     catalog = run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})
     metrics, history = catalog.load("mnist_mlp.metrics"), catalog.load("mnist_mlp.history")
     assert metrics["epoch"] == max(history, key=lambda row: row["val_accuracy"])["epoch"]
-    images, labels = next(iter(catalog.load("mnist_mlp.dataloaders").loader("test")))
+    images, labels = catalog.load("mnist_mlp.dataloaders").first("test", 1000)
     session = onnxruntime.InferenceSession(catalog.load("mnist_mlp.onnx"))
     logits = session.run(["logits"], {"images": images.contiguous().numpy()})[0]
     right = logits.argmax(1) == labels.numpy()
@@ -162,8 +162,10 @@ def test_variants_of_the_autoencoder(run: Callable[..., DataCatalog], arguments:
 
 
 def test_a_task_on_data_of_the_wrong_kind_is_refused_before_it_trains(
-    run: Callable[..., DataCatalog], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., DataCatalog], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = project / "conf/base/parameters/mnist_mlp.yml"
+    settings.write_text(settings.read_text().replace("    augment: {crop_padding: 1}\n", "    subset: 100\n"))
     monkeypatch.setitem(TASKS, "mnist_mlp", (classification, "diabetes"))
     with pytest.raises(InputError, match=r"needs images or documents with classes, but .* of the kind 'table'"):
         run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})

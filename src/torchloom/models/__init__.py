@@ -85,7 +85,8 @@ class NormalizedImages(nn.Module):
         self.register_buffer("std", _per_channel(std) * 255)
 
     def forward(self, images: Tensor) -> Any:
-        return self.network((images.float() - self.mean) / self.std)
+        scale = 1 / self.std
+        return self.network(torch.addcmul(-self.mean * scale, images.float(), scale))  # one pass over the pixels
 
 
 def _per_channel(values: list[float]) -> Tensor:
