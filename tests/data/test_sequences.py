@@ -151,3 +151,12 @@ def test_rows_of_a_table_by_number() -> None:
     batch = TableBatches(features, target)[torch.tensor([4, 1])]
     assert torch.equal(batch[0], features[[4, 1]])
     assert torch.equal(batch[1], target[[4, 1]])
+
+
+@pytest.mark.parametrize("place", ["cpu", "meta"])
+def test_windows_are_cut_on_the_device_of_the_text_wherever_the_indices_are(place: str) -> None:
+    """The device meta stands for one that is not the CPU: mixing both is an error there too."""
+    windows = TextWindows(torch.arange(41, dtype=torch.uint8, device="meta"), 4)
+    inputs, following = windows[torch.arange(3, device=place)]
+    assert (inputs.shape, inputs.device.type) == ((3, 4), "meta")
+    assert (following.shape, following.device.type) == ((3, 4), "meta")

@@ -80,6 +80,7 @@ class TextWindows(Dataset[tuple[Tensor, ...]]):
         return whole - 1 if self.seed is not None and whole > 1 else whole
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, ...]:
-        place = self.shift + indices[:, None] * self.window + torch.arange(self.window + 1)  # (B, T + 1)
-        tokens = self.tokens[place.to(self.tokens.device)].long()
+        indices = indices.to(self.tokens.device)
+        place = self.shift + indices[:, None] * self.window + torch.arange(self.window + 1, device=indices.device)
+        tokens = self.tokens[place].long()  # (B, T + 1)
         return tokens[:, :-1], tokens[:, 1:]
