@@ -3,10 +3,30 @@
 import click
 from kedro.io import DatasetError
 
+LONGEST_LINE = 2000  # characters
+
 
 class InputError(click.ClickException, DatasetError):
     """Wrong parameters, files or data: the message names what is wrong and what to do.
 
     A `ClickException`, so that `kedro run` prints the message without a traceback; a `DatasetError`, so that
-    Kedro hands it on as it is when a catalog entry raises it.
+    Kedro hands it on as it is when a catalog entry raises it. The message may quote what files hold: it is made
+    printable.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """`text` with everything that could steer a terminal escaped, save line ends, and overlong lines cut."""
+    return "\n".join("".join(map(_escaped, _cut(line))) for line in text.split("\n"))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def _cut(line: str) -> str:
+    """What to do stands at the end, so that the middle is left out."""
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"

@@ -1,28 +1,60 @@
 """Writing files so that nobody ever sees half of one, and telling whether two are the same."""
 
+import errno
+import glob
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+
+from torchloom.errors import InputError
+
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+}
+ABANDONED = 3600  # seconds after which a temporary file is taken for one whose writer was killed
+
+Stamp = tuple[int, int, int]
 
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success flush it to disk and rename it to `target`.
 
-    When the block raises, the temporary file is removed and whatever stood at `target` stays as it was.
+    When the block raises, the temporary file is removed and whatever stood at `target` stays as it was. InputError when
+    the disk is full or the folder not writable.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise InputError(
+            f"{target}: cannot be written ({os.strerror(error.errno)}); what stood there is as it was. Make room, "
+            "change the rights of its folder, or move away what is in its place"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
@@ -30,3 +62,19 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
     return f"{algorithm}:{digest.hexdigest()}"
+
+
+def stamp(path: Path) -> Stamp:
+    """What tells two states of a file apart without reading it: which file, its size and when it was written."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def contents(path: Path) -> str | None:
+    """The file's checksum; a file that has not been touched is read once in a process."""
+    return _checksum(path, stamp(path)) if path.is_file() else None
+
+
+@lru_cache(maxsize=10_000)
+def _checksum(path: Path, stamp: Stamp) -> str:  # noqa: ARG001
+    return checksum(path)

@@ -78,6 +78,12 @@ def test_a_table_of_one_column_keeps_its_empty_rows(tmp_path: Path) -> None:
     assert dataset.load() == [{"text": ""}, {"text": "a"}, {"text": ""}]
 
 
+def test_a_table_holds_long_texts(tmp_path: Path) -> None:
+    dataset = CSVDataset(filepath=str(tmp_path / "table.csv"))
+    dataset.save([{"text": "a" * (1 << 20)}])
+    assert dataset.load() == [{"text": "a" * (1 << 20)}]
+
+
 def test_an_empty_table(tmp_path: Path) -> None:
     dataset = CSVDataset(filepath=str(tmp_path / "table.csv"))
     dataset.save([])

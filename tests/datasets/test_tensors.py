@@ -96,7 +96,7 @@ def test_a_failed_save_leaves_the_old_file(path: Path) -> None:
 def test_a_missing_file_names_the_stage_to_run(path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_tensors(path)
-    assert caught.value.message == f"{path}: missing. Run the preprocess stage first: kedro run --tags preprocess"
+    assert caught.value.message == f"{path}: missing. Run the preprocess stage again: kedro run --tags preprocess"
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 100, 8, 60, -1])
@@ -105,5 +105,5 @@ def test_a_damaged_file_names_the_stage_to_run(path: Path, damage: bytes | int) 
     path.write_bytes(path.read_bytes()[:damage] if isinstance(damage, int) else damage)
     with pytest.raises(InputError) as caught:
         open_tensors(path)
-    assert caught.value.message.startswith(f"{path}: damaged (")
+    assert caught.value.message.startswith(f"{path}: damaged or not a file of ours (")
     assert caught.value.message.endswith("). Run the preprocess stage again: kedro run --tags preprocess")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
@@ -83,6 +83,19 @@ class TableInfo(Info):
 
 
 AnyInfo = Annotated[ImageInfo | DocumentInfo | TextInfo | TableInfo, Field(discriminator="kind")]
+
+
+def read_info(values: Any) -> ImageInfo | DocumentInfo | TextInfo | TableInfo:
+    """What a file that preprocessing wrote says; InputError when it does not say it."""
+    try:
+        info: ImageInfo | DocumentInfo | TextInfo | TableInfo = TypeAdapter(AnyInfo).validate_python(values)
+    except ValidationError as error:
+        raise InputError(
+            f"the info of the data set is damaged or from another version: {error.errors()[0]['msg']}. Run the "
+            "preprocess stage again: kedro run --tags preprocess"
+        ) from error
+    return info
+
 
 Kind = TypeVar("Kind", bound=Info)
 

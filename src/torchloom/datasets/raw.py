@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from torchloom.data.download import Form, RawFiles, Source
+from torchloom.data.download import AGAIN, Form, RawFiles, Source
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
+from torchloom.files import atomic_write, contents
+
+CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 
 
 class SourceDataset(AbstractDataset[None, Source]):
@@ -28,6 +33,10 @@ class SourceDataset(AbstractDataset[None, Source]):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         folder = Path(filepath)
+        for digests in (files, *(form["files"] for form in alternatives or [])):
+            for name, digest in digests.items():
+                if digest is not None and not CHECKSUM.fullmatch(digest):
+                    raise InputError(f"{folder.name}_source: {name}: {digest!r} is no md5:… or sha256:… in hexadecimal")
         forms = tuple(Form(**form) for form in alternatives or [])
         self._source = Source(folder.name, folder, files, fetch, places, mirror, forms)
         self.metadata = metadata
@@ -37,6 +46,11 @@ class SourceDataset(AbstractDataset[None, Source]):
 
     def save(self, data: None) -> None:  # noqa: ARG002
         raise DatasetError("a source is only read")
+
+    def fingerprint(self) -> str:
+        """Of the account, not of what may lie at the places: a file without a published checksum is known by them."""
+        account = asdict(replace(self._source, folder=Path(self._source.name)))
+        return hashlib.sha256(json.dumps(account, default=str, sort_keys=True).encode()).hexdigest()
 
     def _exists(self) -> bool:
         return True
@@ -55,15 +69,22 @@ class RawFilesDataset(AbstractDataset[RawFiles, RawFiles]):
     def load(self) -> RawFiles:
         try:
             checksums = json.loads(self._filepath.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._filepath}: not readable ({error}). Run: kedro run --tags download") from error
-        if not isinstance(checksums, dict):
-            raise InputError(f"{self._filepath}: not a list of checksums. Run: kedro run --tags download")
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{self._filepath}: not readable ({error}). {AGAIN}") from error
+        if not isinstance(checksums, dict) or not all(isinstance(digest, str) for digest in checksums.values()):
+            raise InputError(f"{self._filepath}: not a list of checksums. {AGAIN}")
         return RawFiles(self._filepath.parent, checksums)
 
     def save(self, data: RawFiles) -> None:
         with atomic_write(self._filepath) as temporary:
             temporary.write_text(json.dumps(data.checksums, indent=2) + "\n", encoding="utf-8")
+
+    def fingerprint(self) -> str | None:
+        """Of the files that the list names, as they are now."""
+        if not self._exists():
+            return None
+        found = {name: contents(self._filepath.parent / name) for name in self.load().checksums}
+        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -19,8 +19,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+csv.field_size_limit(1 << 24)  # characters; a review has up to a million, Python's own limit is 131,072
+
+
+def _again(path: Path, error: Exception) -> InputError:
+    """What to do about a report that cannot be read: it lies in <layer>/<data set or task>/<file>."""
+    stage = {"03_primary": "preprocess", "07_model_output": "train"}.get(path.parent.parent.name)
+    command = f" again: kedro run --tags {stage}" if stage else " again"
+    return InputError(f"{path}: missing or damaged ({error}). Run the stage that writes it{command}")
+
+
 class JSONDataset(kedro_datasets.json.JSONDataset):  # type: ignore[misc]
     """A report as JSON. NaN and infinities, which are no JSON, are refused."""
+
+    def load(self) -> Any:
+        path = Path(self._get_load_path())
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise _again(path, error) from error
 
     def save(self, data: Any) -> None:
         path = Path(self._get_save_path())
@@ -48,8 +65,14 @@ class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
         self.metadata = metadata
 
     def load(self) -> list[dict[str, str]]:
-        with self._filepath.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self._filepath.open(newline="", encoding="utf-8") as file:
+                lines = list(csv.reader(file, strict=True))
+            if not lines:
+                raise ValueError("not even a row of names")
+            return [dict(zip(lines[0], row, strict=True)) for row in lines[1:]]
+        except (OSError, ValueError, csv.Error) as error:
+            raise _again(self._filepath, error) from error
 
     def save(self, data: list[dict[str, Any]]) -> None:
         with atomic_write(self._filepath) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -80,7 +103,10 @@ class TextDataset(AbstractDataset[str, str]):
         self.metadata = metadata
 
     def load(self) -> str:
-        return self._filepath.read_bytes().decode("utf-8")  # read_text would change \r\n
+        try:
+            return self._filepath.read_bytes().decode("utf-8")  # read_text would change \r\n
+        except (OSError, ValueError) as error:
+            raise _again(self._filepath, error) from error
 
     def save(self, data: str) -> None:
         with atomic_write(self._filepath) as temporary:

@@ -1,9 +1,16 @@
-"""Prepared data: named tensors in one safetensors file, memory-mapped when loaded."""
+"""Named tensors in one safetensors file, sealed with a fingerprint: prepared data, checkpoints, states of a training.
+
+No pickle, so reading one cannot run code; and what is read is what was written, or refused.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +18,88 @@ import numpy as np
 from kedro.io import AbstractDataset
 
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
+from torchloom.files import Stamp, atomic_write, stamp
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+KEY = "torchloom"  # the one entry of the file's metadata: safetensors writes several in any order
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Write numpy arrays, or tensors of torch, and a `description` in JSON; the same ones make the same bytes."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file as save_arrays
+
+    described = json.dumps({**description, "fingerprint": fingerprint(tensors, description)}, sort_keys=True)
+    save: Any = save_arrays
+    if not all(isinstance(tensor, np.ndarray) for tensor in tensors.values()):
+        from safetensors.torch import save_file as save
+    with atomic_write(path) as temporary:
+        try:
+            save(dict(tensors), temporary, metadata={KEY: described})
+        except SafetensorError as error:
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            raise
+
+
+def read_tensors(path: Path, again: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file, memory-mapped (pages are read when they are used), and the description.
+
+    Raises InputError, which ends with `again`, when the file is missing or not as it was written; its contents are
+    looked at once for each process.
+    """
+    try:
+        tensors, description = _open(path)
+        _verify(path, stamp(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing. {again}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: damaged or not a file of ours ({error}). {again}") from error
+    return tensors, description
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get(KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(error) from error
+    if not isinstance(description, dict) or "fingerprint" not in description:
+        raise ValueError("no fingerprint")
+    return tensors, description
+
+
+@lru_cache(maxsize=1000)
+def _verify(path: Path, stamp: Stamp) -> None:  # noqa: ARG001
+    """Hold the file's contents to its fingerprint; `stamp` makes a changed file another one."""
+    tensors, description = _open(path)
+    given = description.pop("fingerprint")
+    if fingerprint(tensors, description) != given:
+        raise ValueError("its contents do not have the fingerprint that it states")
+
+
+def fingerprint(tensors: Mapping[str, Any], description: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal digits, over the description and over names, types, shapes and values."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        kind = str(tensor.dtype).removeprefix("torch.")
+        digest.update(f"\n{name} {kind} {tuple(tensor.shape)}\n".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Any) -> Any:
+    if isinstance(tensor, np.ndarray):
+        return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
+    import torch
+
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 @dataclass(frozen=True)
@@ -27,19 +112,9 @@ class Tensors:
 
 
 def open_tensors(path: Path) -> Tensors:
-    """The tensors of a file, memory-mapped: pages are read when they are used, and never copied."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return Tensors({name: file.get_tensor(name) for name in file.keys()}, path, metadata.get("fingerprint"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing. Run the preprocess stage first: kedro run --tags preprocess") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: damaged ({error}). Run the preprocess stage again: kedro run --tags preprocess"
-        ) from error
+    """Prepared data, memory-mapped."""
+    tensors, description = read_tensors(path, "Run the preprocess stage again: kedro run --tags preprocess")
+    return Tensors(tensors, path, description["fingerprint"])
 
 
 class TensorsDataset(AbstractDataset[Tensors, Tensors]):
@@ -53,15 +128,7 @@ class TensorsDataset(AbstractDataset[Tensors, Tensors]):
         return open_tensors(self._filepath)
 
     def save(self, data: Tensors) -> None:
-        from safetensors.numpy import save_file
-
-        arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
-        digest = hashlib.sha256()
-        for name in sorted(arrays):
-            digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
-            digest.update(arrays[name].data)
-        with atomic_write(self._filepath) as temporary:
-            save_file(arrays, temporary, metadata={"fingerprint": digest.hexdigest()})
+        write_tensors(self._filepath, {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}, {})
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
