@@ -1,7 +1,9 @@
+import codecs
 import copyreg
 import hashlib
 import os
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +25,7 @@ from torchloom.data.cifar10 import (
     read_class_names,
     read_pickle,
 )
-from torchloom.data.download import SUMS, RawFiles
+from torchloom.data.download import AGAIN, SUMS, RawFiles
 from torchloom.errors import InputError
 
 TEST_BATCH = f"{FOLDER}/test_batch"
@@ -45,11 +47,11 @@ def drawn(folder: Path, **options: int) -> Path:
 
 
 def refusal(path: Path, read: Callable[[Path], Any] = read_pickle) -> str:
-    """What the InputError says after the file's name."""
+    """What the InputError says between the file's name and what to do."""
     with pytest.raises(InputError) as caught:
         read(path)
     assert caught.value.message.startswith(f"{path}: ")
-    return caught.value.message.removeprefix(f"{path}: ")
+    return caught.value.message.removeprefix(f"{path}: ").removesuffix(f". {AGAIN}")
 
 
 # ---- hostile files -------------------------------------------------------------------------------------------------
@@ -112,18 +114,16 @@ def test_nothing_in_a_hostile_pickle_runs(tmp_path: Path, name: str) -> None:
     finally:
         copyreg.remove_extension("os", "system", EXTENSION)
     assert message.startswith("asks for ")
-    assert message.endswith(
-        ", which no genuine CIFAR-10 file does; it was not loaded. Remove the file and run the download stage again."
-    )
+    assert message.endswith(", which no genuine CIFAR-10 file does; it was not loaded")
 
 
 def test_the_refused_name_is_named(tmp_path: Path) -> None:
-    assert "asks for posix.system, which " in refusal(written(tmp_path / "batch", touch(tmp_path / "marker")))
+    assert "asks for 'posix.system', which " in refusal(written(tmp_path / "batch", touch(tmp_path / "marker")))
 
 
 @pytest.mark.parametrize("content", [b"Pid\n.", b"K\x01Q."])
 def test_persistent_ids_are_refused(tmp_path: Path, content: bytes) -> None:
-    assert refusal(written(tmp_path / "batch", content)).startswith("not a readable CIFAR-10 pickle (UnpicklingError: ")
+    assert re.match(r"asks for the instruction (BIN)?PERSID, which ", refusal(written(tmp_path / "batch", content)))
 
 
 # ---- damaged files -------------------------------------------------------------------------------------------------
@@ -167,7 +167,9 @@ def test_an_array_state_is_read(tmp_path: Path) -> None:
         array_state(shape=(2.0, 2)),
         array_state(shape=4),
         b"}(X\x04\x00\x00\x00datacnumpy.core.multiarray\n_reconstruct\n(tRu.",  # an array without any state
-        b"\x80\x02}(X\x04\x00\x00\x00datacnumpy\nndarray\n)\x81u.",  # one that was never set up
+        array_state(shape=(1,) * 99 + (4,)),  # more dimensions than numpy has
+        array_state(shape=(0, 2**70), data=""),
+        array_state(data=Call(codecs.encode, "abcd", "utf_7")),
     ],
 )
 def test_an_array_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
@@ -183,9 +185,6 @@ def test_an_array_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> 
         b"<!doctype html><title>404</title>",
         bytes(10_000),
         array_state(data="abc\u20ac"),  # not bytes that latin1 could have been
-        array_state(shape=(1,) * 99 + (4,)),  # more dimensions than numpy has
-        array_state(shape=(0, 2**70), data=""),
-        b"\x80\x02}(X\x04\x00\x00\x00datac_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00utf_7tRu.",
     ],
 )
 def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:

@@ -810,7 +810,7 @@ def test_raw_files_survive_their_list(target: Path) -> None:
 def test_a_damaged_list_of_raw_files_is_an_input_error(target: Path, content: bytes | None) -> None:
     if content is not None:
         lay(target, {"files.json": content})
-    with pytest.raises(InputError, match=r"files\.json: not .*Run: kedro run --tags download"):
+    with pytest.raises(InputError, match=r"files\.json: not .*Run the download stage again: "):
         RawFilesDataset(filepath=str(target / "files.json")).load()
 
 
@@ -818,3 +818,9 @@ def test_a_damaged_list_of_raw_files_is_an_input_error(target: Path, content: by
 def test_a_place_that_cannot_draw_is_named(target: Path, name: str) -> None:
     message = refusal(target, f"sample://{name}")
     assert f"- sample://{name}: torchloom.data.{name} has no draw_sample" in message
+
+
+@pytest.mark.parametrize("digest", ["sha1:" + "0" * 40, "md5:" + "0" * 31, "0" * 64, "sha256:xyz"])
+def test_source_dataset_refuses_what_is_no_checksum(target: Path, digest: str) -> None:
+    with pytest.raises(InputError, match=rf"numbers_source: one: '{digest}' is no md5:"):
+        SourceDataset(filepath=str(target), places=[], files={"one": digest})

@@ -27,12 +27,12 @@ def prepared(train: LabelledImages, test: LabelledImages | None = None, **config
 
 
 def test_the_split_is_exact_and_loses_nothing() -> None:
-    source, held_out = labelled(), labelled([3, 2, 0], seed=1)
+    source, held_out = labelled(), labelled([3, 2, 1], seed=1)
     train, validation, test, info = prepared(source, held_out, validation_fraction=0.2)
     assert info["images"] == {
         "train": {"ant": 32, "bee": 20, "cat": 6},
         "validation": {"ant": 8, "bee": 5, "cat": 1},  # 1.4 rounded
-        "test": {"ant": 3, "bee": 2, "cat": 0},
+        "test": {"ant": 3, "bee": 2, "cat": 1},
     }
     numbers = [part.arrays["images"][:, 0, 0, 0].tolist() for part in (train, validation)]
     assert sorted(numbers[0] + numbers[1]) == list(range(72))
@@ -110,9 +110,27 @@ def test_training_and_test_images_must_be_of_one_shape() -> None:
         prepared(good, LabelledImages(good.images[:, :, :3], good.labels))
 
 
-def test_something_must_be_left_to_train_on() -> None:
-    with pytest.raises(InputError, match=r"^validation_fraction 0\.9 leaves nothing to train on$"):
-        prepared(labelled([1, 1, 1]), validation_fraction=0.9)
+@pytest.mark.parametrize(
+    ("counts", "lost"), [([1, 1, 1], "'ant', 'bee', 'cat'"), ([40, 1, 7], "'bee'"), ([40, 25, 3], "'cat'")]
+)
+def test_something_of_each_class_must_be_left_to_train_on(counts: list[int], lost: str) -> None:
+    with pytest.raises(InputError, match=rf"^validation_fraction 0\.9 leaves nothing of {lost} to train on$"):
+        prepared(labelled(counts), validation_fraction=0.9)
+
+
+@pytest.mark.parametrize(("counts", "missing"), [([0, 25, 7], "'ant'"), ([40, 0, 0], "'bee', 'cat'")])
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_a_class_without_an_image_is_named(part: str, counts: list[int], missing: str) -> None:
+    good, bad = labelled(), labelled(counts)
+    with pytest.raises(InputError) as caught:
+        prepared(*((bad, good) if part == "training" else (good, bad)))
+    assert caught.value.message == f"the {part} data hold no image of {missing}; every class needs at least one"
+
+
+def test_one_image_of_each_class_is_enough() -> None:
+    train, validation, test, info = prepared(labelled([1, 1, 1]), labelled([1, 1, 1], seed=1))
+    assert [len(part.arrays["labels"]) for part in (train, validation, test)] == [3, 0, 3]
+    assert np.isfinite([info["mean"], info["std"]]).all()
 
 
 def test_an_empty_validation_split_can_be_stored(tmp_path: Path) -> None:

@@ -310,7 +310,9 @@ def test_a_number_that_comes_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_fraction_that_leaves_nothing(tmp_path: Path) -> None:
     raw = tables_of(tmp_path, [row for row in ROWS if row[3] == 0 or row[0] == "test"])
-    with pytest.raises(InputError, match=r"^validation_fraction 0\.9 leaves nothing to train on$"):
+    with pytest.raises(
+        InputError, match=r"^validation_fraction 0\.9 leaves nothing of 'negative', 'positive' to train on$"
+    ):
         preprocess(raw, config(validation_fraction=0.9))
 
 

@@ -447,7 +447,7 @@ def test_a_missing_or_damaged_file_is_refused(plan: LoaderPlan) -> None:
     with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: damaged "):
         plan.loader("test")
     path.unlink()
-    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: missing\. Run the preprocess stage first"):
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: missing\. Run the preprocess stage again"):
         plan.loader("test")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.download import SUMS, RawFiles
+from torchloom.data.download import AGAIN, SUMS, RawFiles
 from torchloom.data.mnist import draw_sample, preprocess, read_idx, write_idx
 from torchloom.errors import InputError
 
@@ -57,7 +57,7 @@ def test_another_format_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "idx").write_bytes(content)
     with pytest.raises(InputError) as caught:
         read_idx(tmp_path / "idx", dimensions=3)
-    assert caught.value.message == f"{tmp_path / 'idx'}: not an IDX file of uint8 values in 3 dimensions"
+    assert caught.value.message == f"{tmp_path / 'idx'}: not an IDX file of uint8 values in 3 dimensions. {AGAIN}"
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,16 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, content: bytes, h
     (tmp_path / "idx").write_bytes(content)
     with pytest.raises(InputError) as caught:
         read_idx(tmp_path / "idx", dimensions=3)
-    expected = f"{tmp_path / 'idx'}: has {len(content)} bytes, but its header {header} asks for {asked}"
+    expected = f"{tmp_path / 'idx'}: has {len(content)} bytes, but its header {header} asks for {asked}. {AGAIN}"
     assert caught.value.message == expected
+
+
+def test_sizes_that_no_array_can_have_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "idx").write_bytes(idx(2**32 - 1, 0, 2**32 - 1, values=b""))
+    with pytest.raises(
+        InputError, match=r"its header \(4294967295, 0, 4294967295\) describes no array\. Run the download"
+    ):
+        read_idx(tmp_path / "idx", dimensions=3)
 
 
 def test_drawn_data_depend_on_the_seed_alone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from torchloom.config import TextPreprocessConfig
-from torchloom.data.download import SUMS, RawFiles
+from torchloom.data.download import AGAIN, SUMS, RawFiles
 from torchloom.data.info import TextInfo
 from torchloom.data.wonderland import draw_sample, preprocess, read_text
 from torchloom.errors import InputError
@@ -63,9 +63,9 @@ def test_marks_and_line_ends_make_no_difference(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds no text"),
-        (b"\xef\xbb\xbf \r\n", "holds no text"),
-        (b"caf\xe9!", "not text in UTF-8 (byte 3: invalid continuation byte)"),
+        (b"", f"holds no text. {AGAIN}"),
+        (b"\xef\xbb\xbf \r\n", f"holds no text. {AGAIN}"),
+        (b"caf\xe9!", f"not text in UTF-8 (byte 3: invalid continuation byte). {AGAIN}"),
         ("".join(map(chr, range(0x4E00, 0x4F00))), "has 256 different characters, but at most 255 are supported"),
         ("a", "test_fraction 0.6 and validation_fraction 0.1 leave nothing of its 1 characters to train on"),
     ],

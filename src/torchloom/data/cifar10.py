@@ -5,19 +5,23 @@ Krizhevsky, "Learning multiple layers of features from tiny images", technical r
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.download import RawFiles, write_sums
+from torchloom.data.download import AGAIN, RawFiles, write_sums
 from torchloom.data.images import LabelledImages, join, prepare
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
 FOLDER = "cifar-10-batches-py"
+LARGEST_BATCH = 64 << 20  # bytes; in truth 31 MB
 TRAIN_BATCHES = [f"{FOLDER}/data_batch_{number}" for number in range(1, 6)]
 
 
@@ -47,6 +51,9 @@ def read_class_names(path: Path) -> list[str]:
     names = read_pickle(path).get("label_names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: 'label_names' is not a list of names")
+    for place, name in enumerate(names):
+        if not name.strip() or not name.isprintable() or name in names[:place]:
+            raise InputError(f"{path}: the name {name!r} in 'label_names' is empty, not printable or there twice")
     return names
 
 
@@ -54,56 +61,100 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle of numbers, strings, lists and uint8 arrays.
 
     Nothing that the file names is imported or called: what CIFAR-10's batches need of numpy is stood in for by
-    `_Array` and `_Dtype`, which only take down what they are given; any other name is an InputError.
+    classes that only take down what they are given. A file that asks for anything else, or that could make the
+    unpickler take much more memory or time than a genuine one, is an InputError.
     """
     try:
         with path.open("rb") as file:
-            value = _BatchUnpickler(file, encoding="latin1").load()
+            pickled = file.read(LARGEST_BATCH + 1)
+        _check_instructions(pickled)
+        value = _BatchUnpickler(io.BytesIO(pickled), encoding="latin1").load()
         if not isinstance(value, dict):
-            raise InputError(f"holds a {type(value).__name__}, not a dictionary")
-        return {str(key): _as_array(item) if isinstance(item, _Array) else item for key, item in value.items()}
+            raise InputError(f"holds a {type(value).__name__}, not a dictionary. {AGAIN}")
+        items = ((key, item) for key, item in value.items() if isinstance(key, str))
+        return {key: _as_array(item) if isinstance(item, _Array) else item for key, item in items}
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # the unpickler answers a damaged file with whatever its bytes provoke
-        raise InputError(f"{path}: not a readable CIFAR-10 pickle ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"{path}: not a readable CIFAR-10 pickle ({type(error).__name__}: {error}). {AGAIN}"
+        ) from error
 
 
-class _Array:
-    """Stands in for a numpy array while a pickle is read."""
+# The instructions that a pickle of such values needs, by pickletools' names.
+PLAIN = {
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8",
+}  # fmt: skip
+NAMED = {"GLOBAL", "STACK_GLOBAL", "REDUCE"}  # only ever make stand-ins
+TUPLES = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+STORES, FETCHES = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"GET", "BINGET", "LONG_BINGET"}
+OTHERS = {
+    "PROTO", "FRAME", "STOP", "MARK", "BUILD", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "LIST",
+    "APPEND", "APPENDS",
+}  # fmt: skip
+ALLOWED = PLAIN | NAMED | TUPLES | STORES | FETCHES | OTHERS
+MOST_INSTRUCTIONS, MOST_TUPLES = 1_000_000, 1_000  # in truth 40,000 and 10
 
+
+def _check_instructions(pickled: bytes) -> None:
+    """Refuse what a genuine batch does without and what is no longer bounded by the length of the file.
+
+    That is a far place in the memo, up to which the unpickler would allocate it, and tuples that are fetched from the
+    memo or deep in each other: to hash them can take time without end or all of the C stack.
+    """
+    if len(pickled) > LARGEST_BATCH:
+        raise InputError(f"has more than {LARGEST_BATCH >> 20} MiB, which no genuine CIFAR-10 file has. {AGAIN}")
+    tuples, before = 0, ""
+    memo: dict[Any, str] = {}  # place -> the instruction that made what lies there
+    for count, (instruction, argument, _) in enumerate(pickletools.genops(pickled), 1):
+        name = instruction.name
+        place: Any = len(memo) if name == "MEMOIZE" else argument
+        if name in STORES:
+            memo[place] = before
+        tuples += name in TUPLES
+        stray = (name in STORES and place > count) or (name in FETCHES and memo.get(place) not in PLAIN | NAMED)
+        if name not in ALLOWED or stray or count > MOST_INSTRUCTIONS or tuples > MOST_TUPLES:
+            raise _unwanted(f"the instruction {name}" + (f" {place}" if stray else ""))
+        before = name
+
+
+def _unwanted(what: str) -> InputError:
+    return InputError(f"asks for {what}, which no genuine CIFAR-10 file does; it was not loaded. {AGAIN}")
+
+
+class _Standin:
+    """What is made of a name in a pickle: it takes down what it is given, and does nothing."""
+
+    arguments: tuple[Any, ...] = ()
     state: Any = None
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-class _Dtype:
-    """Stands in for a numpy dtype: remembers its name and nothing else."""
-
-    def __init__(self, name: Any = None, *_: Any) -> None:
-        self.name = name
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+class _Array(_Standin):
+    """Of a numpy array."""
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
+class _Dtype(_Standin):
+    """Of a numpy dtype."""
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How Python 3 writes bytes into a pickle of protocol 2."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("bytes in an unknown encoding")
-    return text.encode("latin1")
+class _Encoded(_Standin):
+    """Of bytes as Python 3 writes them with protocols up to 2: text, and the encoding that makes it bytes."""
 
 
-_STANDINS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+_STANDINS: dict[tuple[str, str], type[_Standin]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
+    ("_codecs", "encode"): _Encoded,
 }
 
 
@@ -112,23 +163,21 @@ class _BatchUnpickler(pickle.Unpickler):
         try:
             return _STANDINS[module, name]
         except KeyError:
-            raise InputError(
-                f"asks for {module}.{name}, which no genuine CIFAR-10 file does; it was not loaded. "
-                "Remove the file and run the download stage again."
-            ) from None
+            raise _unwanted(repr(f"{module}.{name}")) from None
 
 
 def _as_array(standin: _Array) -> np.ndarray:
     """The uint8 array whose pickled state is (version, shape, dtype, Fortran order, bytes)."""
     match standin.state:
-        case (int(), tuple(shape), _Dtype(name="u1"), bool(False) | 0, bytes() | str() as data):
-            values = np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype=np.uint8)
-            if (
-                all(type(size) is int and size >= 0 for size in shape)
-                and int(np.prod(shape, dtype=object)) == values.size
-            ):
-                return values.reshape(shape)
-    raise InputError("holds an array that is not plain uint8 values of the shape it states")
+        case (int(), tuple(shape), _Dtype(arguments=("u1", *_)), bool(False) | 0, data):
+            if isinstance(data, _Encoded) and data.arguments[1:] == ("latin1",):
+                data = data.arguments[0]
+            if isinstance(data, str):
+                data = data.encode("latin1")
+            whole = len(shape) <= 4 and all(type(size) is int and 0 <= size < 2**32 for size in shape)
+            if isinstance(data, bytes) and whole and math.prod(shape) == len(data):
+                return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+    raise InputError(f"holds an array that is not plain uint8 values of the shape it states. {AGAIN}")
 
 
 SHAPES = ["disk", "ring", "square", "frame", "triangle", "cross", "stripes", "checkers", "star", "crescent"]

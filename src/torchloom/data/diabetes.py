@@ -6,14 +6,13 @@ scikit-learn.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from torchloom.config import TablePreprocessConfig
-from torchloom.data.download import RawFiles
+from torchloom.data.download import AGAIN, RawFiles
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
@@ -30,6 +29,7 @@ FEATURES = [
     "s6 blood sugar",
 ]
 TARGET = "disease progression"
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 def preprocess(raw: RawFiles, config: TablePreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
@@ -42,7 +42,7 @@ def preprocess(raw: RawFiles, config: TablePreprocessConfig) -> tuple[Tensors, T
     features = read_numbers(path, len(FEATURES))
     target = read_numbers(target_path, 1)[:, 0]
     if len(features) != len(target):
-        raise InputError(f"{path}: has {len(features)} rows, but {target_path.name} has {len(target)}")
+        raise InputError(f"{path}: has {len(features)} rows, but {target_path.name} has {len(target)}. {AGAIN}")
     splits = choose_rows(len(target), config)
     if not splits["train"].any():
         raise InputError(
@@ -79,19 +79,19 @@ def choose_rows(count: int, config: TablePreprocessConfig) -> dict[str, np.ndarr
 
 
 def read_numbers(path: Path, columns: int) -> np.ndarray:
-    """The (N, columns) float64 numbers of a table, which are separated by spaces."""
+    """The (N, columns) float64 numbers of a table, which are separated by spaces; finite in 32 bits too."""
     rows: list[list[float]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             rows.append([float(value) for value in line.split()])
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: holds something else than numbers ({error})") from None
+            raise InputError(f"{path}, line {number}: holds something else than numbers ({error}). {AGAIN}") from None
         if len(rows[-1]) != columns:
-            raise InputError(f"{path}, line {number}: has {len(rows[-1])} columns, but should have {columns}")
-        if not all(map(math.isfinite, rows[-1])):
-            raise InputError(f"{path}, line {number}: holds a number that is not finite")
+            raise InputError(f"{path}, line {number}: has {len(rows[-1])} columns, but should have {columns}. {AGAIN}")
+        if not all(abs(value) <= LARGEST_NUMBER for value in rows[-1]):
+            raise InputError(f"{path}, line {number}: holds a number that is not finite in 32 bits. {AGAIN}")
     if not rows:
-        raise InputError(f"{path}: holds no rows")
+        raise InputError(f"{path}: holds no rows. {AGAIN}")
     return np.array(rows)
 
 

@@ -8,7 +8,6 @@ partial downloads to resume.
 from __future__ import annotations
 
 import errno
-import gzip
 import http.client
 import json
 import logging
@@ -18,7 +17,6 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +26,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from torchloom.errors import InputError
+from torchloom.data.archives import open_packed, walk_tar
+from torchloom.errors import InputError, printable
 from torchloom.files import atomic_write, checksum
 from torchloom.progress import download_bar
 
@@ -36,10 +35,12 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 20  # seconds without an answer before a host counts as unreachable
-LARGEST_FILE = 8 << 30  # bytes; more than this out of one archive member is taken for a decompression bomb
+LARGEST_FILE = 8 << 30  # bytes; more than this out of one file or host is taken for an attack
 SUMS = "SHA256SUMS"
+LARGEST_SUMS = 1 << 20  # bytes
 PARTIAL = ".partial"  # the folder of downloads to resume
 MIRROR_VARIABLE = "TORCHLOOM_MIRROR"
+AGAIN = "Run the download stage again: kedro run --tags download"
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # of packages that are installed under another name
 
 
@@ -55,11 +56,17 @@ class RawFiles:
     checksums: dict[str, str]  # file name -> "algorithm:hex"
 
     def path(self, name: str) -> Path:
-        """Where the file is; InputError when it has gone since it was downloaded."""
+        """Where the file is; InputError when it has gone since it was downloaded or cannot be read."""
         path = self.folder / name
-        if name not in self.checksums or not path.is_file():
-            raise InputError(f"{path}: missing. Run the download stage again: kedro run --tags download")
-        return path
+        try:
+            if name not in self.checksums:
+                raise FileNotFoundError
+            with path.open("rb"):
+                return path
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: missing. {AGAIN}") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}). Mend or remove it. {AGAIN}") from error
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Form:
 
     `files` maps each file's name to its published `md5:…` or `sha256:…`; None takes the checksum from the
     SHA256SUMS file that lies with the data. `fetch` is what a place offers: an archive (`.tar.gz` …) that
-    holds the files, or `{name}.gz`, or `{name}`, which is kept as it is even if it is an archive.
+    holds the files, or `{name}.gz` (`.bz2`, `.xz`), or `{name}`, which is kept as it is even if it is an archive.
     """
 
     files: dict[str, str | None]
@@ -133,7 +140,7 @@ def download(source: Source) -> RawFiles:
                 shutil.rmtree(source.folder / PARTIAL, ignore_errors=True)
                 return form.raw_files()
         for reason in dict.fromkeys(tried[known:]):
-            logger.warning("%s", reason)
+            logger.warning("%s", printable(reason))
     raise InputError(_nowhere(source, [form.missing for form in forms], tried))
 
 
@@ -147,7 +154,10 @@ def _warn_of_damage(folder: Path, forms: list[_Pending]) -> None:
 
 
 def _intact(path: Path, digest: str | None) -> bool:
-    return digest is not None and path.is_file() and checksum(path, digest.partition(":")[0]) == digest
+    try:
+        return digest is not None and path.is_file() and checksum(path, digest.partition(":")[0]) == digest
+    except OSError:  # not readable: as good as damaged
+        return False
 
 
 def _check_writable(folder: Path) -> None:
@@ -195,7 +205,7 @@ def _fetch_from(
                     stored.update(names)
                 except (SourceError, urllib.error.HTTPError) as error:  # the place's other files may be fine
                     tried.append(f"{place}: {error}")
-    except (SourceError, OSError, http.client.HTTPException) as error:
+    except (SourceError, OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no URL, no header
         _raise_if_disk_full(error, source.folder)
         tried.append(f"{place}: {getattr(error, 'reason', error)}")
     left = [name for name in missing if name not in stored and not _intact(source.folder / name, wanted[name])]
@@ -266,9 +276,12 @@ def _from_folder(folder: Path, source: Source, remote: str, names: list[str], wa
 
 
 def _read_sums(path: Path) -> dict[str, str]:
-    if not path.is_file():
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_SUMS).decode("utf-8", "replace")
+    except OSError:
         return {}
-    rows = (line.split(maxsplit=1) for line in path.read_text("utf-8", "replace").splitlines())
+    rows = (line.split(maxsplit=1) for line in text.splitlines())
     return {row[1].lstrip("*"): f"sha256:{row[0]}" for row in rows if len(row) == 2}
 
 
@@ -293,7 +306,8 @@ def _from_web(url: str, target: Path, remote: str, names: list[str], wanted: dic
         part.unlink()
         if not resumed:
             raise
-        logger.warning("%s: what was resumed does not fit together (%s); downloading it anew", url, error)
+        reason = printable(str(error))
+        logger.warning("%s: what was resumed does not fit together (%s); downloading it anew", url, reason)
         _from_web(url, target, remote, names, wanted)
     else:
         part.unlink()
@@ -336,6 +350,9 @@ def fetch_url(url: str, part: Path) -> None:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.advance(task, len(chunk))
+                if file.tell() > LARGEST_FILE:
+                    part.unlink()
+                    raise SourceError(f"{part.name} has more than {LARGEST_FILE >> 30} GiB; refused")
             arrived = file.tell()
     if total is not None and arrived != total:
         raise OSError(f"the connection ended after {arrived} of {total} bytes; the next run resumes there")
@@ -344,8 +361,9 @@ def fetch_url(url: str, part: Path) -> None:
 def _same_origin(origin: Path, url: str) -> str | None:
     try:
         known = json.loads(origin.read_text())
-        return known["version"] if known["url"] == url and isinstance(known["version"], str) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        version: str = known["version"]
+        return version if known["url"] == url and version.isascii() and version.isprintable() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -363,17 +381,29 @@ def _unpack(packed: Path, target: Path, remote: str, names: list[str], wanted: d
             with packed.open("rb") as file:
                 _store(file, target / remote, wanted[remote])
         elif ".tar" in packed.suffixes or packed.suffix == ".tgz":
-            with tarfile.open(packed) as archive:
-                members = {_safe(member.name): member for member in archive if _regular(member)}
-                for name in names:
-                    if name not in members:
-                        raise SourceError(f"{packed.name} does not hold {name}")
-                    _store(archive.extractfile(members[name]), target / name, wanted[name])
+            _unpack_tar(packed, target, names, wanted)
         else:
-            with gzip.open(packed, "rb") if packed.suffix == ".gz" else packed.open("rb") as file:
+            with open_packed(packed) as file:
                 _store(file, target / names[0], wanted[names[0]])
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except Exception as error:  # what reads archives answers damage with almost anything
+        if isinstance(error, (SourceError, InputError)) or getattr(error, "errno", None):
+            raise
         raise SourceError(f"{packed.name} is damaged ({error})") from error
+
+
+def _unpack_tar(packed: Path, target: Path, names: list[str], wanted: dict[str, str | None]) -> None:
+    """Twice through the archive: everything in it must be harmless before anything is stored."""
+    with open_packed(packed) as stream:
+        members = ((_safe(member.name), member) for member, _ in walk_tar(stream) if _regular(member))
+        places = {name: member.offset for name, member in members if name in names}  # of several the last
+    with open_packed(packed) as stream:
+        for member, file in walk_tar(stream):
+            name = _safe(member.name)
+            if places.get(name) == member.offset:
+                _store(file, target / name, wanted[name])
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise SourceError(f"{packed.name} does not hold {', '.join(missing)}")
 
 
 def _safe(name: str) -> str:

@@ -45,13 +45,14 @@ def prepare(
     scaled to [0, 1], and how many images of each class each split has.
     """
     for name, part in (("training", train), ("test", test)):
-        _check(name, part, len(classes))
+        _check(name, part, classes)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(f"training images are {train.images.shape[1:]} (H, W, C), test images {test.images.shape[1:]}")
     chosen = stratified_choice(train.labels, config.validation_fraction, config.seed)
     splits = {"train": train[~chosen], "validation": train[chosen], "test": test}
-    if not len(splits["train"].labels):
-        raise InputError(f"validation_fraction {config.validation_fraction} leaves nothing to train on")
+    lost = missing_classes(splits["train"].labels, classes)
+    if lost:
+        raise InputError(f"validation_fraction {config.validation_fraction} leaves nothing of {lost} to train on")
     mean, std = channel_statistics(splits["train"].images)
     height, width, channels = train.images.shape[1:]
     info = {
@@ -68,16 +69,27 @@ def prepare(
     return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
 
 
-def _check(name: str, part: LabelledImages, classes: int) -> None:
+def _check(name: str, part: LabelledImages, classes: list[str]) -> None:
+    """InputError unless labels and images go together and every class is there, as no other can be learnt or judged."""
     if not len(part.labels):
         raise InputError(f"the {name} data hold no image")
     if len(part.images) != len(part.labels):
         raise InputError(f"the {name} data hold {len(part.images)} images but {len(part.labels)} labels")
-    wrong = part.labels[(part.labels < 0) | (part.labels >= classes)]
+    count = len(classes)
+    wrong = part.labels[(part.labels < 0) | (part.labels >= count)]
     if len(wrong):
         raise InputError(
-            f"the {name} data hold the label {wrong[0]}, but there are only {classes} classes (0 to {classes - 1})"
+            f"the {name} data hold the label {wrong[0]}, but there are only {count} classes (0 to {count - 1})"
         )
+    missing = missing_classes(part.labels, classes)
+    if missing:
+        raise InputError(f"the {name} data hold no image of {missing}; every class needs at least one")
+
+
+def missing_classes(labels: np.ndarray, classes: list[str]) -> str:
+    """The names of the classes that (N,) `labels` have nothing of, in a row; empty when all are there."""
+    counts = np.bincount(labels, minlength=len(classes))
+    return ", ".join(repr(name) for name, count in zip(classes, counts, strict=True) if not count)
 
 
 def stratified_choice(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

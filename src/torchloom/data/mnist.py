@@ -5,6 +5,8 @@ LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document rec
 
 from __future__ import annotations
 
+import math
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.download import RawFiles, write_sums
+from torchloom.data.download import AGAIN, RawFiles, write_sums
 from torchloom.data.images import LabelledImages, prepare
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -44,15 +46,19 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     The format: two zero bytes, the type (8 = uint8), the number of dimensions, each size as a big-endian uint32,
     then the values, the last dimension fastest.
     """
-    data = path.read_bytes()
-    header = 4 + 4 * dimensions
-    if len(data) < header or data[:4] != bytes([0, 0, 8, dimensions]):
-        raise InputError(f"{path}: not an IDX file of uint8 values in {dimensions} dimensions")
-    shape = struct.unpack(f">{dimensions}I", data[4:header])
-    expected = header + int(np.prod(shape, dtype=object))
-    if len(data) != expected:
-        raise InputError(f"{path}: has {len(data)} bytes, but its header {shape} asks for {expected}")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    length = 4 + 4 * dimensions
+    with path.open("rb") as file:
+        header = file.read(length)
+        if len(header) < length or header[:4] != bytes([0, 0, 8, dimensions]):
+            raise InputError(f"{path}: not an IDX file of uint8 values in {dimensions} dimensions. {AGAIN}")
+        shape = struct.unpack(f">{dimensions}I", header[4:])
+        size, expected = os.fstat(file.fileno()).st_size, length + math.prod(shape)
+        if size != expected:
+            raise InputError(f"{path}: has {size} bytes, but its header {shape} asks for {expected}. {AGAIN}")
+        try:
+            return np.frombuffer(file.read(), dtype=np.uint8).reshape(shape)
+        except ValueError as error:  # one size is 0 and the others are beyond numpy
+            raise InputError(f"{path}: its header {shape} describes no array. {AGAIN}") from error
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import TextPreprocessConfig
-from torchloom.data.download import RawFiles, write_sums
+from torchloom.data.download import AGAIN, RawFiles, write_sums
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -53,9 +53,9 @@ def read_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text in UTF-8 (byte {error.start}: {error.reason})") from error
+        raise InputError(f"{path}: not text in UTF-8 (byte {error.start}: {error.reason}). {AGAIN}") from error
     if not text.strip():
-        raise InputError(f"{path}: holds no text")
+        raise InputError(f"{path}: holds no text. {AGAIN}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
