@@ -28,6 +28,7 @@ from torchloom.datasets.tensors import TensorsDataset
 from torchloom.pipelines.classification.nodes import evaluate, export_onnx, train
 from torchloom.pipelines.stages import build_dataloaders
 from torchloom.training.checkpoint import CheckpointDataset
+from torchloom.training.state import TrainingStates
 
 
 def main(env: str, folder: Path) -> None:
@@ -36,7 +37,8 @@ def main(env: str, folder: Path) -> None:
     evaluation = EvaluateClassifierConfig.model_validate(task["evaluate"])
     plan = prepare(verified(env), env, folder, DataConfig.model_validate(task["data"]), training, evaluation)
     LoaderPlanDataset(filepath=str(folder / "dataloaders.json")).save(plan)
-    best, last, history = train(plan, ClassifierConfig.model_validate(task["model"]), training)
+    states = TrainingStates(folder / "training_states")
+    best, last, history = train(plan, ClassifierConfig.model_validate(task["model"]), training, states)
     CheckpointDataset(filepath=str(folder / "checkpoint.safetensors")).save(best)
     CheckpointDataset(filepath=str(folder / "last_checkpoint.safetensors")).save(last)
     save(history, folder / "history")

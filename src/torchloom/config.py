@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from torchloom.validation import ArgumentError, one_of
 
@@ -18,6 +18,20 @@ Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        import torch
+
+        try:
+            torch.device(name)
+        except RuntimeError as error:
+            raise ValueError("must be auto, cpu, cuda, cuda:N, mps or xpu") from error
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
 
 
 class Block(BaseModel):
@@ -334,7 +348,7 @@ class TrainConfig(Block):
     monitor: Literal["accuracy", "loss"] = Field("loss", description="which validation figure makes an epoch the best")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
     deterministic: bool = Field(False, description="only deterministic algorithms, at some cost in speed on GPUs")
-    device: str = Field("auto", description="auto takes cuda, mps, xpu or cpu, the first that is there; or e.g. cuda:1")
+    device: Device = Field("auto", description="auto is the first of cuda, mps, xpu, cpu that is there; or e.g. cuda:1")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="type of the matrix products; auto takes bf16 where the hardware computes it natively"
     )
@@ -344,9 +358,24 @@ class TrainConfig(Block):
     threads: Count | None = Field(
         None, description="CPU threads of PyTorch; none takes as many as this process has cores for itself"
     )
+    resume: Literal["auto", "never", "must"] = Field(
+        "auto",
+        description="whether an interrupted training is continued: auto does so when its recipe is the same, and stops "
+        "with a message when it is not; never starts anew; must continues whatever there is, under the new recipe",
+    )
+    save_minutes: Positive = Field(
+        5.0,
+        description="most minutes between two saved states; they are also saved when epochs end, unless that would "
+        "take more than a hundredth of the time",
+    )
+    keep_states: Count = Field(2, description="saved states that are kept, the newest; older ones stand in for damaged")
     keep_memory: bool = Field(
         True, description="on CPUs, hold freed memory for the next step instead of handing it back to the system"
     )
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the outcome, as JSON has it: all but how states are saved, and where freed memory stays."""
+        return self.model_dump(mode="json", exclude={"resume", "save_minutes", "keep_states", "keep_memory"})
 
     @field_validator("scheduler")
     @classmethod
@@ -367,18 +396,6 @@ class TrainConfig(Block):
         if warmup and scheduler and scheduler.name in {"OneCycleLR", "CyclicLR"}:
             raise ValueError(f"must be left out: {scheduler.name} warms up by itself")
         return warmup
-
-    @field_validator("device")
-    @classmethod
-    def _device(cls, device: str) -> str:
-        if device != "auto":
-            import torch
-
-            try:
-                torch.device(device)
-            except RuntimeError as error:
-                raise ValueError("must be auto, cpu, cuda, cuda:N, mps or xpu") from error
-        return device
 
 
 class ClassificationTrainConfig(TrainConfig):
@@ -414,9 +431,7 @@ class EvaluateConfig(Block):
     batch_size: Count | None = Field(
         None, description="samples per step, in validation too; none takes 500 on a CPU and 5000 on a GPU"
     )
-    device: str = Field("auto", description="as train.device")
-
-    _device = field_validator("device")(TrainConfig._device.__func__)  # type: ignore[attr-defined]
+    device: Device = Field("auto", description="as train.device")
 
 
 class EvaluateExamplesConfig(EvaluateConfig):

@@ -52,7 +52,7 @@ class Batches(Sampler[Tensor]):
         self.samples = torch.arange(length)
         if shuffle_seed is not None and subset is not None and subset < length:
             self.samples = torch.randperm(length, generator=seeded(shuffle_seed + 2, 0))[:subset]
-        self.epoch = 0
+        self.epoch = self.first = 0  # first: the batch to begin with
 
     def __len__(self) -> int:
         length = len(self.samples)
@@ -65,7 +65,7 @@ class Batches(Sampler[Tensor]):
         if self.shuffle_seed is not None:
             order = self.shuffled(seeded(self.shuffle_seed, self.epoch))
         order = order.to(self.device)  # once an epoch: a copy for each batch would wait for the device each time
-        for batch in range(len(self)):
+        for batch in range(self.first, len(self)):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
@@ -133,6 +133,7 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
         self.generator = seeded(self.seed + 1, epoch, self.device)
         on_host = self.device.type == "cpu"
         self.host_generator = self.generator if on_host else seeded(self.seed + 1, epoch)
+        self.generators = [self.generator] if on_host else [self.generator, self.host_generator]
         self.mirrored: Tensor | None = None
         if self.change is not None and self.change.flip == "alternating":
             first = torch.rand(len(self.labels), generator=seeded(self.seed + 3, 0)) < 0.5
@@ -205,8 +206,20 @@ def _hand_over(parts: tuple[Tensor, ...], stream: torch.cuda.Stream) -> None:
 
 def start_epoch(loader: Any, epoch: int) -> None:
     """Give the loader's order and augmentation the random numbers of this epoch (counted from 0)."""
-    loader.sampler.epoch = epoch
+    loader.sampler.epoch, loader.sampler.first = epoch, 0
     loader.dataset.set_epoch(epoch)
+
+
+def drawn(loader: Any) -> list[Tensor]:
+    """How far the augmentation's generators are, after the batches so far."""
+    return [generator.get_state() for generator in getattr(loader.dataset, "generators", [])]
+
+
+def continue_epoch(loader: Any, first: int, drawn: Sequence[Tensor]) -> None:
+    """After `start_epoch`: begin with the batch `first`, counted from 0, as if those before it had been drawn."""
+    loader.sampler.first = first
+    for generator, state in zip(getattr(loader.dataset, "generators", []), drawn, strict=True):
+        generator.set_state(state)
 
 
 def seeded(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -56,6 +56,14 @@ class LoaderPlan(BaseModel):
             raise ValueError("must be train, validation and test")
         return splits
 
+    def recipe(self) -> dict[str, Any]:
+        """All that decides which batches come, as JSON has it: of the files the contents, not where they lie."""
+        described = self.model_dump(mode="json", exclude={"info"})
+        return {
+            **described,
+            "splits": {name: [file.fingerprint for file in part] for name, part in self.splits.items()},
+        }
+
     def length(self, split: str) -> int:
         """The number of images, documents, characters or rows in the split."""
         return sum(file.length for file in self.splits[split])
@@ -88,7 +96,9 @@ class LoaderPlan(BaseModel):
             batches = Batches(len(dataset), self.batch_size, self.seed, self.data.subset, place)
         else:
             batches = BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset, place)
-        return (StreamedBatches if streamed else DataLoader)(dataset, sampler=batches, batch_size=None)
+        kind = StreamedBatches if streamed else DataLoader
+        # with a generator of its own it leaves the global one, which dropout draws from, as it is
+        return kind(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
 
     def first(self, split: str, count: int) -> tuple[torch.Tensor, ...]:
         """The first `count` samples of the split, or all if there are fewer, as a batch without augmentation."""

@@ -9,10 +9,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import DataConfig, ExportConfig, ModelConfig, TrainConfig
+from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
+from torchloom.provenance import code_of
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,8 +24,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# keys of `data` for one kind of data only
-SUITS = {"augment": "images", "on_device": "images", "max_tokens": "documents", "window": "text"}
+# keys for one kind of data only
+SUITS = {
+    "data.augment": "images",
+    "data.on_device": "images",
+    "data.max_tokens": "documents",
+    "data.window": "text",
+    "train.whitening": "images",
+    "evaluate.views": "images",
+}
 
 
 def build_dataloaders(
@@ -37,19 +47,22 @@ def build_dataloaders(
     """Plan the loaders and try them out: one batch of each split that is not empty.
 
     `training` and `evaluation` are the TrainConfig and EvaluateConfig of the kind of task: Kedro takes their types from
-    its `train` and `evaluate`. Raises InputError when `data` has keys for other kinds of data.
+    its `train` and `evaluate`. Raises InputError when one of them or `data` has keys for other kinds of data.
     """
+    known = read_info(info)
     splits = {"train": train, "validation": validation, "test": test}
-    for key in data.model_fields_set & SUITS.keys():
-        if info["kind"] != SUITS[key]:
-            raise InputError(f"data.{key}: is for {SUITS[key]}, but these data are {info['kind']}; leave it out")
-    files = {name: [_file(tensors, info["kind"])] for name, tensors in splits.items()}
+    given = {f"data.{key}" for key in data.model_fields_set}
+    given |= {"train.whitening"} if training.whitening else set()
+    given |= {"evaluate.views"} if getattr(evaluation, "views", "one") != "one" else set()
+    for key in sorted(given & SUITS.keys()):
+        check_suits(key, known.kind)
+    files = {name: [_file(tensors, known.kind)] for name, tensors in splits.items()}
     if data.include_validation:
         files["train"], files["validation"] = [*files["train"], *files["validation"]], []
     plan = LoaderPlan.model_validate(
         {
             "splits": files,
-            "info": info,
+            "info": known,
             "data": data,
             "batch_size": training.batch_size,
             "evaluate_batch_size": evaluation.batch_size,
@@ -58,48 +71,86 @@ def build_dataloaders(
     )
     for split in files:
         loader = plan.loader(split)
+        if not len(loader) and split != "validation":
+            raise InputError(f"there are no {split} data. Change the fractions in the block preprocess of these data")
         if len(loader):
             inputs, *_ = next(iter(loader))
             logger.info("%s: %d batches of %s", split, len(loader), tuple(inputs.shape))
     return plan
 
 
+def check_suits(key: str, kind: str) -> None:
+    """InputError when the key is for another kind of data."""
+    if kind != SUITS[key]:
+        raise InputError(f"{key}: is for {SUITS[key]}, but these data are {kind}; leave it out")
+
+
 def _file(tensors: Tensors, kind: str) -> TensorFile:
     assert tensors.path is not None  # they come from the catalog
     assert tensors.fingerprint is not None
     counted = {"images": "labels", "documents": "labels", "text": "tokens", "table": "target"}[kind]
+    if counted not in tensors.arrays:
+        raise InputError(
+            f"{tensors.path}: holds no {counted}. Run the preprocess stage again: kedro run --tags preprocess"
+        )
     return TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=len(tensors.arrays[counted]))
 
 
 def train_network(
-    loaders: LoaderPlan, network: ModelConfig, config: TrainConfig, objective: Objective
+    loaders: LoaderPlan,
+    network: ModelConfig,
+    config: TrainConfig,
+    objective: Objective,
+    states: TrainingStates | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train and return the best checkpoint (on validation; without one the last), the last one, and the history."""
+    """Train and return the best checkpoint (on validation; without one the last), the last one, and the history.
+
+    A training of the same recipe that was interrupted goes on from what is in `states`.
+    """
     from torchloom.models import build_model
-    from torchloom.training.devices import seed_everything
-    from torchloom.training.loop import fit
+    from torchloom.training.devices import enough_memory, seed_everything
+    from torchloom.training.loop import TIMES, fit
     from torchloom.training.whitening import whiten
 
     seed_everything(config.seed, config.deterministic)
     model = build_model(network.name, network.arguments, loaders.info)
     logger.info("%s with %s parameters", network.name, f"{sum(p.numel() for p in model.parameters()):,}")
     if config.whitening:
-        if loaders.info.kind != "images":
-            raise InputError(f"train.whitening: is for images, but these data are {loaders.info.kind}; leave it out")
+        check_suits("train.whitening", loaders.info.kind)
         whiten(model, loaders.first("train", config.whitening.images)[0], config.whitening)
-    result = fit(model, loaders.loader, config, objective)
+    code, packages = code_of(train_network, objective, names=[network.name])
+    recipe = {
+        "model": network.model_dump(mode="json"),
+        "train": config.recipe(),
+        "dataloaders": loaders.recipe(),
+        "code": code,
+        "packages": packages,
+    }
+    with enough_memory(_smaller_batches(config)):
+        result = fit(model, loaders.loader, config, objective, states, recipe)
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
+        figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
         return Checkpoint(
             network=network.name,
             arguments=network.arguments,
             info=loaders.info,
-            training={**result.history[epoch - 1], "parameters": config.model_dump(mode="json")},
+            training={**figures, "parameters": config.recipe()},
             weights=weights,
         )
 
     best = checkpoint(result.best, result.best_epoch)
     return best, checkpoint(result.last, len(result.history)), result.history
+
+
+def _smaller_batches(config: TrainConfig) -> str:
+    """What to try when they do not fit into the memory."""
+    if config.batch_size == 1:
+        return "Try a smaller network"
+    return (
+        f"Try train.batch_size={config.batch_size // 2} with train.accumulate={config.accumulate * 2}, which leaves "
+        "the steps as they are, and a smaller evaluate.batch_size, which validation uses"
+    )
 
 
 def export_checked(

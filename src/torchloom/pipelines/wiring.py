@@ -27,7 +27,7 @@ def task_pipeline(
             ),
             Node(
                 stages.train,
-                inputs=["dataloaders", "params:model", "params:train"],
+                inputs=["dataloaders", "params:model", "params:train", "training_states"],
                 outputs=["checkpoint", "last_checkpoint", "history"],
                 name="train",
                 tags="train",

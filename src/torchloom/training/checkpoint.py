@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from torchloom.data.info import AnyInfo
+from torchloom.datasets.tensors import read_tensors, write_tensors
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,25 +51,17 @@ class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint]):
         self.metadata = metadata
 
     def load(self) -> Checkpoint:
-        from safetensors import SafetensorError, safe_open
-
+        weights, description = read_tensors(self._filepath, f"{RETRAIN}.")
+        described: Any = description.get("checkpoint")
         try:
-            with safe_open(self._filepath, framework="pt") as file:
-                described = json.loads((file.metadata() or {})["torchloom"])
-                # cloned: the file may be replaced while the weights are in use
-                weights = {name: file.get_tensor(name).clone() for name in file.keys()}
-                return Checkpoint(**described, weights=weights)
-        except FileNotFoundError as error:
-            raise InputError(f"{self._filepath}: there is no checkpoint yet. {RETRAIN}.") from error
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, ValidationError) as error:
-            raise InputError(f"{self._filepath}: damaged or not a checkpoint of ours ({error}). {RETRAIN}.") from error
+            # cloned: the file may be replaced while the weights are in use
+            return Checkpoint(**described, weights={name: tensor.clone() for name, tensor in weights.items()})
+        except (TypeError, ValidationError) as error:
+            raise InputError(f"{self._filepath}: not a checkpoint of ours ({error}). {RETRAIN}.") from error
 
     def save(self, data: Checkpoint) -> None:
-        from safetensors.torch import save_file
-
         weights = {name: tensor.contiguous() for name, tensor in data.weights.items()}
-        with atomic_write(self._filepath) as temporary:
-            save_file(weights, temporary, metadata={"torchloom": data.model_dump_json()})
+        write_tensors(self._filepath, weights, {"checkpoint": data.model_dump(mode="json")})
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -15,6 +15,9 @@ import torch
 
 from torchloom.errors import InputError
 
+# What torch says when there is no memory left: on CUDA, XPU and MPS; on CPUs; from the libraries that it calls.
+OUT_OF_MEMORY = ("out of memory", "Cannot allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+
 
 def choose_device(name: str) -> torch.device:
     """The named device, or for `auto` the first of cuda, mps and xpu that is there, else the CPU.
@@ -102,6 +105,18 @@ def compile_network(network: torch.nn.Module, device: torch.device, one_pass_a_s
     graphs = device.type == "cuda" and one_pass_a_step
     compiled: torch.nn.Module = torch.compile(network, mode="reduce-overhead" if graphs else "default")  # type: ignore[assignment]
     return compiled
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """InputError, which ends with `advice`, when the device or the host has no memory left for what is done within."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lines = [line for line in str(error).splitlines() if line] or ["no memory left"]
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
+            raise
+        raise InputError(f"the memory is not enough ({lines[0]}). {advice}") from error
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torchloom.errors import InputError
 from torchloom.progress import step_bar
 from torchloom.training.devices import autocast, choose_device, choose_precision, compile_network, tuned_host
 from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups
+from torchloom.training.state import Saver, TrainingState, TrainingStates
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,13 @@ Batch = tuple[Tensor, ...]  # what the model takes, and last the labels or targe
 Loader = DataLoader[Batch]
 # A model and a batch -> the batch's mean loss, to be minimised, and further means to report, by name.
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
+
+
+class DivergedError(InputError):
+    """The loss or a weight is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +47,28 @@ class Fit:
 
 
 def fit(
-    model: nn.Module, open_loader: Callable[[str, torch.device], Loader], config: TrainConfig, objective: Objective
+    model: nn.Module,
+    open_loader: Callable[[str, torch.device], Loader],
+    config: TrainConfig,
+    objective: Objective,
+    states: TrainingStates | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Train `model` in place and return what came of it: `train_epochs` with the host set up for it.
 
     `open_loader("train", device)` and `("validation", device)` give the data. With an empty validation split the last
-    epoch counts as the best. Raises InputError when the loss stops being a finite number.
+    epoch counts as the best. With `states`, the state is saved there now and then, and a training of the same `recipe`
+    that was interrupted goes on, and ends as if it had not been. Raises InputError when the loss stops being a finite
+    number, and KeyboardInterrupt when the run is told to stop.
     """
     device = choose_device(config.device)
     with tuned_host(device, config.threads, config.keep_memory):
-        return train_epochs(model, open_loader, config, objective, device)
+        try:
+            return train_epochs(model, open_loader, config, objective, device, states, recipe or {})
+        except DivergedError:
+            if states:
+                states.clear()  # to go on from one would lead there again
+            raise
 
 
 def train_epochs(
@@ -59,6 +77,8 @@ def train_epochs(
     config: TrainConfig,
     objective: Objective,
     device: torch.device,
+    states: TrainingStates | None,
+    recipe: Mapping[str, Any],
 ) -> Fit:
     """The loop itself."""
     dtype = choose_precision(config.precision, device)
@@ -76,65 +96,91 @@ def train_epochs(
     judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
     logger.info("training on %s in %s: %d epochs of %d steps", device, dtype, config.epochs, steps_per_epoch)
 
-    history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    best_epoch = 0
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        row: dict[str, float] = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
-        start_epoch(train_loader, epoch - 1)
-        freeze_groups(optimizer, config.optimizer, epoch)
-        model.train()
-        running = Running(len(train_loader), device)
-        with step_bar() as bar:
-            task = bar.add_task(f"epoch {epoch}/{config.epochs}", total=len(train_loader), status="")
-            for step, batch in enumerate(running.timed(train_loader)):
-                group_start = step - step % config.accumulate
-                group = min(config.accumulate, len(train_loader) - group_start)
-                with autocast(device, dtype):
-                    loss, figures = objective(trained, batch)
-                scaler.scale((loss + penalty(model, config.l1, config.l2)) / group).backward()  # type: ignore[no-untyped-call]
-                if step + 1 == group_start + group:
-                    if config.gradient_clip:
-                        scaler.unscale_(optimizer)
-                        nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-                    scaler.step(optimizer)
-                    scaler.update()
-                    optimizer.zero_grad(set_to_none=True)
-                    if lookahead:
-                        lookahead.step()
-                    if averaged:
-                        averaged.update_parameters(model)
-                    schedule.step()
-                running.add(len(batch[-1]), loss, figures)
-                if running.seconds_since_glance() > GLANCE:
-                    running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
-                    bar.update(task, completed=step + 1, status=describe(running.means(), optimizer, running.rate()))
-        running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
+    progress = Progress()
+    parts: dict[str, Any] = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    parts |= {"lookahead": lookahead, "scaler": scaler, "progress": progress}
+    state = TrainingState(parts, train_loader, device, {**recipe, "device": device.type, "precision": str(dtype)})
+    saver = Saver(state, states, config)
+    saver.resume()
+    with saver.listening():
+        for epoch in range(len(progress.history) + 1, config.epochs + 1):
+            if config.early_stopping and should_stop(progress.history, config):
+                logger.info("stopping early: no better %s in %d epochs", config.monitor, config.early_stopping.patience)
+                break
+            rate = optimizer.param_groups[0]["lr"]
+            running = Running(len(train_loader), device, {"epoch": epoch, "learning_rate": rate})
+            start_epoch(train_loader, epoch - 1)
+            state.begin_epoch(running)
+            freeze_groups(optimizer, config.optimizer, epoch)
+            model.train()
+            with step_bar() as bar:
+                task = bar.add_task(f"epoch {epoch}/{config.epochs}", total=len(train_loader), status="")
+                for step, batch in running.timed(train_loader):
+                    group_start = step - step % config.accumulate
+                    group = min(config.accumulate, len(train_loader) - group_start)
+                    with autocast(device, dtype):
+                        loss, figures = objective(trained, batch)
+                    scaler.scale((loss + penalty(model, config.l1, config.l2)) / group).backward()  # type: ignore[no-untyped-call]
+                    if step + 1 == group_start + group:
+                        if config.gradient_clip:
+                            scaler.unscale_(optimizer)
+                            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+                        scaler.step(optimizer)
+                        scaler.update()
+                        optimizer.zero_grad(set_to_none=True)
+                        if lookahead:
+                            lookahead.step()
+                        if averaged:
+                            averaged.update_parameters(model)
+                        schedule.step()
+                    running.add(len(batch[-1]), loss, figures)
+                    if running.seconds_since_glance() > GLANCE:
+                        running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
+                        status = describe(running.means(), optimizer, running.rate())
+                        bar.update(task, completed=step + 1, status=status)
+                    if step + 1 == group_start + group:
+                        saver.step_done()
+            running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
 
-        row |= {f"train_{name}": value for name, value in running.means().items()}
-        row["samples_per_second"] = running.rate()
-        row["seconds_waiting"] = running.waited
-        if len(validation_loader):
-            measured = measure(judged, validation_loader, device, dtype, objective, epoch)
-            row |= {f"val_{name}": value for name, value in measured.items()}
-        row["seconds"] = time.perf_counter() - started
-        history.append(row)
-        if epoch % -(-config.epochs // LOGGED) == 0:
-            log_row(row, config.epochs)
-        schedule.end_epoch(row.get("val_loss", row["train_loss"]))
-        if not len(validation_loader):
-            best_epoch = epoch
-        elif improves(row, history[best_epoch - 1] if best_epoch else None, config.monitor):
-            best, best_epoch = snapshot(judged), epoch
-        if config.early_stopping and should_stop(history, config):
-            logger.info("stopping early: no better %s in %d epochs", config.monitor, config.early_stopping.patience)
-            break
+            row = running.row | {f"train_{name}": value for name, value in running.means().items()}
+            row |= {"samples_per_second": running.rate(), "seconds_waiting": running.waited}
+            if len(validation_loader):
+                measured = measure(judged, validation_loader, device, dtype, objective, epoch, saver.step_done)
+                row |= {f"val_{name}": value for name, value in measured.items()}
+            row["seconds"] = running.seconds()
+            if epoch % -(-config.epochs // LOGGED) == 0:
+                log_row(row, config.epochs)
+            schedule.end_epoch(row.get("val_loss", row["train_loss"]))
+            progress.history.append(row)
+            if not len(validation_loader):
+                progress.best_epoch = epoch
+            elif improves(row, progress.best_row(), config.monitor):
+                progress.best, progress.best_epoch = snapshot(judged), epoch
+            state.end_epoch()
+            if epoch < config.epochs:
+                saver.epoch_done()
     last = snapshot(judged)
-    if not len(validation_loader):
-        best = last
-    stop_if_weights_not_finite(best, best_epoch)
-    return Fit(best, best_epoch, last, history)
+    best = progress.best if len(validation_loader) else last
+    stop_if_weights_not_finite(best, progress.best_epoch)
+    return Fit(best, progress.best_epoch, last, progress.history)
+
+
+@dataclass
+class Progress:
+    """What has come of a training so far: a row per epoch, and the best epoch's weights on the CPU."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # empty without a validation split
+    best_epoch: int = 0
+
+    def best_row(self) -> dict[str, float] | None:
+        return self.history[self.best_epoch - 1] if self.best_epoch else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
 
 
 def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
@@ -158,23 +204,24 @@ def weights_of(model: nn.Module) -> Iterator[Tensor]:
 
 
 class Running:
-    """The figures of one epoch, kept on the device; reading them waits for it."""
+    """The figures of one epoch, kept on the device; reading them waits for it. `row` is what is known of it before."""
 
-    def __init__(self, steps: int, device: torch.device) -> None:
+    def __init__(self, steps: int, device: torch.device, row: dict[str, float] | None = None) -> None:
+        self.row = row or {}
         self.losses = torch.zeros(steps, device=device)
         self.sums: dict[str, Tensor] = {}
         self.steps = self.count = 0
         self.waited = 0.0  # seconds in which the host did nothing but get batches
         self.started = self.glanced = time.perf_counter()
 
-    def timed(self, loader: Loader) -> Iterator[Batch]:
-        """The batches of `loader`, with the time that it takes to get them."""
+    def timed(self, loader: Loader) -> Iterator[tuple[int, Batch]]:
+        """The number of each step and its batch, with the time that it takes to get them."""
         batches = iter(loader)
-        for _ in range(len(loader)):
+        for step in range(self.steps, len(loader)):
             asked = time.perf_counter()
             batch = next(batches)
             self.waited += time.perf_counter() - asked
-            yield batch
+            yield step, batch
 
     def add(self, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
         self.losses[self.steps] = loss.detach()
@@ -189,7 +236,22 @@ class Running:
 
     def rate(self) -> float:
         """Samples per second."""
-        return self.count / (time.perf_counter() - self.started)
+        return self.count / self.seconds()
+
+    def seconds(self) -> float:
+        """How long the epoch has been going on, without interruptions."""
+        return time.perf_counter() - self.started
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("row", "losses", "sums", "steps", "count", "waited")
+        return {**{name: getattr(self, name) for name in names}, "seconds": self.seconds()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        device = self.losses.device
+        self.row, self.steps, self.count, self.waited = (state[name] for name in ("row", "steps", "count", "waited"))
+        self.losses = state["losses"].to(device)
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.started = time.perf_counter() - state["seconds"]
 
     def seconds_since_glance(self) -> float:
         return time.perf_counter() - self.glanced
@@ -199,7 +261,7 @@ class Running:
         wrong = (~self.losses[: self.steps].isfinite()).nonzero()
         if len(wrong):
             step = int(wrong[0])
-            raise InputError(
+            raise DivergedError(
                 f"the loss became {float(self.losses[step])} at step {step + 1} of {len(self.losses)} {where}. "
                 "Try a lower train.optimizer.lr, train.warmup_epochs, train.gradient_clip or train.precision=fp32."
             )
@@ -207,7 +269,13 @@ class Running:
 
 @torch.no_grad()
 def measure(
-    model: nn.Module, loader: Loader, device: torch.device, dtype: torch.dtype, objective: Objective, epoch: int
+    model: nn.Module,
+    loader: Loader,
+    device: torch.device,
+    dtype: torch.dtype,
+    objective: Objective,
+    epoch: int,
+    step_done: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """The objective's means over all of `loader`, in evaluation mode."""
     model.eval()
@@ -215,6 +283,7 @@ def measure(
     for batch in loader:
         with autocast(device, dtype):
             running.add(len(batch[-1]), *objective(model, batch))
+        step_done()
     running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
     return running.means()
 
@@ -228,7 +297,7 @@ def stop_if_weights_not_finite(weights: dict[str, Tensor], epoch: int) -> None:
     """The last step of a run can spoil weights that no loss is computed with any more."""
     for name, weight in weights.items():
         if not weight.isfinite().all():
-            raise InputError(f"{name} is no longer finite after epoch {epoch}. Try a lower train.optimizer.lr.")
+            raise DivergedError(f"{name} is no longer finite after epoch {epoch}. Try a lower train.optimizer.lr.")
 
 
 def improves(row: dict[str, float], best: dict[str, float] | None, monitor: str, min_delta: float = 0.0) -> bool:
@@ -243,8 +312,8 @@ def should_stop(history: list[dict[str, float]], config: TrainConfig) -> bool:
     """Whether the last `patience` epochs brought nothing better than the best before them."""
     stopping = config.early_stopping
     assert stopping is not None
-    best, waited = history[0], 0
-    for row in history[1:]:
+    best, waited = None, 0
+    for row in history:
         if improves(row, best, config.monitor, stopping.min_delta):
             best, waited = row, 0
         else:
@@ -263,7 +332,7 @@ def describe(means: dict[str, float], optimizer: torch.optim.Optimizer, rate: fl
 
 def log_row(row: dict[str, Any], epochs: int) -> None:
     """One plain line per epoch."""
-    skipped = {"epoch", "seconds", "seconds_waiting", "samples_per_second", "learning_rate"}
+    skipped = {"epoch", "learning_rate", *TIMES}
     figures = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in skipped)
     logger.info(
         "epoch %d/%d  %s  lr %.2e  %.1f s, data %.1f s  %s samples/s",

@@ -128,6 +128,14 @@ class Lookahead:
             torch._foreach_lerp_(slow, fast, 1 - decay)
         torch._foreach_copy_(fast, slow)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"taken": self.taken, "slow": self.slow}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.taken = state["taken"]
+        for slow, saved in zip(self.slow, state["slow"], strict=True):
+            slow.copy_(saved)
+
 
 def check_scheduler(
     name: str, arguments: dict[str, Any], optimizer_name: str = "SGD", optimizer_arguments: dict[str, Any] | None = None
@@ -188,6 +196,7 @@ class Schedule:
             if getattr(self.main, "total_steps", steps) < steps:  # OneCycleLR fails when it is asked for more
                 length = f"{self.main.total_steps} {'steps' if self.by_step else 'epochs'}"
                 raise InputError(f"train.scheduler: {config.name} is over after {length}, the run after {steps}")
+        self.warmup: Any = None
         if self.warmup_steps:
             self.warmup = lr_scheduler.LinearLR(optimizer, 1 / (self.warmup_steps + 1), total_iters=self.warmup_steps)
 
@@ -206,6 +215,17 @@ class Schedule:
             self.main.step(monitored_loss)
         else:
             self._advance()
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = {"main": self.main, "warmup": self.warmup}
+        return {"taken": self.taken, **{name: part.state_dict() for name, part in parts.items() if part is not None}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the optimiser's state too: it has the learning rates."""
+        self.taken = state["taken"]
+        for name, part in (("main", self.main), ("warmup", self.warmup)):
+            if part is not None:
+                part.load_state_dict(state[name])
 
     def _advance(self) -> None:
         with warnings.catch_warnings():  # fp16 skips optimiser steps while it looks for its scale

@@ -17,8 +17,9 @@ from torchloom.config import (
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import export_checked, first_inputs, train_network
+from torchloom.pipelines.stages import check_suits, export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,15 +30,21 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    loaders: LoaderPlan, network: ClassifierConfig, config: ClassificationTrainConfig
+    loaders: LoaderPlan,
+    network: ClassifierConfig,
+    config: ClassificationTrainConfig,
+    states: TrainingStates | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a classifier: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import check_soft_labels, classification_objective
 
-    expect(loaders.info, LabelledInfo)
+    classes = expect(loaders.info, LabelledInfo).classes
+    if len(classes) < 2:
+        raise InputError(f"to classify takes two classes or more, but these data have only {', '.join(classes)}")
     if loaders.data.augment.mixes:
         check_soft_labels(config.loss.name, config.loss.arguments)
-    return train_network(loaders, network, config, classification_objective(config.loss.name, config.loss.arguments))
+    objective = classification_objective(config.loss.name, config.loss.arguments)
+    return train_network(loaders, network, config, objective, states)
 
 
 def evaluate(
@@ -55,8 +62,7 @@ def evaluate(
     device = choose_device(config.device)
     model = checkpoint.build()
     if config.views != "one":
-        if loaders.info.kind != "images":
-            raise InputError(f"evaluate.views: is for images, but these data are {loaders.info.kind}; leave it out")
+        check_suits("evaluate.views", loaders.info.kind)
         model = Views(model, config.views)
     (logits,), labels = predict(
         model.to(device), loaders.loader("test", device), choose_precision(config.precision, device)

@@ -19,6 +19,7 @@ from torchloom.data.info import TextInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,13 +30,17 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    loaders: LoaderPlan, network: LanguageModelConfig, config: LanguageModelTrainConfig
+    loaders: LoaderPlan,
+    network: LanguageModelConfig,
+    config: LanguageModelTrainConfig,
+    states: TrainingStates | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a language model: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import language_model_objective
 
     expect(loaders.info, TextInfo)
-    return train_network(loaders, network, config, language_model_objective(config.loss.name, config.loss.arguments))
+    objective = language_model_objective(config.loss.name, config.loss.arguments)
+    return train_network(loaders, network, config, objective, states)
 
 
 def evaluate(

@@ -18,6 +18,7 @@ from torchloom.data.info import ImageInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,14 +29,17 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    loaders: LoaderPlan, network: AutoencoderConfig, config: ReconstructionTrainConfig
+    loaders: LoaderPlan,
+    network: AutoencoderConfig,
+    config: ReconstructionTrainConfig,
+    states: TrainingStates | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train an autoencoder: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import reconstruction_objective
 
     expect(loaders.info, ImageInfo)
     objective = reconstruction_objective(config.loss.name, config.loss.arguments, config.divergence)
-    return train_network(loaders, network, config, objective)
+    return train_network(loaders, network, config, objective, states)
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from torchloom.data.info import TableInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.pipelines.stages import export_checked, first_inputs, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,14 +24,17 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    loaders: LoaderPlan, network: RegressorConfig, config: RegressionTrainConfig
+    loaders: LoaderPlan,
+    network: RegressorConfig,
+    config: RegressionTrainConfig,
+    states: TrainingStates | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a regressor: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import regression_objective
 
     info = expect(loaders.info, TableInfo)
     objective = regression_objective(config.loss.name, config.loss.arguments, info.target_mean, info.target_std)
-    return train_network(loaders, network, config, objective)
+    return train_network(loaders, network, config, objective, states)
 
 
 def evaluate(

@@ -1,0 +1,298 @@
+"""The state of a training: all that the rest of it depends on, in files that an interrupted run goes on from.
+
+What is saved is data, not code: tensors and JSON, sealed with a fingerprint (torchloom/datasets/tensors.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from kedro.io import AbstractDataset, DatasetError
+
+from torchloom.datasets.tensors import read_tensors, write_tensors
+from torchloom.errors import InputError
+from torchloom.validation import differences
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from torchloom.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.01  # of the time, at most, goes into the states that are saved when epochs end
+State = dict[str, Any]  # nested dictionaries, lists and tuples of tensors, numbers, strings and None
+
+
+class TrainingStates:
+    """The saved states of one task's training, in a folder of their own; the newest is the one to go on from.
+
+    `recipe` is all that decides how a training goes on. A state of another recipe is not continued without being asked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def files(self) -> list[Path]:
+        """The oldest first."""
+        return sorted(self.folder.glob("epoch-*.safetensors"))
+
+    def save(self, state: State, recipe: Mapping[str, Any], epoch: int, step: int, keep: int) -> Path:
+        """Save a state after `epoch` whole epochs and `step` steps, and remove all but the newest `keep`."""
+        path = self.folder / f"epoch-{epoch:05d}-step-{step:09d}.safetensors"
+        tensors: dict[str, Tensor] = {}
+        write_tensors(path, tensors, {"state": _pack(state, "", tensors), "recipe": recipe})
+        for old in self.files()[:-keep]:
+            old.unlink()
+        return path
+
+    def load(self, recipe: Mapping[str, Any], mode: str) -> State | None:
+        """The newest state that is whole, or None when there is nothing to go on from; `mode` is `train.resume`.
+
+        Raises InputError when it is of another recipe and mode is not `must`, and when there is none and it is `must`.
+        """
+        if mode == "never":
+            self.clear()
+        for path in reversed(self.files()):
+            try:
+                tensors, description = read_tensors(path, "Going on from the state before it, if there is one")
+                state: State = _unpack(description["state"], tensors)
+                saved = description["recipe"]
+            except (InputError, KeyError, TypeError, AttributeError) as error:
+                logger.warning("%s", error if isinstance(error, InputError) else f"{path}: not a state of ours")
+                continue
+            changes = list(differences(saved, recipe))
+            if changes and mode != "must":
+                raise InputError(_another_recipe(path, changes))
+            for line in changes:
+                logger.warning("going on although it differs: %s", line)
+            logger.info("going on from %s", path)
+            return state
+        if mode == "must":
+            raise InputError(f"{self.folder}: no state to go on from, but train.resume is must. Use auto or never.")
+        return None
+
+    def clear(self) -> None:
+        """Remove all states."""
+        for path in self.files():
+            path.unlink()
+        with suppress(OSError):  # it is not there, or holds something else
+            self.folder.rmdir()
+
+
+def _another_recipe(path: Path, changes: list[str]) -> str:
+    return "\n".join(
+        [
+            f"{path}: a training that was interrupted could go on from here, but it had another recipe:",
+            *(f"  {line}" for line in changes),
+            "To start anew and give it up, add --params <task>.train.resume=never; to go on from it under the new "
+            "recipe, =must; to finish it as it was begun, undo the differences.",
+        ]
+    )
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON can hold it; its tensors go into `tensors`, by where they were found."""
+    if hasattr(value, "untyped_storage"):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, _pack(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [_pack(item, f"{name}/{number}", tensors) for number, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    return value
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]].clone()  # not of the file, which will be removed
+    if "tuple" in value:
+        return tuple(_unpack(item, tensors) for item in value["tuple"])
+    return {key: _unpack(item, tensors) for key, item in value["items"]}
+
+
+class TrainingStatesDataset(AbstractDataset[None, TrainingStates]):
+    """Where the states of a training lie, for the catalog: the train stage itself saves and removes them."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._states = TrainingStates(Path(filepath))
+        self.metadata = metadata
+
+    def load(self) -> TrainingStates:
+        return self._states
+
+    def save(self, data: None) -> None:  # noqa: ARG002
+        raise DatasetError("states are saved by the training itself")
+
+    def fingerprint(self) -> str:
+        return "no matter"  # a training ends the same, whether or not it is interrupted
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"folder": str(self._states.folder)}
+
+
+class TrainingState:
+    """All that a training depends on: what has `state_dict` and `load_state_dict`, the epoch that runs, randomness."""
+
+    def __init__(
+        self, parts: Mapping[str, Any], train_loader: Any, device: torch.device, recipe: Mapping[str, Any]
+    ) -> None:
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.train_loader, self.device, self.recipe = train_loader, device, recipe
+        self.running: Any = None  # the figures of the epoch that runs, None between two
+        self.interrupted: State | None = None  # an epoch that was interrupted and has not begun again
+
+    def begin_epoch(self, running: Any) -> None:
+        """Go on within an epoch that was interrupted, if there is one; the loader must have been set to the epoch."""
+        from torchloom.data.batches import continue_epoch
+
+        self.running = running
+        if self.interrupted:
+            running.load_state_dict(self.interrupted["running"])
+            continue_epoch(self.train_loader, running.steps, self.interrupted["drawn"])
+            self.interrupted = None
+
+    def end_epoch(self) -> None:
+        self.running = None
+
+    def state_dict(self) -> State:
+        from torchloom.data.batches import drawn
+
+        epoch = {"running": self.running.state_dict(), "drawn": drawn(self.train_loader)} if self.running else None
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        return {"parts": parts, "epoch": epoch, "random": random_state(self.device)}
+
+    def load_state_dict(self, state: State) -> None:
+        for name, part in self.parts.items():
+            if name == "optimizer":
+                restore_optimizer(part, state["parts"][name])
+            else:
+                part.load_state_dict(state["parts"][name])
+        self.interrupted = state["epoch"]
+        set_random_state(state["random"], self.device)
+
+
+class Saver:
+    """Saves the state of a training when it is time to, and when the run is told to stop; without `states` never."""
+
+    def __init__(self, state: TrainingState, states: TrainingStates | None, config: TrainConfig) -> None:
+        self.state, self.states, self.config = state, states, config
+        self.saved, self.cost = time.perf_counter(), 0.0
+        self.count, self.spent = 0, 0.0
+        self.stop_asked = False
+
+    def resume(self) -> None:
+        """Go on from the newest state, if there is one; InputError when it does not fit the network."""
+        state = self.states.load(self.state.recipe, self.config.resume) if self.states else None
+        if state is None:
+            return
+        try:
+            self.state.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"the saved state does not fit this training ({error}). Use train.resume=never") from error
+
+    def step_done(self) -> None:
+        """Call it where the state can be saved: after an optimiser step, or in validation.
+
+        Raises KeyboardInterrupt once the state is saved, when the run was told to stop.
+        """
+        if self.states is None:
+            return
+        if self.stop_asked:
+            logger.warning("stopped; the state is saved in %s", self._save())
+            raise KeyboardInterrupt
+        if time.perf_counter() - self.saved > self.config.save_minutes * 60:
+            self._save()
+
+    def epoch_done(self) -> None:
+        if self.states is not None and time.perf_counter() - self.saved > self.cost / SHARE:
+            self._save()
+
+    def _save(self) -> Path:
+        assert self.states is not None
+        started = time.perf_counter()
+        running = self.state.running
+        steps = running.steps if running else 0
+        epochs = len(self.state.parts["progress"].history)
+        path = self.states.save(self.state.state_dict(), self.state.recipe, epochs, steps, self.config.keep_states)
+        self.saved = time.perf_counter()
+        self.cost = self.saved - started
+        self.count, self.spent = self.count + 1, self.spent + self.cost
+        return path
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM ask for a stop; asked a second time it comes at once."""
+
+        def ask(*_: Any) -> None:
+            if self.stop_asked:
+                raise KeyboardInterrupt
+            self.stop_asked = True
+            logger.warning("stopping after this step, to save the state; once more to stop at once")
+
+        if self.states is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+            if self.stop_asked:
+                self.step_done()
+            logger.info("%d states of the training were saved, which took %.2f s", self.count, self.spent)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def random_state(device: torch.device) -> State:
+    """The states of all global random generators that a step on `device` may draw from."""
+    import torch
+
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device),
+    }
+
+
+def set_random_state(state: State, device: torch.device) -> None:
+    import torch
+
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["device"] is not None and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state["device"], device)
+
+
+def restore_optimizer(optimizer: Optimizer, state: State) -> None:
+    """Load the state, with each tensor laid out in memory as its parameter, which fused kernels take for granted."""
+    import torch
+
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if name != "step" and isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

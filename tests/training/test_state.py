@@ -1,0 +1,319 @@
+"""A training that is interrupted and goes on ends with the very bits of one that was not."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from torchloom.config import AugmentConfig, ClassificationTrainConfig
+from torchloom.data.batches import Batches, ImageBatches, StreamedBatches
+from torchloom.errors import InputError
+from torchloom.models import NormalizedImages
+from torchloom.training.devices import seed_everything
+from torchloom.training.loop import TIMES, Fit, fit
+from torchloom.training.losses import classification_objective
+from torchloom.training.optimization import optimizer_names, scheduler_names
+from torchloom.training.state import TrainingStates
+from torchloom.validation import differences
+
+IMAGES = torch.randint(0, 256, (60, 8, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+LABELS = torch.arange(60) % 3
+IMAGES[torch.arange(60), LABELS] //= 4  # a dark row tells the class
+STEPS = 5  # an epoch
+
+
+class PowerCut(Exception):  # noqa: N818
+    """Nothing is asked any more."""
+
+
+def convolutional() -> nn.Module:
+    """A model with dropout, batch norm and kernels, which are laid out with the channels last."""
+    layers = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(6, 4, 3), nn.Flatten()]
+    return NormalizedImages(nn.Sequential(*layers, nn.Linear(64, 3)), [0.5] * 3, [0.25] * 3)
+
+
+def train(
+    states: TrainingStates | None,
+    at_step: Callable[[int], None] = lambda step: None,
+    change: dict[str, Any] | None = None,
+    streamed: bool = False,
+    validation: int = 20,
+    **settings: Any,
+) -> Fit:
+    """Train a fresh model; `at_step` is called with the number of each forward pass of the training."""
+    defaults = {"epochs": 4, "batch_size": 12, "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9}}
+    defaults |= {"device": "cpu", "precision": "fp32", "seed": 3, "save_minutes": 1e-6}
+    config = ClassificationTrainConfig.model_validate({**defaults, **settings})
+    plain = classification_objective("CrossEntropyLoss", {})
+    seen = 0
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal seen
+        if model.training:
+            at_step(seen)
+            seen += 1
+        return plain(model, batch)
+
+    def open_loader(split: str, device: torch.device) -> DataLoader[Any]:
+        if split == "validation":
+            data = ImageBatches(IMAGES[:validation], LABELS[:validation])
+            return DataLoader(data, sampler=Batches(validation, 7), batch_size=None, generator=torch.Generator())
+        augment = AugmentConfig.model_validate({"crop_padding": 1, "flip": True, "cutout": 2, **(change or {})})
+        data = ImageBatches(IMAGES, LABELS, augment, config.seed, 3)
+        kind = StreamedBatches if streamed else DataLoader
+        return kind(data, sampler=Batches(60, 12, config.seed), batch_size=None, generator=torch.Generator())
+
+    seed_everything(config.seed)
+    return fit(convolutional(), open_loader, config, objective, states, {"train": config.recipe()})
+
+
+def cut(step: int) -> Callable[[int], None]:
+    def at_step(number: int) -> None:
+        if number == step:
+            raise PowerCut
+
+    return at_step
+
+
+def assert_equal(one: Fit, other: Fit) -> None:
+    assert one.best_epoch == other.best_epoch
+    for mine, theirs in ((one.best, other.best), (one.last, other.last)):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            assert torch.equal(mine[name], theirs[name]), name
+    timeless = [[{k: v for k, v in row.items() if k not in TIMES} for row in fit.history] for fit in (one, other)]
+    assert timeless[0] == timeless[1]
+
+
+def assert_resumes_exactly(states: TrainingStates, step: int, **settings: Any) -> None:
+    whole = train(None, **settings)
+    with pytest.raises(PowerCut):
+        train(states, cut(step), **settings)
+    taken: list[int] = []
+    assert_equal(train(states, taken.append, **settings), whole)
+    assert len(taken) < len(whole.history) * STEPS  # it did not begin anew
+
+
+@pytest.fixture
+def states(tmp_path: Path) -> TrainingStates:
+    return TrainingStates(tmp_path / "states")
+
+
+@pytest.mark.parametrize("step", range(1, 4 * STEPS))
+def test_at_every_step(states: TrainingStates, step: int) -> None:
+    assert_resumes_exactly(states, step)
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_every_optimizer(states: TrainingStates, name: str) -> None:
+    assert_resumes_exactly(states, 8, optimizer={"name": name, "lr": 0.01})
+
+
+LENGTHS = {
+    "ConstantLR": {"factor": 0.5, "total_iters": 2},
+    "StepLR": {"step_size": 1},
+    "MultiStepLR": {"milestones": [1, 2]},
+    "ExponentialLR": {"gamma": 0.7},
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 2, "interval": "step"},
+    "PolynomialLR": {"power": 2.0},
+    "ReduceLROnPlateau": {"patience": 0, "factor": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", scheduler_names())
+def test_every_scheduler(states: TrainingStates, name: str) -> None:
+    assert_resumes_exactly(states, 13, scheduler={"name": name, **LENGTHS.get(name, {})})
+
+
+@pytest.mark.parametrize("step", [4, 7, 12, 16])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ema": 0.9},
+        {"lookahead": {"every": 2, "ramp": 3.0}},
+        {"warmup_epochs": 1.5, "scheduler": {"name": "CosineAnnealingLR"}},
+        {"accumulate": 2, "gradient_clip": 0.5},
+        {"optimizer": {"name": "Adam", "lr": 0.01, "groups": [{"parameters": ["*bias"], "epochs": 1, "lr": 0.1}]}},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"early_stopping": {"patience": 1}, "monitor": "loss"},
+        {"validation": 0},
+        {"change": {"mixup": 0.5, "cutmix": 0.5}},
+        {"change": {"flip": "alternating", "policy": {"name": "RandAugment", "groups": 3}}},
+        {"streamed": True},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_every_option(states: TrainingStates, step: int, settings: dict[str, Any]) -> None:
+    assert_resumes_exactly(states, step, **settings)
+
+
+def test_again_and_again(states: TrainingStates) -> None:
+    whole = train(None, ema=0.9)
+    left = 4 * STEPS
+    while left > 3:
+        taken: list[int] = []
+        with pytest.raises(PowerCut):
+            train(states, lambda number, taken=taken: (cut(3)(number), taken.append(number)), ema=0.9)
+        left -= len(taken)
+    assert_equal(train(states, ema=0.9), whole)
+
+
+def test_a_state_is_saved_when_an_epoch_ends(states: TrainingStates) -> None:
+    with pytest.raises(PowerCut):
+        train(states, cut(2 * STEPS + 3), save_minutes=60.0)
+    assert states.files()[0].name == "epoch-00001-step-000000000.safetensors"
+    assert_equal(train(states, save_minutes=60.0), train(None))
+
+
+def test_the_newest_are_kept(states: TrainingStates) -> None:
+    with pytest.raises(PowerCut):
+        train(states, cut(STEPS + 3), keep_states=3)
+    names = [path.name for path in states.files()]
+    assert names == [f"epoch-00001-step-{step:09d}.safetensors" for step in (1, 2, 3)]
+    assert {path.name for path in states.folder.iterdir()} == set(names)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a bit flipped", "empty", "foreign"])
+def test_a_damaged_state_falls_back_to_the_one_before(
+    states: TrainingStates, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(PowerCut):
+        train(states, cut(8))
+    newest = states.files()[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) * 3 // 4] ^= 8
+    contents = {"cut off": data[:-100], "a bit flipped": data, "empty": b"", "foreign": b"\x89PNG\r\n" * 100}
+    newest.write_bytes(contents[damage])
+    taken: list[int] = []
+    assert_equal(train(states, taken.append), train(None))
+    assert len(taken) == 4 * STEPS - 7
+    assert f"{newest}: damaged or not a file of ours" in caplog.text
+
+
+def test_nothing_whole_is_left(states: TrainingStates, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(PowerCut):
+        train(states, cut(8))
+    for path in states.files():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"no state to go on from, but train\.resume is must"):
+        train(states, resume="must")
+    assert_equal(train(states), train(None))
+
+
+# ---- another recipe ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(states: TrainingStates) -> TrainingStates:
+    with pytest.raises(PowerCut):
+        train(states, cut(8))
+    return states
+
+
+def test_another_recipe_is_refused_and_the_state_stays(interrupted: TrainingStates) -> None:
+    files = {path: path.read_bytes() for path in interrupted.files()}
+    with pytest.raises(InputError) as caught:
+        train(interrupted, epochs=5, optimizer={"name": "SGD", "lr": 0.1, "momentum": 0.9})
+    lines = caught.value.message.splitlines()
+    assert lines[0].startswith(f"{interrupted.files()[-1]}: ")
+    assert lines[1:3] == ["  train.epochs: 4, now 5", "  train.optimizer.lr: 0.05, now 0.1"]
+    for word in ("resume=never", "=must", "undo"):
+        assert word in lines[3]
+    assert {path: path.read_bytes() for path in interrupted.files()} == files
+
+
+def test_never_starts_anew(interrupted: TrainingStates) -> None:
+    taken: list[int] = []
+    assert_equal(train(interrupted, taken.append, resume="never"), train(None))
+    assert len(taken) == 4 * STEPS
+
+
+def test_must_goes_on_under_the_new_recipe(interrupted: TrainingStates, caplog: pytest.LogCaptureFixture) -> None:
+    taken: list[int] = []
+    longer = train(interrupted, taken.append, resume="must", epochs=6)
+    assert len(longer.history) == 6
+    assert len(taken) == 6 * STEPS - 8
+    assert "although it differs: train.epochs: 4, now 6" in caplog.text
+    assert longer.history[0]["train_loss"] == train(None).history[0]["train_loss"]
+
+
+def test_must_says_what_does_not_fit(interrupted: TrainingStates) -> None:
+    with pytest.raises(InputError, match=r"the saved state does not fit this training .* Use train\.resume=never"):
+        train(interrupted, resume="must", ema=0.9)
+
+
+@pytest.mark.parametrize("settings", [{"keep_states": 5}, {"save_minutes": 1.0}, {"keep_memory": False}])
+def test_what_does_not_change_the_result_may_change(interrupted: TrainingStates, settings: dict[str, Any]) -> None:
+    assert_equal(train(interrupted, **settings), train(None))
+
+
+def test_differences_name_the_key() -> None:
+    before = {"a": {"b": 1, "c": [1, 2]}, "gone": {"x": 1}}
+    assert list(differences(before, {"a": {"b": 1, "c": [1, 3]}, "new": None, "d": 0})) == [
+        "a.c: [1, 2], now [1, 3]",
+        "gone: {'x': 1}, now None",
+        "d: None, now 0",
+    ]
+
+
+# ---- a signal ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_state_after_the_step(
+    states: TrainingStates, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        train(states, lambda step: os.kill(os.getpid(), number) if step == 7 else None, save_minutes=60.0)
+    assert signal.getsignal(number) is handler
+    assert states.files()[-1].name == "epoch-00001-step-000000003.safetensors"
+    assert f"stopped; the state is saved in {states.files()[-1]}" in caplog.text
+    assert_equal(train(states), train(None))
+
+
+def test_a_second_signal_stops_at_once(states: TrainingStates) -> None:
+    def twice(step: int) -> None:
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(states, twice, save_minutes=60.0)
+    assert states.files()[-1].name == "epoch-00001-step-000000000.safetensors"
+    assert_equal(train(states), train(None))
+
+
+def test_a_signal_in_the_last_step_is_not_lost(states: TrainingStates) -> None:
+    last = 4 * STEPS - 1
+    with pytest.raises(KeyboardInterrupt):
+        train(states, lambda step: os.kill(os.getpid(), signal.SIGINT) if step == last else None)
+    taken: list[int] = []
+    assert_equal(train(states, taken.append), train(None))
+    assert taken == []
+
+
+def test_saving_takes_its_share_only(states: TrainingStates, caplog: pytest.LogCaptureFixture) -> None:
+    """Of many short epochs only some are saved, so that the time for saving stays small."""
+    with caplog.at_level(logging.INFO):
+        train(states, epochs=60, save_minutes=60.0)
+    assert 1 <= len(states.files()) <= 2
+    epochs = [int(path.name.split("-")[1]) for path in states.files()]
+    assert epochs[-1] - epochs[0] > 1
+
+
+def test_a_training_that_diverged_leaves_no_state(states: TrainingStates) -> None:
+    """Going on from one would only lead there again, and the next try has another recipe."""
+    with pytest.raises(InputError, match="the loss became"):
+        train(states, optimizer={"name": "SGD", "lr": 1e20})
+    assert states.files() == []
+    assert_equal(train(states), train(None))
