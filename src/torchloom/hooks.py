@@ -1,9 +1,11 @@
-"""What happens around a run: parameters are checked before it and the outcome is summed up after it."""
+"""What happens around a run: parameters are checked before it, locks taken, records kept, the outcome summed up."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,53 +16,205 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from torchloom.errors import InputError
-from torchloom.validation import check_parameters
+from torchloom.locks import Locks, command
+from torchloom.provenance import Records, fingerprint, records_of
+from torchloom.runs import FIGURES, RunRecord, seeds
+from torchloom.training.state import TrainingStates
+from torchloom.validation import check_parameters, check_yaml
 
 logger = logging.getLogger(__name__)
 
-FIGURES = (
-    "accuracy",
-    "macro_f1",
-    "mse",
-    "bits_per_character",
-    "perplexity",
-    "r2",
-    "rmse",
-    "loss",
-)  # of any kind of task
-
 
 class ProjectHooks:
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        atexit.register(self.interrupted)
+
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
+        check_yaml(Path(context.config_loader.conf_source))
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
         expected: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
         try:
             parameters = context.config_loader["parameters"]
-        except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException) as error:
+        except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
         check_parameters(parameters, expected, read)
 
     @hook_impl
-    def before_pipeline_run(self) -> None:
-        self._started = time.perf_counter()
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        if self.run:
+            self.run.locks.release()
+        self.run = Run(run_params, pipeline, catalog)
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        if self.run:
+            self.run.begin(node)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        if self.run and dataset_name == node.outputs[-1]:
+            self.run.end(node)
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception) -> None:
+        self._finish("failed", error=str(error))
+        if isinstance(error.__cause__, InputError):  # the catalog wraps what goes wrong while it saves
+            raise error.__cause__
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Say what the run made and where it lies."""
-        seconds = time.perf_counter() - self._started
-        lines = [f"finished in {seconds:.0f} s"]
+        assert self.run is not None
+        lines = [f"finished in {time.perf_counter() - self.run.started:.0f} s"]
         made = pipeline.all_outputs()
         for task in sorted({name.partition(".")[0] for name in made if "." in name}):
             lines += _summary(task, made, catalog)
+        self._finish("finished")
         logger.info("\n".join(lines))
+
+    def interrupted(self) -> None:
+        """When the process ends in the middle of a run: by Ctrl-C, or by what else is no mistake of the run's own."""
+        if self.run:
+            again = re.sub(r"(\.train\.resume)=never", r"\1=auto", command())
+            self._finish("interrupted")
+            logger.warning(
+                "interrupted. What is finished stays, and training goes on from its last state with:\n%s", again
+            )
+
+    def _finish(self, ended: str, **more: Any) -> None:
+        if self.run:
+            run, self.run = self.run, None
+            run.finish(ended, **more)
+
+
+class Run:
+    """A run of a pipeline: its locks, its record, and the records of the nodes that it runs."""
+
+    def __init__(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        self.started = time.perf_counter()
+        self.id, self.pipeline, self.catalog = str(run_params["run_id"]), pipeline, catalog
+        self.records: Records = records_of(catalog)
+        self.descriptions: dict[str, dict[str, Any]] = {}
+        self.node_started: dict[str, float] = {}
+        self.readers = _readers(pipelines["__default__"])
+        self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
+        folder = Path(catalog.load("records"))
+        self.locks = Locks(folder / "locks")
+        try:
+            for task in self.tasks:
+                self.locks.wait_for(task)
+            self._warn_of_stale()
+            self.record = RunRecord(folder / "runs", self.id, self._asked(run_params))
+        except BaseException:
+            self.locks.release()
+            raise
+
+    def _asked(self, run_params: dict[str, Any]) -> dict[str, Any]:
+        """What the record says of a run that has only begun."""
+        names, parameters = self.pipeline.inputs(), self.records.parameters
+        used = {name.partition(":")[2].partition(".")[0] for name in names if name.startswith("params:")}
+        settings = {name: parameters[name] for name in sorted(used) if name in parameters}
+        return {
+            "environment": run_params["env"],
+            "pipelines": run_params["pipeline_names"] or ["__default__"],
+            "tasks": self.tasks,
+            "parameters": settings,
+            "inputs": {
+                name: fingerprint(self.catalog, name) for name in sorted(names) if not name.startswith("params:")
+            },
+            "seeds": dict(seeds(settings)),
+        }
+
+    def _warn_of_stale(self) -> None:
+        """Say so when this run builds upon what the project would now make otherwise."""
+        lines = dict(self.records.stale_before(self.pipeline, pipelines["__default__"], self.catalog))
+        if lines:
+            first = next(iter(lines))
+            logger.warning(
+                "this run builds upon files that are not what the project would make now:\n%s\n"
+                "To make them anew, run from there: --from-nodes %s",
+                "\n".join(f"  {node}: {'; '.join(reasons)}" for node, reasons in lines.items()),
+                first,
+            )
+
+    def begin(self, node: Node) -> None:
+        self.node_started[node.name] = time.perf_counter()
+        if node.namespace in self.readers:
+            self.locks.wait_for(node.namespace)
+            self._reserve(node)
+        self.descriptions[node.name] = self.records.describe(node, self.catalog)
+
+    def _reserve(self, node: Node) -> None:
+        """Before prepared data change, take the locks of all tasks that read them; InputError when one is running."""
+        if not any(fingerprint(self.catalog, name) for name in node.outputs):
+            return
+        reasons = self.records.stale(node, self.catalog)
+        for task in self.readers[str(node.namespace)] if reasons else ():
+            if not self.locks.take(task):
+                raise InputError(
+                    f"{node.name} would change data that {task} is being run on, by {self.locks.holder(task)}. "
+                    f"Wait until it is over. What would change them: {'; '.join(reasons)}"
+                )
+
+    def end(self, node: Node) -> None:
+        """All outputs are saved."""
+        self.records.write(node, self.catalog, self.descriptions.pop(node.name), self.id)
+        self.record.values["nodes"][node.name] = round(time.perf_counter() - self.node_started[node.name], 3)
+        for name in node.inputs:
+            if not name.startswith("params:"):
+                states = self.catalog.load(name) if name.endswith("training_states") else None
+                if isinstance(states, TrainingStates):
+                    states.clear()  # the training is over, and what came of it is safe
+        if node.namespace in self.readers:
+            self.locks.release(node.namespace, *(set(self.readers[node.namespace]) - set(self.tasks)))
+
+    def finish(self, ended: str, **more: Any) -> None:
+        done = self.record.values["nodes"]
+        outputs = {name for node in self.pipeline.nodes if node.name in done for name in node.outputs}
+        try:
+            self.record.finish(
+                ended,
+                outputs={name: fingerprint(self.catalog, name) for name in sorted(outputs)},
+                results={task: _results(task, outputs, self.catalog) for task in self.tasks},
+                **more,
+            )
+        except InputError as error:  # on a full disk; what else the run came to matters more
+            logger.warning("the record of this run lacks its end: %s", error.message)
+        finally:
+            self.locks.release()
+
+
+def _readers(whole: Pipeline) -> dict[str, list[str]]:
+    """The namespaces whose outputs nodes of others read: a data set, and the tasks that use it."""
+    makers = {name: node.namespace for node in whole.nodes for name in node.outputs}
+    readers: dict[str, set[str]] = {}
+    for node in whole.nodes:
+        for name in node.inputs:
+            maker = makers.get(name)
+            if maker and node.namespace and maker != node.namespace:
+                readers.setdefault(maker, set()).add(node.namespace)
+    return {maker: sorted(names) for maker, names in readers.items()}
+
+
+def _results(task: str, made: set[str], catalog: DataCatalog) -> dict[str, Any]:
+    """The test figures of a task and the speed of its training, as far as the run has made them."""
+    results: dict[str, Any] = {}
+    if f"{task}.metrics" in made:
+        results |= catalog.load(f"{task}.metrics")
+    if f"{task}.history" in made:
+        rates = [row["samples_per_second"] for row in catalog.load(f"{task}.history")]
+        results["samples_per_second"] = sum(rates) / len(rates)
+    return results
 
 
 def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from torchloom.errors import InputError
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is in C
+MOST_ALIASES = 20  # in a YAML file; nine for each level of five are a minute's work and gigabytes for the reader
 
 
 class UnknownNameError(ValueError):
@@ -75,6 +80,18 @@ def one_of(name: str, allowed: Iterable[str], what: str) -> None:
     allowed = sorted(allowed)
     if name not in allowed:
         raise UnknownNameError(name, f"must be {what}{_likely(name, allowed)}; there are {', '.join(allowed)}")
+
+
+def check_yaml(folder: Path) -> None:
+    """InputError when a configuration file below `folder` has many aliases: each may stand for many others."""
+    for path in sorted(folder.glob("**/*.y*ml")):
+        try:
+            with path.open("rb") as file:
+                aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(file, LOADER))
+        except (OSError, yaml.YAMLError, RecursionError):
+            continue  # which the one who needs the file will say
+        if aliases > MOST_ALIASES:
+            raise InputError(f"{path}: has {aliases} aliases (*name), more than {MOST_ALIASES}. Write the values out")
 
 
 def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> None:
@@ -161,3 +178,12 @@ def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
     return model
+
+
+def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """A line `key: before, now …` for each value in which two nested mappings differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in [*before, *(name for name in now if name not in before)]:
+            yield from differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+    elif before != now:
+        yield f"{key}: {before!r}, now {now!r}"

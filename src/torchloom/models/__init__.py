@@ -39,7 +39,7 @@ def sizes_of(name: str) -> tuple[str, ...]:
 
 
 def _module(name: str) -> ModuleType:
-    return import_module(f"{__name__}.{name}")
+    return import_module(f"torchloom.models.{name}")
 
 
 def check_arguments(name: str, arguments: dict[str, Any]) -> None:

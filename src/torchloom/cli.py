@@ -1,0 +1,38 @@
+"""The project's own commands, beside Kedro's."""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import click
+
+
+@click.group(name="torchloom")
+def cli() -> None:
+    """Commands of this project."""
+
+
+@cli.command()
+@click.option("--env", "-e", help="The environment whose runs are shown; by default the local one.")
+@click.option("--pipeline", "-p", "task", help="Only this task.")
+@click.option("--last", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="So many of the newest.")
+@click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
+def runs(env: str | None, task: str | None, last: int, as_csv: bool) -> None:
+    """Compare the runs so far in one table; parameters are shown where they differ."""
+    from pathlib import Path
+
+    from kedro.framework.session import KedroSession
+
+    from torchloom.runs import as_text, check_folder, comparison, read_runs
+
+    with KedroSession.create(env=env) as session:
+        folder = Path(session.load_context().catalog.load("records")) / "runs"  # type: ignore[attr-defined]
+    check_folder(folder)
+    rows = comparison(read_runs(folder), task)[-last:]
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        click.echo(as_text(rows))

@@ -1,0 +1,341 @@
+"""What made a file: the node's parameters, its code, the versions of its packages and the contents of its inputs.
+
+Each node that has run leaves a small record of these, and of what it wrote, in <data>/records/nodes. A file is stale
+when its node would not make it the same way again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pydantic import BaseModel
+
+from torchloom.config import TrainConfig
+from torchloom.errors import InputError
+from torchloom.files import atomic_write, contents
+from torchloom.validation import differences
+
+# ---- contents ------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(catalog: DataCatalog, name: str) -> str | None:
+    """What tells the contents of a catalog entry from others; None when there are none, or none that last."""
+    dataset: Any = catalog.get(name)
+    if hasattr(dataset, "fingerprint"):
+        try:
+            value: str | None = dataset.fingerprint()
+            return value
+        except InputError:
+            return "damaged"
+    path = getattr(dataset, "_filepath", None)
+    return None if path is None else contents(Path(str(path)))
+
+
+# ---- code ----------------------------------------------------------------------------------------------------------
+
+
+def code_of(*functions: Callable[..., Any], names: Collection[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
+    """What the functions run: a digest for each module of their package, and the versions of all other packages.
+
+    Followed are the definitions (functions, classes, constants) that they name, and that those name in turn. Comments,
+    docstrings and layout do not count. Where a package's modules are imported by a name that is only known later, as in
+    `import_module(f"torchloom.models.{name}")`, those of `names` count, or all when none of them is there.
+    """
+    found: dict[tuple[str, str], Definition] = {}
+    others: set[str] = set()
+    left = [(function.__module__, function.__qualname__.partition(".")[0]) for function in functions]
+    while left:
+        place = left.pop()
+        definition = _module(place[0]).get(place[1]) if place not in found else None
+        if definition is not None:
+            found[place] = definition
+            for target in definition.uses:
+                left += _targets(target, place[0].partition(".")[0], names, others)
+    digests: dict[str, Any] = {}
+    for module, name in sorted(found):
+        digests.setdefault(module, hashlib.sha256()).update(found[module, name].text.encode())
+    return {module: digest.hexdigest()[:16] for module, digest in digests.items()}, _versions(frozenset(others))
+
+
+def _targets(target: str, package: str, names: Collection[str], others: set[str]) -> Iterator[tuple[str, str]]:
+    """The definitions that `target` stands for: `module:name`, `module:*` for all of it, `module.*` by name."""
+    module, _, name = target.partition(":")
+    if module.partition(".")[0] != package:
+        others.add(module.partition(".")[0])
+    elif module.endswith(".*"):
+        modules = [file.stem for file in _path(module[:-2]).parent.glob("[!_]*.py")]
+        for stem in [stem for stem in modules if stem in names] or modules:
+            yield from ((module[:-1] + stem, each) for each in _module(module[:-1] + stem))
+    elif name == "*":
+        yield from ((module, each) for each in _module(module))
+    elif _path(f"{module}.{name}").is_file():  # a module, imported from its package
+        yield from ((f"{module}.{name}", each) for each in _module(f"{module}.{name}"))
+    else:
+        yield module, name
+
+
+class Definition:
+    """What a module calls by one name: its code, and what that uses, as `_targets` has it."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.uses: set[str] = set()
+
+
+@cache
+def _path(module: str) -> Path:
+    """The module's file, found without importing it; a path where nothing is when it has none."""
+    package, *parts = module.split(".")
+    root = Path(str(sys.modules[package].__file__)).parent.joinpath(*parts)
+    return root / "__init__.py" if root.is_dir() else root.with_name(root.name + ".py")
+
+
+@cache
+def _module(module: str) -> dict[str, Definition]:
+    """The definitions of a module of a package that is imported; what it only imports is one too."""
+    if not _path(module).is_file():
+        return {}
+    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
+    imported = {name: target for node in _outside(tree) for name, target in _imports(node, module)}
+    definitions: dict[str, Definition] = {}
+    for node in _statements(tree.body):
+        for name in _defined(node):
+            definition = definitions.setdefault(name, Definition())
+            definition.text += ast.dump(_without_docstrings(node))
+            definition.uses |= set(_uses(node, module, imported))
+    for definition in definitions.values():
+        definition.uses |= {f"{module}:{name}" for name in definition.uses & definitions.keys()}
+        definition.uses = {use for use in definition.uses if ":" in use}
+    for name, target in imported.items():
+        definitions.setdefault(name, Definition()).uses.add(target)
+    return definitions
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The module's statements, and those within `if`, `try` and `with`."""
+    for node in body:
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            for part in ast.iter_child_nodes(node):
+                if isinstance(part, ast.stmt):
+                    yield from _statements([part])
+        else:
+            yield node
+
+
+def _outside(tree: ast.Module) -> Iterator[ast.stmt]:
+    """The imports that hold for the whole module."""
+    return (node for node in _statements(tree.body) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+
+
+def _imports(node: ast.AST, module: str) -> Iterator[tuple[str, str]]:
+    """The names that an import binds, with what they stand for."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield alias.asname or alias.name.partition(".")[0], f"{alias.name}:*"
+    elif isinstance(node, ast.ImportFrom):
+        package = module if _path(module).name == "__init__.py" else module.rpartition(".")[0]
+        base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+        origin = ".".join(part for part in (base, node.module) if part)
+        for alias in node.names:
+            yield alias.asname or alias.name, f"{origin}:{alias.name}"
+
+
+def _uses(node: ast.stmt, module: str, imported: Mapping[str, str]) -> Iterator[str]:
+    """What `node` names: what is imported as a target, all else as a plain name."""
+    known = dict(imported)
+    for part in ast.walk(node):
+        known.update(_imports(part, module))
+    bases = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in known:
+            origin, _, name = known[part.value.id].partition(":")
+            inner = origin if name == "*" else f"{origin}.{name}"
+            if origin.partition(".")[0] == module.partition(".")[0] and _path(inner).is_file():
+                bases.add(id(part.value))
+                yield f"{inner}:{part.attr}"
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and id(part) not in bases:
+            yield known.get(part.id, part.id)
+        elif isinstance(part, ast.JoinedStr) and part.values and isinstance(part.values[0], ast.Constant):
+            start = str(part.values[0].value)
+            if start.startswith(module.partition(".")[0] + ".") and start.endswith("."):
+                yield f"{start}*:*"
+
+
+def _without_docstrings(node: ast.stmt) -> ast.stmt:
+    for part in ast.walk(node):
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = part.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                part.body = part.body[1:] or [ast.Pass()]
+    return node
+
+
+@cache
+def _versions(modules: frozenset[str]) -> dict[str, str]:
+    """The installed versions of the distributions that have these modules, and Python's."""
+    versions = {"python": platform.python_version()}
+    for module in sorted(modules - sys.stdlib_module_names):
+        for distribution in _distributions(module):
+            versions[distribution] = importlib.metadata.version(distribution)
+    return versions
+
+
+@cache
+def _distributions(module: str) -> list[str]:
+    try:
+        importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:  # it is installed under another name
+        return sorted(set(importlib.metadata.packages_distributions().get(module, [])))
+    return [module]
+
+
+# ---- records -------------------------------------------------------------------------------------------------------
+
+
+class Records:
+    """The records of nodes below a folder; `parameters` are all that the project has, by task."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
+        self.folder, self.parameters = folder, parameters
+
+    def describe(self, node: Node, catalog: DataCatalog) -> dict[str, Any]:
+        """What would make the node's outputs if it ran now."""
+        code, packages = code_of(node.func, names=self._names(node))
+        return {
+            "parameters": {name: plain(catalog.load(name)) for name in node.inputs if _is_parameter(name)},
+            "code": code,
+            "packages": packages,
+            "inputs": {name: fingerprint(catalog, name) for name in node.inputs if not _is_parameter(name)},
+        }
+
+    def _names(self, node: Node) -> set[str]:
+        """The names by which the node's task may import modules: values in its parameters, and its own."""
+        namespace = node.namespace or ""
+        return {namespace, *_strings(self.parameters.get(namespace, {}))}
+
+    def write(self, node: Node, catalog: DataCatalog, description: Mapping[str, Any], run: str | None) -> None:
+        """Record that the node, so described, has made what its outputs hold now."""
+        outputs = {name: fingerprint(catalog, name) for name in node.outputs}
+        record = {"node": node.name, "run": run, **description, "outputs": outputs}
+        with atomic_write(self._path(node)) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def read(self, node: Node) -> dict[str, Any] | None:
+        """The node's record; None when there is none that can be read."""
+        try:
+            record = json.loads(self._path(node).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return record if isinstance(record, dict) and isinstance(record.get("outputs"), dict) else None
+
+    def _path(self, node: Node) -> Path:
+        return self.folder / f"{node.name}.json"
+
+    def stale(self, node: Node, catalog: DataCatalog) -> list[str]:
+        """Why the node's outputs are not what it would make now; nothing when they are."""
+        record = self.read(node)
+        if record is None:
+            return ["there is no record of what made its outputs"]
+        outputs = {name: fingerprint(catalog, name) for name in node.outputs}
+        lost = [name for name, value in outputs.items() if value is None]
+        changed = [name for name, value in outputs.items() if value and value != record["outputs"].get(name)]
+        return [
+            *(f"{name}: is not there" for name in lost),
+            *(f"{name}: is not what it wrote" for name in changed),
+            *_changes(record, self.describe(node, catalog)),
+        ]
+
+    def stale_before(
+        self, pipeline: Pipeline, whole: Pipeline, catalog: DataCatalog
+    ) -> Iterator[tuple[str, list[str]]]:
+        """Each node of `whole` that `pipeline` builds upon without running it, and that is stale, with the reasons."""
+        needed = {node.name for node in pipeline.nodes}
+        before = whole.to_nodes(*needed) if needed else Pipeline([])
+        for node in before.nodes:
+            reasons = self.stale(node, catalog) if node.name not in needed else []
+            if reasons:
+                yield node.name, reasons
+
+
+def _is_parameter(name: str) -> bool:
+    return name == "parameters" or name.startswith("params:")
+
+
+def plain(value: Any) -> Any:
+    """Parameters as JSON has them, without what does not change the outcome."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, BaseModel):
+        return value.recipe() if isinstance(value, TrainConfig) else value.model_dump(mode="json")
+    return json.loads(json.dumps(value, default=str))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two descriptions, in words."""
+    earlier, later = (
+        {name.removeprefix("params:"): value for name, value in side.get("parameters", {}).items()}
+        for side in (before, now)
+    )
+    yield from differences(earlier, later)
+    yield from (f"the package {line}" for line in differences(before.get("packages", {}), now["packages"]))
+    yield from (f"{name}: has changed since" for name in _differing(before.get("inputs", {}), now["inputs"]))
+    modules = list(_differing(before.get("code", {}), now["code"]))
+    if modules:
+        yield f"the code of {', '.join(modules)} has changed"
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+class RecordsDataset(AbstractDataset[None, Path]):
+    """Where the records lie, for the catalog: what happens around a run writes them."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self.folder = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        return self.folder
+
+    def save(self, data: None) -> None:  # noqa: ARG002
+        raise DatasetError("records are written by the runs themselves")
+
+    def _exists(self) -> bool:
+        return self.folder.is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"folder": str(self.folder)}
+
+
+def records_of(catalog: DataCatalog) -> Records:
+    """The records of the project's nodes."""
+    return Records(Path(catalog.load("records")) / "nodes", plain(catalog.load("parameters")))

@@ -1,0 +1,230 @@
+"""The record of each run, a small JSON file in <data>/records/runs, and the table that compares them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torchloom.errors import InputError
+from torchloom.files import atomic_write
+from torchloom.locks import command
+
+FIGURES = (
+    "accuracy",
+    "macro_f1",
+    "mse",
+    "bits_per_character",
+    "perplexity",
+    "r2",
+    "rmse",
+    "loss",
+)  # of any kind of task
+
+
+class RunRecord:
+    """What a run was asked to do, on what, and how it ended; written when it begins and again when it is over."""
+
+    def __init__(self, folder: Path, run: str, asked: Mapping[str, Any]) -> None:
+        self.path = folder / f"{run.replace(':', '.')}.json"
+        self.began = datetime.now().astimezone()
+        self.values: dict[str, Any] = {
+            "run": run,
+            "command": command(),
+            **asked,
+            "git": git_state(),
+            "packages": versions(),
+            "machine": {
+                "host": socket.gethostname(),
+                "system": platform.platform(),
+                "processor": _processor(),
+                "cores": os.cpu_count(),
+            },
+            "process": os.getpid(),
+            "start": self.began.isoformat(timespec="seconds"),
+            "ended": "running",
+            "nodes": {},  # seconds
+        }
+        self.write()
+
+    def write(self) -> None:
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps(self.values, indent=1, default=str) + "\n", encoding="utf-8")
+
+    def finish(self, ended: str, **more: Any) -> None:
+        """`ended` is finished, failed or interrupted."""
+        now = datetime.now().astimezone()
+        self.values |= {
+            "ended": ended,
+            "end": now.isoformat(timespec="seconds"),
+            "seconds": round((now - self.began).total_seconds(), 3),
+            "device": device(),
+            "peak_memory": peak_memory(),
+            **more,
+        }
+        self.write()
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of all that the project depends on, and Python's."""
+    found = {"python": platform.python_version()}
+    for requirement in importlib.metadata.requires("torchloom") or []:
+        name = re.split(r"[^A-Za-z0-9_.-]", requirement)[0]
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit that is checked out and whether files differ from it; None outside a repository."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    answers = []
+    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
+        try:
+            done = subprocess.run([git, *arguments], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        except (OSError, subprocess.SubprocessError):
+            return None
+        answers.append(done.stdout.strip())
+    return {"commit": answers[0], "changed": bool(answers[1])}
+
+
+def device() -> str:
+    """The accelerator that PyTorch sees, or cpu; not asked when nothing has imported PyTorch."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "cpu"
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return "cpu"
+    return str(torch.cuda.get_device_name()) if accelerator.type == "cuda" else str(accelerator.type)
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that this process has held so far, in memory and on a CUDA device."""
+    peaks = {}
+    with suppress(ImportError):  # Windows has no such module
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peaks["memory"] = peak if sys.platform == "darwin" else peak * 1024
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        peaks["device"] = torch.cuda.max_memory_allocated()
+    return peaks
+
+
+def seeds(parameters: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every parameter whose name is `seed`, by its full key."""
+    for name, value in parameters.items():
+        full = f"{key}.{name}" if key else name
+        if isinstance(value, Mapping):
+            yield from seeds(value, full)
+        elif name == "seed":
+            yield full, value
+
+
+# ---- comparing -----------------------------------------------------------------------------------------------------
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """The records of all runs, the oldest first; a file that is not one is left out."""
+    runs = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            runs.append({**values, "ended": _ended(values)})
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return runs
+
+
+def _ended(values: Mapping[str, Any]) -> str:
+    """How the run ended; one that was killed could not say so itself."""
+    if values["ended"] != "running" or values["machine"]["host"] != socket.gethostname():
+        return str(values["ended"])
+    try:
+        os.kill(int(values["process"]), 0)
+    except ProcessLookupError:
+        return "killed"
+    except OSError:
+        pass
+    return "running"
+
+
+def comparison(runs: Iterable[Mapping[str, Any]], task: str | None = None) -> list[dict[str, str]]:
+    """A row for each task of each run, with what the run is, what came of it, and the parameters that are not alike."""
+    pairs = [
+        (run, name) for run in runs for name in run.get("tasks", []) if task in {None, name} and run.get("parameters")
+    ]
+    flat = [dict(_flat(run["parameters"].get(name, {}))) for run, name in pairs]
+    rows = []
+    for (run, name), parameters in zip(pairs, flat, strict=True):
+        others = [other for (_, other_name), other in zip(pairs, flat, strict=True) if other_name == name]
+        result = run.get("results", {}).get(name, {})
+        git = run.get("git") or {}
+        rows.append(
+            {
+                "run": str(run["run"]),
+                "task": name,
+                "env": str(run.get("environment") or ""),
+                "commit": str(git.get("commit", ""))[:9] + ("+" if git.get("changed") else ""),
+                "device": str(run.get("device", "")),
+                "ended": str(run["ended"]),
+                "seconds": f"{run['seconds']:.0f}" if "seconds" in run else "",
+                **{figure: f"{result[figure]:.4f}" for figure in FIGURES if figure in result},
+                **({"samples/s": f"{result['samples_per_second']:,.0f}"} if "samples_per_second" in result else {}),
+                **({"peak MB": f"{run['peak_memory']['memory'] / 1e6:.0f}"} if run.get("peak_memory") else {}),
+                **{
+                    key: json.dumps(parameters.get(key))
+                    for key in sorted({key for other in others for key in other})
+                    if any(other.get(key) != parameters.get(key) for other in others)
+                },
+            }
+        )
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return [{column: row.get(column, "") for column in columns} for row in rows]
+
+
+def _flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, values
+
+
+def as_text(rows: list[dict[str, str]]) -> str:
+    """The table with its columns one below the other."""
+    if not rows:
+        return ""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no run has left a record there yet. Run: kedro run --pipeline <task>")

@@ -1,0 +1,313 @@
+"""A node is stale when its parameters, its code, its packages or its inputs are other ones, and only then."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import kedro, kedro_run, make_project
+from torchloom import provenance
+from torchloom.provenance import code_of
+from torchloom.runner import SkipUnchanged
+
+# ---- code ----------------------------------------------------------------------------------------------------------
+
+PACKAGE = {
+    "__init__": "",
+    "nodes": """
+        import json
+        import numpy as np
+        from looms import pictures, shared
+        from looms.shared import helper as renamed
+        from .kinds import build
+
+        LIMIT = 5
+
+        def train(x):
+            "What it does."
+            from looms.training import loop
+            return loop(x, LIMIT)
+
+        def evaluate(x: "int"):
+            return pictures.curve(x), renamed(x)
+
+        def export(name):
+            return build(name), np.zeros(3)
+
+        def alone():
+            return json.dumps([])
+    """,
+    "training": """
+        def loop(x, limit):
+            return step(x)
+
+        def step(x):
+            return x
+
+        def unused(x):
+            return x
+    """,
+    "pictures": """
+        import matplotlib
+
+        def curve(x):
+            return x
+
+        def other(x):
+            return x
+    """,
+    "shared": """
+        from looms.errors import WrongError
+
+        def helper(x):
+            raise WrongError
+    """,
+    "errors": """
+        class WrongError(ValueError):
+            def __init__(self):
+                super().__init__(note())
+
+        def note():
+            return "wrong"
+    """,
+    "kinds/__init__": """
+        from importlib import import_module
+
+        def build(name):
+            return import_module(f"looms.kinds.{name}").build()
+    """,
+    "kinds/red": "def build():\n    return 1\n",
+    "kinds/blue": "def build():\n    return 2\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of its own, without what it imports."""
+    folder = tmp_path / "looms"
+    for name, text in PACKAGE.items():
+        path = folder / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(line[8:] if line.startswith("        ") else line for line in text.splitlines()))
+    monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    __import__("looms")
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "looms"]:
+        del sys.modules[name]
+    forget()
+
+
+def forget() -> None:
+    provenance._module.cache_clear()
+    provenance._path.cache_clear()
+
+
+def named(function: str) -> Callable[..., Any]:
+    def stand_in() -> None: ...
+
+    stand_in.__module__, stand_in.__qualname__ = "looms.nodes", function
+    return stand_in
+
+
+FUNCTIONS = ("train", "evaluate", "export", "alone")
+
+
+def codes(**options: Any) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
+    forget()
+    return {name: code_of(named(name), **options) for name in FUNCTIONS}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changed"),
+    [
+        ("nodes", "return loop(x, LIMIT)", "return loop(x, LIMIT + 1)", {"train"}),
+        ("nodes", "LIMIT = 5", "LIMIT = 6", {"train"}),
+        ("nodes", "What it does.", "What it really does.", set()),
+        ("nodes", "LIMIT = 5", "LIMIT  =  5  # the most", set()),
+        ("nodes", 'x: "int"', 'x: "float"', {"evaluate"}),
+        ("training", "return step(x)", "return step(-x)", {"train"}),
+        ("training", "return x", "return -x", {"train"}),
+        ("training", "def unused(x):", "def unused(x, y):", set()),
+        ("pictures", "def curve(x):", "def curve(x, y=0):", {"evaluate"}),
+        ("pictures", "def other(x):", "def other(x, y=0):", set()),
+        ("errors", '"wrong"', '"very wrong"', {"evaluate"}),
+        ("kinds/red", "return 1", "return 3", {"export"}),
+        ("kinds/blue", "return 2", "return 3", set()),
+    ],
+)
+def test_what_a_node_runs_counts_and_nothing_else(
+    package: Path, file: str, old: str, new: str, changed: set[str]
+) -> None:
+    before = codes(names={"red", "and", "others"})
+    path = package / f"{file}.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    after = codes(names={"red", "and", "others"})
+    assert {name for name in FUNCTIONS if before[name] != after[name]} == changed
+
+
+def test_without_a_name_all_modules_of_the_package_count(package: Path) -> None:
+    assert set(codes()["export"][0]) == {"looms.nodes", "looms.kinds", "looms.kinds.red", "looms.kinds.blue"}
+
+
+def test_the_packages_are_those_that_are_used(package: Path) -> None:
+    packages = {name: set(code[1]) for name, code in codes().items()}
+    assert packages == {
+        "train": {"python"},
+        "evaluate": {"python"},
+        "export": {"python", "numpy"},
+        "alone": {"python"},
+    }
+
+
+# ---- a run that skips ----------------------------------------------------------------------------------------------
+
+STAGES = [
+    "diabetes.download",
+    "diabetes.preprocess",
+    "linear_regression.build_dataloaders",
+    "linear_regression.train",
+    "linear_regression.evaluate",
+    "linear_regression.export_onnx",
+]
+
+
+TASK = "linear_regression"
+AFTER_TRAINING = {"train", "evaluate", "export_onnx"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which linear_regression has run, from its own copy of the code."""
+    folder = make_project(tmp_path_factory.mktemp("skipping") / "project")
+    assert rerun_in_a_new_process(folder) == {stage.partition(".")[2] for stage in STAGES}
+    return folder
+
+
+def rerun_in_a_new_process(project: Path) -> set[str]:
+    """The stages that were not skipped."""
+    arguments = ("--env", "sample", "--pipelines", TASK, "--runner", "torchloom.runner.SkipUnchanged")
+    result = kedro(project, "run", *arguments)
+    assert result.returncode == 0, result.stderr
+    return stages_in(result.stdout + result.stderr)
+
+
+def stages_in(log: str) -> set[str]:
+    skipped = {stage.partition(".")[2] for stage in re.findall(r"Skipping node: (\S+): nothing has changed", log)}
+    ran = set(re.findall(r"Running node: (\w+):", log))
+    assert sorted([*skipped, *ran]) == sorted(stage.partition(".")[2] for stage in STAGES)
+    return ran
+
+
+@pytest.fixture(scope="module")
+def adopted(project: Path) -> Path:
+    """The project, run by this process, whose code is elsewhere and therefore another."""
+    kedro_run(project, TASK)
+    return project
+
+
+@pytest.fixture
+def rerun(adopted: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., set[str]]:
+    """As above, in this process."""
+
+    def again(**settings: Any) -> set[str]:
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            kedro_run(adopted, TASK, params={TASK: settings}, runner=SkipUnchanged())
+        return stages_in(caplog.text)
+
+    return again
+
+
+def edit(project: Path, file: str, old: str, new: str) -> None:
+    path = project / "src/torchloom" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.xdist_group("skipping")
+def test_code_that_is_changed_runs_again(project: Path) -> None:
+    assert rerun_in_a_new_process(project) == set()
+    edit(project, "figures.py", "def residuals(", "# how far off\ndef residuals(")
+    edit(project, "models/mlp.py", "def build(", "UNUSED = 1\n\n\ndef build(")
+    edit(project, "figures.py", "def coefficient_plot(", "def unused() -> None: ...\n\n\ndef coefficient_plot(")
+    assert rerun_in_a_new_process(project) == set()
+    edit(project, "data/diabetes.py", 'TARGET = "disease progression"', 'TARGET = "disease " + "progression"')
+    # the download may draw samples by that module; what both write is the same, so nothing after them has to run
+    assert rerun_in_a_new_process(project) == {"download", "preprocess"}
+    edit(project, "models/linear.py", "nn.Linear(", "nn.modules.Linear(")
+    assert rerun_in_a_new_process(project) == AFTER_TRAINING
+
+
+@pytest.mark.xdist_group("skipping")
+def test_another_version_of_a_package_runs_again(project: Path) -> None:
+    version = project / "src" / "onnxruntime-0.1.dist-info"  # found before the one that is installed
+    version.mkdir()
+    (version / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.1\n")
+    try:
+        assert rerun_in_a_new_process(project) == {"export_onnx"}
+    finally:
+        (version / "METADATA").unlink()
+        version.rmdir()
+
+
+@pytest.mark.xdist_group("skipping")
+def test_other_parameters_run_again(rerun: Callable[..., set[str]], caplog: pytest.LogCaptureFixture) -> None:
+    assert rerun() == set()
+    assert rerun(export={"batch_sizes": [2]}) == {"export_onnx"}
+    assert f"{TASK}.export.batch_sizes: [1, 3, 64], now [2]" in caplog.text
+    assert rerun(export={"batch_sizes": [2]}, train={"resume": "never", "keep_states": 7}) == set()
+    assert rerun(export={"batch_sizes": [2]}, train={"epochs": 9}) == {"build_dataloaders", *AFTER_TRAINING}
+    assert rerun() == {"build_dataloaders", *AFTER_TRAINING}
+
+
+@pytest.mark.xdist_group("skipping")
+def test_other_files_run_again(project: Path, rerun: Callable[..., set[str]]) -> None:
+    data = project / "data/sample"
+    (data / f"08_reporting/{TASK}/metrics.json").unlink()
+    assert rerun() == {"evaluate"}
+    flip_a_bit(data / "03_primary/diabetes/test.safetensors")
+    assert rerun() == {"preprocess"}
+    flip_a_bit(data / f"06_models/{TASK}/checkpoint.safetensors")
+    assert rerun() == {"train", "evaluate"}  # the same weights again, but the history has new times
+    flip_a_bit(data / "01_raw/diabetes/diabetes_target.csv")
+    assert rerun() == {"download"}
+    (data / f"records/nodes/{TASK}.build_dataloaders.json").write_text("{")
+    assert rerun() == {"build_dataloaders"}
+
+
+@pytest.mark.xdist_group("skipping")
+def test_a_run_says_when_it_builds_upon_something_stale(
+    project: Path, rerun: Callable[..., set[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    rerun()
+    caplog.clear()
+    warning = "this run builds upon files that are not what the project would make now"
+    kedro_run(project, TASK, tags=["evaluate", "export_onnx"])
+    assert warning not in caplog.text
+    kedro_run(project, TASK, tags=["evaluate"], params={TASK: {"train": {"epochs": 9}}})
+    assert warning in caplog.text
+    assert re.search(rf"  {TASK}\.train: {TASK}\.train\.epochs: \d+, now 9", caplog.text)
+    assert f"--from-nodes {TASK}.build_dataloaders" in caplog.text
+
+
+@pytest.mark.xdist_group("skipping")
+def test_a_record_says_what_made_the_outputs(project: Path) -> None:
+    record = json.loads((project / f"data/sample/records/nodes/{TASK}.train.json").read_text())
+    assert record["node"] == f"{TASK}.train"
+    assert record["parameters"][f"params:{TASK}.train"]["optimizer"]["name"]
+    assert "torchloom.training.loop" in record["code"]
+    assert record["packages"]["torch"]
+    assert record["inputs"][f"{TASK}.dataloaders"].startswith("sha256:")
+    assert set(record["outputs"]) == {f"{TASK}.{name}" for name in ("checkpoint", "last_checkpoint", "history")}

@@ -1,0 +1,134 @@
+"""The record that each run leaves, and the table of them."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kedro.io import DataCatalog
+
+from conftest import kedro, kedro_run, make_project
+from torchloom.errors import InputError
+from torchloom.runs import as_text, comparison, git_state, read_runs
+
+TASK = "linear_regression"
+
+
+def records(project: Path) -> list[dict[str, Any]]:
+    return read_runs(project / "data/sample/records/runs")
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which a task has run twice in the same way, and once with another seed."""
+    project = make_project(tmp_path_factory.mktemp("runs") / "project")
+    for seed in (1, 1, 2):
+        kedro_run(project, TASK, params={TASK: {"train": {"epochs": 5, "seed": seed}}})
+    return project
+
+
+@pytest.mark.xdist_group("runs")
+def test_a_run_leaves_its_record(twice: Path) -> None:
+    record = records(twice)[0]
+    assert record["ended"] == "finished"
+    assert record["environment"] == "sample"
+    assert record["pipelines"] == record["tasks"] == [TASK]
+    assert record["parameters"][TASK]["train"]["epochs"] == 5
+    assert record["parameters"][TASK]["train"]["optimizer"]["name"]
+    assert record["parameters"][TASK]["train"]["gradient_clip"] is None  # defaults are there too
+    assert record["seeds"] == {"diabetes.preprocess.seed": 0, f"{TASK}.train.seed": 1}
+    assert record["packages"]["torch"] == importlib.metadata.version("torch")
+    assert record["device"] == ("cpu" if not torch.accelerator.is_available() else record["device"])
+    assert list(record["inputs"]) == ["diabetes_source", f"{TASK}.training_states"]
+    assert record["start"] <= record["end"]
+    assert set(record["nodes"]) == {
+        "diabetes.download",
+        "diabetes.preprocess",
+        *(f"{TASK}.{stage}" for stage in ("build_dataloaders", "train", "evaluate", "export_onnx")),
+    }
+    assert 0 < sum(record["nodes"].values()) <= record["seconds"]
+    metrics = json.loads((twice / f"data/sample/08_reporting/{TASK}/metrics.json").read_text())
+    assert record["results"][TASK].keys() == metrics.keys() | {"samples_per_second"}
+    assert record["results"][TASK]["samples_per_second"] > 0
+    assert 1e8 < record["peak_memory"]["memory"] < 1e11
+
+
+@pytest.mark.xdist_group("runs")
+def test_two_runs_of_the_same_record_give_equal_weights(twice: Path) -> None:
+    one, same, other = records(twice)
+    for key in ("parameters", "seeds", "packages", "inputs", "git", "machine", "environment"):
+        assert one[key] == same[key]
+    checkpoints = [record["outputs"][f"{TASK}.checkpoint"] for record in (one, same, other)]
+    assert checkpoints[0] == checkpoints[1] != checkpoints[2]
+    assert one["results"][TASK]["r2"] == same["results"][TASK]["r2"] != other["results"][TASK]["r2"]
+
+
+@pytest.mark.xdist_group("runs")
+def test_the_table_shows_the_runs_and_in_what_they_differ(twice: Path) -> None:
+    rows = comparison(records(twice))
+    assert [row["train.seed"] for row in rows] == ["1", "1", "2"]
+    assert not {"train.epochs", "train.batch_size"} & rows[0].keys()  # these are alike
+    assert rows[0]["r2"] == rows[1]["r2"] == f"{records(twice)[0]['results'][TASK]['r2']:.4f}"
+    lines = as_text(rows).splitlines()
+    assert len(lines) == 4
+    place = lines[0].index("ended")
+    assert [line[place : place + 8] for line in lines[1:]] == ["finished"] * 3
+
+
+@pytest.mark.xdist_group("runs")
+def test_the_command(twice: Path) -> None:
+    result = kedro(twice, "runs", "--env", "sample", "--pipeline", TASK, "--last", "2", "--csv")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["run"] for row in rows] == [record["run"] for record in records(twice)[1:]]
+    result = kedro(twice, "runs")
+    assert result.returncode == 1
+    assert "data/records/runs: no run has left a record there yet" in result.stderr
+
+
+def test_a_run_that_fails_says_so(run: Callable[..., DataCatalog], project: Path) -> None:
+    settings = {TASK: {"train": {"optimizer": {"name": "SGD", "lr": 1e30}}}}
+    with pytest.raises(InputError):
+        run(TASK, params=settings)
+    (record,) = records(project)
+    assert record["ended"] == "failed"
+    assert "the loss became" in record["error"]
+    assert list(record["nodes"]) == ["diabetes.download", "diabetes.preprocess", f"{TASK}.build_dataloaders"]
+
+
+def test_a_run_that_was_killed_is_told_from_one_that_runs(twice: Path, tmp_path: Path) -> None:
+    record = {**records(twice)[0], "ended": "running"}
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    assert read_runs(tmp_path)[0]["ended"] == "running"  # it is this process
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (tmp_path / "a.json").write_text(json.dumps({**record, "process": process.pid}))
+    assert read_runs(tmp_path)[0]["ended"] == "killed"
+
+
+def test_what_is_no_record_is_left_out(tmp_path: Path) -> None:
+    for name, text in {"a": "", "b": "[]", "c": "{}", "d": "[" * 100_000}.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    assert read_runs(tmp_path) == []
+
+
+def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_state() is None
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "init", "-q"], check=True)
+    (tmp_path / "file").write_text("1")
+    subprocess.run(["git", "add", "file"], check=True)
+    subprocess.run(["git", *identity, "commit", "-q", "-m", "one"], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert git_state() == {"commit": commit, "changed": False}
+    (tmp_path / "file").write_text("2")
+    assert git_state() == {"commit": commit, "changed": True}
