@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import torchloom
 from torchloom.config import DataConfig, ExportConfig
 from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
+from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import compare, to_onnx
@@ -102,6 +104,12 @@ def test_the_graph_carries_what_its_user_must_know(exported: tuple[Checkpoint, b
     assert metadata["producer"].startswith("torchloom ")
 
 
+def test_the_graph_names_no_folder_of_the_machine(exported: tuple[Checkpoint, bytes]) -> None:
+    _, serialised = exported
+    for module in (torch, torchloom):
+        assert str(Path(module.__file__).parents[1]).encode() not in serialised
+
+
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_any_batch_gives_the_models_logits(exported: tuple[Checkpoint, bytes], size: int) -> None:
     trained, serialised = exported
@@ -112,6 +120,21 @@ def test_any_batch_gives_the_models_logits(exported: tuple[Checkpoint, bytes], s
     assert logits.shape == (size, 4)
     assert np.abs(logits - expected.numpy()).max() < 1e-4
     assert expected.std() > 0.05
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_flipped_bit_is_found(exported: tuple[Checkpoint, bytes], tmp_path: Path, place: float) -> None:
+    """In the weights, which make up most of the file, nothing else would notice."""
+    dataset = ONNXDataset(filepath=str(tmp_path / "model.onnx"))
+    dataset.save(exported[1])
+    assert dataset.load() == exported[1]
+    model = onnx.load_from_string(exported[1])
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    data = bytearray(exported[1])
+    data[data.index(weight.raw_data) + int(place * len(weight.raw_data))] ^= 1
+    dataset.save(bytes(data))
+    with pytest.raises(InputError, match="damaged: it does not have the fingerprint that it states"):
+        dataset.load()
 
 
 def test_comparing_says_how_far_both_agree(exported: tuple[Checkpoint, bytes]) -> None:
@@ -361,7 +384,7 @@ PREPROCESSING = {
 def test_the_graph_says_what_its_user_must_know_of_each_kind_of_data(name: str) -> None:
     case, _, serialised = other(name)
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(serialised).metadata_props}
-    told = {key: json.loads(value) for key, value in metadata.items() if key != "producer"}
+    told = {key: json.loads(value) for key, value in metadata.items() if key not in {"producer", "fingerprint"}}
     assert told.pop("network") == {"name": case.network, **case.arguments}
     if name in PREPROCESSING:
         given, mean, std = PREPROCESSING[name]

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import auc, roc_auc_score
 from torch import Tensor
 
+from torchloom.errors import InputError
 from torchloom.figures import (
     COLUMNS,
     RIGHT,
@@ -298,3 +299,25 @@ def test_coefficient_plot() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["age", "blood pressure", "sex"]
     bottom, top = axes.get_ylim()
     assert bottom > top  # the first feature stands at the top
+
+
+def test_a_dollar_in_a_name_is_no_formula() -> None:
+    classes = ["a$\\frac$", "$b$", "c$"]
+    labels, logits = torch.tensor([0, 1, 2]), torch.eye(3)[[0, 0, 2]]
+    images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    for figure in (
+        confusion_matrix(torch.eye(3, dtype=torch.long), classes),
+        roc_curves(logits, labels, classes),
+        prediction_grid(images, labels, logits, classes),
+        text_predictions(["x", "y", "z"], labels, logits, classes),
+        latent_map(torch.randn(3, 2), labels, classes),
+    ):
+        figure.savefig(io.BytesIO(), format="png")
+
+
+@pytest.mark.parametrize(
+    "history", [{}, [], ["row"], [{"epoch": 1}], [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0}, {"epoch": 2}]]
+)
+def test_a_history_that_is_none_is_refused(history: Any) -> None:
+    with pytest.raises(InputError, match="Run the train stage again"):
+        learning_curves(history)

@@ -14,7 +14,7 @@ from torchmetrics.functional import classification as tm
 from torchloom.data.augment import reflect
 from torchloom.data.info import TableInfo
 from torchloom.progress import step_bar
-from torchloom.training.devices import autocast
+from torchloom.training.devices import autocast, enough_memory
 
 
 class Views(nn.Module):
@@ -46,12 +46,12 @@ class Views(nn.Module):
 def predict(model: nn.Module, loader: Any, dtype: torch.dtype = torch.float32) -> tuple[tuple[Tensor, ...], Tensor]:
     """What the model answers to the whole loader, in order, on the CPU: its outputs (N, …) float32, and the targets.
 
-    `dtype` is the type of the matrix products.
+    `dtype` is the type of the matrix products. InputError when the memory is not enough for a batch.
     """
     model.eval().to(memory_format=torch.channels_last)
     outputs: list[tuple[Tensor, ...]] = []
     targets = []
-    with step_bar() as bar:
+    with enough_memory(_smaller_batches(loader.sampler.batch_size)), step_bar() as bar:
         task = bar.add_task("test", total=len(loader), status="")
         for *inputs, truth in bar.track(loader, total=len(loader), task_id=task):
             with autocast(inputs[0].device, dtype):
@@ -59,6 +59,10 @@ def predict(model: nn.Module, loader: Any, dtype: torch.dtype = torch.float32) -
             outputs.append(answer if isinstance(answer, tuple) else (answer,))
             targets.append(truth)
     return tuple(torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True)), torch.cat(targets).cpu()
+
+
+def _smaller_batches(size: int) -> str:
+    return f"Try evaluate.batch_size={size // 2}" if size > 1 else "Try another evaluate.device"
 
 
 def classification_metrics(
@@ -69,8 +73,11 @@ def classification_metrics(
     Returns flat metrics (fractions in [0, 1]; `loss` is the cross entropy in nats), a table by class, and the
     confusion matrix (C, C) of counts, true classes down. The calibration error is the expected one over 15 bins of
     confidence (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015).
+    `roc_auc` is the mean over the classes that some, but not all labels are of; without any it is left out.
     """
     count = len(classes)
+    samples = labels.bincount(minlength=count)
+    told_apart = (samples > 0) & (samples < len(labels))
     probabilities = logits.softmax(1)
     macro: dict[str, Any] = {"num_classes": count, "average": "macro"}
     each: dict[str, Any] = {"num_classes": count, "average": None}
@@ -81,14 +88,15 @@ def classification_metrics(
         "macro_f1": tm.multiclass_f1_score(logits, labels, **macro),
         "macro_precision": tm.multiclass_precision(logits, labels, **macro),
         "macro_recall": tm.multiclass_recall(logits, labels, **macro),
-        "roc_auc": tm.multiclass_auroc(probabilities, labels, count, average="macro"),
         "calibration_error": tm.multiclass_calibration_error(probabilities, labels, count, n_bins=15),
     }
+    if told_apart.any():
+        metrics["roc_auc"] = tm.multiclass_auroc(probabilities, labels, count, average=None)[told_apart].mean()
     columns = {
         "precision": tm.multiclass_precision(logits, labels, **each),
         "recall": tm.multiclass_recall(logits, labels, **each),
         "f1": tm.multiclass_f1_score(logits, labels, **each),
-        "samples": labels.bincount(minlength=count),
+        "samples": samples,
     }
     per_class = {
         name: {column: values[index].item() for column, values in columns.items()} for index, name in enumerate(classes)
@@ -157,7 +165,8 @@ def draw_images(model: nn.Module, images: Tensor, count: int, seed: int = 0) -> 
     drawn = torch.randn((count, latents.shape[1]), generator=generator)
     if not network.variational:
         latents = latents.double().cpu()
-        variances, axes = torch.linalg.eigh(latents.T.cov().reshape(latents.shape[1], -1))
+        covariance = latents.T.cov(correction=min(1, len(latents) - 1)).reshape(latents.shape[1], -1)
+        variances, axes = torch.linalg.eigh(covariance)
         drawn = (latents.mean(0) + drawn * variances.clamp(min=0).sqrt() @ axes.T).float()
     decoded: Tensor = network.decode(drawn.to(device))
     return decoded.cpu()
@@ -176,7 +185,7 @@ def language_model_metrics(model: nn.Module, tokens: Tensor, chunk: int = 1000) 
     tokens = tokens.long()
     nats, right = 0.0, 0
     state: tuple[Tensor, ...] = ()
-    with step_bar() as bar:
+    with enough_memory(_smaller_batches(chunk)), step_bar() as bar:
         starts = range(0, len(tokens) - 1, chunk)
         task = bar.add_task("test", total=len(starts), status="")
         for start in bar.track(starts, task_id=task):
@@ -200,11 +209,15 @@ def language_model_metrics(model: nn.Module, tokens: Tensor, chunk: int = 1000) 
 
 
 def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, Any]:
-    """R², and errors in the target's unit, from predictions and targets (N,)."""
+    """R², and errors in the target's unit, from predictions and targets (N,).
+
+    R² of targets that are all alike is 1 when the predictions are, too, and else 0, as in scikit-learn.
+    """
     error = (prediction - target).double()
     spread = (target - target.mean()).double()
+    unexplained, total = error.square().sum().item(), spread.square().sum().item()
     return {
-        "r2": 1 - (error.square().sum() / spread.square().sum()).item(),
+        "r2": 1 - unexplained / total if total else float(unexplained == 0),
         "rmse": error.square().mean().sqrt().item(),
         "mae": error.abs().mean().item(),
     }

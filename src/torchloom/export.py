@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import torchloom
 from torchloom.data.info import ImageInfo, Info, TableInfo
+from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
 from torchloom.training.checkpoint import Checkpoint
 
@@ -27,6 +28,7 @@ AXES = {
     "hidden": {1: "batch"},
     "cell": {1: "batch"},
 }
+STACK_TRACE = "pkg.torch.onnx.stack_trace"  # lines of the code, with the folders of the machine that exports
 
 
 def to_onnx(
@@ -62,9 +64,12 @@ def to_onnx(
         **_described(checkpoint.info),
     }
     onnx.helper.set_model_props(proto, metadata)
+    for node in [*proto.graph.node, *(node for function in proto.functions for node in function.node)]:
+        kept = [entry for entry in node.metadata_props if entry.key != STACK_TRACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
     onnx.checker.check_model(proto)
-    serialised: bytes = proto.SerializeToString()
-    return serialised
+    return seal(proto)
 
 
 def _at_least_two(tensor: Tensor, axes: dict[int, str]) -> Tensor:

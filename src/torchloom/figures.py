@@ -14,6 +14,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from torchloom.errors import InputError
+
 COLUMNS = 9  # of images in a grid
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
 
@@ -27,8 +29,8 @@ def confusion_matrix(counts: Tensor, classes: list[str]) -> Figure:
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class")
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
-    axes.set_xticklabels(classes, rotation=45, ha="right")
-    axes.set_yticklabels(classes)
+    axes.set_xticklabels(map(_literal, classes), rotation=45, ha="right")
+    axes.set_yticklabels(map(_literal, classes))
     if len(classes) <= 30:
         for row in range(len(classes)):
             for column in range(len(classes)):
@@ -40,7 +42,15 @@ def confusion_matrix(counts: Tensor, classes: list[str]) -> Figure:
 
 
 def learning_curves(history: list[dict[str, float]]) -> Figure:
-    """A panel for each figure that the history follows, training and validation together, and the learning rate."""
+    """A panel for each figure that the history follows, training and validation together, and the learning rate.
+
+    InputError when it is not what training writes.
+    """
+    if not isinstance(history, list) or not history or not all(isinstance(row, dict) for row in history):
+        raise InputError("the history is empty or no history. Run the train stage again")
+    needed = {"epoch", "learning_rate", "train_loss", *history[0]}
+    if not all(needed <= row.keys() for row in history):
+        raise InputError("the history lacks figures or epochs. Run the train stage again")
     names = [name.removeprefix("train_") for name in history[0] if name.startswith("train_")]
     figure = Figure(figsize=(4.2 * (len(names) + 1), 3.4), layout="constrained")
     panels = figure.subplots(1, len(names) + 1)
@@ -71,7 +81,7 @@ def roc_curves(logits: Tensor, labels: Tensor, classes: list[str]) -> Figure:
         scores, truth = probabilities[:, index], (labels == index).long()
         false_alarms, found, _ = binary_roc(scores, truth)
         area = binary_auroc(scores, truth)
-        axes.plot(false_alarms, found, linewidth=1, label=f"{classes[index]}  {area:.4f}")
+        axes.plot(false_alarms, found, linewidth=1, label=f"{_literal(classes[index])}  {area:.4f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.5, linestyle="--")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, one class against the rest")
     if len(shown) <= 20:
@@ -100,18 +110,23 @@ def text_predictions(texts: list[str], labels: Tensor, logits: Tensor, classes: 
     drawable = get_font(findfont(FontProperties())).get_charmap()  # matplotlib warns of every other character
     for row, (text, (title, right)) in enumerate(zip(texts, _verdicts(labels, logits, classes), strict=False)):
         shown = "".join(letter if ord(letter) in drawable else "\ufffd" for letter in " ".join(text.split()))
-        lines = textwrap.wrap(shown.replace("$", r"\$"), 125, max_lines=2, placeholder=" …")
+        lines = textwrap.wrap(_literal(shown), 125, max_lines=2, placeholder=" …")
         axes.text(0, row + 0.5, title, color=RIGHT if right else WRONG, fontsize=8, va="center")
         axes.text(0.12, row + 0.5, "\n".join(lines), fontsize=8, va="center")
     return figure
+
+
+def _literal(text: str) -> str:
+    """Text as it is, where matplotlib takes what stands between two dollars for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _verdicts(labels: Tensor, logits: Tensor, classes: list[str]) -> Iterator[tuple[str, bool]]:
     """What to write beside each sample, and whether the model is right."""
     confidences, predicted = logits.softmax(1).max(1)
     for label, guess, confidence in zip(labels.tolist(), predicted.tolist(), confidences.tolist(), strict=True):
-        title = f"{classes[guess]} {confidence:.0%}"
-        yield (title, True) if guess == label else (f"✗ {title}\nis {classes[label]}", False)
+        title = f"{_literal(classes[guess])} {confidence:.0%}"
+        yield (title, True) if guess == label else (f"✗ {title}\nis {_literal(classes[label])}", False)
 
 
 def reconstruction_grid(images: Tensor, reconstructions: Tensor) -> Figure:
@@ -150,7 +165,7 @@ def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     x, y = centred.T.numpy()
     for index, name in enumerate(classes):
         chosen = (labels == index).numpy()
-        axes.scatter(x[chosen], y[chosen], s=2, label=name)
+        axes.scatter(x[chosen], y[chosen], s=2, label=_literal(name))
     axes.set(xlabel="first principal component", ylabel="second principal component", title="latent space")
     axes.legend(fontsize=8, markerscale=4)
     return figure
