@@ -9,6 +9,7 @@ import lzma
 import os
 import re
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,6 +219,14 @@ EACH = [
 ]
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """As tmp_path, but any user may go there."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @contextmanager
 def without_privileges() -> Iterator[None]:
     """Root may read everything; as nobody it may not."""
@@ -244,9 +253,9 @@ def refusal(read: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize(("kind", "damage", "message"), EACH)
-def test_damage_is_named(tmp_path: Path, kind: str, damage: str, message: str) -> None:
+def test_damage_is_named(open_path: Path, kind: str, damage: str, message: str) -> None:
     name, write, read, again = KINDS[kind]
-    folder = tmp_path / "data"
+    folder = open_path / "data"
     folder.mkdir()
     write(folder)
     assert read(folder) is not None  # whole
@@ -254,8 +263,6 @@ def test_damage_is_named(tmp_path: Path, kind: str, damage: str, message: str) -
     DAMAGES[damage](path)
     before = state(folder)
     if damage == "no rights":
-        for parent in [folder, *folder.parents[:3]]:  # pytest's own folders
-            parent.chmod(0o755)
         with without_privileges():
             said = refusal(lambda: read(folder))
     else:
@@ -331,32 +338,28 @@ def test_a_directory_where_a_file_should_arrive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "PNG", "HTML", "directory", "zeros", "no rights"])
-def test_damaged_checksums_are_as_good_as_none(tmp_path: Path, damage: str) -> None:
-    place, target = tmp_path / "place", tmp_path / "target"
+def test_damaged_checksums_are_as_good_as_none(open_path: Path, damage: str) -> None:
+    place, target = open_path / "place", open_path / "target"
     for folder in (place, target):
         folder.mkdir()
         (folder / "data").write_bytes(CONTENT)
         download.write_sums(folder)
         DAMAGES[damage](folder / download.SUMS)
         folder.chmod(0o777)
-    for parent in [tmp_path, *tmp_path.parents[:2]]:
-        parent.chmod(0o755)
-    before = state(tmp_path)
+    before = state(open_path)
     with without_privileges():
         said = refusal(lambda: download.download(Source("numbers", target, {"data": None}, "{name}", [str(place)])))
     assert f"{place}: no published checksum, and no SHA256SUMS, for data" in said
-    assert state(tmp_path) == before
+    assert state(open_path) == before
 
 
-def test_a_file_that_may_not_be_read_is_fetched_again(tmp_path: Path) -> None:
-    place, target = tmp_path / "place", tmp_path / "target"
+def test_a_file_that_may_not_be_read_is_fetched_again(open_path: Path) -> None:
+    place, target = open_path / "place", open_path / "target"
     for folder in (place, target):
         folder.mkdir()
         (folder / "data").write_bytes(CONTENT)
         folder.chmod(0o777)
     (target / "data").chmod(0)
-    for parent in [tmp_path, *tmp_path.parents[:2]]:
-        parent.chmod(0o755)
     with without_privileges():
         assert fetch(place, target, "data").path("data").read_bytes() == CONTENT
 

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", README, flags=re.DOTALL)
 
 
-COMMANDS = re.findall(r"^ *uv run (kedro run.*?)(?: *#.*)?$", README.replace("\\\n", " "), flags=re.MULTILINE)
+COMMANDS = re.findall(r"^ *uv run (kedro run(?: .*?)?)(?: *#.*)?$", README.replace("\\\n", " "), flags=re.MULTILINE)
 
 
 def block(start: str) -> str:
