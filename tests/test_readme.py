@@ -45,7 +45,8 @@ def test_add_a_task_and_a_network(project: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert accuracy(project, "data/sample", "mnist_resnet") > 0.3
     other = "mnist_resnet.model.name=logistic,mnist_resnet.model.width=null,mnist_resnet.model.bias=false"
-    result = kedro(project, "run", "--env", "sample", "--pipelines", "mnist_resnet", "--params", other)
+    train = ("--params", f"{other},mnist_resnet.train.epochs=1", "--tags", "train")
+    result = kedro(project, "run", "--env", "sample", "--pipelines", "mnist_resnet", *train)
     assert result.returncode == 0, result.stderr
     assert "logistic with 7,840 parameters" in result.stderr
 

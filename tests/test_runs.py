@@ -20,6 +20,8 @@ from torchloom.runs import as_text, comparison, git_state, read_runs
 
 TASK = "linear_regression"
 
+pytestmark = pytest.mark.xdist_group("runs")  # in one process, for the sake of what the tests share
+
 
 def records(project: Path) -> list[dict[str, Any]]:
     return read_runs(project / "data/sample/records/runs")
@@ -34,7 +36,6 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-@pytest.mark.xdist_group("runs")
 def test_a_run_leaves_its_record(twice: Path) -> None:
     record = records(twice)[0]
     assert record["ended"] == "finished"
@@ -60,7 +61,6 @@ def test_a_run_leaves_its_record(twice: Path) -> None:
     assert 1e8 < record["peak_memory"]["memory"] < 1e11
 
 
-@pytest.mark.xdist_group("runs")
 def test_two_runs_of_the_same_record_give_equal_weights(twice: Path) -> None:
     one, same, other = records(twice)
     for key in ("parameters", "seeds", "packages", "inputs", "git", "machine", "environment"):
@@ -70,7 +70,6 @@ def test_two_runs_of_the_same_record_give_equal_weights(twice: Path) -> None:
     assert one["results"][TASK]["r2"] == same["results"][TASK]["r2"] != other["results"][TASK]["r2"]
 
 
-@pytest.mark.xdist_group("runs")
 def test_the_table_shows_the_runs_and_in_what_they_differ(twice: Path) -> None:
     rows = comparison(records(twice))
     assert [row["train.seed"] for row in rows] == ["1", "1", "2"]
@@ -82,7 +81,6 @@ def test_the_table_shows_the_runs_and_in_what_they_differ(twice: Path) -> None:
     assert [line[place : place + 8] for line in lines[1:]] == ["finished"] * 3
 
 
-@pytest.mark.xdist_group("runs")
 def test_the_command(twice: Path) -> None:
     result = kedro(twice, "runs", "--env", "sample", "--pipeline", TASK, "--last", "2", "--csv")
     assert result.returncode == 0, result.stderr
