@@ -28,6 +28,7 @@ from torchloom.data.mnist import draw_sample
 from torchloom.models import build_network
 
 
+@pytest.mark.long
 def test_the_command_reports(project: Path) -> None:
     """As a user runs it, on data that the project draws."""
     command = [sys.executable, "-m", "benchmarks", "data", "--quick", "--repeats", "1", "--device", "cpu"]

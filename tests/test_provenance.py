@@ -236,6 +236,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("skipping")
 def test_code_that_is_changed_runs_again(project: Path) -> None:
     edit(project, "figures.py", "def residuals(", "# how far off\ndef residuals(")

@@ -24,14 +24,16 @@ def runs(env: str | None, task: str | None, last: int, as_csv: bool) -> None:
 
     from kedro.framework.session import KedroSession
 
-    from torchloom.runs import as_text, check_folder, comparison, read_runs
+    from torchloom.errors import InputError
+    from torchloom.runs import as_text, comparison, read_runs
 
     with KedroSession.create(env=env) as session:
         folder = Path(session.load_context().catalog.load("records")) / "runs"  # type: ignore[attr-defined]
-    check_folder(folder)
-    rows = comparison(read_runs(folder), task)[-last:]
+    rows = comparison(read_runs(folder), task, last)
+    if not rows:
+        raise InputError(f"{folder}: no run {f'of {task} ' if task else ''}has left a record there yet")
     if as_csv:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
+        writer = csv.DictWriter(sys.stdout, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     else:

@@ -17,7 +17,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torchloom.errors import InputError
 from torchloom.files import atomic_write
 from torchloom.locks import command
 
@@ -153,8 +152,10 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            runs.append({**values, "ended": _ended(values)})
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            ended = _ended(values)
+            if values.keys() >= {"run", "tasks", "parameters"}:
+                runs.append({**values, "ended": ended})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return runs
 
@@ -172,11 +173,15 @@ def _ended(values: Mapping[str, Any]) -> str:
     return "running"
 
 
-def comparison(runs: Iterable[Mapping[str, Any]], task: str | None = None) -> list[dict[str, str]]:
-    """A row for each task of each run, with what the run is, what came of it, and the parameters that are not alike."""
-    pairs = [
-        (run, name) for run in runs for name in run.get("tasks", []) if task in {None, name} and run.get("parameters")
-    ]
+def comparison(
+    runs: Iterable[Mapping[str, Any]], task: str | None = None, last: int | None = None
+) -> list[dict[str, str]]:
+    """A row for each task of each run, with what the run is, what came of it, and the parameters that are not alike.
+
+    Only those of `task`, and so many of the newest, where these are given.
+    """
+    pairs = [(run, name) for run in runs for name in run["tasks"] if task in {None, name}]
+    pairs = pairs[-last:] if last else pairs
     flat = [dict(_flat(run["parameters"].get(name, {}))) for run, name in pairs]
     rows = []
     for (run, name), parameters in zip(pairs, flat, strict=True):
@@ -223,8 +228,3 @@ def as_text(rows: list[dict[str, str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no run has left a record there yet. Run: kedro run --pipeline <task>")
