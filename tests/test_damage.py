@@ -18,14 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
+import torch
 
-from torchloom.config import DocumentPreprocessConfig, TablePreprocessConfig, TextPreprocessConfig
+from torchloom.config import DataConfig, DocumentPreprocessConfig, TablePreprocessConfig, TextPreprocessConfig
 from torchloom.data import cifar10, diabetes, download, imdb, mnist, wonderland
 from torchloom.data.download import AGAIN, RawFiles, Source
+from torchloom.data.info import ImageInfo
+from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.raw import RawFilesDataset
 from torchloom.datasets.reports import CSVDataset, JSONDataset, TextDataset
+from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
+from torchloom.training.checkpoint import RETRAIN, Checkpoint, CheckpointDataset
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 4
 HTML = b"<!doctype html>\n<html><head><title>404 Not Found</title></head></html>\n"
@@ -98,6 +103,13 @@ HISTORY = "07_model_output/task/history.json"
 INFO = "03_primary/data/info.json"
 BOOK = wonderland.FILE
 METRICS, TABLE, TEXT = (f"08_reporting/task/{name}" for name in ("metrics.json", "mistakes.csv", "sample_text.txt"))
+REPREPARE = "Run the preprocess stage again: kedro run --tags preprocess"
+SPLIT = Tensors({"images": np.zeros((3, 2, 2, 1), np.uint8), "labels": np.arange(3)})
+SHAPE = ImageInfo(classes=["a", "b"], shape=[1, 2, 2], mean=[0.5], std=[0.5])
+CHECKPOINT = Checkpoint(network="mlp", arguments={}, info=SHAPE, training={}, weights={"weight": torch.ones(100)})
+PLAN = LoaderPlan(
+    splits={"train": [], "validation": [], "test": []}, info=SHAPE, data=DataConfig(), batch_size=10, seed=0
+)
 
 KINDS = {
     "images": Kind(IMAGES, draw(mnist, 20, 20), raw(lambda path: mnist.read_idx(path, 3), IMAGES)),
@@ -116,6 +128,9 @@ KINDS = {
     "csv": report(CSVDataset, TABLE, [{"true": "a, b", "predicted": "c"}] * 3, STAGE),
     "text": report(TextDataset, TEXT, "Alice é", STAGE),
     "onnx": report(ONNXDataset, "06_models/task/model.onnx", small_model(), EXPORT),
+    "tensors": report(TensorsDataset, "03_primary/data/test.safetensors", SPLIT, REPREPARE),
+    "checkpoint": report(CheckpointDataset, "06_models/task/checkpoint.safetensors", CHECKPOINT, f"{RETRAIN}."),
+    "plan": report(LoaderPlanDataset, "05_model_input/task/dataloaders.json", PLAN, REBUILD),
 }  # fmt: skip
 RAW = "images labels batch names archive reviews book table target"
 
@@ -210,6 +225,15 @@ CASES = [
     ("onnx", "missing, directory, no rights", r"\[Errno \d+\] .+"),
     ("onnx", "10 bytes, half, 1 byte short, 1 byte long, PNG, HTML, zeros, pickle", "damaged or not an ONNX model"),
     ("onnx", "empty", "not an ONNX model"),
+    ("tensors checkpoint", "missing", "missing"),
+    ("tensors checkpoint",
+     "empty, 10 bytes, half, 1 byte short, 1 byte long, a wrong byte, PNG, HTML, zeros, pickle",
+     r"damaged or not a file of ours \(.+\)"),
+    ("plan", "missing", r"cannot be read \(No such file or directory\)"),
+    ("tensors checkpoint plan", "directory", r"cannot be read \(Is a directory\)"),
+    ("tensors checkpoint plan", "no rights", r"cannot be read \(Permission denied\)"),
+    ("plan", "empty, 10 bytes, half, 3 bytes short, a wrong byte, PNG, HTML, zeros, deep, giant number, list, number",
+     "is damaged or from another version"),
 ]  # fmt: skip
 EACH = [
     pytest.param(kind, damage, message, id=f"{kind}: {damage}")
@@ -269,6 +293,18 @@ def test_damage_is_named(open_path: Path, kind: str, damage: str, message: str) 
         said = refusal(lambda: read(folder))
     assert re.fullmatch(rf"{re.escape(str(path))}(: |, ){message}\. {re.escape(again)}", said), said
     assert state(folder) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_that_may_not_be_entered_is_named(open_path: Path, kind: str) -> None:
+    _, write, read, again = KINDS[kind]
+    folder = open_path / "data"
+    folder.mkdir()
+    write(folder)
+    folder.chmod(0)
+    with without_privileges():
+        said = refusal(lambda: read(folder))
+    assert re.fullmatch(rf"{re.escape(str(folder))}/.+Permission denied.+\. {re.escape(again)}", said), said
 
 
 # ---- downloads -----------------------------------------------------------------------------------------------------
@@ -362,6 +398,16 @@ def test_a_file_that_may_not_be_read_is_fetched_again(open_path: Path) -> None:
     (target / "data").chmod(0)
     with without_privileges():
         assert fetch(place, target, "data").path("data").read_bytes() == CONTENT
+
+
+def test_a_folder_that_may_not_be_entered_is_not_downloaded_to(open_path: Path) -> None:
+    place, target = open_path / "place", open_path / "target"
+    for folder in (place, target):
+        folder.mkdir()
+        (folder / "data").write_bytes(CONTENT)
+    target.chmod(0)
+    with without_privileges():
+        assert f"{target}: cannot be written to (Permission denied)" in refusal(lambda: fetch(place, target, "data"))
 
 
 def test_json_that_is_whole_but_another_list(tmp_path: Path) -> None:

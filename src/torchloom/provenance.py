@@ -211,6 +211,8 @@ def _distributions(module: str) -> list[str]:
 
 # ---- records -------------------------------------------------------------------------------------------------------
 
+PARTS = ("parameters", "code", "packages", "inputs", "outputs")
+
 
 class Records:
     """The records of nodes below a folder; `parameters` are all that the project has, by task."""
@@ -246,7 +248,8 @@ class Records:
             record = json.loads(self._path(node).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        return record if isinstance(record, dict) and isinstance(record.get("outputs"), dict) else None
+        whole = isinstance(record, dict) and all(isinstance(record.get(part), dict) for part in PARTS)
+        return record if whole else None
 
     def _path(self, node: Node) -> Path:
         return self.folder / f"{node.name}.json"
@@ -301,13 +304,12 @@ def _strings(value: Any) -> Iterator[str]:
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What differs between two descriptions, in words."""
     earlier, later = (
-        {name.removeprefix("params:"): value for name, value in side.get("parameters", {}).items()}
-        for side in (before, now)
+        {name.removeprefix("params:"): value for name, value in side["parameters"].items()} for side in (before, now)
     )
     yield from differences(earlier, later)
-    yield from (f"the package {line}" for line in differences(before.get("packages", {}), now["packages"]))
-    yield from (f"{name}: has changed since" for name in _differing(before.get("inputs", {}), now["inputs"]))
-    modules = list(_differing(before.get("code", {}), now["code"]))
+    yield from (f"the package {line}" for line in differences(before["packages"], now["packages"]))
+    yield from (f"{name}: has changed since" for name in _differing(before["inputs"], now["inputs"]))
+    modules = list(_differing(before["code"], now["code"]))
     if modules:
         yield f"the code of {', '.join(modules)} has changed"
 

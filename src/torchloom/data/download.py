@@ -129,8 +129,8 @@ def download(source: Source) -> RawFiles:
         if not form.missing:
             logger.info("%s: all %d files are there and verified", source.name, len(form.wanted))
             return form.raw_files()
-    _warn_of_damage(source.folder, forms)
     _check_writable(source.folder)
+    _warn_of_damage(source.folder, forms)
     tried: list[str] = []
     for place in source.all_places():
         known = len(tried)

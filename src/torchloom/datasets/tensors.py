@@ -51,11 +51,14 @@ def read_tensors(path: Path, again: str) -> tuple[dict[str, Tensor], dict[str, A
     looked at once for each process.
     """
     try:
+        path.open("rb").close()  # safetensors takes a file that it may not read for one that is not there
         tensors, description = _open(path)
         _verify(path, stamp(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing. {again}") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}). {again}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: damaged or not a file of ours ({error}). {again}") from error
     return tensors, description
 
