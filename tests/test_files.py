@@ -50,6 +50,14 @@ def test_an_error_leaves_everything_as_it_was(target: Path, error: type[BaseExce
     assert not old or target.read_text() == old
 
 
+def test_files_have_the_rights_that_the_user_gives_to_new_ones(target: Path) -> None:
+    plain = target.parents[2] / "plain"
+    plain.touch()
+    with atomic_write(target) as temporary:
+        temporary.touch(0o600)
+    assert target.stat().st_mode == plain.stat().st_mode
+
+
 def test_a_block_that_writes_nothing_fails(target: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_text("old")
