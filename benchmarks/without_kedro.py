@@ -42,6 +42,7 @@ def main(env: str, folder: Path) -> None:
     CheckpointDataset(filepath=str(folder / "checkpoint.safetensors")).save(best)
     CheckpointDataset(filepath=str(folder / "last_checkpoint.safetensors")).save(last)
     save(history, folder / "history")
+    states.clear()
     for number, report in enumerate(evaluate(best, plan, history, evaluation)):
         save(report, folder / f"report_{number}")
     onnx, report = export_onnx(best, plan, ExportConfig.model_validate(task["export"]))
