@@ -1,4 +1,4 @@
-"""The real data sets, from the folder that TORCHLOOM_MIRROR names, at the quality that the README states."""
+"""The real data sets, from the folder that TORCHLOOM_MIRROR names: whole recipes, or as much as minutes allow."""
 
 import os
 import re
@@ -38,7 +38,8 @@ def test_the_reviews_are_told_apart(run: Callable[..., DataCatalog]) -> None:
 
 
 def test_the_language_model_foretells_the_end_of_the_book(run: Callable[..., DataCatalog]) -> None:
-    catalog = run("wonderland_lstm", env="local")
+    parameters = {"wonderland_lstm": {"train": {"epochs": 12, "warmup_epochs": 2.0}}}
+    catalog = run("wonderland_lstm", env="local", params=parameters)
     assert catalog.load("wonderland_lstm.metrics")["bits_per_character"] <= 2.07
     words = re.findall("[a-z]+", catalog.load("wonderland_lstm.sample_text").lower())
     book = (Path(os.environ["TORCHLOOM_MIRROR"]) / "wonderland" / "wonderland.txt").read_text().lower()
@@ -46,7 +47,6 @@ def test_the_language_model_foretells_the_end_of_the_book(run: Callable[..., Dat
     assert sum(word in known for word in words) / len(words) > 0.85  # it writes words, not letters
 
 
-# The others for a few epochs only; the README states what their whole recipes reach.
 @pytest.mark.parametrize(
     ("task", "epochs", "accuracy"), [("mnist_lenet", 3, 0.98), ("mnist_lstm", 3, 0.97), ("cifar_cnn", 2, 0.55)]
 )
@@ -65,9 +65,9 @@ def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu(run: Callable[.
     assert set(info["images"]["train"].values()) == {4500}
 
 
-def test_the_speedrun_passes_85_percent_in_two_epochs(run: Callable[..., DataCatalog]) -> None:
-    catalog = run("cifar_speedrun", env="local", params={"cifar_speedrun": {"train": {"epochs": 2}}})
-    assert catalog.load("cifar_speedrun.metrics")["accuracy"] > 0.85
+def test_the_speedrun_passes_75_percent_in_one_epoch(run: Callable[..., DataCatalog]) -> None:
+    catalog = run("cifar_speedrun", env="local", params={"cifar_speedrun": {"train": {"epochs": 1}}})
+    assert catalog.load("cifar_speedrun.metrics")["accuracy"] > 0.75
 
 
 def test_the_archive_alone_is_enough(
