@@ -130,6 +130,7 @@ def test_no_measurement_is_begun_that_would_not_be_done_in_time(monkeypatch: pyt
     assert list(records.repeat(measure, 9, ends=now)) == []
 
 
+@pytest.mark.long
 def test_seeds_are_trained_in_one_process(run: Callable[..., DataCatalog], project: Path) -> None:
     settings = json.dumps({"cifar_speedrun": TINY["cifar_speedrun"]})
     (project / "conf/sample/parameters/cifar_speedrun.yml").write_text(settings)

@@ -183,9 +183,9 @@ AFTER_TRAINING = {"train", "evaluate", "export_onnx"}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which linear_regression has run, from its own copy of the code."""
+    """A project in which linear_regression has run."""
     folder = make_project(tmp_path_factory.mktemp("skipping") / "project")
-    assert rerun_in_a_new_process(folder) == {stage.partition(".")[2] for stage in STAGES}
+    kedro_run(folder, TASK)
     return folder
 
 
@@ -204,21 +204,14 @@ def stages_in(log: str) -> set[str]:
     return ran
 
 
-@pytest.fixture(scope="module")
-def adopted(project: Path) -> Path:
-    """The project, run by this process, whose code is elsewhere and therefore another."""
-    kedro_run(project, TASK)
-    return project
-
-
 @pytest.fixture
-def rerun(adopted: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., set[str]]:
+def rerun(project: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., set[str]]:
     """As above, in this process."""
 
     def again(**settings: Any) -> set[str]:
         caplog.clear()
         with caplog.at_level("INFO"):
-            kedro_run(adopted, TASK, params={TASK: settings}, runner=SkipUnchanged())
+            kedro_run(project, TASK, params={TASK: settings}, runner=SkipUnchanged())
         return stages_in(caplog.text)
 
     return again
@@ -236,27 +229,36 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.fixture(scope="module")
+def own_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which linear_regression has run from its own copy of the code."""
+    folder = make_project(tmp_path_factory.mktemp("code") / "project")
+    assert rerun_in_a_new_process(folder) == {stage.partition(".")[2] for stage in STAGES}
+    return folder
+
+
 @pytest.mark.long
 @pytest.mark.xdist_group("skipping")
-def test_code_that_is_changed_runs_again(project: Path) -> None:
-    edit(project, "figures.py", "def residuals(", "# how far off\ndef residuals(")
-    edit(project, "models/mlp.py", "def build(", "UNUSED = 1\n\n\ndef build(")
-    edit(project, "figures.py", "def coefficient_plot(", "def unused() -> None: ...\n\n\ndef coefficient_plot(")
-    assert rerun_in_a_new_process(project) == set()
-    edit(project, "data/diabetes.py", 'TARGET = "disease progression"', 'TARGET = "disease " + "progression"')
+def test_code_that_is_changed_runs_again(own_code: Path) -> None:
+    edit(own_code, "figures.py", "def residuals(", "# how far off\ndef residuals(")
+    edit(own_code, "models/mlp.py", "def build(", "UNUSED = 1\n\n\ndef build(")
+    edit(own_code, "figures.py", "def coefficient_plot(", "def unused() -> None: ...\n\n\ndef coefficient_plot(")
+    assert rerun_in_a_new_process(own_code) == set()
+    edit(own_code, "data/diabetes.py", 'TARGET = "disease progression"', 'TARGET = "disease " + "progression"')
     # the download may draw samples by that module; what both write is the same, so nothing after them has to run
-    assert rerun_in_a_new_process(project) == {"download", "preprocess"}
-    edit(project, "models/linear.py", "nn.Linear(", "nn.modules.Linear(")
-    assert rerun_in_a_new_process(project) == AFTER_TRAINING
+    assert rerun_in_a_new_process(own_code) == {"download", "preprocess"}
+    edit(own_code, "models/linear.py", "nn.Linear(", "nn.modules.Linear(")
+    assert rerun_in_a_new_process(own_code) == AFTER_TRAINING
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("skipping")
-def test_another_version_of_a_package_runs_again(project: Path) -> None:
-    version = project / "src" / "onnxruntime-0.1.dist-info"  # found before the one that is installed
+def test_another_version_of_a_package_runs_again(own_code: Path) -> None:
+    version = own_code / "src" / "onnxruntime-0.1.dist-info"  # found before the one that is installed
     version.mkdir()
     (version / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.1\n")
     try:
-        assert rerun_in_a_new_process(project) == {"export_onnx"}
+        assert rerun_in_a_new_process(own_code) == {"export_onnx"}
     finally:
         (version / "METADATA").unlink()
         version.rmdir()

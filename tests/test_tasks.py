@@ -225,7 +225,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("selection", "rewritten"),
     [
-        (["--tags", "export_onnx"], {"model.onnx", "export_report.json"}),
         (["--namespaces", "mnist"], {"files.json", "train.safetensors"}),
         (["--nodes", "mnist_mlp.train"], {"checkpoint.safetensors", "history.json"}),
     ],
