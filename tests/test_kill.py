@@ -192,7 +192,7 @@ def test_killed_again_and_again(
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(
-    tmp_path: Path, undisturbed: Callable[[str], tuple[float, dict[str, Any]]]
+    tmp_path: Path, undisturbed: Callable[[str], tuple[dict[str, float], dict[str, Any]]]
 ) -> None:
     task = "mnist_mlp"
     _, expected = undisturbed(task)

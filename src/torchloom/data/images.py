@@ -48,11 +48,8 @@ def prepare(
         _check(name, part, classes)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(f"training images are {train.images.shape[1:]} (H, W, C), test images {test.images.shape[1:]}")
-    chosen = stratified_choice(train.labels, config.validation_fraction, config.seed)
+    chosen = choose_validation(train.labels, classes, config)
     splits = {"train": train[~chosen], "validation": train[chosen], "test": test}
-    lost = missing_classes(splits["train"].labels, classes)
-    if lost:
-        raise InputError(f"validation_fraction {config.validation_fraction} leaves nothing of {lost} to train on")
     mean, std = channel_statistics(splits["train"].images)
     height, width, channels = train.images.shape[1:]
     info = {
@@ -90,6 +87,18 @@ def missing_classes(labels: np.ndarray, classes: list[str]) -> str:
     """The names of the classes that (N,) `labels` have nothing of, in a row; empty when all are there."""
     counts = np.bincount(labels, minlength=len(classes))
     return ", ".join(repr(name) for name, count in zip(classes, counts, strict=True) if not count)
+
+
+def choose_validation(labels: np.ndarray, classes: list[str], config: PreprocessConfig) -> np.ndarray:
+    """The mask (N,) of the training samples that become the validation split, by `validation_fraction` and `seed`.
+
+    InputError when that leaves a class nothing to train on.
+    """
+    chosen = stratified_choice(labels, config.validation_fraction, config.seed)
+    lost = missing_classes(labels[~chosen], classes)
+    if lost:
+        raise InputError(f"validation_fraction {config.validation_fraction} leaves nothing of {lost} to train on")
+    return chosen
 
 
 def stratified_choice(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from torchloom.config import DocumentPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.download import AGAIN, RawFiles, write_sums
-from torchloom.data.images import missing_classes, stratified_choice
+from torchloom.data.images import choose_validation
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -54,10 +54,7 @@ def preprocess(raw: RawFiles, config: DocumentPreprocessConfig) -> tuple[Tensors
     for split in TABLES:
         reviews[split] = _in_order(split, reviews[split])
     labels = np.array([review.label for review in reviews["train"]])
-    chosen = stratified_choice(labels, config.validation_fraction, config.seed)
-    lost = missing_classes(labels[~chosen], CLASSES)
-    if lost:
-        raise InputError(f"validation_fraction {config.validation_fraction} leaves nothing of {lost} to train on")
+    chosen = choose_validation(labels, CLASSES, config)
     splits = {
         "train": [review for review, taken in zip(reviews["train"], chosen, strict=True) if not taken],
         "validation": [review for review, taken in zip(reviews["train"], chosen, strict=True) if taken],
