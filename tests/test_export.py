@@ -337,6 +337,29 @@ def test_a_single_sample_of_length_one_leaves_the_graph_open(
         assert report["greatest_difference"] < 1e-4
 
 
+def test_an_earlier_export_does_not_fix_the_length_of_a_later_one() -> None:
+    """PyTorch keeps the loops that it traced, and takes one over 8 rows for one over a text that is 8 long as well."""
+    trained = Checkpoint(network="row_rnn", arguments={"width": 16}, info=INFO, training={}, weights={})
+    trained.weights.update(build_model("row_rnn", {"width": 16}, INFO).state_dict())
+    to_graph(trained.build(), trained)
+    text = CASES["text"].checkpoint()
+    serialised = to_onnx(text.build(), windows(5, 8), CASES["text"].outputs, text, opset=20)
+    assert compare(text.build(), serialised, windows(3, 5), CASES["text"].outputs, [3])["greatest_difference"] < 1e-4
+
+
+class FixedTime(nn.Module):
+    """Logits of as many tokens as the example had."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.cat([tokens[:, place].float() for place in range(tokens.shape[1])])
+
+
+def test_a_network_that_fixes_an_axis_is_refused() -> None:
+    text = CASES["text"].checkpoint()
+    with pytest.raises(InputError, match="only with a fixed time of tokens"):
+        to_onnx(FixedTime().eval(), {"tokens": windows(5, 8)["tokens"]}, ["logits"], text, opset=20)
+
+
 def test_rows_of_a_table_may_be_of_any_number() -> None:
     exported = other("table")
     for count in (1, 2, 100):

@@ -36,10 +36,12 @@ def to_onnx(
 ) -> bytes:
     """The model as a serialised ONNX graph with a dynamic batch and, as metadata, what a user of it must know.
 
-    Raises InputError when the graph cannot be had in that opset; torch.onnx itself then quietly gives another.
+    Raises InputError when the graph cannot be had in that opset or with those axes open; torch.onnx itself then quietly
+    gives another.
     """
     dims = {name: torch.export.Dim(name) for axes in AXES.values() for name in axes.values()}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    torch.compiler.reset()  # loops traced for an earlier export of this process would fix this one's lengths to theirs
     with warnings.catch_warnings():
         for message in ("_check_is_size", "# The axis name", "The tensor attributes self"):  # torch about itself
             warnings.filterwarnings("ignore", message=message)
@@ -58,6 +60,12 @@ def to_onnx(
     given = next(entry.version for entry in proto.opset_import if entry.domain == "")
     if given != opset:
         raise InputError(f"export.opset {opset}: torch {torch.__version__} can export this model only in opset {given}")
+    for entry in proto.graph.input:
+        for axis, name in AXES[entry.name].items():
+            if not entry.type.tensor_type.shape.dim[axis].dim_param:
+                raise InputError(
+                    f"torch {torch.__version__} can export this network only with a fixed {name} of {entry.name}"
+                )
     metadata = {
         "producer": f"torchloom {torchloom.__version__}",
         "network": json.dumps({"name": checkpoint.network, **checkpoint.arguments}),
