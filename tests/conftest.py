@@ -16,6 +16,8 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 
+from torchloom.training.devices import seed_everything
+
 ROOT = Path(__file__).parents[1]
 
 # Settings that make each task small enough for seconds and leave it enough to learn from.
@@ -35,6 +37,12 @@ TINY: dict[str, dict[str, Any]] = {
     "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
     "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},
 }
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws does not depend on the tests before it in its process."""
+    seed_everything(0)
 
 
 def make_project(folder: Path) -> Path:

@@ -205,24 +205,30 @@ DOCUMENTS = DocumentInfo(classes=["bad", "ü"], tokenizer=WORDS)
 TABLE = TableInfo(
     features=["age", "weight"], target="price", mean=[40.0, 70.0], std=[10.0, 15.0], target_mean=150.0, target_std=77.0
 )
-GENERATOR = torch.Generator().manual_seed(0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """Anew for each use, so that no test depends on those before it."""
+    return torch.Generator().manual_seed(seed)
+
+
 LENGTHS = torch.tensor([5, 2, 7, 1, 3, 6])
 
 
 def documents(lengths: Tensor) -> dict[str, Tensor]:
     """Documents of these lengths, filled up with zeros."""
-    tokens = torch.randint(1, 10, (len(lengths), int(lengths.max())), generator=GENERATOR)
+    tokens = torch.randint(1, 10, (len(lengths), int(lengths.max())), generator=seeded())
     return {"tokens": tokens.where(torch.arange(tokens.shape[1]) < lengths[:, None], 0), "lengths": lengths}
 
 
 def windows(count: int, time: int) -> dict[str, Tensor]:
     """Parts of a text and a state before each."""
-    hidden, cell = torch.randn(2, 2, count, 5, generator=GENERATOR)
-    return {"tokens": torch.randint(10, (count, time), generator=GENERATOR), "hidden": hidden, "cell": cell}
+    hidden, cell = torch.randn(2, 2, count, 5, generator=seeded())
+    return {"tokens": torch.randint(10, (count, time), generator=seeded()), "hidden": hidden, "cell": cell}
 
 
 def rows(count: int) -> dict[str, Tensor]:
-    return {"features": torch.randn(count, 2, generator=GENERATOR) * 15 + 50}
+    return {"features": torch.randn(count, 2, generator=seeded()) * 15 + 50}
 
 
 class Case(NamedTuple):
