@@ -34,10 +34,10 @@ STACK_TRACE = "pkg.torch.onnx.stack_trace"  # lines of the code, with the folder
 def to_onnx(
     model: nn.Module, inputs: dict[str, Tensor], outputs: list[str], checkpoint: Checkpoint, opset: int
 ) -> bytes:
-    """The model as a serialised ONNX graph with a dynamic batch and, as metadata, what a user of it must know.
+    """The model as a serialised ONNX graph with `AXES` of any length and, as metadata, what a user of it must know.
 
-    Raises InputError when the graph cannot be had in that opset or with those axes open; torch.onnx itself then quietly
-    gives another.
+    Raises InputError when the graph cannot be had like that, or in that opset; torch.onnx itself then quietly gives
+    another.
     """
     dims = {name: torch.export.Dim(name) for axes in AXES.values() for name in axes.values()}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -64,7 +64,8 @@ def to_onnx(
         for axis, name in AXES[entry.name].items():
             if not entry.type.tensor_type.shape.dim[axis].dim_param:
                 raise InputError(
-                    f"torch {torch.__version__} can export this network only with a fixed {name} of {entry.name}"
+                    f"torch {torch.__version__} can export {checkpoint.network} only with a fixed {name} of "
+                    f"{entry.name}. Its forward must not depend on that number, as a loop in Python does"
                 )
     metadata = {
         "producer": f"torchloom {torchloom.__version__}",

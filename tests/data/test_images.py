@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.images import LabelledImages, channel_statistics, prepare, stratified_choice
+from torchloom.data.images import LabelledImages, channel_statistics, prepare
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.errors import InputError
 
@@ -41,26 +41,6 @@ def test_the_split_is_exact_and_loses_nothing() -> None:
         np.testing.assert_array_equal(part.arrays["labels"], source.labels[chosen])
     assert test.arrays["images"] is held_out.images
     assert test.arrays["labels"] is held_out.labels
-
-
-@pytest.mark.parametrize("fraction", [0, 0.1, 0.25, 1 / 3, 0.5, 0.99])
-def test_each_class_gives_its_rounded_share(fraction: float) -> None:
-    labels = labelled().labels
-    chosen = stratified_choice(labels, fraction, seed=0)
-    assert np.bincount(labels[chosen], minlength=3).tolist() == [round(fraction * count) for count in COUNTS]
-
-
-def test_the_split_depends_on_the_seed_alone() -> None:
-    labels = labelled().labels
-    choices = [tuple(stratified_choice(labels, 0.25, seed)) for seed in (0, 0, 1, 2)]
-    assert choices[0] == choices[1]
-    assert len(set(choices)) == 3
-
-
-def test_every_image_can_be_chosen() -> None:
-    often = sum(stratified_choice(np.zeros(8, int), 0.25, seed).astype(int) for seed in range(200))
-    assert often.sum() == 400
-    assert often.min() > 25  # 50 expected, standard deviation 6
 
 
 def test_statistics_are_those_of_the_training_split() -> None:

@@ -24,12 +24,6 @@ from torchloom.training.devices import (
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _seeded_as_usual() -> Iterator[None]:
-    yield
-    seed_everything(0)
-
-
 def draws() -> list[float]:
     return [random.random(), float(np.random.rand()), float(torch.rand(())), float(torch.randn(()))]
 

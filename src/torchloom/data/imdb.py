@@ -23,7 +23,7 @@ import numpy as np
 from torchloom.config import DocumentPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.download import AGAIN, RawFiles, write_sums
-from torchloom.data.images import choose_validation
+from torchloom.data.splits import choose_validation
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
