@@ -20,6 +20,7 @@ from torchloom.figures import (
     WRONG,
     coefficient_plot,
     confusion_matrix,
+    contact_sheet,
     image_grid,
     latent_map,
     learning_curves,
@@ -28,6 +29,7 @@ from torchloom.figures import (
     residuals,
     roc_curves,
     text_predictions,
+    text_sheet,
 )
 
 
@@ -319,3 +321,38 @@ def test_a_dollar_in_a_name_is_no_formula() -> None:
 def test_a_history_that_is_none_is_refused(history: Any) -> None:
     with pytest.raises(InputError, match="Run the train stage again"):
         learning_curves(history)
+
+
+# ---- of a user's own files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_contact_sheet_shows_each_picture_below_its_caption(channels: int) -> None:
+    images = [image.numpy() for image in random_images(COLUMNS + 2, channels)]
+    figure = contact_sheet(images, [f"$x_{number}$ 映 {number}%" for number in range(len(images))])
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == [
+        f"\\$x_{number}\\$ \ufffd {number}%" for number in range(len(images))
+    ]
+    expected = images[-1].transpose(1, 2, 0)
+    np.testing.assert_array_equal(shown[-1].images[0].get_array(), expected[..., 0] if channels == 1 else expected)
+    assert shown[-1].images[0].get_clim() == (0, 255)
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_contact_sheet_of_nothing_says_so() -> None:
+    figure = contact_sheet([], [])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no pictures"]
+    assert png(figure).startswith(b"\x89PNG")
+    assert png(text_sheet([])).startswith(b"\x89PNG")
+
+
+def test_the_sheet_of_texts_names_each_and_what_was_said_of_it() -> None:
+    rows = [("a.txt:1", "good 97%"), ("a/very/long/way/to/the/file $1$.txt", "cost $5 " * 100)]
+    figure = text_sheet(rows)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[:2] == ["a.txt:1", "good 97%"]
+    assert texts[2].endswith("\\$1\\$.txt")
+    assert texts[3].startswith("cost \\$5 cost")
+    assert texts[3].endswith("…")
+    assert png(figure).startswith(b"\x89PNG")

@@ -38,3 +38,33 @@ def runs(env: str | None, task: str | None, last: int, as_csv: bool) -> None:
         writer.writerows(rows)
     else:
         click.echo(as_text(rows))
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--env", "-e", help="The environment whose models and parameters are taken; by default the local one.")
+@click.option("--port", "-p", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+def serve(model: str, env: str | None, port: int) -> None:
+    """Answer over HTTP on this machine with MODEL: a task that was exported, an ONNX file or a checkpoint."""
+    from pathlib import Path
+
+    from kedro.framework.session import KedroSession
+
+    from torchloom.config import ServeConfig
+    from torchloom.errors import InputError
+    from torchloom.inference import find_model, open_model
+
+    try:
+        from torchloom import serving
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"kedro serve needs {error.name}, which is not installed. Install the extra: pip install -e '.[serve]'"
+        ) from error
+    with KedroSession.create(env=env) as session:
+        parameters = session.load_context().config_loader["parameters"]  # type: ignore[attr-defined]
+    config = ServeConfig(**parameters["serve"])
+    loaded = open_model(find_model(model, Path(config.models), "kedro serve"), config.threads)
+    listener = serving.listen(port)
+    host, port = listener.getsockname()
+    click.echo(f"{model} answers at http://{host}:{port} until Ctrl-C")
+    serving.serve(serving.create_app(loaded, model, config), listener)

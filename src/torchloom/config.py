@@ -62,6 +62,34 @@ class PreprocessConfig(Block):
     seed: Seed = Field(0, description="draws the validation split")
 
 
+class FolderPreprocessConfig(PreprocessConfig):
+    """The block `preprocess` of a folder of pictures, in a subfolder for each class.
+
+    The class folders lie in the folder itself, or in its folders `train`, `test` and `val` (`valid`, `validation`); a
+    split that has no folder is cut from the training data.
+    """
+
+    hint: ClassVar[str] = (
+        " ({name} is taken for a folder of pictures, as there is no data set of that name in src/torchloom/data: say "
+        "{name}: {{preprocess: {{folder: …}}}} in the task's YAML file, or correct the name in TASKS)"
+    )
+
+    folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
+    size: list[Count] = Field([64, 64], min_length=2, max_length=2, description="height and width in pixels")
+    channels: Literal[1, 3] = Field(3, description="1 makes them grey, 3 coloured")
+    fit: Literal["crop", "pad", "squash"] = Field("crop", description="of other proportions; as predict.fit")
+    test_fraction: Fraction = Field(0.1, description="share of each class to test, without a folder test")
+    validation_fraction: Fraction = Field(
+        0.1, description="share of each class, of what remains, to validate, without a folder val"
+    )
+    skip_unreadable: bool = Field(False, description="leave out what cannot be read, instead of ending the run")
+    cache: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="whether the decoded pixels are kept in one file, or decoded again for each batch; auto keeps them "
+        "when they fit on the disk",
+    )
+
+
 class TextPreprocessConfig(Block):
     """The block `preprocess` of one long text, which is cut in two places: training, validation and test in a row."""
 
@@ -345,6 +373,11 @@ class TrainConfig(Block):
     lookahead: LookaheadConfig | None = Field(None, description="slow weights beside the trained ones")
     whitening: WhiteningConfig | None = Field(None, description="of images only: how the first convolution starts")
     early_stopping: EarlyStoppingConfig | None = None
+    freeze: list[str] = Field(
+        [],
+        description="names or patterns (network.stages.*) as in model.named_parameters() of what stays as it is; "
+        "layers that stay as a whole keep their statistics too",
+    )
     monitor: Literal["accuracy", "loss"] = Field("loss", description="which validation figure makes an epoch the best")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
     deterministic: bool = Field(False, description="only deterministic algorithms, at some cost in speed on GPUs")
@@ -405,6 +438,53 @@ class ClassificationTrainConfig(TrainConfig):
     )
 
 
+class PruneConfig(Block):
+    """Which weights of convolutions and dense layers are cut out."""
+
+    amount: float = Field(0.5, gt=0, lt=1, description="share of the weights, or of the channels, that is cut")
+    form: Literal["unstructured", "structured"] = Field(
+        "unstructured",
+        description="unstructured: single weights become zero and the model keeps its shape; structured: whole "
+        "channels go, and with them size and time",
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="whether the smallest of all, or the same share of each layer"
+    )
+    epochs: Count = Field(3, description="epochs over which the share grows; in those that are left nothing is cut")
+    exclude: list[str] = Field(
+        [], description="names or patterns (network.stem.*) as in model.named_parameters() of weights that stay"
+    )
+
+
+class DistillConfig(Block):
+    """How a student learns from its teacher."""
+
+    temperature: Positive = Field(4.0, description="divides both models' logits before they are compared")
+    mix: float = Field(0.9, ge=0, le=1, description="share of the teacher in the loss; the labels have the rest")
+
+
+class DistilledTrainConfig(ClassificationTrainConfig):
+    distill: DistillConfig = Field(DistillConfig(), description="how the teacher is listened to")
+
+
+class PrunedTrainConfig(ClassificationTrainConfig):
+    """The last epoch is the model: only then all is cut that is to be."""
+
+    prune: PruneConfig = Field(PruneConfig(), description="what is cut out, and when")
+    ema: None = None
+    lookahead: None = None
+    early_stopping: None = None
+    whitening: None = None
+
+    @field_validator("prune")
+    @classmethod
+    def _in_time(cls, prune: PruneConfig, info: ValidationInfo) -> PruneConfig:
+        epochs = info.data.get("epochs")
+        if epochs and prune.epochs > epochs:
+            raise ValueError(f"prune.epochs {prune.epochs} must not be more than epochs {epochs}")
+        return prune
+
+
 class ReconstructionTrainConfig(TrainConfig):
     loss: ReconstructionLoss = Field(default_factory=ReconstructionLoss)
     divergence: NotNegative = Field(
@@ -447,15 +527,30 @@ class EvaluateClassifierConfig(EvaluateExamplesConfig):
     )
 
 
-class GenerateConfig(Block):
+class ContinueConfig(Block):
+    """How a text is continued by a language model."""
+
+    length: Count = Field(200, description="characters to write after the prompt")
+    temperature: NotNegative = Field(0.7, description="divides the logits; 0 takes the likeliest character each time")
+    top_k: Count | None = Field(None, description="draw from so many likeliest characters only")
+    seed: Seed = Field(0, description="draws the characters")
+
+
+class GenerateConfig(ContinueConfig):
     """The block `generate` of a language model."""
 
     prompt: str = Field("\n", min_length=1, description="what the text begins with")
     length: Count = Field(1000, description="characters to write after the prompt")
-    temperature: NotNegative = Field(0.7, description="divides the logits; 0 takes the likeliest character each time")
-    top_k: Count | None = Field(None, description="draw from so many likeliest characters only")
     samples: Count = Field(3, description="texts to write")
-    seed: Seed = Field(0, description="draws the characters")
+
+
+class CompareConfig(Block):
+    """The block `compare`: how the model before and the one after are measured."""
+
+    batch_size: Count = Field(128, description="samples at once for the throughput; the latency is that of one")
+    turns: Count = Field(5, description="measurements of each, in turns; the medians count")
+    seconds: Positive = Field(0.5, description="that each measurement takes at least")
+    threads: Count | None = Field(None, description="CPU threads; none leaves it to ONNX Runtime and PyTorch")
 
 
 class ExportConfig(Block):
@@ -464,6 +559,10 @@ class ExportConfig(Block):
     opset: int = Field(20, ge=18, description="version of the ONNX operators")
     tolerance: Positive = Field(1e-3, description="greatest difference of an output between PyTorch and ONNX Runtime")
     batch_sizes: list[Count] = Field([1, 3, 64], min_length=1, description="numbers of test samples compared at once")
+    formats: list[Literal["torch_export", "aot_inductor", "torchscript"]] = Field(
+        [], description="other formats than ONNX to save the model in; see torchloom/formats.py"
+    )
+    compare: CompareConfig = Field(CompareConfig(), description="how the formats are measured side by side")
 
     @field_validator("opset")
     @classmethod
@@ -475,3 +574,51 @@ class ExportConfig(Block):
                 f"must be at most {onnx.defs.onnx_opset_version()}, the newest that the installed onnx has"
             )
         return opset
+
+
+# ---- predict and serve ---------------------------------------------------------------------------------------------
+
+
+class AnswerConfig(Block):
+    """How an exported model is asked, by `predict` and by `serve`."""
+
+    models: str = Field(description="the folder that has the models of the tasks")
+    top: Count = Field(3, description="likeliest classes in an answer")
+    fit: Literal["crop", "pad", "squash"] = Field(
+        "crop", description="how pictures of other proportions fit: cut, with black borders, or out of proportion"
+    )
+    invert: bool = Field(False, description="swap light and dark: MNIST's digits are white on black")
+    generate: ContinueConfig = Field(ContinueConfig(), description="of language models: how each text is continued")
+    threads: Count | None = Field(None, description="CPU threads of ONNX Runtime; none takes all cores")
+
+
+class PredictConfig(AnswerConfig):
+    """The block `predict`: a trained model and a user's own files."""
+
+    model: str = Field(description="a task that was exported; or a .onnx file, or a checkpoint (.safetensors)")
+    files: str = Field(
+        description="pictures, texts or CSV files: a folder, looked through with all below it, or one file; of one "
+        "text file each line is a text of its own"
+    )
+    batch_size: Count = Field(128, description="samples at once")
+    pictures: Count = Field(45, description="on the contact sheet")
+
+
+class ServeConfig(AnswerConfig):
+    """The block `serve`: what `kedro serve` takes in one request."""
+
+    megabytes: Count = Field(10, description="greatest size of a request's body, in 10^6 bytes")
+    most: Count = Field(100, description="texts, prompts or rows in one request")
+
+
+# ---- smaller models ------------------------------------------------------------------------------------------------
+
+
+class QuantizeConfig(Block):
+    """The block `quantize`: weights and activations in 8 bits."""
+
+    samples: Count = Field(1000, description="training samples that the ranges of the activations are taken from")
+    calibration: Literal["minmax", "entropy", "percentile"] = Field(
+        "minmax", description="how a range follows from the activations that were seen"
+    )
+    exclude: list[str] = Field([], description="names of nodes of the ONNX graph that stay as they are")

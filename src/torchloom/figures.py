@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
 from torchloom.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLUMNS = 9  # of images in a grid
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
@@ -103,17 +105,44 @@ def prediction_grid(images: Tensor, labels: Tensor, logits: Tensor, classes: lis
 
 def text_predictions(texts: list[str], labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
     """How each text begins, with the predicted name; the wrong ones in red, with the true name."""
-    figure = Figure(figsize=(12, 0.6 * len(texts) + 0.2), layout="constrained")
+    verdicts = [(title, RIGHT if right else WRONG) for title, right in _verdicts(labels, logits, classes)]
+    return _lines([(title, text, colour) for text, (title, colour) in zip(texts, verdicts, strict=False)])
+
+
+def _lines(rows: list[tuple[str, str, str]]) -> Figure:
+    """A title in a colour, and beside it how a text begins."""
+    figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.set(xlim=(0, 1), ylim=(len(texts), 0))
+    axes.set(xlim=(0, 1), ylim=(max(len(rows), 1), 0))
     axes.axis("off")
-    drawable = get_font(findfont(FontProperties())).get_charmap()  # matplotlib warns of every other character
-    for row, (text, (title, right)) in enumerate(zip(texts, _verdicts(labels, logits, classes), strict=False)):
-        shown = "".join(letter if ord(letter) in drawable else "\ufffd" for letter in " ".join(text.split()))
-        lines = textwrap.wrap(_literal(shown), 125, max_lines=2, placeholder=" …")
-        axes.text(0, row + 0.5, title, color=RIGHT if right else WRONG, fontsize=8, va="center")
+    for row, (title, text, colour) in enumerate(rows):
+        lines = textwrap.wrap(_literal(_drawable(text)), 125, max_lines=2, placeholder=" …")
+        axes.text(0, row + 0.5, title, color=colour, fontsize=8, va="center")
         axes.text(0.12, row + 0.5, "\n".join(lines), fontsize=8, va="center")
     return figure
+
+
+def contact_sheet(images: list[np.ndarray], captions: list[str]) -> Figure:
+    """Images (C, H, W) uint8, each below its caption."""
+    figure, panels = _grid(max(len(images), 1), caption=0.4)
+    if not images:
+        panels[0].text(0.5, 0.5, "no pictures", ha="center")
+    for axes, image, caption in zip(panels, images, captions, strict=False):
+        pixels = image.transpose(1, 2, 0)
+        axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(_literal(_drawable(textwrap.shorten(caption, 40, placeholder=" …"))), fontsize=8)
+    return figure
+
+
+def text_sheet(rows: list[tuple[str, str]]) -> Figure:
+    """What a text is called, and beside it what was said of it."""
+    return _lines([(_literal(_drawable(name[-24:])), caption, "black") for name, caption in rows])
+
+
+def _drawable(text: str) -> str:
+    """In one line, without what the font lacks: matplotlib warns of every such character."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(letter if ord(letter) in known else "\ufffd" for letter in " ".join(text.split()))
 
 
 def _literal(text: str) -> str:
@@ -154,6 +183,8 @@ def image_grid(images: Tensor) -> Figure:
 
 def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     """Latents (N, L) projected on their two principal components, coloured by class (N,)."""
+    import torch
+
     centred = latents - latents.mean(0)
     if centred.shape[1] > 1:
         _, directions = torch.linalg.eigh(centred.double().T @ centred.double())  # by rising variance

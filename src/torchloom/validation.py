@@ -97,8 +97,8 @@ def check_yaml(folder: Path) -> None:
 def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> None:
     """Check all parameters; raise one InputError that lists every mistake by its full key.
 
-    `expected` maps the full key of each typed block (`cifar_resnet.train`) to its model; `others` are the remaining
-    top-level keys that some pipeline reads.
+    `expected` maps the full key of each typed block (`cifar_resnet.train`, `predict`) to its model; `others` are the
+    remaining top-level keys that some pipeline reads.
     """
     blocks: dict[str, set[str]] = {}
     for key in expected:
@@ -108,8 +108,12 @@ def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[
     problems = [f"{owner}: {unknown(owner, known)}" for owner in parameters if owner not in known]
     for owner, names in blocks.items():
         given = parameters.get(owner)
+        if names == {""}:
+            problems += _check_block(owner, given, expected[owner])
+            continue
         if not isinstance(given, Mapping):
-            problems.append(f"{owner}: {_given(given)}; must be the blocks {', '.join(sorted(names))}")
+            hints = (getattr(expected[f"{owner}.{name}"], "hint", "").format(name=owner) for name in names)
+            problems.append(f"{owner}: {_given(given)}; must be the blocks {', '.join(sorted(names))}{''.join(hints)}")
             continue
         problems += [f"{owner}.{name}: {unknown(str(name), names)}" for name in given if name not in names]
         for name in sorted(names):

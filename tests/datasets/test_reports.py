@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from kedro.io import DatasetError
 from matplotlib.figure import Figure
 
-from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, TextDataset
+from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, TableDataset, TextDataset
 from torchloom.errors import InputError
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -149,3 +150,55 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
         dataset.save("new " * 100_000 + "\ud800")
     assert dataset.load() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- large tables --------------------------------------------------------------------------------------------------
+
+FILES = pyarrow.table(
+    {"file": HARD, "share": pyarrow.array([0.5] * (len(HARD) - 1) + [None], pyarrow.float32()), "class": ["a"] * 9}
+)
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "table.csv"])
+def test_a_large_table_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
+    dataset = TableDataset(filepath=str(tmp_path / "new" / name))
+    assert not dataset.exists()
+    dataset.save(FILES)
+    assert dataset.exists()
+    assert dataset.load().to_pylist() == FILES.to_pylist()
+    assert dataset.load().schema.names == FILES.schema.names
+    preview = dataset.preview(3)
+    assert preview == {
+        "index": [0, 1, 2],
+        "columns": ["file", "share", "class"],
+        "data": [[name, 0.5, "a"] for name in HARD[:3]],
+    }
+    assert json.dumps(preview)
+    assert [path.name for path in dataset._filepath.parent.iterdir()] == [name]
+
+
+def test_a_large_table_as_csv_is_what_others_read(tmp_path: Path) -> None:
+    dataset = TableDataset(filepath=str(tmp_path / "table.csv"))
+    dataset.save(FILES)
+    assert [row["file"] for row in CSVDataset(filepath=str(dataset._filepath)).load()] == HARD
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "table.csv"])
+def test_a_large_table_without_rows(tmp_path: Path, name: str) -> None:
+    dataset = TableDataset(filepath=str(tmp_path / name))
+    dataset.save(FILES.slice(0, 0))
+    assert dataset.load().to_pylist() == []
+    assert dataset.load().schema.names == ["file", "share", "class"]
+    assert dataset.preview() == {"index": [], "columns": ["file", "share", "class"], "data": []}
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "table.csv"])
+@pytest.mark.parametrize("data", [None, b"", b"PAR1 and no more"], ids=["missing", "empty", "damaged"])
+def test_a_large_table_that_cannot_be_read(tmp_path: Path, name: str, data: bytes | None) -> None:
+    path = tmp_path / name
+    if data is not None:
+        path.write_bytes(data)
+    if data and path.suffix == ".csv":
+        path.write_bytes(b"a,b\n1,2\n3\n")
+    with pytest.raises(InputError, match=rf"{name}: missing or damaged .* Run the stage that writes it again"):
+        TableDataset(filepath=str(path)).load()

@@ -17,6 +17,7 @@ from torchloom.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pyarrow import Table
 
 
 csv.field_size_limit(1 << 24)  # characters; a review has up to a million, Python's own limit is 131,072
@@ -87,6 +88,48 @@ class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
         return TablePreview(
             {"index": list(range(len(rows))), "columns": columns, "data": [list(row.values()) for row in rows]}
         )
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class TableDataset(AbstractDataset["Table", "Table"]):
+    """A pyarrow.Table, as Parquet or as CSV by the ending of the file's name."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Table:
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        try:
+            if self._filepath.suffix == ".csv":
+                quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
+                return pyarrow.csv.read_csv(self._filepath, parse_options=quoted)
+            return pyarrow.parquet.read_table(self._filepath)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise _again(self._filepath, error) from error
+
+    def save(self, data: Table) -> None:
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        with atomic_write(self._filepath) as temporary:
+            if self._filepath.suffix == ".csv":
+                pyarrow.csv.write_csv(data, temporary)
+            else:
+                pyarrow.parquet.write_table(data, temporary)
+
+    def preview(self, nrows: int = 20) -> TablePreview:
+        """What kedro-viz shows."""
+        table = self.load().slice(0, nrows)
+        rows = [list(row.values()) for row in table.to_pylist()]
+        return TablePreview({"index": list(range(len(rows))), "columns": table.column_names, "data": rows})
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -1,0 +1,329 @@
+"""What goes into an exported model, and what it answers."""
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import exported
+from torchloom.datasets.onnx import seal
+from torchloom.errors import InputError
+from torchloom.inference import (
+    LONGEST_TEXT,
+    Fit,
+    Model,
+    decode_image,
+    find_model,
+    numbers,
+    open_model,
+    pad,
+    top_classes,
+)
+from torchloom.training.checkpoint import CheckpointDataset
+
+pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
+
+GREY = exported.picture()
+COLOUR = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decoded(
+    data: bytes, shape: tuple[int, int, int] = (1, 6, 8), fit: Fit = "crop", invert: bool = False
+) -> np.ndarray:
+    pixels = decode_image(io.BytesIO(data), shape, fit, invert)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == shape
+    return pixels
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
+def test_a_grey_picture_comes_as_it_is(kind: str) -> None:
+    np.testing.assert_array_equal(decoded(saved(Image.fromarray(GREY), kind))[0], GREY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_a_picture_in_colour_comes_as_it_is(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = decoded(saved(Image.fromarray(COLOUR), kind, **options), (3, 6, 8))
+    np.testing.assert_array_equal(pixels.transpose(1, 2, 0), COLOUR)
+
+
+def test_grey_and_colour_stand_for_each_other() -> None:
+    luminance = COLOUR @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(decoded(saved(Image.fromarray(COLOUR)))[0], luminance, atol=1)
+    np.testing.assert_array_equal(decoded(saved(Image.fromarray(GREY)), (3, 6, 8)), np.stack([GREY] * 3))
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK"])
+def test_pictures_of_other_modes_are_converted(mode: str) -> None:
+    other = Image.fromarray(COLOUR).convert("L" if mode == "LA" else "RGB").convert(mode)
+    expected = np.asarray(other.convert("RGB").convert("L"))
+    np.testing.assert_allclose(decoded(saved(other, "TIFF" if mode == "CMYK" else "PNG"))[0], expected, atol=1)
+
+
+def test_of_sixteen_bits_the_higher_eight_count() -> None:
+    deep = Image.fromarray(GREY.astype(np.uint16) * 256 + 77)
+    assert deep.mode.startswith("I;16")
+    np.testing.assert_array_equal(decoded(saved(deep))[0], GREY)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_becomes_white(mode: str) -> None:
+    black = Image.new("RGBA", (8, 6), (0, 0, 0, 0))
+    black.paste((0, 0, 0, 255), (0, 0, 4, 6))
+    pixels = decoded(saved(black.quantize(4) if mode == "P" else black.convert(mode)))
+    assert (pixels[0, :, :4] == 0).all()
+    assert (pixels[0, :, 4:] == 255).all()
+
+
+def test_a_picture_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    data = saved(Image.fromarray(np.rot90(GREY)), exif=exif)
+    np.testing.assert_array_equal(decoded(data)[0], GREY)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
+    first, second = Image.new("RGB", (8, 6), "white"), Image.new("RGB", (8, 6), "black")
+    assert (decoded(saved(first, kind, save_all=True, append_images=[second], duration=100)) == 255).all()
+
+
+def test_a_large_jpeg_is_much_the_same() -> None:
+    """It is decoded smaller, by Pillow's `draft`."""
+    large = Image.fromarray(GREY).resize((1600, 1200), Image.Resampling.BICUBIC)
+    whole = decoded(saved(large)).astype(float)
+    np.testing.assert_allclose(decoded(saved(large, "JPEG", quality=95)), whole, atol=3)
+
+
+def test_how_pictures_of_other_proportions_fit() -> None:
+    wide = np.repeat(np.array([0, 100, 200, 100, 0], np.uint8), [8, 4, 8, 4, 8])[None].repeat(12, axis=0)  # 12 x 32
+    data = saved(Image.fromarray(wide))
+    cropped, padded, squashed = (decoded(data, fit=fit)[0] for fit in ("crop", "pad", "squash"))
+    assert (cropped[:, 2:6] >= 180).all()  # the middle 16 columns, halved
+    assert (cropped[:, [0, 7]] < 150).all()
+    assert (padded[0] == 0).all()  # 3 rows of the 6 are the picture
+    assert (padded[3, 3:5] >= 150).all()
+    assert (squashed[:, 0] < 20).all()
+    assert (squashed[:, 3:5] >= 150).all()
+
+
+def test_dark_and_light_are_swapped() -> None:
+    np.testing.assert_array_equal(decoded(saved(Image.fromarray(GREY)), invert=True)[0], 255 - GREY)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def huge(side: int) -> bytes:
+    """How a PNG file of so many pixels squared begins."""
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)) + chunk(b"IDAT", b"")
+    )
+
+
+BROKEN = {
+    "text": (b"hello", r"^is not a picture that can be read here: PNG, JPEG, .*PPM$"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n", r"^is not a picture that can be read here"),
+    "begun": (saved(Image.fromarray(COLOUR))[:60], r"^is a damaged picture \(.*truncated"),
+    "begun JPEG": (saved(Image.fromarray(COLOUR).resize((80, 60)), "JPEG")[:900], r"^is a damaged picture \("),
+    "32 bits": (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), r"^has 32 bits a channel.* Save it with 8"),
+    "large": (huge(11_000), r"^has too many pixels: 11000 x 11000, above 100,000,000$"),
+    "huge": (huge(60_000), r"^has too many pixels$"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # the project's own filter does in a run
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_with_a_picture(name: str) -> None:
+    data, message = BROKEN[name]
+    with pytest.raises(InputError, match=message) as caught:
+        decoded(data)
+    assert "BytesIO" not in str(caught.value)
+
+
+# ---- rows and texts ------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_row_stand_in_the_order_of_the_features() -> None:
+    row = {"bmi": " 2.5e1", "name": "Alice", "age": 59}
+    found = numbers(row, ["age", "bmi"])
+    assert found.dtype == np.float32
+    assert found.tolist() == [59, 25]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"age": 1}, "^lacks 'bmi'$"),
+        ({}, "^lacks 'age', 'bmi'$"),
+        ({"age": 1, "bmi": None}, "^lacks 'bmi'$"),
+        ({"age": "old", "bmi": 1}, "^age: 'old' is not a number$"),
+        ({"age": True, "bmi": 1}, "^age: True is not a number$"),
+        ({"age": [1], "bmi": 1}, r"^age: \[1\] is not a number$"),
+        ({"age": 1, "bmi": float("nan")}, "^bmi: nan is not a finite number"),
+        ({"age": 1, "bmi": "-inf"}, "^bmi: '-inf' is not a finite number"),
+        ({"age": 1, "bmi": 1e39}, "^bmi: 1e.39 is not a finite number of 32 bits$"),
+        ({"age": 10**400, "bmi": 1}, "^age: 10+ is not a number$"),
+    ],
+)
+def test_what_is_wrong_with_a_row(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        numbers(row, ["age", "bmi"])
+
+
+def test_texts_are_filled_up_to_the_longest() -> None:
+    batch = pad([np.array([5, 6, 7]), np.array([8])])
+    assert batch["tokens"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch["lengths"].tolist() == [3, 1]
+    assert batch["tokens"].dtype == batch["lengths"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("documents", " -- ", "^holds no words$"),
+        ("documents", "film " * (LONGEST_TEXT + 1), "^holds 10,001 words, more than 10,000$"),
+        ("text", "", "^holds no characters$"),
+        ("text", "a" * (LONGEST_TEXT + 1), "^holds 10,001 characters, more than 10,000$"),
+        ("text", "abcX", "^the vocabulary lacks 'X'"),
+    ],
+)
+def test_what_is_wrong_with_a_text(kind: str, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        exported.model(kind).prompt(text)
+
+
+@pytest.mark.parametrize(("count", "places"), [(1, [[2], [0]]), (2, [[2, 1], [0, 1]]), (9, [[2, 1, 0], [0, 1, 2]])])
+def test_the_likeliest_classes(count: int, places: list[list[int]]) -> None:
+    shares = np.array([[0.1, 0.3, 0.6], [0.4, 0.3, 0.3]], dtype=np.float32)
+    found, probabilities = top_classes(shares, count)
+    assert found.tolist() == places
+    np.testing.assert_array_equal(probabilities, [row[place] for row, place in zip(shares, places, strict=True)])
+
+
+# ---- models --------------------------------------------------------------------------------------------------------
+
+
+def test_the_probabilities_are_those_of_the_network() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 6, 8), dtype=np.uint8)
+    found = exported.model("images").probabilities(images=images)
+    np.testing.assert_allclose(found, exported.probabilities("images", images), atol=1e-5)
+    model = exported.model("documents")
+    batch = pad([model.tokens(text) for text in ("A good, good film!", "bad")])
+    expected = exported.probabilities("documents", batch["tokens"], batch["lengths"])
+    np.testing.assert_allclose(model.probabilities(**batch), expected, atol=1e-5)
+
+
+def test_a_model_knows_what_it_needs() -> None:
+    images, documents, table = (exported.model(kind) for kind in ("images", "documents", "table"))
+    assert (images.kind, images.shape, images.classes) == ("images", (1, 6, 8), ["ä", "b$", "c"])
+    assert (documents.kind, documents.tokenizer) == ("documents", exported.WORDS)
+    assert (table.kind, table.features, table.target) == ("table", ["age", "bmi"], "glucose")
+
+
+def renamed(change: dict[str, Any]) -> bytes:
+    """The model of images with other metadata; None takes an entry away."""
+    proto = onnx.load_from_string(exported.exported("images"))
+    metadata = {entry.key: entry.value for entry in proto.metadata_props if entry.key != "fingerprint"}
+    metadata |= {key: json.dumps(value) for key, value in change.items()}
+    onnx.helper.set_model_props(proto, {key: value for key, value in metadata.items() if value != "null"})
+    return seal(proto)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"nonsense", "cannot load the model"),
+        (None, r"not exported by torchloom, or by another version \(KeyError"),
+        ({"classes": None}, r"not exported by torchloom, or by another version \(KeyError\('classes'\)\)$"),
+        ({"classes": ["a", "b"]}, r"by another version \(ValueError\('2 classes, 3 logits'\)\)$"),
+        ({"classes": 7}, "by another version .TypeError"),
+    ],
+)
+def test_what_is_no_model_of_ours(data: Any, message: str) -> None:
+    if data is None:
+        x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "g", [x], [y])
+        opset = [onnx.helper.make_opsetid("", 20)]
+        data = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+    with pytest.raises(InputError, match=message):
+        Model(renamed(data) if isinstance(data, dict) else data)
+
+
+def test_a_checkpoint_answers_as_its_onnx_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    CheckpointDataset(filepath=str(path)).save(exported.checkpoint("table"))
+    features = np.array([[40, 20], [60, 30]], dtype=np.float32)
+    found = [
+        open_model(each).run("prediction", features=features) for each in (path, exported.write("table", tmp_path))
+    ]
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], exported.answers("table", features), rtol=1e-5)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "some_task").mkdir()
+    exported.write("table", tmp_path / "some_task").rename(tmp_path / "some_task/model.onnx")
+    assert find_model("some_task", tmp_path, "key") == tmp_path / "some_task/model.onnx"
+    with pytest.raises(
+        InputError, match=r"^key other: there is no .*other/model\.onnx\..* exported there: some_task\."
+    ):
+        find_model("other", tmp_path, "key")
+    with pytest.raises(InputError, match=r"exported there: none\. Run"):
+        find_model("other", tmp_path / "nowhere", "key")
+    with pytest.raises(InputError, match=r"^key other\.onnx: there is no such file$"):
+        find_model("other.onnx", tmp_path, "key")
+
+
+def test_a_message_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(renamed({"classes": 7}))
+    with pytest.raises(InputError, match=r"^.*model\.onnx: the model was not exported by torchloom"):
+        open_model(path)
+
+
+ALONE = """
+import sys
+for name in ("torch", "torchvision", "torchloom.training", "torchloom.models"):
+    sys.modules[name] = None  # whoever imports it fails
+from torchloom.config import PredictConfig
+from torchloom.pipelines.prediction.nodes import find, predict
+config = PredictConfig(model=sys.argv[1], files=sys.argv[2], models="")
+table, _, sheet, unreadable = predict(*find(config), config)
+sheet.savefig(sys.argv[3])
+print(table.num_rows, unreadable.num_rows)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", list(exported.KINDS))
+def test_an_onnx_file_is_enough_without_pytorch(kind: str, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    if kind in {"images", "reconstruction"}:
+        data = tmp_path / "data.png"
+        Image.fromarray(GREY).save(data)
+    else:
+        data.write_text("age,bmi\n50,20\n" if kind == "table" else "a\nbad\n")
+    command = [sys.executable, "-c", ALONE, exported.write(kind, tmp_path), data, tmp_path / "sheet.png"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout in {"1 0\n", "2 0\n"}, result.stderr

@@ -1,0 +1,307 @@
+"""The pipeline `predict`: models of each kind, and files of a user's own."""
+
+import csv
+import logging
+import re
+import weakref
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kedro.framework.project import pipelines
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
+from matplotlib.figure import Figure
+from PIL import Image
+
+import exported
+from conftest import ROOT
+from torchloom.config import ContinueConfig, GenerateConfig, PredictConfig
+from torchloom.errors import InputError
+from torchloom.generation import continue_text, stepper
+from torchloom.inference import pad
+from torchloom.pipelines.prediction.nodes import find, predict
+from torchloom.prediction import AHEAD, LARGEST_TEXT, read_ahead
+
+pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    return folder
+
+
+class Answer:
+    """What `predict` returns: rows, reasons by file, the texts on the sheet."""
+
+    def __init__(self, kind: str, files: Path, **settings: Any) -> None:
+        model = exported.write(kind, files.parent)
+        config = PredictConfig(model=str(model), files=str(files), models="", **settings)
+        table, same, self.sheet, unreadable = predict(*find(config), config)
+        assert table is same
+        self.names = table.column_names
+        self.rows: list[dict[str, Any]] = table.to_pylist()
+        self.unreadable = {row["file"]: row["reason"] for row in unreadable.to_pylist()}
+        assert isinstance(self.sheet, Figure)
+
+    @property
+    def captions(self) -> list[str]:
+        return [axes.get_title() for axes in self.sheet.axes if axes.get_title()]
+
+
+def save_pictures(folder: Path, count: int) -> np.ndarray:
+    """Pictures 00.png, 01.png, … and what the model makes of them: (count, 1, 6, 8) uint8."""
+    images = np.stack([exported.picture(number) for number in range(count)])
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return images[:, None]
+
+
+# ---- each kind of model --------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_classified(files: Path) -> None:
+    images = save_pictures(files, 7)
+    answer = Answer("images", files, batch_size=3, top=2, pictures=5)
+    expected = exported.probabilities("images", images)
+    assert answer.names == ["file", "class_1", "probability_1", "class_2", "probability_2"]
+    assert [row["file"] for row in answer.rows] == [f"{number:02}.png" for number in range(7)]
+    for row, shares in zip(answer.rows, expected, strict=True):
+        order = np.argsort(-shares)
+        assert [row["class_1"], row["class_2"]] == [exported.GREY.classes[place] for place in order[:2]]
+        assert [row["probability_1"], row["probability_2"]] == pytest.approx(shares[order[:2]], abs=1e-5)
+    first = answer.rows[0]
+    assert len(answer.captions) == 5
+    assert answer.captions[0].replace("\\", "") == f"{first['class_1']} {first['probability_1']:.0%}"
+    assert answer.unreadable == {}
+
+
+def test_more_classes_are_asked_for_than_there_are(files: Path) -> None:
+    save_pictures(files, 1)
+    answer = Answer("images", files, top=100)
+    assert len(answer.names) == 1 + 2 * len(exported.GREY.classes)
+    shares = [answer.rows[0][f"probability_{place}"] for place in (1, 2, 3)]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_picture(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_pictures(files, 2)
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        assert [row["file"] for row in Answer("images", files / "01.png").rows] == ["01.png"]
+    assert f"{files / '01.png'}: 1 predictions, 0 unreadable" in caplog.messages
+
+
+def test_pictures_are_reconstructed(files: Path) -> None:
+    images = save_pictures(files, 3)
+    answer = Answer("reconstruction", files)
+    reconstructions, latents, _ = exported.answers("reconstruction", images)
+    errors = ((images / 255 - reconstructions) ** 2).mean((1, 2, 3))
+    assert answer.names == ["file", "mse", "latent_1", "latent_2", "latent_3"]
+    found = np.array([list(row.values())[1:] for row in answer.rows])
+    np.testing.assert_allclose(found, np.column_stack([errors, latents]), atol=1e-5)
+    assert answer.captions == [f"MSE {error:.4f}" for error in found[:, 0]]
+
+
+TEXTS = ["A good film.", "bad", "a film , a BAD film"]
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["lines", "files"])
+def test_documents_are_classified(files: Path, single: bool) -> None:
+    if single:
+        (files / "texts.txt").write_text("\n\n".join(TEXTS))
+    else:
+        for number, text in enumerate(TEXTS):
+            (files / f"{number}.txt").write_text("\ufeff" * number + text + "\n")
+    answer = Answer("documents", files / "texts.txt" if single else files)
+    tokens = pad([exported.WORDS.encode(text) for text in TEXTS])
+    expected = exported.probabilities("documents", tokens["tokens"], tokens["lengths"])
+    names = [f"texts.txt:{line}" for line in (1, 3, 5)] if single else ["0.txt", "1.txt", "2.txt"]
+    assert [row["file"] for row in answer.rows] == names
+    for row, shares in zip(answer.rows, expected, strict=True):
+        assert row["class_1"] == ["bad", "good"][shares.argmax()]
+        assert row["probability_1"] == pytest.approx(shares.max(), abs=1e-5)
+
+
+def test_prompts_are_continued(files: Path) -> None:
+    prompts = ["abc", " a "]
+    (files / "prompts.txt").write_text("\n".join([*prompts, "Übung"]))
+    settings = ContinueConfig(length=9, temperature=2.0, seed=3)
+    answer = Answer("text", files / "prompts.txt", generate=settings)
+    step = stepper(exported.checkpoint("text").build())
+    for row, prompt in zip(answer.rows, prompts, strict=True):
+        config = GenerateConfig(prompt=prompt, **settings.model_dump())
+        assert row["prompt"] + row["continuation"] == continue_text(
+            step, exported.LETTERS, config, seed=3 + zlib.crc32(prompt.encode())
+        )
+        assert row["prompt"] == prompt
+        assert len(row["continuation"]) == 9
+    assert answer.rows[0]["continuation"] != answer.rows[1]["continuation"]
+    assert list(answer.unreadable) == ["prompts.txt:3"]
+    assert "'Ü'" in answer.unreadable["prompts.txt:3"]
+
+
+def test_rows_of_numbers_are_answered_by_name(files: Path) -> None:
+    (files / "a.csv").write_text("bmi,name,age\n20,x,40\n\n30, y,6e1\n")
+    (files / "b.csv").write_bytes(b'\xef\xbb\xbf"age", "bmi"\r\n"50","25"\r\nold,25\r\n50\r\n50,inf\r\n')
+    answer = Answer("table", files)
+    expected = exported.answers("table", np.array([[40, 20], [60, 30], [50, 25]], dtype=np.float32))
+    assert [row["file"] for row in answer.rows] == ["a.csv:2", "a.csv:4", "b.csv:2"]
+    assert [row["glucose"] for row in answer.rows] == pytest.approx(expected, rel=1e-5)
+    assert answer.unreadable == {
+        "b.csv:3": "age: 'old' is not a number",
+        "b.csv:4": "has 1 cells, but the first line names 2 columns",
+        "b.csv:5": "bmi: 'inf' is not a finite number of 32 bits",
+    }
+
+
+# ---- what cannot be read -------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_does_not_stop_the_rest(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_pictures(files, 2)
+    (files / "00.png").rename(files / "odd, name\n.png")
+    for name, data in {"a.png": b"", "b.txt": b"hello", "c.png": (files / "01.png").read_bytes()[:60]}.items():
+        (files / name).write_bytes(data)
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        answer = Answer("images", files, batch_size=1)
+    assert [row["file"] for row in answer.rows] == ["01.png", "odd, name\n.png"]
+    assert list(answer.unreadable) == ["a.png", "b.txt", "c.png"]
+    assert answer.unreadable["a.png"] == "is empty"
+    assert answer.unreadable["b.txt"].startswith("is not a picture that can be read here")
+    assert answer.unreadable["c.png"].startswith("is a damaged picture (")
+    assert f"{files}: 2 predictions, 3 unreadable" in caplog.messages
+    assert "a.png: is empty" in caplog.messages
+
+
+@pytest.mark.parametrize("kind", list(exported.KINDS))
+def test_nothing_can_be_read(kind: str, files: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    for number in range(7):
+        (files / f"{number}").write_bytes(b"\xff\xfe\x00")
+    answer = Answer(kind, files)
+    assert answer.rows == []
+    assert answer.names[0] == "file"
+    assert len(answer.names) > 1
+    assert len(answer.unreadable) == 7
+    answer.sheet.savefig(tmp_path / "sheet.png")
+    assert "and 2 more, see the table of what is unreadable" in caplog.messages
+    assert "nothing could be read: the table of predictions has no rows" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("age,weight\n1,2\n3,4\n", "^lacks 'bmi'; its first line must name the columns, and has 'age', 'weight'$"),
+        ("1,2\n3,4\n", "^lacks 'age', 'bmi'; its first line must name"),
+        ("", "^lacks 'age', 'bmi'; .* has nothing$"),
+        ("age;bmi\n1;2\n", "has 'age;bmi'$"),
+        ('age,bmi\n"' + "1" * (1 << 25), "^line 2 is not CSV"),
+    ],
+    ids=["another column", "no names", "empty", "semicolons", "an endless cell"],
+)
+def test_a_table_is_refused_once_and_not_row_by_row(files: Path, text: str, reason: str) -> None:
+    (files / "table.csv").write_text(text)
+    answer = Answer("table", files)
+    assert answer.rows == []
+    assert list(answer.unreadable) == ["table.csv"]
+    assert re.search(reason, answer.unreadable["table.csv"])
+
+
+def test_a_file_that_turns_bad_keeps_the_rows_before(files: Path) -> None:
+    (files / "table.csv").write_bytes(b"age,bmi\n" + b"50,25\n" * 10_000 + b"\xff,1\n")
+    answer = Answer("table", files)
+    assert 1 <= len(answer.rows) <= 10_000
+    assert answer.unreadable == {"table.csv": "is not a text in UTF-8 (invalid start byte)"}
+
+
+def test_a_text_that_is_far_too_long_is_not_read_to_its_end(files: Path) -> None:
+    (files / "a.txt").write_text("film " * (LARGEST_TEXT // 5 + 1))
+    assert Answer("documents", files).unreadable == {"a.txt": "holds more than 10,000,000 characters"}
+
+
+def test_a_file_that_has_gone_since_it_was_found(files: Path) -> None:
+    save_pictures(files, 2)
+    config = PredictConfig(model=str(exported.write("images", files.parent)), files=str(files), models="")
+    found = find(config)
+    (files / "00.png").unlink()
+    table, _, _, unreadable = predict(*found, config)
+    assert table["file"].to_pylist() == ["01.png"]
+    assert unreadable.to_pylist() == [{"file": "00.png", "reason": "cannot be read (No such file or directory)"}]
+
+
+# ---- reading ahead -------------------------------------------------------------------------------------------------
+
+
+def test_no_more_is_held_than_what_is_read_ahead() -> None:
+    """However many there are to read: what has been handed on is forgotten."""
+
+    class Value:
+        pass
+
+    alive: weakref.WeakSet[Value] = weakref.WeakSet()
+    asked = []
+
+    def read() -> Value:
+        value = Value()
+        alive.add(value)
+        return value
+
+    def samples() -> Any:
+        for number in range(300):
+            asked.append(number)
+            yield str(number), read
+
+    most = 0
+    for number, batch in enumerate(read_ahead(samples(), 10)):
+        assert batch.names == [str(10 * number + place) for place in range(10)]
+        most = max(most, len(alive))
+        assert len(asked) <= 10 * (number + 1 + AHEAD)
+    assert number == 29
+    assert most <= 10 * (AHEAD + 2)
+
+
+# ---- through Kedro -------------------------------------------------------------------------------------------------
+
+
+def test_the_pipeline_leaves_its_tables_and_its_sheet(
+    run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_pictures(files, 3)
+    (files / "notes.txt").write_text("hello")
+    model = exported.write("images", files.parent)
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        catalog = run("predict", params={"predict": {"model": str(model), "files": str(files), "top": 1}})
+    folder = project / "data/sample/07_model_output/predict"
+    table = catalog.load("predict.predictions_parquet")
+    assert table.column_names == ["file", "class_1", "probability_1"]
+    with (folder / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == table.column_names
+    assert [row[:2] for row in rows[1:]] == [[row["file"], row["class_1"]] for row in table.to_pylist()]
+    assert catalog.load("predict.unreadable")["file"].to_pylist() == ["notes.txt"]
+    assert (folder / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    answers = ["predictions.csv", "predictions.parquet", "unreadable.csv"]
+    shown = "  ".join(f"{folder / name}" for name in answers)
+    assert f"  answers:  {shown}\n  pictures: {folder / 'contact_sheet.png'}" in caplog.text
+
+
+def test_a_mistake_in_its_parameters_is_one_message(run: Callable[..., DataCatalog], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the parameters hold 2 mistakes") as caught:
+        run("predict", params={"predict": {"fil": "x", "top": 0, "model": "mnist_mlp"}})
+    assert "predict.fil: unknown key (did you mean files?)" in caught.value.message
+    assert "predict.top: given 0; must be greater than or equal to 1" in caught.value.message
+    with pytest.raises(InputError, match=r"^predict\.model mnist_mlp: there is no .*06_models/mnist_mlp/model\.onnx"):
+        run("predict", params={"predict": {"files": str(tmp_path)}})
+
+
+def test_it_runs_only_when_it_is_asked_for() -> None:
+    bootstrap_project(ROOT)
+    assert [node.name for node in pipelines["predict"].nodes] == ["predict.find", "predict.predict"]
+    assert not {node.name for node in pipelines["predict"].nodes} & {
+        node.name for node in pipelines["__default__"].nodes
+    }
