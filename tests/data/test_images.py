@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.images import LabelledImages, channel_statistics, prepare
+from torchloom.data.images import LabelledImages, channel_counts, channel_statistics, prepare
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.errors import InputError
 
@@ -55,7 +55,7 @@ def test_statistics_are_those_of_the_training_split() -> None:
 def test_a_constant_channel_has_standard_deviation_one() -> None:
     images = labelled().images.copy()
     images[..., 0], images[..., 2] = 0, 77
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics(channel_counts(images))
     assert mean[0] == 0
     assert mean[2] == pytest.approx(77 / 255, abs=1e-12)
     assert std[0] == std[2] == 1

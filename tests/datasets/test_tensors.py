@@ -1,3 +1,5 @@
+import json
+import os
 import resource
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 import torch
 from kedro.io import DatasetError
 
-from torchloom.datasets.tensors import Tensors, TensorsDataset, open_tensors
+from torchloom.datasets.tensors import Tensors, TensorsDataset, _open, _open_large, open_tensors
 from torchloom.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 3, 2), dtype=np.uint8)
@@ -107,3 +109,35 @@ def test_a_damaged_file_names_the_stage_to_run(path: Path, damage: bytes | int) 
         open_tensors(path)
     assert caught.value.message.startswith(f"{path}: damaged or not a file of ours (")
     assert caught.value.message.endswith("). Run the preprocess stage again: kedro run --tags preprocess")
+
+
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path: Path) -> None:
+    count = 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    header = {
+        "__metadata__": {"torchloom": json.dumps({"fingerprint": "of zeros"})},
+        "images": {"dtype": "U8", "shape": [count // 64, 8, 8], "data_offsets": [16, 16 + count // 64 * 64]},
+        "labels": {"dtype": "I64", "shape": [2], "data_offsets": [0, 16]},
+    }
+    serialised = json.dumps(header).encode()
+    serialised += b" " * (-len(serialised) % 8)
+    path = tmp_path / "train.safetensors"
+    with path.open("wb") as file:
+        file.write(len(serialised).to_bytes(8, "little") + serialised + LABELS[1:3].tobytes())
+        try:
+            file.truncate(8 + len(serialised) + 16 + count // 64 * 64)
+        except OSError:
+            pytest.skip("this file system has no files with holes, or none so large")
+    tensors, description = _open(path)
+    assert description == {"fingerprint": "of zeros"}
+    assert tensors["labels"].tolist() == [1, 2]
+    assert tensors["images"].shape == (count // 64, 8, 8)
+    assert tensors["images"][-1].sum() == 0
+
+
+def test_large_files_hold_the_same(path: Path) -> None:
+    features = np.random.default_rng(0).random((3, 2), dtype=np.float32)
+    saved(path, images=IMAGES, labels=LABELS, features=features)
+    (tensors, description), (again, described) = _open(path), _open_large(path)
+    assert description == described
+    assert tensors.keys() == again.keys()
+    assert all(torch.equal(tensors[name], again[name]) for name in tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,20 +52,28 @@ def prepare(
         raise InputError(f"training images are {train.images.shape[1:]} (H, W, C), test images {test.images.shape[1:]}")
     chosen = choose_validation(train.labels, classes, config)
     splits = {"train": train[~chosen], "validation": train[chosen], "test": test}
-    mean, std = channel_statistics(splits["train"].images)
     height, width, channels = train.images.shape[1:]
-    info = {
+    labels = {name: part.labels for name, part in splits.items()}
+    info = describe(classes, [channels, height, width], channel_counts(splits["train"].images), labels)
+    return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
+
+
+def describe(
+    classes: list[str], shape: list[int], counts: np.ndarray, labels: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What is known of the images: see `prepare`; `counts` are the training split's, `labels` (N,) each split's."""
+    mean, std = channel_statistics(counts)
+    return {
         "kind": "images",
         "classes": classes,
-        "shape": [channels, height, width],
+        "shape": shape,
         "mean": mean.tolist(),
         "std": std.tolist(),
         "images": {
-            name: dict(zip(classes, np.bincount(part.labels, minlength=len(classes)).tolist(), strict=True))
-            for name, part in splits.items()
+            name: dict(zip(classes, np.bincount(part, minlength=len(classes)).tolist(), strict=True))
+            for name, part in labels.items()
         },
     }
-    return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
 
 
 def _check(name: str, part: LabelledImages, classes: list[str]) -> None:
@@ -84,16 +93,21 @@ def _check(name: str, part: LabelledImages, classes: list[str]) -> None:
         raise InputError(f"the {name} data hold no image of {missing}; every class needs at least one")
 
 
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of (N, H, W, C) uint8 `images`, on the scale [0, 1].
-
-    Exact: from each channel's histogram, in float64. A channel of one value gets the standard deviation 1.
-    """
-    values = np.arange(256) / 255
+def channel_counts(images: np.ndarray) -> np.ndarray:
+    """How often each channel of (N, H, W, C) uint8 `images` has each value, (C, 256) int64."""
     counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
     for start in range(0, len(images), PART):
         for channel, count in enumerate(counts):
             count += np.bincount(images[start : start + PART, ..., channel].ravel(), minlength=256)
+    return counts
+
+
+def channel_statistics(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, on the scale [0, 1], from `channel_counts`.
+
+    Exact, in float64. A channel of one value gets the standard deviation 1.
+    """
+    values = np.arange(256) / 255
     shares = counts / counts.sum(1, keepdims=True)
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))

@@ -108,6 +108,11 @@ class LoaderPlan(BaseModel):
         batch: tuple[torch.Tensor, ...] = dataset[torch.arange(min(count, len(dataset)))]
         return batch
 
+    def samples(self, split: str, count: int) -> dict[str, torch.Tensor]:
+        """What a model takes of `first`, by the names of its inputs, laid out in memory as the shapes say."""
+        inputs = self.first(split, count)
+        return {name: tensor.contiguous() for name, tensor in zip(self.info.inputs, inputs, strict=False)}
+
     def texts(self, split: str, chosen: Sequence[int]) -> list[str]:
         """The documents as they were written, by their number in the split."""
         arrays = self._arrays(split)
@@ -116,7 +121,8 @@ class LoaderPlan(BaseModel):
 
     def tokens(self, split: str) -> torch.Tensor:
         """The whole text of the split, (N,) tokens."""
-        return self._arrays(split)["tokens"]
+        tokens: torch.Tensor = self._arrays(split)["tokens"]
+        return tokens
 
     def _dataset(self, split: str, device: torch.device | None = None, training: bool = False) -> Any:
         import torch
@@ -141,28 +147,39 @@ class LoaderPlan(BaseModel):
             return TextWindows(arrays["tokens"], self.data.window, self.seed if training else None)
         return TableBatches(arrays["features"], arrays["target"])
 
-    def _belongs_on(self, device: torch.device, arrays: dict[str, torch.Tensor]) -> bool:
+    def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
         """Whether the arrays are to lie in the device's memory; what is on the CPU is mapped from files in any case."""
+        from torchloom.data.folder import ImageFiles
         from torchloom.training.devices import free_memory
 
+        if isinstance(arrays["images"], ImageFiles):
+            if self.data.on_device:
+                raise InputError("data.on_device: the pixels of these data are not kept; set preprocess.cache: always")
+            return False
         if self.data.on_device is not None:
             return self.data.on_device
         return device.type == "cpu" or sum(array.nbytes for array in arrays.values()) < free_memory(device) / 2
 
-    def _arrays(self, split: str) -> dict[str, torch.Tensor]:
-        """The split's arrays; those of one file stay memory-mapped on the CPU."""
+    def _arrays(self, split: str) -> dict[str, Any]:
+        """The split's arrays; those of one file stay memory-mapped on the CPU.
+
+        Pictures whose pixels are not kept are the one thing that is no tensor.
+        """
         import torch
 
         from torchloom.data.batches import join
+        from torchloom.data.folder import ImageFiles
         from torchloom.datasets.tensors import open_tensors
 
-        files = []
+        files, account = [], {}
         for file in self.splits[split]:
             tensors = open_tensors(file.path)
             if tensors.fingerprint != file.fingerprint:
                 raise InputError(f"{file.path}: has changed since the loaders were planned. {REBUILD}")
             files.append({name: torch.as_tensor(array) for name, array in tensors.arrays.items()})
-        return join(files)
+            account = tensors.description
+        arrays = join(files)
+        return {"images": ImageFiles(arrays, account), "labels": arrays["labels"]} if account else arrays
 
 
 def _with_paths(plan: LoaderPlan, change: Callable[[Path], Path]) -> LoaderPlan:

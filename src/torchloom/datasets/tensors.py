@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from torchloom.files import Stamp, atomic_write, stamp
 if TYPE_CHECKING:
     from torch import Tensor
 
+DTYPES = {"U8": "uint8", "I64": "int64", "F32": "float32"}  # of prepared data, as safetensors and torch call them
 KEY = "torchloom"  # the one entry of the file's metadata: safetensors writes several in any order
 
 
@@ -72,8 +74,30 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(error) from error
+    except RuntimeError as error:
+        if "unable to mmap" not in str(error):
+            raise
+        tensors, description = _open_large(path)
     if not isinstance(description, dict) or "fingerprint" not in description:
         raise ValueError("no fingerprint")
+    return tensors, description
+
+
+def _open_large(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """`_open` of a file that is larger than the memory, read-only: torch maps writably, which Linux then refuses."""
+    import torch
+
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+    description = json.loads(header.pop("__metadata__", {}).get(KEY, "null"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        data = torch.from_numpy(np.memmap(path, np.uint8, "r", offset=start))
+    tensors = {}
+    for name, entry in header.items():
+        first, end = entry["data_offsets"]
+        tensors[name] = data[first:end].view(getattr(torch, DTYPES[entry["dtype"]])).reshape(entry["shape"])
     return tensors, description
 
 
@@ -107,17 +131,21 @@ def _bytes(tensor: Any) -> Any:
 
 @dataclass(frozen=True)
 class Tensors:
-    """Named arrays; `path` and `fingerprint` (SHA-256 of the contents) are known once they lie in a file."""
+    """Named arrays; `path` and `fingerprint` (SHA-256 of the contents) are known once they lie in a file.
+
+    `description`, of what JSON has, says what else it takes to read the arrays.
+    """
 
     arrays: dict[str, np.ndarray] | dict[str, Tensor]
     path: Path | None = None
     fingerprint: str | None = None
+    description: dict[str, Any] = field(default_factory=dict)
 
 
 def open_tensors(path: Path) -> Tensors:
     """Prepared data, memory-mapped."""
     tensors, description = read_tensors(path, "Run the preprocess stage again: kedro run --tags preprocess")
-    return Tensors(tensors, path, description["fingerprint"])
+    return Tensors(tensors, path, description.pop("fingerprint"), description)
 
 
 class TensorsDataset(AbstractDataset[Tensors, Tensors]):
@@ -131,7 +159,8 @@ class TensorsDataset(AbstractDataset[Tensors, Tensors]):
         return open_tensors(self._filepath)
 
     def save(self, data: Tensors) -> None:
-        write_tensors(self._filepath, {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}, {})
+        arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
+        write_tensors(self._filepath, arrays, data.description)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

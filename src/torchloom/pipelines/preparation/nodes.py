@@ -1,9 +1,34 @@
-"""The download stage; `preprocess` is each data set's own: see torchloom/data/<data set>.py."""
+"""The stages of preparation that data sets share; `preprocess` is each data set's own: torchloom/data/<data set>.py."""
 
+import logging
+from pathlib import Path
+from typing import Any
+
+from torchloom.config import FolderPreprocessConfig
 from torchloom.data.download import RawFiles, Source
 from torchloom.data.download import download as fetch_all
+from torchloom.data.folder import SUFFIXES, check_class_folders, prepare_folder
+from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.tensors import Tensors
+
+logger = logging.getLogger(__name__)
 
 
 def download(source: Source) -> RawFiles:
     """Bring the data set's files into data/01_raw, unless they are there and right."""
     return fetch_all(source)
+
+
+def find_images(config: FolderPreprocessConfig) -> Listing:
+    """List the pictures of a folder that has a subfolder for each class."""
+    listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
+    check_class_folders(listing)
+    logger.info("%s: %d pictures; %d other files are ignored", listing.folder, len(listing.names), listing.others)
+    return listing
+
+
+def preprocess_folder(
+    listing: Listing, config: FolderPreprocessConfig, scratch: Path
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """Pictures -> training, validation and test tensors, and what is known about them; see torchloom/data/folder.py."""
+    return prepare_folder(listing, config, scratch)

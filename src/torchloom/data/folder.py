@@ -1,0 +1,324 @@
+"""A user's own pictures: a folder with a subfolder for each class, with or without folders for the splits.
+
+The decoded pixels are kept in one memory-mapped file for each split (`cache`), or the pictures stay where they are and
+are decoded for each batch. One function decodes for both, and for `predict`: a model sees the same pixels everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from torchloom.config import FolderPreprocessConfig
+from torchloom.data.images import channel_counts, describe
+from torchloom.data.splits import choose_validation, missing_classes, stratified_choice
+from torchloom.datasets.listing import Listing, stamp_of
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+from torchloom.progress import step_bar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+AGAIN = "Run the data set's stages again, from find_images on"
+ROOM = 0.8  # share of the free disk space that may be taken
+BLOCK = 128  # pictures decoded before they are written
+SHARE = 8  # pictures that a thread takes at once
+NAMED = 5  # files that a message names, of many
+
+
+# ---- which pictures there are --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pictures of a split: (N,) `places` in the listing and (N,) int64 `labels`."""
+
+    places: np.ndarray
+    labels: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> Part:
+        return Part(self.places[chosen], self.labels[chosen])
+
+
+def check_class_folders(listing: Listing) -> None:
+    """InputError unless it is a folder where each picture lies in a class folder, and each of those has a picture."""
+    if listing.single:
+        raise InputError(f"{next(listing.paths)}: is a file, not a folder with class subfolders")
+    odd = [name for name in listing.names if name.encode(errors="ignore").decode() != name]
+    if odd:
+        raise InputError(f"{listing.folder}: names that are not in UTF-8: {_first(odd)}. Rename them")
+    depth = _class_depth(listing)
+    used: set[str] = set()
+    strays = []
+    for name in listing.names:
+        folders = name.split("/")[:-1]
+        if len(folders) <= depth or (depth and folders[0].lower() not in SPLITS):
+            strays.append(name)
+        used.add("/".join(folders[: depth + 1]))
+    if len(strays) == len(listing.names):
+        raise InputError(f"{listing.folder}: has no subfolders with pictures. Make one for each class, by its name")
+    if strays:
+        kind = "class folder inside train, val or test" if depth else "class folder"
+        raise InputError(f"{listing.folder}: in no {kind}: {_first(strays)}. Move them there, or out of this folder")
+    empty = sorted(_folders(Path(listing.folder), depth) - used)
+    if empty:
+        raise InputError(
+            f"{listing.folder}: class folders without a picture: {_first(empty)} (links to folders are not followed). "
+            "Remove them, or put pictures there"
+        )
+
+
+def _class_depth(listing: Listing) -> int:
+    """How many folders are above those of the classes: 1 when there is a folder `train` with folders in it, else 0."""
+    paths = (name.split("/") for name in listing.names)
+    return int(any(len(parts) > 2 and SPLITS.get(parts[0].lower()) == "train" for parts in paths))
+
+
+def _folders(folder: Path, depth: int) -> set[str]:
+    """The class folders on the disk, hidden ones left out, as paths relative to `folder`."""
+    pattern = "/".join(["[!.]*"] * (depth + 1))
+    return {path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_dir()}
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def split_pictures(listing: Listing, config: FolderPreprocessConfig) -> tuple[list[str], dict[str, Part]]:
+    """The class names, sorted, and the training, validation and test split.
+
+    What has no folder is cut from the training data, the test split first. Raises InputError when there are not two
+    classes, or one that cannot be learnt or judged.
+    """
+    depth = _class_depth(listing)
+    paths = [name.split("/") for name in listing.names]
+    classes = sorted({parts[depth] for parts in paths})
+    if len(classes) < 2:
+        raise InputError(f"{listing.folder}: has one class only, {classes[0]!r}; to classify takes two folders or more")
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[parts[depth]] for parts in paths], dtype=np.int64)
+    split_of = np.array([SPLITS[parts[0].lower()] if depth else "train" for parts in paths])
+    parts = {name: Part(np.flatnonzero(split_of == name), labels[split_of == name]) for name in SPLITS.values()}
+    _check(listing, parts["train"].labels, classes, "train")
+    if not len(parts["test"].labels):
+        chosen = stratified_choice(parts["train"].labels, config.test_fraction, config.seed)
+        parts |= {"train": parts["train"][~chosen], "test": parts["train"][chosen]}
+    if not len(parts["validation"].labels):
+        chosen = choose_validation(parts["train"].labels, classes, config)
+        parts |= {"train": parts["train"][~chosen], "validation": parts["train"][chosen]}
+    _check(listing, parts["test"].labels, classes, "test")
+    return classes, parts
+
+
+def _check(listing: Listing, labels: np.ndarray, classes: list[str], split: str) -> None:
+    """InputError unless every class is among the (N,) labels of the split."""
+    missing = missing_classes(labels, classes)
+    if missing:
+        advice = "" if split == "train" else f"; without such a folder raise preprocess.{split}_fraction"
+        raise InputError(
+            f"{listing.folder}: the {split} data hold no picture of {missing}; every class needs at least one. Put "
+            f"some into a folder {split}{advice}"
+        )
+
+
+# ---- decoding ------------------------------------------------------------------------------------------------------
+
+
+def read_picture(
+    path: str | os.PathLike[str], stamp: tuple[int, int], shape: tuple[int, int, int], fit: Any
+) -> np.ndarray:
+    """A picture's pixels, decoded and resized to `shape` (H, W, C), uint8.
+
+    Raises InputError when the file cannot be read, or is not the one that had this `stamp` (bytes, nanoseconds).
+    """
+    from torchloom.inference import decode_image
+
+    height, width, channels = shape
+    try:
+        with open(path, "rb") as file:
+            if stamp_of(os.fstat(file.fileno())) != tuple(stamp):
+                raise InputError(f"has changed since it was listed. {AGAIN}")
+            return decode_image(file, (channels, height, width), fit).transpose(1, 2, 0)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). {AGAIN}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}") from error
+
+
+def in_threads(pool: ThreadPoolExecutor, function: Callable[[int], T], numbers: Sequence[int]) -> Iterator[T]:
+    """`function` of each number, in order; a thread takes several at once, as small pictures take it no time."""
+    shares = [numbers[start : start + SHARE] for start in range(0, len(numbers), SHARE)]
+    return chain.from_iterable(pool.map(lambda share: [function(number) for number in share], shares))
+
+
+class Decoder:
+    """Decodes a folder's pictures, many at once, and takes note of those that it cannot read.
+
+    The pixels of a split are kept in a temporary file in the folder `scratch`, or not at all without one.
+    """
+
+    def __init__(
+        self, listing: Listing, config: FolderPreprocessConfig, scratch: Path | None, pool: ThreadPoolExecutor, bar: Any
+    ) -> None:
+        self.listing, self.config, self.scratch, self.pool, self.bar = listing, config, scratch, pool, bar
+        self.shape = (config.size[0], config.size[1], config.channels)
+        self.task = bar.add_task("decode", total=len(listing.names), status="")
+        self.failures: list[str] = []
+
+    def split(self, part: Part) -> tuple[Tensors, np.ndarray]:
+        """The tensors of a split, and how often each channel of it has each value (C, 256)."""
+        if self.scratch is None:
+            readable, counts = self._decode(part, None)
+            return self._sources(part[readable]), counts
+        try:
+            with TemporaryFile(dir=self.scratch) as file:
+                readable, counts = self._decode(part, file)
+                file.flush()
+                return self._pixels(file, part[readable]), counts
+        except OSError as error:
+            raise InputError(
+                f"{self.scratch}: the decoded pictures cannot be written ({error.strerror}). Make room, or set "
+                "preprocess.cache: never"
+            ) from error
+
+    def _decode(self, part: Part, file: IO[bytes] | None) -> tuple[np.ndarray, np.ndarray]:
+        """Write the pixels of all pictures that can be read, in order; returns which (N,), and the counts (C, 256)."""
+        readable = np.ones(len(part.places), dtype=bool)
+        counts = np.zeros((self.config.channels, 256), dtype=np.int64)
+        for start in range(0, len(readable), BLOCK):
+            decoded = list(in_threads(self.pool, self._try, part.places[start : start + BLOCK].tolist()))
+            readable[start : start + BLOCK] = [pixels is not None for pixels in decoded]
+            images = np.array([pixels for pixels in decoded if pixels is not None], np.uint8).reshape(-1, *self.shape)
+            counts += channel_counts(images)
+            if file:
+                file.write(images.data)
+            self.bar.update(self.task, advance=len(decoded), status=f"{len(self.failures)} unreadable")
+        return readable, counts
+
+    def _try(self, place: int) -> np.ndarray | None:
+        """The pixels of a picture; None when it cannot be read, which is noted."""
+        path = os.path.join(self.listing.folder, self.listing.names[place])
+        try:
+            return read_picture(path, self.listing.stamps[place], self.shape, self.config.fit)
+        except InputError as error:
+            self.failures.append(error.message)
+            return None
+
+    def _pixels(self, file: IO[bytes], part: Part) -> Tensors:
+        """What `file` holds, memory-mapped: it may be larger than the memory."""
+        shape = (len(part.labels), *self.shape)
+        images = np.memmap(file, np.uint8, "r", shape=shape) if len(part.labels) else np.empty(shape, np.uint8)
+        return Tensors({"images": images, "labels": part.labels})
+
+    def _sources(self, part: Part) -> Tensors:
+        """What `ImageFiles` reads the pictures by."""
+        names = [os.fsencode(self.listing.names[place]) for place in part.places]
+        stamps = [self.listing.stamps[place] for place in part.places]
+        arrays: dict[str, np.ndarray] = {
+            "names": np.array(list(b"".join(names)), dtype=np.uint8),
+            "name_starts": np.cumsum([0, *map(len, names)], dtype=np.int64),
+            "stamps": np.array(stamps, dtype=np.int64).reshape(-1, 2),
+            "labels": part.labels,
+        }
+        account = {"folder": self.listing.folder, "shape": self.shape, "fit": self.config.fit}
+        return Tensors(arrays, description=account)
+
+    def report(self) -> None:
+        """Say what could not be read; InputError unless that is to be left out."""
+        if not self.failures:
+            return
+        named = "\n".join(f"  {line}" for line in sorted(self.failures)[:NAMED])
+        more = f"\n  and {len(self.failures) - NAMED} more" if len(self.failures) > NAMED else ""
+        found = f"{len(self.failures)} of {len(self.listing.names)} pictures cannot be read:\n{named}{more}\n"
+        if not self.config.skip_unreadable:
+            raise InputError(f"{found}Remove or mend them, or set preprocess.skip_unreadable: true to leave them out")
+        logger.warning("%sThey are left out", found)
+
+
+def prepare_folder(
+    listing: Listing, config: FolderPreprocessConfig, scratch: Path
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """Decode every picture once: to keep its pixels, to measure them, and to know that it can be read.
+
+    Returns the tensors of the training, validation and test split and what is known about them, as `images.prepare`
+    does; where the pixels are not kept, the tensors are what `ImageFiles` takes. Raises InputError for what is wrong
+    with the folder or with a picture.
+    """
+    from torchloom.training.devices import usable_cores
+
+    classes, parts = split_pictures(listing, config)
+    kept = scratch if _keeps_pixels(listing, config, scratch) else None
+    with ThreadPoolExecutor(usable_cores(), "decode") as pool, step_bar() as bar:
+        decoder = Decoder(listing, config, kept, pool, bar)
+        splits = {name: decoder.split(part) for name, part in parts.items()}
+    decoder.report()
+    labels = {name: np.asarray(tensors.arrays["labels"]) for name, (tensors, _) in splits.items()}
+    for name in ("train", "test"):
+        _check(listing, labels[name], classes, name)
+    height, width, channels = decoder.shape
+    info = describe(classes, [channels, height, width], splits["train"][1], labels)
+    return splits["train"][0], splits["validation"][0], splits["test"][0], info
+
+
+def _keeps_pixels(listing: Listing, config: FolderPreprocessConfig, scratch: Path) -> bool:
+    """Whether the decoded pixels are to be kept; by default when they fit on the disk, twice while they are written."""
+    needed = len(listing.names) * math.prod(config.size) * config.channels
+    free = shutil.disk_usage(scratch).free
+    keep = config.cache == "always" or (config.cache == "auto" and 2 * needed < ROOM * free)
+    logger.info(
+        "%.2f GB of pixels, %.0f GB free on the disk: %s",
+        needed / 1e9,
+        free / 1e9,
+        "kept in files" if keep else "decoded from the pictures for each batch",
+    )
+    return keep
+
+
+class ImageFiles:
+    """Pictures that stay in their files: `index_select` decodes those that are asked for, by a pool of threads.
+
+    It stands in for the (N, H, W, C) uint8 tensor of pictures whose pixels are kept, on the CPU.
+    """
+
+    def __init__(self, arrays: Mapping[str, Tensor], account: Mapping[str, Any]) -> None:
+        """Of the tensors and the description that `Decoder` makes of a split."""
+        from torchloom.training.devices import usable_cores
+
+        self.names, self.starts, self.stamps = arrays["names"], arrays["name_starts"], arrays["stamps"]
+        self.folder, self.fit = str(account["folder"]), account["fit"]
+        height, width, channels = account["shape"]
+        self.shape = (int(height), int(width), int(channels))
+        self.pool = ThreadPoolExecutor(usable_cores(), "decode")
+
+    def index_select(self, dimension: int, indices: Tensor) -> Tensor:
+        """The pictures (B, H, W, C) uint8 of these `indices` (B,); InputError when one is not as it was."""
+        import torch
+
+        assert dimension == 0
+        batch = np.empty((len(indices), *self.shape), dtype=np.uint8)
+        for row, pixels in enumerate(in_threads(self.pool, self._read, indices.tolist())):
+            batch[row] = pixels
+        return torch.from_numpy(batch)
+
+    def _read(self, number: int) -> np.ndarray:
+        name = os.fsdecode(self.names[self.starts[number] : self.starts[number + 1]].numpy().tobytes())
+        size, time = self.stamps[number].tolist()
+        return read_picture(os.path.join(self.folder, name), (size, time), self.shape, self.fit)

@@ -1,0 +1,435 @@
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import kedro_run
+from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig
+from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
+from torchloom.data.folder import prepare_folder, split_pictures
+from torchloom.data.info import read_info
+from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.datasets.listing import Listing, ListingDataset
+from torchloom.datasets.tensors import Tensors, TensorsDataset
+from torchloom.errors import InputError
+from torchloom.hooks import _readers
+from torchloom.inference import decode_image
+from torchloom.pipeline_registry import TASKS
+from torchloom.pipelines import classification, preparation
+from torchloom.pipelines.preparation.nodes import find_images
+from torchloom.runner import SkipUnchanged
+from torchloom.validation import check_parameters
+
+COLOURS = {"blue": (40, 60, 200), "green": (30, 180, 60), "red": (210, 50, 40)}
+ENDINGS = ["png", "jpg", "webp", "JPEG", "bmp", "gif"]
+SPLITS = ("train", "validation", "test")
+
+
+def draw(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    """A noisy picture of some size, every fourth one grey or transparent where the format can."""
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(9, 40, 2)
+    pixels = generator.normal(colour, 30, (height, width, 3)).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    if seed % 4 == 3:
+        picture = picture.convert("RGBA" if path.suffix in {".png", ".webp"} else "L")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def draw_class_folders(folder: Path, count: int, seed: int = 0) -> Path:
+    """`count` pictures for each colour, in class folders."""
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for index in range(count):
+            place = seed + 1000 * number + index
+            draw(folder / name / f"{index:02d}.{ENDINGS[place % len(ENDINGS)]}", colour, place)
+    return folder
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    folder = draw_class_folders(tmp_path / "colours", 20)
+    (folder / "red" / "more").mkdir()
+    draw(folder / "red" / "more" / "deep.png", COLOURS["red"], 5)
+    (folder / "LICENSE.txt").write_text("free")
+    (folder / "red" / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+def prepared(folder: Path, target: Path, **settings: Any) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """The splits as the catalog would load them, and the info."""
+    config = FolderPreprocessConfig(folder=str(folder), **{"size": [16, 12], **settings})
+    target.mkdir(exist_ok=True)
+    *tensors, info = prepare_folder(find_images(config), config, target)
+    splits = {}
+    for name, part in zip(SPLITS, tensors, strict=True):
+        dataset = TensorsDataset(filepath=str(target / f"{name}.safetensors"))
+        dataset.save(part)
+        splits[name] = dataset.load()
+    return splits, info
+
+
+def planned(splits: dict[str, Tensors], info: dict[str, Any], data: DataConfig, together: bool = False) -> LoaderPlan:
+    files = {
+        name: [TensorFile(path=part.path, fingerprint=part.fingerprint, length=len(part.arrays["labels"]))]
+        for name, part in splits.items()
+    }
+    if together:
+        files |= {"train": [*files["train"], *files["validation"]], "validation": []}
+    return LoaderPlan(splits=files, info=read_info(info), data=data, batch_size=8, evaluate_batch_size=5, seed=3)
+
+
+# ---- which pictures there are --------------------------------------------------------------------------------------
+
+
+def listing(*names: str) -> Listing:
+    return Listing(folder="/pictures", names=sorted(names), stamps=[(1, 1)] * len(names))
+
+
+def test_what_has_no_folder_is_cut_from_each_class(flat: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = FolderPreprocessConfig(folder=str(flat), test_fraction=0.2, validation_fraction=0.25)
+    found = find_images(config)
+    assert len(found.names) == 61
+    assert "61 pictures; 1 other files are ignored" in caplog.text
+    classes, parts = split_pictures(found, config)
+    assert classes == ["blue", "green", "red"]
+    assert {name: np.bincount(part.labels).tolist() for name, part in parts.items()} == {
+        "train": [12, 12, 13],
+        "validation": [4, 4, 4],
+        "test": [4, 4, 4],
+    }
+    places = np.concatenate([part.places for part in parts.values()])
+    assert sorted(places) == list(range(61))
+    for part in parts.values():
+        assert [found.names[place].split("/")[0] for place in part.places] == [classes[n] for n in part.labels]
+    other = split_pictures(found, config.model_copy(update={"seed": 1}))[1]
+    assert set(other["test"].places) != set(parts["test"].places)
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
+def test_folders_of_the_splits_are_taken_as_they_are(tmp_path: Path, validation: str) -> None:
+    for split, count in (("train", 5), (validation, 4), ("test", 3)):
+        draw_class_folders(tmp_path / split, count)
+    config = FolderPreprocessConfig(folder=str(tmp_path))
+    classes, parts = split_pictures(find_images(config), config)
+    assert classes == sorted(COLOURS)
+    assert {name: np.bincount(part.labels).tolist() for name, part in parts.items()} == {
+        "train": [5, 5, 5],
+        "validation": [4, 4, 4],
+        "test": [3, 3, 3],
+    }
+
+
+def test_a_class_may_be_called_train() -> None:
+    names = [f"{kind}/{number}.png" for kind in ("plane", "train") for number in range(9)]
+    classes, parts = split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
+    assert classes == ["plane", "train"]
+    assert [len(parts[name].labels) for name in SPLITS] == [14, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a.png", "b.txt"], "has no subfolders with pictures. Make one for each class, by its name"),
+        (["x/a.png", "y/b.png", "c.png"], "in no class folder: c.png. Move them there, or out of this folder"),
+        (["train/x/a.png", "train/y/a.png", "test/1.png", "test/2.png"], "val or test: test/1.png, test/2.png. Move"),
+        (["train/x/a.png", "train/y/a.png", "more/x/a.png"], "in no class folder inside train, val or test: more/x"),
+        (["x/a.png", "y/b.txt"], "class folders without a picture: y (links to folders are not followed)"),
+        (["train/x/a.png", "test/x/a.png", "test/y/a.txt"], "class folders without a picture: test/y (links"),
+        (["b.txt"], "the folder holds no files of the kinds .bmp, .gif, "),
+        ([], "the folder holds no files of the kinds .bmp, .gif, "),
+    ],
+)
+def test_a_folder_that_is_not_in_order_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        find_images(FolderPreprocessConfig(folder=str(tmp_path)))
+    assert str(tmp_path) in caught.value.message
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_what_is_no_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "pictures.png"
+    if kind == "file":
+        place.write_bytes(b"")
+    message = "there is no such file or folder" if kind == "missing" else "is a file, not a folder"
+    with pytest.raises(InputError, match=message):
+        find_images(FolderPreprocessConfig(folder=str(place)))
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        (["x/a.png", "x/b.png"], {}, "has one class only, 'x'; to classify takes two folders or more"),
+        (["train/x/a.png", "train/y/a.png", "test/z/a.png"], {}, "the train data hold no picture of 'z'; every class"),
+        (["train/x/a.png", "train/y/a.png", "test/x/a.png"], {}, "the test data hold no picture of 'y'"),
+        (["x/1.png", "y/1.png"], {}, "the test data hold no picture of 'x', 'y'; .* raise preprocess.test_fraction"),
+        (["x/1.png", "y/1.png"], {"test_fraction": 0.0}, "the test data hold no picture of 'x', 'y'"),
+        (
+            ["x/1.png", "x/2.png", "x/3.png", "y/1.png", "y/2.png", "y/3.png"],
+            {"test_fraction": 0.3, "validation_fraction": 0.9},
+            "validation_fraction 0.9 leaves nothing of 'x', 'y' to train on",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_learnt_or_judged_is_refused(
+    names: list[str], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures", **settings))
+
+
+def test_the_listing_knows_when_a_picture_changes(flat: Path, tmp_path: Path) -> None:
+    dataset = ListingDataset(filepath=str(tmp_path / "images.json"))
+    dataset.save(find_images(FolderPreprocessConfig(folder=str(flat))))
+    first = dataset.fingerprint()
+    (flat / "LICENSE.txt").write_text("not free")
+    assert dataset.fingerprint() == first
+    os.utime(next(flat.glob("red/00.*")), (1, 1))
+    assert dataset.fingerprint() != first
+
+
+# ---- decoding ------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_those_that_predict_sees(flat: Path, tmp_path: Path) -> None:
+    splits, info = prepared(flat, tmp_path / "cache", fit="pad")
+    found = find_images(FolderPreprocessConfig(folder=str(flat)))
+    _, parts = split_pictures(found, FolderPreprocessConfig(folder=str(flat)))
+    assert info["shape"] == [3, 16, 12]
+    for name, part in parts.items():
+        images = splits[name].arrays["images"]
+        assert images.shape == (len(part.places), 16, 12, 3)
+        for pixels, place in zip(images, part.places, strict=True):
+            with (flat / found.names[place]).open("rb") as file:
+                np.testing.assert_array_equal(pixels.numpy().transpose(2, 0, 1), decode_image(file, (3, 16, 12), "pad"))
+    scaled = splits["train"].arrays["images"].numpy() / 255
+    np.testing.assert_allclose(info["mean"], scaled.mean((0, 1, 2)), atol=1e-9)
+    np.testing.assert_allclose(info["std"], scaled.std((0, 1, 2)), atol=1e-9)
+    assert sum(info["images"]["validation"].values()) == len(splits["validation"].arrays["labels"])
+
+
+DATA = [
+    DataConfig(augment=AugmentConfig(crop_padding=2, flip="alternating"), subset=30),
+    DataConfig(),
+]
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_streamed_pictures_are_those_of_the_cache(
+    flat: Path, tmp_path: Path, data: DataConfig, together: bool, channels: int
+) -> None:
+    made = [prepared(flat, tmp_path / cache, cache=cache, channels=channels) for cache in ("always", "never")]
+    assert made[0][1] == made[1][1]
+    assert "images" not in made[1][0]["train"].arrays
+    plans = [planned(splits, info, data, together) for splits, info in made]
+    for split in SPLITS[: 1 if together else 3]:
+        cached, streamed = (plan.loader(split) for plan in plans)
+        assert isinstance(streamed, StreamedBatches)
+        assert len(cached) == len(streamed) > 0
+        for epoch in (0, 1):
+            start_epoch(cached, epoch)
+            start_epoch(streamed, epoch)
+            for batch, other in zip(cached, streamed, strict=True):
+                assert torch.equal(batch[0], other[0])
+                assert torch.equal(batch[1], other[1])
+    for one, other in zip(*(plan.first("test", 4) for plan in plans), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_stream_goes_on_in_the_middle_of_an_epoch(flat: Path, tmp_path: Path) -> None:
+    plan = planned(*prepared(flat, tmp_path / "cache", cache="never"), DATA[0])
+    loader = plan.loader("train")
+    start_epoch(loader, 1)
+    batches, states = [], []
+    for batch in loader:
+        batches.append(batch)
+        states.append(drawn(loader))
+    again = plan.loader("train")
+    start_epoch(again, 1)
+    continue_epoch(again, 2, states[1])
+    for batch, other in zip(batches[2:], again, strict=True):
+        assert torch.equal(batch[0], other[0])
+        assert torch.equal(batch[1], other[1])
+
+
+@pytest.mark.parametrize("change", ["touched", "gone"])
+def test_a_picture_that_is_not_as_it_was_ends_the_stream(flat: Path, tmp_path: Path, change: str) -> None:
+    plan = planned(*prepared(flat, tmp_path / "cache", cache="never"), DataConfig())
+    for path in flat.glob("green/*"):
+        if change == "gone":
+            path.unlink()
+        else:
+            os.utime(path, (1, 1))
+    message = "has changed since it was listed" if change == "touched" else r"cannot be read \(No such file"
+    with pytest.raises(InputError, match=rf"green/\d\d\..*: {message}.*from find_images on"):
+        list(plan.loader("train"))
+
+
+def test_pixels_that_are_not_kept_cannot_lie_on_the_device(flat: Path, tmp_path: Path) -> None:
+    plan = planned(*prepared(flat, tmp_path / "cache", cache="never"), DataConfig(on_device=True))
+    with pytest.raises(InputError, match=r"data\.on_device: .* set preprocess\.cache: always"):
+        plan.loader("train")
+
+
+@pytest.mark.parametrize("cache", ["always", "never"])
+def test_unreadable_pictures_are_named_or_left_out(
+    flat: Path, tmp_path: Path, cache: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = sorted(flat.glob("*/*1.*"))
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError) as caught:
+        prepared(flat, tmp_path / "cache", cache=cache)
+    first, *lines, last = caught.value.message.splitlines()
+    assert first == f"{len(broken)} of 61 pictures cannot be read:"
+    assert lines[-1] == f"  and {len(broken) - 5} more"
+    assert all(line.startswith(f"  {path}: is ") for path, line in zip(broken[:5], lines, strict=False))
+    assert last == "Remove or mend them, or set preprocess.skip_unreadable: true to leave them out"
+
+    splits, info = prepared(flat, tmp_path / "cache", cache=cache, skip_unreadable=True)
+    assert "They are left out" in caplog.text
+    assert sum(len(part.arrays["labels"]) for part in splits.values()) == 61 - len(broken)
+    assert sum(len(batch[1]) for batch in planned(splits, info, DataConfig()).loader("test")) == sum(
+        info["images"]["test"].values()
+    )
+
+
+def test_a_class_of_unreadable_pictures_is_refused(flat: Path, tmp_path: Path) -> None:
+    for path in flat.glob("blue/*"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="the train data hold no picture of 'blue'"):
+        prepared(flat, tmp_path / "cache", skip_unreadable=True)
+
+
+def test_pixels_are_kept_when_they_fit_on_the_disk(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 61 * 16 * 12 * 3
+    for free, kept in ((int(2 * needed / 0.8) + 2, True), (2 * needed, False)):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        splits, _ = prepared(flat, tmp_path / "cache")
+        assert ("images" in splits["train"].arrays) == kept
+
+
+@pytest.mark.parametrize("cache", ["always", "never"])
+def test_a_split_may_be_empty(flat: Path, tmp_path: Path, cache: str) -> None:
+    splits, info = prepared(flat, tmp_path / "cache", cache=cache, validation_fraction=0.0)
+    assert set(info["images"]["validation"].values()) == {0}
+    plan = planned(splits, info, DataConfig())
+    assert len(list(plan.loader("validation"))) == 0
+    assert len(list(plan.loader("test"))) > 0
+
+
+def test_names_that_are_no_text_are_refused(flat: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(flat) + b"/red/\xff.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    with pytest.raises(InputError, match=r"names that are not in UTF-8: red/\\udcff\.png"):
+        find_images(FolderPreprocessConfig(folder=str(flat)))
+
+
+def test_a_full_disk_leaves_nothing_behind(flat: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # bytes
+    try:
+        with pytest.raises(InputError, match=r"cannot be written \(File too large\).*preprocess\.cache: never"):
+            prepared(flat, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# ---- as a task -----------------------------------------------------------------------------------------------------
+
+TASK = """
+colours:
+  preprocess: {folder: FOLDER, size: [16, 16], test_fraction: 0.3}
+colours_mlp:
+  data: {augment: {flip: true}}
+  model: {name: mlp, hidden: [32]}
+  train: {epochs: 3, batch_size: 8, optimizer: {name: Adam, lr: 0.01}, threads: 1}
+  evaluate: {}
+  export: {batch_sizes: [1, 3]}
+"""
+
+
+@pytest.fixture
+def task(project: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs the task `colours_mlp` on the drawn folder."""
+    monkeypatch.setitem(TASKS, "colours_mlp", (classification, "colours"))
+    (project / "conf/base/parameters/colours_mlp.yml").write_text(TASK.replace("FOLDER", str(flat)))
+    return lambda **options: kedro_run(project, "colours_mlp", **options)
+
+
+def test_a_task_on_a_folder_is_made_anew_when_a_picture_changes(
+    task: Callable[..., Any], project: Path, flat: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ran(cache: str, **options: Any) -> set[str]:
+        caplog.clear()
+        options = {"to_nodes": ["colours_mlp.train"], **options}
+        catalogs.append(task(runner=SkipUnchanged(), params={"colours": {"preprocess": {"cache": cache}}}, **options))
+        starts = (record.getMessage().split(":") for record in caplog.records)
+        return {parts[1].strip() for parts in starts if parts[0] == "Running node"}
+
+    catalogs: list[Any] = []
+    everything = {"find_images", "preprocess", "build_dataloaders", "train"}
+    assert ran("always") == everything
+    weights = catalogs[0].load("colours_mlp.checkpoint").weights
+    assert ran("always") == set()
+    assert ran("never") == everything
+    again = catalogs[0].load("colours_mlp.checkpoint").weights
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    draw(flat / "green" / "new.png", COLOURS["green"], 1)
+    assert ran("never", to_nodes=["colours.preprocess"]) == {"find_images", "preprocess"}
+    assert {path.name for path in (project / "data/sample/03_primary/colours").iterdir()} == {
+        *(f"{split}.safetensors" for split in SPLITS),
+        "info.json",
+    }
+
+
+def test_an_unknown_data_set_is_answered_by_what_to_do(
+    task: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "mnist_mlp", (classification, "mnits"))
+    with pytest.raises(InputError, match=r"mnits: not given; .* is taken for a folder .* or correct the name in TASKS"):
+        task()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"folder": None}, "folder: not given; must be a valid string"),
+        ({"size": 64}, "size: given 64; must be a valid list"),
+        ({"size": [64]}, "size: given [64]; List should have at least 2 items"),
+        ({"channels": 2}, "channels: given 2; must be 1 or 3"),
+        ({"cache": "maybe"}, "cache: given 'maybe'; must be 'auto', 'always' or 'never'"),
+        ({"sizes": [64, 64]}, "sizes: unknown key (did you mean size?); allowed are cache, channels, fit, folder"),
+    ],
+)
+def test_a_wrong_parameter_is_named(change: dict[str, Any], message: str) -> None:
+    given = {"colours": {"preprocess": {"folder": "colours", **change}}}
+    with pytest.raises(InputError) as caught:
+        check_parameters(given, {"colours.preprocess": FolderPreprocessConfig}, set())
+    assert f"colours.preprocess.{message}" in caught.value.message
+
+
+def test_a_folder_is_locked_while_tasks_read_it() -> None:
+    whole = preparation.create_pipeline("colours") + classification.create_pipeline("colours_mlp", "colours")
+    assert _readers(whole) == {"colours": ["colours_mlp"]}
+
+
+def test_a_data_set_may_have_the_name_of_one_of_our_modules() -> None:
+    names = [node.name for node in preparation.create_pipeline("images").nodes]
+    assert names == ["images.find_images", "images.preprocess"]
