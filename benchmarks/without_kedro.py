@@ -25,8 +25,8 @@ from torchloom.data.loaders import LoaderPlan, LoaderPlanDataset
 from torchloom.data.mnist import preprocess
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import TensorsDataset
-from torchloom.pipelines.classification.nodes import evaluate, export_onnx, train
-from torchloom.pipelines.stages import build_dataloaders
+from torchloom.pipelines.classification.nodes import evaluate, train
+from torchloom.pipelines.stages import build_dataloaders, export_onnx
 from torchloom.training.checkpoint import CheckpointDataset
 from torchloom.training.state import TrainingStates
 

@@ -20,7 +20,7 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import compare, to_onnx
 from torchloom.models import build_model
-from torchloom.pipelines.classification.nodes import export_onnx
+from torchloom.pipelines.stages import export_onnx
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share

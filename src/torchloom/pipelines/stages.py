@@ -6,6 +6,7 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import DataConfig, ExportConfig, ModelConfig, TrainConfig
@@ -18,8 +19,6 @@ from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from torchloom.training.loop import Objective
 
 logger = logging.getLogger(__name__)
@@ -102,19 +101,27 @@ def train_network(
     config: TrainConfig,
     objective: Objective,
     states: TrainingStates | None = None,
+    start: Checkpoint | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train and return the best checkpoint (on validation; without one the last), the last one, and the history.
 
-    A training of the same recipe that was interrupted goes on from what is in `states`.
+    With `start` the weights are at first those of that checkpoint, but for the head where the classes or the vocabulary
+    are others. A training of the same recipe that was interrupted goes on from what is in `states`; `more` belongs to
+    the recipe too.
     """
     from torchloom.models import build_model
     from torchloom.training.devices import enough_memory, seed_everything
     from torchloom.training.loop import TIMES, fit
+    from torchloom.training.transfer import freeze, take_over
     from torchloom.training.whitening import whiten
 
     seed_everything(config.seed, config.deterministic)
     model = build_model(network.name, network.arguments, loaders.info)
     logger.info("%s with %s parameters", network.name, f"{sum(p.numel() for p in model.parameters()):,}")
+    if start:
+        take_over(model, network, loaders.info, start)
+    freeze(model, config.freeze)
     if config.whitening:
         check_suits("train.whitening", loaders.info.kind)
         whiten(model, loaders.first("train", config.whitening.images)[0], config.whitening)
@@ -125,6 +132,8 @@ def train_network(
         "dataloaders": loaders.recipe(),
         "code": code,
         "packages": packages,
+        **({"start": start.fingerprint()} if start else {}),
+        **(more or {}),
     }
     with enough_memory(_smaller_batches(config)):
         result = fit(model, loaders.loader, config, objective, states, recipe)
@@ -153,28 +162,63 @@ def _smaller_batches(config: TrainConfig) -> str:
     )
 
 
-def export_checked(
-    checkpoint: Checkpoint, inputs: dict[str, Tensor], outputs: list[str], config: ExportConfig, model: nn.Module
-) -> tuple[bytes, dict[str, Any]]:
-    """Export `model` to ONNX and hold ONNX Runtime's answers to PyTorch's on real `inputs`.
+def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
+    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data; for the graph see export.signature.
 
     Raises InputError, and leaves an earlier export as it was, when an output differs by more than the tolerance.
     """
-    from torchloom.export import compare, to_onnx
+    from torchloom.export import compare, signature, to_onnx
 
+    model = checkpoint.build()
+    inputs, outputs = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), loaders.info)
     onnx_model = to_onnx(model, inputs, outputs, checkpoint, config.opset)
     report = compare(model, onnx_model, inputs, outputs, config.batch_sizes)
     report |= {"tolerance": config.tolerance, "opset": config.opset, "bytes": len(onnx_model)}
-    if not report["greatest_difference"] <= config.tolerance:
-        raise InputError(
-            f"the exported model differs from PyTorch by {report['greatest_difference']:.3g} in an output, more than "
-            f"export.tolerance {config.tolerance:g}; nothing was written"
-        )
+    check_parity("the exported model", report, config)
     logger.info("ONNX Runtime agrees to %.2g on %d samples", report["greatest_difference"], report["samples"])
     return onnx_model, report
 
 
-def first_inputs(loaders: LoaderPlan, config: ExportConfig) -> dict[str, Tensor]:
-    """Test samples by the names of the model's inputs, enough for the greatest batch that the export is tried with."""
-    inputs = loaders.first("test", max(2, *config.batch_sizes))
-    return dict(zip(loaders.info.inputs, inputs, strict=False))
+def export_formats(
+    checkpoint: Checkpoint, onnx_model: bytes, loaders: LoaderPlan, config: ExportConfig
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Export to each of `export.formats`, under the same rules as to ONNX.
+
+    Returns the files by name and, when there are any, a report: size, time to load, latency of one sample and
+    throughput, beside those of ONNX and of the model itself.
+    """
+    if not config.formats:
+        return {}, {}
+    from torchloom import formats
+    from torchloom.comparison import machine, onnx_side, pytorch_side, time_side_by_side
+    from torchloom.export import open_session, parity, signature
+
+    model = checkpoint.build()
+    inputs, outputs = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), loaders.info)
+    files: dict[str, bytes] = {}
+    sides = {"pytorch": pytorch_side(model)}
+    report: dict[str, Any] = {"pytorch": {}, "onnx": {"bytes": len(onnx_model)}}
+    session, report["onnx"]["load_ms"] = formats.timed(lambda: open_session(onnx_model, config.compare.threads))
+    sides["onnx"] = onnx_side(session)
+    for name in config.formats:
+        logger.info("exporting to %s", name)
+        saved = formats.save(name, model, inputs)
+        program, load_ms = formats.reopen(name, saved)
+        answers = parity(model, formats.runner(program), inputs, outputs, config.batch_sizes)
+        check_parity(name, answers, config)
+        files[formats.FILES[name]], sides[name] = saved, pytorch_side(program)
+        report[name] = {"bytes": len(saved), "load_ms": load_ms, **answers}
+    sizes = (1, config.compare.batch_size)
+    one, many = (signature(model, loaders.samples("test", size), loaders.info)[0] for size in sizes)
+    for name, times in time_side_by_side(sides, one, many, config.compare).items():
+        report[name] |= times
+    return files, {"machine": machine(config.compare.threads), "batch_size": config.compare.batch_size, **report}
+
+
+def check_parity(what: str, report: dict[str, Any], config: ExportConfig) -> None:
+    """InputError when an output differs from PyTorch's by more than the tolerance."""
+    if not report["greatest_difference"] <= config.tolerance:  # NaN is not
+        raise InputError(
+            f"{what} differs from PyTorch by {report['greatest_difference']:.3g} in an output, more than "
+            f"export.tolerance {config.tolerance:g}; nothing was written"
+        )

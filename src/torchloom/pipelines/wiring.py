@@ -1,54 +1,82 @@
-"""The graph that all kinds of task share; each kind's stages and reports are in its own package."""
+"""The graphs that several kinds of task share; each kind's stages and reports are in its own package."""
 
+import warnings
+from collections.abc import Iterable
 from types import ModuleType
 
 from kedro.pipeline import Node, Pipeline
 
-from torchloom.pipelines.stages import build_dataloaders
+from torchloom.pipelines.stages import build_dataloaders, export_formats, export_onnx
 
 
 def task_pipeline(
-    task: str, data: str, stages: ModuleType, reports: list[str], more: list[Node] | None = None
+    task: str,
+    data: str,
+    stages: ModuleType,
+    reports: list[str],
+    base: str | None = None,
+    more: Iterable[Node] = (),
 ) -> Pipeline:
     """build_dataloaders -> train -> evaluate and export_onnx, on what preprocessing made of the data set `data`.
 
-    `stages` is the module with `train`, `evaluate` and `export_onnx`, `reports` names the outputs of `evaluate`, and
-    `more` are nodes that only this kind of task has.
+    `stages` is the module with `train` and `evaluate`, `reports` names the outputs of `evaluate`, and `more` are nodes
+    that only this kind of task has. The checkpoint of the task `base` goes into `train`.
     """
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
-    return Pipeline(
-        [
-            Node(
-                build_dataloaders,
-                inputs=[*prepared, "params:data", "params:train", "params:evaluate"],
-                outputs="dataloaders",
-                name="build_dataloaders",
-                tags="build_dataloaders",
-            ),
-            Node(
-                stages.train,
-                inputs=["dataloaders", "params:model", "params:train", "training_states"],
-                outputs=["checkpoint", "last_checkpoint", "history"],
-                name="train",
-                tags="train",
-            ),
-            Node(
-                stages.evaluate,
-                inputs=["checkpoint", "dataloaders", "history", "params:evaluate"],
-                outputs=reports,
-                name="evaluate",
-                tags="evaluate",
-            ),
-            Node(
-                stages.export_onnx,
-                inputs=["checkpoint", "dataloaders", "params:export"],
-                outputs=["onnx", "export_report"],
-                name="export_onnx",
-                tags="export_onnx",
-            ),
-            *(more or []),
-        ],
-        namespace=task,
-        inputs=set(prepared),
-        tags=task,
-    )
+    started = ["base_checkpoint"] if base else []
+    nodes = [
+        Node(
+            build_dataloaders,
+            inputs=[*prepared, "params:data", "params:train", "params:evaluate"],
+            outputs="dataloaders",
+            name="build_dataloaders",
+            tags="build_dataloaders",
+        ),
+        Node(
+            stages.train,
+            inputs=["dataloaders", "params:model", "params:train", "training_states", *started],
+            outputs=["checkpoint", "last_checkpoint", "history"],
+            name="train",
+            tags="train",
+        ),
+        *judged(stages, reports),
+        *more,
+    ]
+    return in_namespace(task, nodes, base, prepared)
+
+
+def judged(stages: ModuleType, reports: list[str]) -> list[Node]:
+    """What becomes of any checkpoint: evaluate, export_onnx and export_formats."""
+    return [
+        Node(
+            stages.evaluate,
+            inputs=["checkpoint", "dataloaders", "history", "params:evaluate"],
+            outputs=reports,
+            name="evaluate",
+            tags="evaluate",
+        ),
+        Node(
+            export_onnx,
+            inputs=["checkpoint", "dataloaders", "params:export"],
+            outputs=["onnx", "export_report"],
+            name="export_onnx",
+            tags="export_onnx",
+        ),
+        Node(
+            export_formats,
+            inputs=["checkpoint", "onnx", "dataloaders", "params:export"],
+            outputs=["formats", "formats_report"],
+            name="export_formats",
+            tags="export_formats",
+        ),
+    ]
+
+
+def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared: Iterable[str] = ()) -> Pipeline:
+    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`."""
+    used = {name for node in nodes for name in node.inputs}
+    inputs = {name: name for name in prepared}
+    inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
+    with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
+        warnings.filterwarnings("ignore", message="One or more dataset names contain")
+        return Pipeline(nodes, namespace=task, inputs=inputs, tags=task)

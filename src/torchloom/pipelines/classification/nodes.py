@@ -12,12 +12,11 @@ from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
     EvaluateClassifierConfig,
-    ExportConfig,
 )
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import check_suits, export_checked, first_inputs, train_network
+from torchloom.pipelines.stages import check_suits, train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
@@ -34,17 +33,25 @@ def train(
     network: ClassifierConfig,
     config: ClassificationTrainConfig,
     states: TrainingStates | None = None,
+    start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a classifier: the best checkpoint (on validation; without one the last), the last one, the history."""
-    from torchloom.training.losses import check_soft_labels, classification_objective
+    from torchloom.training.losses import classification_objective
+
+    check_labels(config, loaders)
+    objective = classification_objective(config.loss.name, config.loss.arguments)
+    return train_network(loaders, network, config, objective, states, start)
+
+
+def check_labels(config: ClassificationTrainConfig, loaders: LoaderPlan) -> None:
+    """InputError unless the loaders give labels that the loss can learn from."""
+    from torchloom.training.losses import check_soft_labels
 
     classes = expect(loaders.info, LabelledInfo).classes
     if len(classes) < 2:
         raise InputError(f"to classify takes two classes or more, but these data have only {', '.join(classes)}")
     if loaders.data.augment.mixes:
         check_soft_labels(config.loss.name, config.loss.arguments)
-    objective = classification_objective(config.loss.name, config.loss.arguments)
-    return train_network(loaders, network, config, objective, states)
 
 
 def evaluate(
@@ -88,12 +95,3 @@ def evaluate(
         shown,
         mistakes,
     )
-
-
-def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
-    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data.
-
-    The graph: `images` (batch, channels, height, width) uint8, with the normalisation inside, or `tokens` (batch,
-    time) and `lengths` (batch) int64 -> `logits` (batch, classes) float32, any batch.
-    """
-    return export_checked(checkpoint, first_inputs(loaders, config), ["logits"], config, checkpoint.build())

@@ -8,5 +8,5 @@ from torchloom.pipelines.wiring import task_pipeline
 REPORTS = ["metrics", "per_class", "confusion_matrix", "roc_curves", "learning_curves", "predictions", "mistakes"]
 
 
-def create_pipeline(task: str, data: str) -> Pipeline:
-    return task_pipeline(task, data, nodes, REPORTS)
+def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:
+    return task_pipeline(task, data, nodes, REPORTS, base)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
     EvaluateConfig,
-    ExportConfig,
     GenerateConfig,
     LanguageModelConfig,
     LanguageModelTrainConfig,
 )
 from torchloom.data.info import TextInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.stages import export_checked, first_inputs, train_network
+from torchloom.pipelines.stages import train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
@@ -34,13 +33,14 @@ def train(
     network: LanguageModelConfig,
     config: LanguageModelTrainConfig,
     states: TrainingStates | None = None,
+    start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a language model: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import language_model_objective
 
     expect(loaders.info, TextInfo)
     objective = language_model_objective(config.loss.name, config.loss.arguments)
-    return train_network(loaders, network, config, objective, states)
+    return train_network(loaders, network, config, objective, states, start)
 
 
 def evaluate(
@@ -71,21 +71,3 @@ def generate(checkpoint: Checkpoint, config: GenerateConfig) -> str:
     ]
     heading = f"temperature {config.temperature}, top_k {config.top_k}, seed "
     return "\n\n".join(f"== {heading}{config.seed + number}\n{text}" for number, text in enumerate(texts)) + "\n"
-
-
-def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
-    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data, the second half after the first.
-
-    The graph: `tokens` (batch, time) int64 and the state before them, `hidden` and for an LSTM `cell` (layers, batch,
-    width) float32, zeros at the beginning -> `logits` (batch, time, tokens) and the state after them.
-    """
-    import torch
-
-    model = checkpoint.build()
-    tokens = first_inputs(loaders, config)["tokens"]
-    half = tokens.shape[1] // 2
-    with torch.no_grad():
-        _, *state = model(tokens[:, :half])
-    names = ["hidden", "cell"][: len(state)]
-    inputs = {"tokens": tokens[:, half:], **dict(zip(names, state, strict=True))}
-    return export_checked(checkpoint, inputs, ["logits", *(f"next_{name}" for name in names)], config, model)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from torchloom.config import (
     AutoencoderConfig,
     EvaluateExamplesConfig,
-    ExportConfig,
     ReconstructionTrainConfig,
 )
 from torchloom.data.info import ImageInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.stages import export_checked, first_inputs, train_network
+from torchloom.pipelines.stages import train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
@@ -33,13 +32,14 @@ def train(
     network: AutoencoderConfig,
     config: ReconstructionTrainConfig,
     states: TrainingStates | None = None,
+    start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train an autoencoder: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import reconstruction_objective
 
     expect(loaders.info, ImageInfo)
     objective = reconstruction_objective(config.loss.name, config.loss.arguments, config.divergence)
-    return train_network(loaders, network, config, objective, states)
+    return train_network(loaders, network, config, objective, states, start)
 
 
 def evaluate(
@@ -71,13 +71,3 @@ def evaluate(
         figures.latent_map(latents, labels, expect(loaders.info, ImageInfo).classes),
         figures.image_grid(draw_images(model, train_images[:10_000], config.pictures)),
     )
-
-
-def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
-    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data.
-
-    The graph: `images` (batch, channels, height, width) uint8 -> `reconstruction` of that shape, float32 on [0, 1],
-    `latent` (batch, latent) and `divergence` (batch).
-    """
-    outputs = ["reconstruction", "latent", "divergence"]
-    return export_checked(checkpoint, first_inputs(loaders, config), outputs, config, checkpoint.build())

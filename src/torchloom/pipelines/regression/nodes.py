@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import EvaluateConfig, ExportConfig, RegressionTrainConfig, RegressorConfig
+from torchloom.config import EvaluateConfig, RegressionTrainConfig, RegressorConfig
 from torchloom.data.info import TableInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.stages import export_checked, first_inputs, train_network
+from torchloom.pipelines.stages import train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
@@ -28,13 +28,14 @@ def train(
     network: RegressorConfig,
     config: RegressionTrainConfig,
     states: TrainingStates | None = None,
+    start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train a regressor: the best checkpoint (on validation; without one the last), the last one, the history."""
     from torchloom.training.losses import regression_objective
 
     info = expect(loaders.info, TableInfo)
     objective = regression_objective(config.loss.name, config.loss.arguments, info.target_mean, info.target_std)
-    return train_network(loaders, network, config, objective, states)
+    return train_network(loaders, network, config, objective, states, start)
 
 
 def evaluate(
@@ -68,11 +69,3 @@ def evaluate(
         figures.residuals(prediction, target, info.target),
         figures.coefficient_plot(table),
     )
-
-
-def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
-    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data.
-
-    The graph: `features` (batch, features) float32 in their own units -> `prediction` (batch) in the target's unit.
-    """
-    return export_checked(checkpoint, first_inputs(loaders, config), ["prediction"], config, checkpoint.build())

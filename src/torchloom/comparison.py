@@ -1,0 +1,171 @@
+"""Models side by side on this machine: right answers, size, multiply-adds, latency and throughput."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from torchloom.config import CompareConfig
+from torchloom.data.info import LabelledInfo, expect
+from torchloom.data.loaders import LoaderPlan
+from torchloom.export import open_session
+from torchloom.progress import step_bar
+from torchloom.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from onnxruntime import InferenceSession
+
+Inputs = dict[str, Tensor]  # a batch, by the names of the model's inputs
+Side = Callable[[Inputs], Callable[[], Any]]  # a batch -> a call without arguments that answers it
+
+
+def pytorch_side(model: Callable[..., Any]) -> Side:
+    return lambda inputs: partial(model, *inputs.values())
+
+
+def onnx_side(session: InferenceSession) -> Side:
+    return lambda inputs: partial(session.run, None, {name: tensor.numpy() for name, tensor in inputs.items()})
+
+
+def compare_models(
+    before: tuple[Checkpoint, bytes], after: tuple[Checkpoint | None, bytes], loaders: LoaderPlan, config: CompareConfig
+) -> dict[str, Any]:
+    """The report on two models, each a checkpoint and its ONNX form, that classify the same test split.
+
+    The one after may be there in ONNX only; it then takes as many multiply-adds as the one before.
+
+    Of both: accuracy in ONNX Runtime (fraction), bytes of the ONNX file as it is and compressed by zlib, share of
+    weights that are zero, multiply-adds for one sample, latency (ms, one sample) and throughput (samples per second,
+    `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32, all in turns.
+    Under `change`: points of accuracy won, and how many times smaller and faster.
+    """
+    expect(loaders.info, LabelledInfo)
+    one, many = (loaders.samples("test", count) for count in (1, config.batch_size))
+    report: dict[str, Any] = {"machine": machine(config.threads), "batch_size": config.batch_size}
+    sides: dict[tuple[str, str], Side] = {}
+    for name, (checkpoint, serialised) in {"before": before, "after": after}.items():
+        session = open_session(serialised, config.threads)
+        sides[name, "onnx_runtime"] = onnx_side(session)
+        report[name] = {
+            "accuracy": onnx_accuracy(session, loaders),
+            "bytes": len(serialised),
+            "compressed_bytes": len(zlib.compress(serialised, 6)),
+        }
+        if checkpoint:
+            model = checkpoint.build()
+            sides[name, "pytorch"] = pytorch_side(model)
+            report[name] |= {"zeros": zero_share(checkpoint), "multiply_adds": multiply_adds(model, one)}
+        else:
+            report[name]["multiply_adds"] = report["before"]["multiply_adds"]
+    for (name, engine), times in time_side_by_side(sides, one, many, config).items():
+        report[name][engine] = times
+    return {**report, "change": _change(report["before"], report["after"])}
+
+
+def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
+    times = before["onnx_runtime"], after["onnx_runtime"]
+    return {
+        "accuracy_points": 100 * (after["accuracy"] - before["accuracy"]),
+        "times_smaller": before["bytes"] / after["bytes"],
+        "times_smaller_compressed": before["compressed_bytes"] / after["compressed_bytes"],
+        "times_fewer_multiply_adds": before["multiply_adds"] / after["multiply_adds"],
+        "times_lower_latency": times[0]["latency_ms"] / times[1]["latency_ms"],
+        "times_higher_throughput": times[1]["samples_per_second"] / times[0]["samples_per_second"],
+    }
+
+
+def onnx_accuracy(session: InferenceSession, loaders: LoaderPlan, split: str = "test") -> float:
+    """The share of the split that a classifier in ONNX Runtime gets right."""
+    right = count = 0
+    loader = loaders.loader(split)
+    with step_bar() as bar:
+        for *inputs, labels in bar.track(loader, total=len(loader), description=split):
+            named = zip(loaders.info.inputs, inputs, strict=True)
+            (logits,) = session.run(["logits"], {name: tensor.contiguous().numpy() for name, tensor in named})
+            right += int((logits.argmax(1) == labels.numpy()).sum())
+            count += len(labels)
+    return float(right / count)
+
+
+def zero_share(checkpoint: Checkpoint) -> float:
+    """The share of zeros in the network's matrices and kernels."""
+    network = [weight for name, weight in checkpoint.weights.items() if "." in name]  # the others scale its inputs
+    weights = [weight for weight in network if weight.ndim > 1 and weight.is_floating_point()]
+    return 1 - sum(int(weight.count_nonzero()) for weight in weights) / float(sum(weight.numel() for weight in weights))
+
+
+@torch.no_grad()
+def multiply_adds(model: nn.Module, one: Inputs) -> int:
+    """Of the matrix products and convolutions for one sample."""
+    with FlopCounterMode(display=False) as counter:
+        model(*one.values())
+    return int(counter.get_total_flops()) // 2
+
+
+@torch.no_grad()
+def time_side_by_side(
+    sides: Mapping[Any, Side], one: Inputs, many: Inputs, config: CompareConfig
+) -> dict[Any, dict[str, float]]:
+    """`latency_ms` of one sample and `samples_per_second` of many at once, in turns, so that noise hits all alike."""
+    calls = {name: (bind(one), bind(many)) for name, bind in sides.items()}
+    latencies: dict[Any, list[float]] = {name: [] for name in sides}
+    rates: dict[Any, list[float]] = {name: [] for name in sides}
+    count = len(next(iter(many.values())))
+    with _threads(config.threads):
+        for pair in calls.values():  # allocations, and what is made ready when it is first used
+            for call in pair:
+                call()
+        for _ in range(config.turns):
+            for name, (for_one, for_many) in calls.items():
+                latencies[name].append(1000 * _seconds(for_one, config.seconds))
+                rates[name].append(count / _seconds(for_many, config.seconds))
+    return {
+        name: {
+            "latency_ms": statistics.median(latencies[name]),
+            "samples_per_second": statistics.median(rates[name]),
+        }
+        for name in sides
+    }
+
+
+def _seconds(call: Callable[[], Any], least: float) -> float:
+    """Of one call, on the mean over as many as it takes to fill `least` seconds."""
+    calls, passed, started = 0, 0.0, time.perf_counter()
+    while passed < least:
+        call()
+        calls, passed = calls + 1, time.perf_counter() - started
+    return passed / calls
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def machine(threads: int | None) -> dict[str, Any]:
+    """What the times were taken on."""
+    import onnxruntime
+
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": threads or torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "onnxruntime": onnxruntime.__version__,
+    }
