@@ -13,7 +13,7 @@ their annotations. Which sizes it asks for says what it is for:
 
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -67,6 +67,22 @@ def build_model(name: str, arguments: dict[str, Any], info: Info) -> nn.Module:
     if isinstance(info, TableInfo):
         return StandardizedTable(network, info)
     return network
+
+
+def resize_layers(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Make convolutions, dense layers and batch norms as wide as the weights of a state_dict; their values are lost."""
+    for name, layer in model.named_modules():
+        weight = weights.get(f"{name}.weight")
+        if weight is None or weight.shape == getattr(layer, "weight", weight).shape:
+            continue
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            layer.out_channels, layer.in_channels = weight.shape[0], weight.shape[1] * layer.groups
+        elif isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = weight.shape
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            layer.num_features = len(weight)
+        for own, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            tensor.data = torch.empty_like(weights[f"{name}.{own}"])
 
 
 class NormalizedImages(nn.Module):

@@ -9,7 +9,7 @@ from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from torchloom.data.info import AnyInfo
-from torchloom.datasets.tensors import read_tensors, write_tensors
+from torchloom.datasets.tensors import fingerprint, read_tensors, write_tensors
 from torchloom.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,14 +27,21 @@ class Checkpoint(BaseModel):
     arguments: dict[str, Any]
     info: AnyInfo
     training: dict[str, Any]
+    resized: bool = False  # channels were cut out: layers are as wide as their weights, not as the network has them
     weights: dict[str, Any] = Field(repr=False, exclude=True)  # name -> Tensor, on the CPU
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal digits, over all of it."""
+        return fingerprint(self.weights, self.model_dump(mode="json"))
 
     def build(self) -> nn.Module:
         """The model with its weights, on the CPU in evaluation mode; it takes what `info.inputs` names."""
-        from torchloom.models import build_model
+        from torchloom.models import build_model, resize_layers
 
         try:
             model = build_model(self.network, self.arguments, self.info)
+            if self.resized:
+                resize_layers(model, self.weights)
             model.load_state_dict(self.weights)
         except (ModuleNotFoundError, TypeError, RuntimeError) as error:
             raise InputError(

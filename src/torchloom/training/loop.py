@@ -20,6 +20,7 @@ from torchloom.progress import step_bar
 from torchloom.training.devices import autocast, choose_device, choose_precision, compile_network, tuned_host
 from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups
 from torchloom.training.state import Saver, TrainingState, TrainingStates
+from torchloom.training.transfer import training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +54,20 @@ def fit(
     objective: Objective,
     states: TrainingStates | None = None,
     recipe: Mapping[str, Any] | None = None,
+    at_epoch: Callable[[nn.Module, int], None] | None = None,
 ) -> Fit:
     """Train `model` in place and return what came of it: `train_epochs` with the host set up for it.
 
     `open_loader("train", device)` and `("validation", device)` give the data. With an empty validation split the last
     epoch counts as the best. With `states`, the state is saved there now and then, and a training of the same `recipe`
-    that was interrupted goes on, and ends as if it had not been. Raises InputError when the loss stops being a finite
+    that was interrupted goes on, and ends as if it had not been. `at_epoch` may change parameters and buffers of the
+    model in place when an epoch, counted from 1, begins. Raises InputError when the loss stops being a finite
     number, and KeyboardInterrupt when the run is told to stop.
     """
     device = choose_device(config.device)
     with tuned_host(device, config.threads, config.keep_memory):
         try:
-            return train_epochs(model, open_loader, config, objective, device, states, recipe or {})
+            return train_epochs(model, open_loader, config, objective, device, states, recipe or {}, at_epoch)
         except DivergedError:
             if states:
                 states.clear()  # to go on from one would lead there again
@@ -79,6 +82,7 @@ def train_epochs(
     device: torch.device,
     states: TrainingStates | None,
     recipe: Mapping[str, Any],
+    at_epoch: Callable[[nn.Module, int], None] | None = None,
 ) -> Fit:
     """The loop itself."""
     dtype = choose_precision(config.precision, device)
@@ -112,7 +116,9 @@ def train_epochs(
             start_epoch(train_loader, epoch - 1)
             state.begin_epoch(running)
             freeze_groups(optimizer, config.optimizer, epoch)
-            model.train()
+            if at_epoch and not running.steps:  # else what is gone on with has had it
+                at_epoch(model, epoch)
+            training_mode(model)
             with step_bar() as bar:
                 task = bar.add_task(f"epoch {epoch}/{config.epochs}", total=len(train_loader), status="")
                 for step, batch in running.timed(train_loader):

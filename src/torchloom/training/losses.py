@@ -74,10 +74,15 @@ def classification_objective(name: str, arguments: dict[str, Any]) -> Objective:
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, labels = batch
         logits = model(*inputs)
-        likeliest = labels if labels.ndim == 1 else labels.argmax(1)
-        return loss(logits, labels), {"accuracy": (logits.argmax(1) == likeliest).float().mean()}
+        return loss(logits, labels), {"accuracy": accuracy(logits, labels)}
 
     return objective
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of right decisions from logits (B, classes) and labels (B,), or shares of classes (B, classes)."""
+    likeliest = labels if labels.ndim == 1 else labels.argmax(1)
+    return (logits.argmax(1) == likeliest).float().mean()
 
 
 def reconstruction_objective(name: str, arguments: dict[str, Any], divergence: float) -> Objective:

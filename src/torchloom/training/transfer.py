@@ -1,0 +1,101 @@
+"""Fine-tuning: weights that were learnt elsewhere, a head of one's own, and layers that stay as they are."""
+
+from __future__ import annotations
+
+import logging
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchloom.config import ModelConfig
+from torchloom.data.info import DocumentInfo, ImageInfo, Info, LabelledInfo, TableInfo, TextInfo
+from torchloom.errors import InputError
+from torchloom.models import build_network
+from torchloom.training.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def take_over(model: nn.Module, network: ModelConfig, info: Info, start: Checkpoint) -> None:
+    """Give `model`, which `network` describes for data like `info`, the weights of `start`.
+
+    The scaling of the inputs stays that of the new data. Weights whose shapes follow from the number of classes, or of
+    words or characters, stay as drawn unless both have the very same ones. Raises InputError when the network is
+    another or when other weights have other shapes.
+    """
+    if network.name != start.network:
+        raise InputError(f"model.name {network.name}: the checkpoint to start from is of {start.network}")
+    new, own = model.state_dict(), _names_of_scaling(model)
+    fresh = {
+        name
+        for size in _changed(info, start.info)
+        for name in weights_depending_on(size, network.name, network.arguments, info)
+    }
+    taken = {name: weight for name, weight in start.weights.items() if name not in fresh | own}
+    others = [name for name, weight in taken.items() if name not in new or new[name].shape != weight.shape]
+    if others or new.keys() - own - fresh - taken.keys():
+        described = {"name": start.network, **start.arguments}
+        raise InputError(
+            f"model: the weights {', '.join(others[:3]) or 'of this network'} of the checkpoint to start from do not "
+            f"fit {network.name} with these arguments and data. It was trained as {described} with inputs "
+            f"{start.info.sizes()}; these have {info.sizes()}"
+        )
+    model.load_state_dict(taken, strict=False)
+    logger.info("%d weights come from the checkpoint to start from, %d are new", len(taken), len(fresh & new.keys()))
+
+
+def _names_of_scaling(model: nn.Module) -> set[str]:
+    """The names of what models.build_model put before the network."""
+    return {name for name, _ in model.named_buffers(recurse=False)}
+
+
+def _changed(info: Info, before: Info) -> set[str]:
+    """The sizes of the network that stand for other things now."""
+    changed = set()
+    if isinstance(info, LabelledInfo) and isinstance(before, LabelledInfo) and info.classes != before.classes:
+        changed.add("classes")
+    texts = DocumentInfo | TextInfo
+    if isinstance(info, texts) and isinstance(before, texts) and info.tokenizer != before.tokenizer:
+        changed.add("tokens")
+    return changed
+
+
+def weights_depending_on(size: str, network: str, arguments: dict[str, Any], info: Info) -> set[str]:
+    """The names of the weights whose shapes change when that size does."""
+
+    sizes: dict[str, Any] = info.sizes()
+
+    def shapes(count: int) -> dict[str, torch.Size]:
+        built = build_network(network, {**sizes, size: count}, arguments)
+        return {name: weight.shape for name, weight in built.state_dict().items()}
+
+    prefix = "network." if isinstance(info, ImageInfo | TableInfo) else ""  # see models.build_model
+    now, larger = shapes(sizes[size]), shapes(sizes[size] + 1)
+    return {prefix + name for name, shape in now.items() if larger[name] != shape}
+
+
+def freeze(model: nn.Module, patterns: list[str]) -> None:
+    """Let the parameters whose names fit one of `patterns` stay as they are.
+
+    Raises InputError when a pattern fits none, or when nothing is left to learn.
+    """
+    named = dict(model.named_parameters())
+    for pattern in patterns:
+        fitting = [parameter for name, parameter in named.items() if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise InputError(f"train.freeze: {pattern} fits none of {', '.join(named)}")
+        for parameter in fitting:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in named.values()):
+        raise InputError(f"train.freeze: {', '.join(patterns)} leave nothing to learn")
+
+
+def training_mode(model: nn.Module) -> None:
+    """Training mode, but for layers all of whose parameters stay as they are: their statistics stay, too."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()

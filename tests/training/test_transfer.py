@@ -1,0 +1,132 @@
+"""Weights that come from another training, and layers that stay as they are."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from torchloom.config import ClassificationTrainConfig, ClassifierConfig, LanguageModelConfig
+from torchloom.data.batches import Batches, ImageBatches
+from torchloom.data.info import ImageInfo, Info, TextInfo
+from torchloom.data.text import Tokenizer
+from torchloom.errors import InputError
+from torchloom.models import build_model
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loop import fit
+from torchloom.training.losses import classification_objective
+from torchloom.training.transfer import freeze, take_over, training_mode
+
+INFO = ImageInfo(classes=["cat", "dog"], shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
+OTHERS = ImageInfo(classes=["rose", "tulip", "lily"], shape=[3, 8, 8], mean=[0.1, 0.2, 0.3], std=[0.3] * 3)
+
+
+def network(name: str, **arguments: Any) -> ClassifierConfig:
+    return ClassifierConfig.model_validate({"name": name, **arguments})
+
+
+def checkpoint(config: Any, info: Any) -> Checkpoint:
+    model = build_model(config.name, config.arguments, info)
+    arguments, weights = config.arguments, model.state_dict()
+    return Checkpoint(network=config.name, arguments=arguments, info=info, training={}, weights=weights)
+
+
+def taken(config: Any, info: Info, start: Checkpoint) -> tuple[set[str], dict[str, Tensor]]:
+    """The names of the weights that came from `start`, and all that the model then has."""
+    model = build_model(config.name, config.arguments, info)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    take_over(model, config, info, start)
+    after = model.state_dict()
+    return {n for n in after if n in start.weights and torch.equal(after[n], start.weights[n])} - {
+        n for n in after if torch.equal(after[n], before[n])
+    }, after
+
+
+def test_all_but_the_head_comes_along() -> None:
+    config = network("resnet", width=4)
+    start = checkpoint(config, INFO)
+    for name, weight in start.weights.items():
+        start.weights[name] = weight + 1
+    names, after = taken(config, OTHERS, start)
+    assert after.keys() - names == {"network.head.weight", "network.head.bias", "mean", "std"}
+    assert after["network.head.weight"].shape == (3, 32)
+    assert after["mean"].flatten().tolist() == pytest.approx([255 * value for value in OTHERS.mean])
+
+
+def test_of_the_same_classes_the_head_comes_along_too() -> None:
+    config = network("mlp", hidden=[5])
+    names, after = taken(config, INFO.model_copy(update={"mean": [0.4] * 3}), checkpoint(config, INFO))
+    assert after.keys() - names == {"mean", "std"}
+
+
+def test_as_many_classes_of_other_names_need_another_head() -> None:
+    config = network("mlp", hidden=[5])
+    names, after = taken(config, INFO.model_copy(update={"classes": ["cow", "pig"]}), checkpoint(config, INFO))
+    kept = [name for name in after if name.startswith("network.") and name not in names]
+    assert [after[name].shape[0] for name in kept] == [2, 2]
+
+
+def test_other_characters_need_another_embedding_and_another_head() -> None:
+    infos = [TextInfo(tokenizer=Tokenizer(kind="characters", vocabulary=list(letters))) for letters in ("abc", "xyz")]
+    config = LanguageModelConfig.model_validate({"name": "language_rnn", "width": 4})
+    names, after = taken(config, infos[1], checkpoint(config, infos[0]))
+    assert {name.partition(".")[0] for name in names} == {"rnn"}
+    names, after = taken(config, infos[0], checkpoint(config, infos[0]))
+    assert names == after.keys()
+
+
+@pytest.mark.parametrize(
+    ("config", "info", "message"),
+    [
+        (network("mlp"), OTHERS, "model.name mlp: the checkpoint to start from is of resnet"),
+        (network("resnet", width=8), OTHERS, "network.stem.0.weight, .*{'name': 'resnet', 'width': 4}"),
+        (network("resnet", width=4, depth=34), OTHERS, "do not fit resnet with these arguments"),
+        (network("resnet", width=4), OTHERS.model_copy(update={"shape": [1, 8, 8]}), "network.stem.0.weight"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(config: ClassifierConfig, info: ImageInfo, message: str) -> None:
+    if info.shape[0] == 1:
+        info = info.model_copy(update={"mean": [0.5], "std": [0.5]})
+    with pytest.raises(InputError, match=message):
+        taken(config, info, checkpoint(network("resnet", width=4), INFO))
+
+
+# ---- what stays as it is -------------------------------------------------------------------------------------------
+
+
+def test_frozen_layers_keep_weights_and_statistics() -> None:
+    torch.manual_seed(0)
+    model = build_model("resnet", {"width": 4}, OTHERS)
+    freeze(model, ["network.stem.*", "network.stages.0.*"])
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    images = torch.randint(256, (12, 8, 8, 3), dtype=torch.uint8)
+    data = ImageBatches(images, torch.arange(12) % 3)
+
+    def open_loader(split: str, device: torch.device) -> DataLoader[Any]:
+        if split == "validation":
+            return DataLoader([], sampler=Batches(0, 1), batch_size=None)
+        return DataLoader(data, sampler=Batches(12, 6, 0), batch_size=None, generator=torch.Generator())
+
+    config = ClassificationTrainConfig.model_validate(
+        {"epochs": 2, "optimizer": {"name": "SGD", "lr": 0.1, "weight_decay": 0.1}, "device": "cpu"}
+    )
+    result = fit(model, open_loader, config, classification_objective("CrossEntropyLoss", {}))
+    same = {name for name, weight in result.last.items() if torch.equal(weight, before[name])}
+    assert same == {"mean", "std", *(n for n in before if n.startswith(("network.stem.", "network.stages.0.")))}
+
+
+def test_only_layers_that_stay_as_a_whole_keep_their_statistics() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False), nn.Dropout())
+    freeze(model, ["0.*", "1.weight"])
+    training_mode(model)
+    assert [module.training for module in model] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [(["0.wieght"], "0.wieght fits none of 0.weight, 0.bias"), (["*.weight", "*.bias"], "leave nothing to learn")],
+)
+def test_freezing_goes_wrong(patterns: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        freeze(nn.Sequential(nn.Linear(2, 2)), patterns)
