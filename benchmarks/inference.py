@@ -1,30 +1,28 @@
 """Part inference: ResNet-18 for small images, from uint8 pixels to logits, by PyTorch and by ONNX Runtime."""
 
 import copy
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from benchmarks import inputs, ours
 from benchmarks.measure import Comparison, Options, Worker, interleave, rate
-from torchloom.config import DataConfig, ExportConfig
+from torchloom.config import DataConfig, ExportConfig, QuantizeConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.export import open_session, to_onnx
 from torchloom.models import build_model
+from torchloom.quantization import quantize_model
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import seed_everything
 
 BY_TORCH = ["eager fp32", "eager bf16, channels last", "torch.compile fp32"]
 BY_ONNX = ["fp32", "int8"]
-CALIBRATION = (4, 64)  # batches and their size
+CALIBRATION = 200  # images
 
 
 def run(options: Options) -> list[Comparison]:
@@ -44,7 +42,7 @@ def run(options: Options) -> list[Comparison]:
 
 def prepare(folder: Path, width: int) -> tuple[LoaderPlan, nn.Module]:
     """The data, and the network with random weights, the same in each process."""
-    plan = ours.plan_loaders(folder, DataConfig(), ours.config("cpu", CALIBRATION[1]))
+    plan = ours.plan_loaders(folder, DataConfig(), ours.config("cpu", 64))
     seed_everything(0)
     return plan, build_model("resnet", {"width": width}, plan.info).eval()
 
@@ -69,8 +67,7 @@ def by_torch(folder: Path, width: int, seconds: float, device: str) -> Callable[
 
 def by_onnx(folder: Path, width: int, seconds: float) -> Callable[[str, int], float]:
     plan, model = prepare(folder, width)
-    with tempfile.TemporaryDirectory() as root:
-        sessions = {kind: open_session(exported) for kind, exported in export(plan, model, Path(root)).items()}
+    sessions = {kind: open_session(exported) for kind, exported in export(plan, model).items()}
 
     def measure(kind: str, batch: int) -> float:
         call = partial(sessions[kind].run, ["logits"], {"images": pixels(plan, "test", 0, batch)})
@@ -79,29 +76,12 @@ def by_onnx(folder: Path, width: int, seconds: float) -> Callable[[str, int], fl
     return measure
 
 
-def export(plan: LoaderPlan, model: nn.Module, root: Path) -> dict[str, bytes]:
-    """The project's own export, and what static quantisation (QDQ, weights per channel) makes of it."""
+def export(plan: LoaderPlan, model: nn.Module) -> dict[str, bytes]:
+    """The project's own export, and what its own quantisation makes of it."""
     checkpoint = Checkpoint(network="resnet", arguments={}, info=plan.info, training={}, weights={})
-    example = {"images": plan.first("test", 2)[0]}
-    fp32, fused, int8 = (root / f"{name}.onnx" for name in ("fp32", "fused", "int8"))
-    fp32.write_bytes(to_onnx(model, example, ["logits"], checkpoint, ExportConfig().opset))
-    quant_pre_process(fp32, fused, skip_symbolic_shape=True)
-    unsigned = QuantType.QUInt8  # of activations: what ONNX Runtime has fast kernels for on x86
-    form = QuantFormat.QDQ
-    quantize_static(fused, int8, Calibration(plan), quant_format=form, activation_type=unsigned, per_channel=True)
-    return {"fp32": fp32.read_bytes(), "int8": int8.read_bytes()}
-
-
-class Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """A few batches of training images, from which the ranges of the activations are taken."""
-
-    def __init__(self, plan: LoaderPlan) -> None:
-        count, size = CALIBRATION
-        self.batches: Iterator[np.ndarray] = (pixels(plan, "train", i * size, size) for i in range(count))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {"images": batch}
+    fp32 = to_onnx(model, {"images": plan.first("test", 2)[0]}, ["logits"], checkpoint, ExportConfig().opset)
+    samples = {"images": pixels(plan, "train", 0, CALIBRATION)}
+    return {"fp32": fp32, "int8": quantize_model(fp32, samples, QuantizeConfig())}
 
 
 def pixels(plan: LoaderPlan, split: str, start: int, count: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from torchloom.config import ServeConfig
 from torchloom.errors import InputError
 from torchloom.locks import Locks, command
 from torchloom.provenance import Records, fingerprint, records_of
@@ -47,7 +48,7 @@ class ProjectHooks:
             parameters = context.config_loader["parameters"]
         except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
-        check_parameters(parameters, expected, read)
+        check_parameters(parameters, {**expected, "serve": ServeConfig}, read)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -106,7 +107,8 @@ class Run:
         self.records: Records = records_of(catalog)
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.node_started: dict[str, float] = {}
-        self.readers = _readers(pipelines["__default__"])
+        self.whole = sum(pipelines.values(), Pipeline([]))
+        self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
         folder = Path(catalog.load("records"))
         self.locks = Locks(folder / "locks")
@@ -137,7 +139,7 @@ class Run:
 
     def _warn_of_stale(self) -> None:
         """Say so when this run builds upon what the project would now make otherwise."""
-        lines = dict(self.records.stale_before(self.pipeline, pipelines["__default__"], self.catalog))
+        lines = dict(self.records.stale_before(self.pipeline, self.whole, self.catalog))
         if lines:
             first = next(iter(lines))
             logger.warning(
@@ -195,8 +197,9 @@ class Run:
 
 
 def _readers(whole: Pipeline) -> dict[str, list[str]]:
-    """The namespaces whose outputs nodes of others read: a data set, and the tasks that use it."""
-    makers = {name: node.namespace for node in whole.nodes for name in node.outputs}
+    """The data sets, and the tasks that read what their preprocessing makes."""
+    data = {node.namespace for node in whole.nodes if "preprocess" in node.tags}
+    makers = {name: node.namespace for node in whole.nodes if node.namespace in data for name in node.outputs}
     readers: dict[str, set[str]] = {}
     for node in whole.nodes:
         for name in node.inputs:
@@ -223,9 +226,14 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
         lines[0] += "".join(f"  test {name} {metrics[name]:.4f}" for name in FIGURES if name in metrics)
-    paths = [_path(catalog, name) for name in sorted(made) if name.startswith(f"{task}.")]
+    if f"{task}.comparison" in made:
+        lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
+    formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
+    unwritten = {f"{task}.formats", *([] if formats else [f"{task}.formats_report"])}
+    paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     kinds = {
-        "model": [path for path in paths if path.parent.parent.name == "06_models"],
+        "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
+        "model": [*(path for path in paths if path.parent.parent.name == "06_models"), *formats.values()],
         "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],
         "pictures": [path for path in paths if path.suffix == ".png"],
     }
@@ -233,6 +241,18 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
         if found:
             lines.append(f"  {kind + ':':<10}" + "  ".join(_relative(path) for path in found))
     return lines
+
+
+def _compared(report: dict[str, Any]) -> str:
+    """What a smaller model has lost and won."""
+    accuracies = (report[name]["accuracy"] for name in ("before", "after"))
+    change = report["change"]
+    return (
+        "test accuracy {:.4f} -> {:.4f}".format(*accuracies)
+        + f", {change['times_smaller']:.2f} times smaller, {change['times_fewer_multiply_adds']:.2f} times fewer "
+        f"multiply-adds, latency {change['times_lower_latency']:.2f} times lower, throughput "
+        f"{change['times_higher_throughput']:.2f} times higher"
+    )
 
 
 def _is_report(path: Path) -> bool:

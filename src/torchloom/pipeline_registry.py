@@ -1,9 +1,25 @@
-"""The table of tasks: a name, the kind of problem, the data set. Everything else about a task is in its YAML file."""
+"""The table of tasks: a name, the kind of problem, the data set. Everything else about a task is in its YAML file.
+
+A third entry is a task whose trained model this one starts from, or learns from. What is made of another task's model
+names that task in place of the data.
+"""
+
+from typing import Any
 
 from kedro.pipeline import Pipeline
 
 from torchloom.errors import InputError
-from torchloom.pipelines import classification, language_model, preparation, reconstruction, regression
+from torchloom.pipelines import (
+    classification,
+    distillation,
+    language_model,
+    prediction,
+    preparation,
+    pruning,
+    quantization,
+    reconstruction,
+    regression,
+)
 from torchloom.validation import unknown
 
 TASKS = {
@@ -21,6 +37,10 @@ TASKS = {
     "linear_regression": (regression, "diabetes"),
     "wonderland_lstm": (language_model, "wonderland"),
     "imdb_lstm": (classification, "imdb"),
+    "mnist_lenet_quantized": (quantization, "mnist_lenet"),
+    "cifar_resnet_pruned": (pruning, "cifar_resnet"),
+    "cifar_resnet_quantized": (quantization, "cifar_resnet"),
+    "cifar_cnn_distilled": (distillation, "cifar10", "cifar_resnet"),
 }
 
 
@@ -28,13 +48,18 @@ class Pipelines(dict[str, Pipeline]):
     """Pipelines by name; asking for one that is not there is answered in one message."""
 
     def __missing__(self, name: str) -> Pipeline:
-        raise InputError(f"--pipeline {name}: {unknown(name, TASKS, 'task')}")
+        raise InputError(f"--pipeline {name}: {unknown(name, [*TASKS, 'predict'], 'task')}")
 
 
 def register_pipelines() -> Pipelines:
-    """One named pipeline per task, and all of them together as the default."""
-    pipelines = {
-        task: preparation.create_pipeline(data) + problem.create_pipeline(task, data)
-        for task, (problem, data) in TASKS.items()
-    }
-    return Pipelines({**pipelines, "__default__": sum(pipelines.values(), Pipeline([]))})
+    """One named pipeline per task, all of them together as the default, and `predict`."""
+    pipelines = {task: _pipeline(task, entry) for task, entry in TASKS.items()}
+    together = sum(pipelines.values(), Pipeline([]))
+    return Pipelines({**pipelines, "predict": prediction.create_pipeline(), "__default__": together})
+
+
+def _pipeline(task: str, entry: Any) -> Pipeline:
+    """The task's own stages, after those of its data set unless its source is another task."""
+    problem, source, *base = entry
+    own: Pipeline = problem.create_pipeline(task, source, *base)
+    return own if source in TASKS else preparation.create_pipeline(source) + own

@@ -1,0 +1,39 @@
+"""The wiring of a model that another task's becomes when weights are cut out of it."""
+
+from kedro.pipeline import Node, Pipeline
+
+from torchloom.pipelines.classification.pipeline import REPORTS
+from torchloom.pipelines.pruning import nodes
+from torchloom.pipelines.wiring import in_namespace, judged
+
+
+def create_pipeline(task: str, base: str) -> Pipeline:
+    """build_dataloaders -> train -> evaluate, export_onnx -> compare, on what the classification `base` has left."""
+    return in_namespace(
+        task,
+        [
+            Node(
+                nodes.build_dataloaders,
+                inputs=["base_dataloaders", "params:train"],
+                outputs="dataloaders",
+                name="build_dataloaders",
+                tags="build_dataloaders",
+            ),
+            Node(
+                nodes.train,
+                inputs=["base_checkpoint", "dataloaders", "params:train", "training_states"],
+                outputs=["checkpoint", "history"],
+                name="train",
+                tags="train",
+            ),
+            *judged(nodes, REPORTS),
+            Node(
+                nodes.compare,
+                inputs=["base_checkpoint", "base_onnx", "checkpoint", "onnx", "dataloaders", "params:compare"],
+                outputs="comparison",
+                name="compare",
+                tags="compare",
+            ),
+        ],
+        base,
+    )

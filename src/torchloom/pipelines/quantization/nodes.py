@@ -1,0 +1,36 @@
+"""The stages of a quantisation; torch is imported inside the functions, as in all stages."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torchloom.config import CompareConfig, QuantizeConfig
+from torchloom.data.info import LabelledInfo, expect
+from torchloom.data.loaders import LoaderPlan
+from torchloom.training.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def quantize(onnx_model: bytes, loaders: LoaderPlan, config: QuantizeConfig) -> bytes:
+    """The model with weights and activations in 8 bits, calibrated on the first training samples, not augmented.
+
+    Raises InputError unless it is a classifier.
+    """
+    from torchloom.quantization import quantize_model
+
+    expect(loaders.info, LabelledInfo)
+    samples = loaders.samples("train", config.samples)
+    quantized = quantize_model(onnx_model, {name: tensor.numpy() for name, tensor in samples.items()}, config)
+    logger.info("%.1f kB became %.1f kB", len(onnx_model) / 1000, len(quantized) / 1000)
+    return quantized
+
+
+def compare(
+    checkpoint: Checkpoint, onnx_model: bytes, quantized: bytes, loaders: LoaderPlan, config: CompareConfig
+) -> dict[str, Any]:
+    """The report on both."""
+    from torchloom.comparison import compare_models
+
+    return compare_models((checkpoint, onnx_model), (None, quantized), loaders, config)

@@ -1,0 +1,27 @@
+"""The wiring of a model in int8, made of another task's."""
+
+from kedro.pipeline import Node, Pipeline
+
+from torchloom.pipelines.quantization.nodes import compare, quantize
+from torchloom.pipelines.wiring import in_namespace
+
+
+def create_pipeline(task: str, base: str) -> Pipeline:
+    """quantize -> compare, on what `base` has left: its ONNX model, and its loaders to calibrate and to test."""
+    nodes = [
+        Node(
+            quantize,
+            inputs=["base_onnx", "base_dataloaders", "params:quantize"],
+            outputs="onnx",
+            name="quantize",
+            tags="quantize",
+        ),
+        Node(
+            compare,
+            inputs=["base_checkpoint", "base_onnx", "onnx", "base_dataloaders", "params:compare"],
+            outputs="comparison",
+            name="compare",
+            tags="compare",
+        ),
+    ]
+    return in_namespace(task, nodes, base)

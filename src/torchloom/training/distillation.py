@@ -1,0 +1,41 @@
+"""A student that learns from a teacher's answers.
+
+Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015 (arXiv:1503.02531).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchloom.config import DistillConfig
+from torchloom.training.loop import Objective
+from torchloom.training.losses import accuracy
+
+
+def distillation_objective(
+    loss: Callable[[Tensor, Tensor], Tensor], teacher: nn.Module, config: DistillConfig
+) -> Objective:
+    """(1 - mix) times `loss` of logits and labels, and mix times what the student's answers lack of the teacher's.
+
+    That is T² times the divergence of the student's softened probabilities, softmax(logits / T), from the teacher's; T²
+    keeps its gradients as large as those of the labels' loss. In validation only `loss` counts.
+    """
+    teacher.eval().requires_grad_(False)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        *inputs, labels = batch
+        logits = model(*inputs)
+        figures = {"accuracy": accuracy(logits, labels)}
+        if not model.training:
+            return loss(logits, labels), figures
+        with torch.no_grad():
+            wanted = F.log_softmax(teacher(*inputs).float() / config.temperature, dim=1)
+        given = F.log_softmax(logits.float() / config.temperature, dim=1)
+        divergence = F.kl_div(given, wanted, reduction="batchmean", log_target=True) * config.temperature**2
+        return torch.lerp(loss(logits, labels), divergence, config.mix), {**figures, "divergence": divergence}
+
+    return objective

@@ -1,0 +1,106 @@
+"""Models in int8, by onnxruntime.quantization."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from torchloom.config import QuantizeConfig
+from torchloom.data.info import ImageInfo
+from torchloom.datasets.onnx import SEAL, ONNXDataset
+from torchloom.errors import InputError
+from torchloom.export import export_checkpoint
+from torchloom.models import build_model
+from torchloom.quantization import quantize_model
+from torchloom.training.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.xdist_group("export")
+
+INFO = ImageInfo(classes=["a", "b", "c"], shape=[3, 16, 16], mean=[0.5] * 3, std=[0.25] * 3)
+IMAGES = np.random.default_rng(0).integers(256, size=(300, 3, 16, 16), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def exported() -> bytes:
+    torch.manual_seed(0)
+    arguments = {"width": 16}
+    model = build_model("resnet", arguments, INFO)
+    model(torch.from_numpy(IMAGES))  # batch norm has seen data
+    weights = model.state_dict()
+    return export_checkpoint(Checkpoint(network="resnet", arguments=arguments, info=INFO, training={}, weights=weights))
+
+
+@pytest.fixture(scope="module")
+def quantized(exported: bytes) -> bytes:
+    return quantize_model(exported, {"images": IMAGES[:200]}, QuantizeConfig())
+
+
+def logits(serialised: bytes) -> np.ndarray:
+    session = onnxruntime.InferenceSession(serialised, providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(["logits"], {"images": IMAGES[200:]})[0]
+    return answer
+
+
+def kernels_of(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Of the convolutions; what scales the images has one row only."""
+    return [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4 and tensor.dims[0] > 1]
+
+
+def test_it_answers_nearly_the_same(exported: bytes, quantized: bytes) -> None:
+    plain, coarse = logits(exported), logits(quantized)
+    assert not np.array_equal(plain, coarse)
+    assert np.abs(plain - coarse).max() < 0.15 * np.ptp(plain)
+    assert np.corrcoef(plain.ravel(), coarse.ravel())[0, 1] > 0.98
+
+
+def test_weights_are_int8_with_a_scale_for_each_channel(quantized: bytes) -> None:
+    model = onnx.load_from_string(quantized)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    kernels = kernels_of(model)
+    assert len(kernels) == 20
+    for kernel in kernels:
+        assert kernel.data_type == onnx.TensorProto.INT8
+        scale = stored[kernel.name.replace("_quantized", "_scale")]
+        assert list(scale.dims) == [kernel.dims[0]]
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}
+
+
+def test_it_is_much_smaller_and_knows_what_the_model_knew(exported: bytes, quantized: bytes, tmp_path: Path) -> None:
+    assert len(exported) / len(quantized) > 3.5
+    before, after = (
+        {entry.key: entry.value for entry in onnx.load_from_string(model).metadata_props}
+        for model in (exported, quantized)
+    )
+    assert after.pop("quantization") == '"int8"'
+    assert after.pop(SEAL) != before.pop(SEAL)
+    assert after == before
+    dataset = ONNXDataset(filepath=str(tmp_path / "model.onnx"))
+    dataset.save(quantized)
+    assert dataset.load() == quantized
+
+
+def test_the_same_samples_give_the_same_bytes(exported: bytes, quantized: bytes) -> None:
+    assert quantize_model(exported, {"images": IMAGES[:200]}, QuantizeConfig()) == quantized
+
+
+@pytest.mark.parametrize("calibration", ["entropy", "percentile"])
+def test_other_ways_to_take_the_ranges(exported: bytes, quantized: bytes, calibration: str) -> None:
+    config = QuantizeConfig.model_validate({"calibration": calibration})
+    other = quantize_model(exported, {"images": IMAGES[:100]}, config)
+    assert other != quantized
+    assert np.corrcoef(logits(exported).ravel(), logits(other).ravel())[0, 1] > 0.95
+
+
+def test_excluded_nodes_stay_as_they_are(exported: bytes) -> None:
+    first = next(node.name for node in onnx.load_from_string(exported).graph.node if node.op_type == "Conv")
+    model = onnx.load_from_string(quantize_model(exported, {"images": IMAGES[:100]}, QuantizeConfig(exclude=[first])))
+    kinds = [kernel.data_type for kernel in kernels_of(model)]
+    assert sorted(kinds) == [onnx.TensorProto.FLOAT, *[onnx.TensorProto.INT8] * 19]
+
+
+def test_a_node_that_is_not_there(exported: bytes) -> None:
+    with pytest.raises(InputError, match=r"quantize\.exclude: the graph has no node nowhere; it has "):
+        quantize_model(exported, {"images": IMAGES[:100]}, QuantizeConfig(exclude=["nowhere"]))

@@ -1,0 +1,90 @@
+"""A student that learns from a teacher."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchloom.config import ClassifierConfig, DataConfig, DistillConfig, DistilledTrainConfig
+from torchloom.data.info import ImageInfo
+from torchloom.data.loaders import LoaderPlan
+from torchloom.errors import InputError
+from torchloom.models import build_model
+from torchloom.pipelines.distillation.nodes import train
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.distillation import distillation_objective
+from torchloom.training.losses import classification_loss
+from torchloom.training.state import TrainingStates
+
+INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0, 1])
+INFO = ImageInfo(classes=["a", "b"], shape=[1, 4, 4], mean=[0.5], std=[0.5])
+
+
+def both(**settings: float) -> tuple[nn.Module, nn.Module, Tensor, dict[str, Tensor]]:
+    """Student, teacher, and what the objective says of a batch in training."""
+    student, teacher = nn.Linear(4, 3), nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3))
+    objective = distillation_objective(classification_loss("CrossEntropyLoss", {}), teacher, DistillConfig(**settings))
+    return student, teacher, *objective(student.train(), (INPUTS, LABELS))
+
+
+def test_it_is_the_loss_of_hinton_and_others() -> None:
+    student, teacher, loss, figures = both(temperature=3.0, mix=0.7)
+    logits, wanted = student(INPUTS), teacher(INPUTS)
+    soft = (wanted / 3).softmax(1)
+    divergence = (soft * (soft.log() - (logits / 3).log_softmax(1))).sum(1).mean()
+    torch.testing.assert_close(figures["divergence"], 9 * divergence)
+    torch.testing.assert_close(loss, 0.3 * F.cross_entropy(logits, LABELS) + 0.7 * 9 * divergence)
+    assert figures["accuracy"] == (logits.argmax(1) == LABELS).float().mean()
+
+
+def test_without_the_teacher_it_is_the_plain_loss() -> None:
+    student, _, loss, _ = both(mix=0.0)
+    torch.testing.assert_close(loss, F.cross_entropy(student(INPUTS), LABELS))
+
+
+def test_only_the_student_learns() -> None:
+    student, teacher, loss, _ = both()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert not teacher.training
+
+
+def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
+    teacher = nn.Linear(4, 3)
+    objective = distillation_objective(classification_loss("CrossEntropyLoss", {}), teacher, DistillConfig(mix=1.0))
+    student = nn.Linear(4, 3)
+    student.load_state_dict(teacher.state_dict())
+    loss, _ = objective(student.train(), (INPUTS, LABELS))
+    assert abs(loss.item()) < 1e-6
+
+
+def test_validation_goes_by_the_labels() -> None:
+    student, _, _, _ = both()
+    objective = distillation_objective(
+        classification_loss("CrossEntropyLoss", {}), nn.Linear(4, 3), DistillConfig(mix=0.9)
+    )
+    loss, figures = objective(student.eval(), (INPUTS, LABELS))
+    torch.testing.assert_close(loss, F.cross_entropy(student(INPUTS), LABELS))
+    assert figures.keys() == {"accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"classes": ["a", "c"]}, "classes a, c"), ({"classes": list("abc")}, "a, b, c"), ({"shape": [1, 8, 8]}, "8, 8")],
+)
+def test_a_teacher_of_other_things(
+    tmp_path_factory: pytest.TempPathFactory, change: dict[str, list], named: str
+) -> None:  # type: ignore[type-arg]
+    plan = LoaderPlan(
+        splits={"train": [], "validation": [], "test": []}, info=INFO, data=DataConfig(), batch_size=2, seed=0
+    )
+    info = INFO.model_copy(update=change)
+    weights = build_model("mlp", {"hidden": []}, info).state_dict()
+    teacher = Checkpoint(network="mlp", arguments={"hidden": []}, info=info, training={}, weights=weights)
+    config = DistilledTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD"}})
+    network = ClassifierConfig.model_validate({"name": "mlp", "hidden": []})
+    states = TrainingStates(tmp_path_factory.mktemp("states"))
+    with pytest.raises(InputError, match=f"the teacher, mlp, was trained for other data.*{named}"):
+        train(plan, network, config, states, teacher)
