@@ -149,7 +149,7 @@ def test_inference_by_all_engines(tmp_path: Path) -> None:
     by_torch = inference.by_torch(folder, 4, 0.0, "cpu")
     assert all(by_torch(kind, 2) > 0 for kind in inference.BY_TORCH[:2])
     plan, model = inference.prepare(folder, 4)
-    exported = inference.export(plan, model, tmp_path)
+    exported = inference.export(plan, model)
     images = {"images": inference.pixels(plan, "test", 0, 8)}
     fp32, int8 = (InferenceSession(one).run(["logits"], images)[0] for one in exported.values())
     assert 0 < np.abs(fp32 - int8).max() < 0.2 * np.abs(fp32).max()

@@ -11,7 +11,7 @@ from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 from torch import nn
 
-from torchloom.config import ClassifierConfig, OptimizerConfig
+from torchloom.config import ClassifierConfig, OptimizerConfig, ServeConfig
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import TASKS, register_pipelines
 from torchloom.training.losses import LOSSES
@@ -20,27 +20,29 @@ from torchloom.validation import check_parameters
 
 CONF = Path(__file__).parents[1] / "conf"
 PIPELINES = register_pipelines()
-EXPECTED: dict[str, type[BaseModel]] = TypeExtractor(PIPELINES).extract_types_from_pipelines()
+EXPECTED: dict[str, type[BaseModel]] = {
+    **TypeExtractor(PIPELINES).extract_types_from_pipelines(),
+    "serve": ServeConfig,  # which no pipeline reads, but a command
+}
 READ = {
     name.removeprefix("params:").partition(".")[0]
     for pipeline in PIPELINES.values()
     for name in pipeline.inputs()
     if name.startswith("params:")
 }
-PROBLEMS = {task: problem.__name__.rpartition(".")[2] for task, (problem, _) in TASKS.items()}
-DATA_SETS = {data for _, data in TASKS.values()}
-SMALLEST = {"classification": "mlp", "reconstruction": "autoencoder", "language_model": "language_rnn"}
-VALID: dict[str, Any] = {data: {"preprocess": {}} for data in DATA_SETS} | {
-    task: {
-        "data": {},
-        "model": {"name": SMALLEST.get(problem, "linear")},
+PROBLEMS = {task: problem.__name__.rpartition(".")[2] for task, (problem, *_) in TASKS.items()}
+DATA_SETS = {source for _, source, *_ in TASKS.values()} - TASKS.keys()
+SMALLEST = {"reconstruction": "autoencoder", "language_model": "language_rnn", "regression": "linear"}
+VALID: dict[str, Any] = {}
+for place in EXPECTED:
+    owner, _, name = place.partition(".")
+    if not name:
+        continue
+    VALID.setdefault(owner, {})[name] = {
+        "model": {"name": SMALLEST.get(PROBLEMS.get(owner, ""), "mlp")},
         "train": {"epochs": 3, "optimizer": {"name": "SGD", "lr": 0.1}},
-        "evaluate": {},
-        **({"generate": {}} if problem == "language_model" else {}),
-        "export": {},
-    }
-    for task, problem in PROBLEMS.items()
-}
+    }.get(name, {})
+VALID |= {"predict": {"model": "mnist_mlp", "files": "photos", "models": "models"}, "serve": {"models": "models"}}
 EXAMPLES = {problem: task for task, problem in PROBLEMS.items()}  # a task of each kind
 WRITER, TABLE, ENCODER = (EXAMPLES[problem] for problem in ("language_model", "regression", "reconstruction"))
 ABSENT = object()  # as a value: take the key out
@@ -141,6 +143,14 @@ def test_the_smallest_parameters_are_valid() -> None:
         ("imdb_lstm.data.max_tokens", 0, "given 0; must be greater than or equal to 1"),
         ("imdb.preprocess.vocabulary_size", 2, "given 2; must be greater than or equal to 3"),
         ("imdb.preprocess.min_count", 0, "given 0; must be greater than or equal to 1"),
+        ("predict.top", 0, "given 0; must be greater than or equal to 1"),
+        ("predict.fit", "cut", "given 'cut'; must be 'crop', 'pad' or 'squash'"),
+        ("predict.generate.length", 0, "given 0; must be greater than or equal to 1"),
+        ("predict.files", ABSENT, "is missing and has no default"),
+        ("predict", 5, "given 5; must be a block with some of the keys models, top, fit"),
+        ("serve.megabytes", 0, "given 0; must be greater than or equal to 1"),
+        ("serve.models", 7, "given 7; must be a valid string"),
+        ("serve", ABSENT, "not given; must be a block with some of the keys models, top, fit"),
         (f"{WRITER}.data.window", 0, "given 0; must be greater than or equal to 2"),
         (f"{WRITER}.data.window", 1, "given 1; must be greater than or equal to 2"),
         (f"{WRITER}.generate.temperature", -0.1, "given -0.1; must be greater than or equal to 0"),
@@ -229,7 +239,7 @@ def test_the_smallest_parameters_are_valid() -> None:
         (f"{TRAIN}.early_stopping", {}, ".patience: is missing and has no default"),
         ("mnist_mlp", ABSENT, "not given; must be the blocks data, evaluate, export, model, train"),
         ("mnist_mlp", 5, "given 5; must be the blocks data, evaluate, export, model, train"),
-        (f"{WRITER}.generate", ABSENT, "not given; must be a block with some of the keys prompt, length, temperature"),
+        (f"{WRITER}.generate", ABSENT, "not given; must be a block with some of the keys length, temperature, top_k"),
         (WRITER, ABSENT, "not given; must be the blocks data, evaluate, export, generate, model, train"),
         ("mnist_mlp.export", ABSENT, "not given; must be a block with some of the keys opset, tolerance, batch_sizes"),
         ("mnist_mlp.export", 5, "given 5; must be a block with some of the keys opset, tolerance, batch_sizes"),
@@ -287,7 +297,7 @@ def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, 
         ("mnist.preprocess.sed", "seed", "seed, validation_fraction"),
         (f"{WRITER}.generate.promt", "prompt", "length, prompt, samples, seed, temperature, top_k"),
         (f"{ENCODER}.train.divergance", "divergence", "accumulate, batch_size, compile, deterministic, device, diverg"),
-        ("mnist_mpl", "mnist_mlp", ", ".join(sorted(TASKS.keys() | DATA_SETS))),
+        ("mnist_mpl", "mnist_mlp", ", ".join(sorted(VALID))),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_likely_one(key: str, meant: str, allowed: str) -> None:
@@ -315,6 +325,8 @@ def test_an_unknown_key_is_answered_with_the_likely_one(key: str, meant: str, al
         f"{TABLE}.evaluate.precision",
         "mnist_mlp.generate",
         "wonderland.preprocess.seed",
+        "predict.generate.prompt",
+        "serve.files",
     ],
 )
 def test_what_is_not_the_users_to_set_is_unknown(key: str) -> None:
@@ -556,7 +568,7 @@ def shipped(environment: str) -> dict[str, Any]:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_shipped_parameters_are_valid(environment: str) -> None:
     parameters = shipped(environment)
-    assert parameters.keys() == READ
+    assert parameters.keys() == READ | {"serve"}
     check_parameters(parameters, EXPECTED, READ)
 
 

@@ -174,11 +174,13 @@ STAGES = [
     "linear_regression.train",
     "linear_regression.evaluate",
     "linear_regression.export_onnx",
+    "linear_regression.export_formats",
 ]
 
 
 TASK = "linear_regression"
-AFTER_TRAINING = {"train", "evaluate", "export_onnx"}
+EXPORTS = {"export_onnx", "export_formats"}
+AFTER_TRAINING = {"train", "evaluate", *EXPORTS}
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +260,7 @@ def test_another_version_of_a_package_runs_again(own_code: Path) -> None:
     version.mkdir()
     (version / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.1\n")
     try:
-        assert rerun_in_a_new_process(own_code) == {"export_onnx"}
+        assert rerun_in_a_new_process(own_code) == EXPORTS
     finally:
         (version / "METADATA").unlink()
         version.rmdir()
@@ -267,7 +269,7 @@ def test_another_version_of_a_package_runs_again(own_code: Path) -> None:
 @pytest.mark.xdist_group("skipping")
 def test_other_parameters_run_again(rerun: Callable[..., set[str]], caplog: pytest.LogCaptureFixture) -> None:
     assert rerun() == set()
-    assert rerun(export={"batch_sizes": [2]}) == {"export_onnx"}
+    assert rerun(export={"batch_sizes": [2]}) == EXPORTS
     assert f"{TASK}.export.batch_sizes: [1, 3, 64], now [2]" in caplog.text
     assert rerun(export={"batch_sizes": [2]}, train={"resume": "never", "keep_states": 7}) == set()
     assert rerun(export={"batch_sizes": [2]}, train={"epochs": 9}) == {"build_dataloaders", *AFTER_TRAINING}

@@ -5,14 +5,18 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kedro.framework.cli.utils import _split_params
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from PIL import Image
 
-from conftest import ROOT, kedro
+from conftest import ROOT, kedro, kedro_run
 from torchloom.data.mnist import draw_sample
+from torchloom.pipeline_registry import TASKS
+from torchloom.pipelines import classification
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", README, flags=re.DOTALL)
@@ -36,6 +40,7 @@ def accuracy(project: Path, folder: str, task: str) -> float:
     return float(json.loads((project / folder / "08_reporting" / task / "metrics.json").read_text())["accuracy"])
 
 
+@pytest.mark.long
 def test_add_a_task_and_a_network(project: Path) -> None:
     register(project, block('"mnist_resnet"'))
     (project / "conf/base/parameters/mnist_resnet.yml").write_text(block("mnist_resnet:"))
@@ -51,6 +56,7 @@ def test_add_a_task_and_a_network(project: Path) -> None:
     assert "logistic with 7,840 parameters" in result.stderr
 
 
+@pytest.mark.long
 def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "letters").mkdir()
@@ -66,6 +72,28 @@ def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert result.returncode == 0, result.stderr
     assert accuracy(project, "data", "letters_mlp") > 0.5
     assert json.loads((project / "data/03_primary/letters/info.json").read_text())["classes"] == list("ABCDEFGHIJ")
+
+
+@pytest.mark.long
+def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(("daisy", "rose", "tulip")):
+        (tmp_path / "flowers" / name).mkdir(parents=True)
+        for place in range(30):
+            height, width = generator.integers(20, 50, 2)
+            pixels = generator.integers(0, 100, (height, width, 3), dtype=np.uint8)
+            pixels[..., number] += 100
+            Image.fromarray(pixels).save(tmp_path / "flowers" / name / f"{place}.jpg")
+    ((task, entry),) = eval("{" + block('"flowers_cnn"') + "}", {"classification": classification}).items()
+    monkeypatch.setitem(TASKS, task, entry)
+    (project / "conf/base/parameters/flowers_cnn.yml").write_text(block("flowers:"))
+    small = {"model": {"width": 4}, "train": {"epochs": 4, "batch_size": 8, "threads": 1}}
+    catalog = kedro_run(project, task, env="local", params={task: small})
+    assert catalog.load("flowers_cnn.metrics")["accuracy"] > 0.4
+    assert catalog.load("flowers_cnn.export_report")["greatest_difference"] < 1e-3
+    assert catalog.load("flowers_info")["classes"] == ["daisy", "rose", "tulip"]
+    assert catalog.load("flowers_info")["shape"] == [3, 64, 64]
 
 
 def test_the_commands_are_valid(project: Path) -> None:

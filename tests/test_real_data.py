@@ -53,9 +53,19 @@ def test_the_language_model_foretells_the_end_of_the_book(run: Callable[..., Dat
 def test_others_learn_quickly(run: Callable[..., DataCatalog], task: str, epochs: int, accuracy: float) -> None:
     catalog = run(task, env="local", params={task: {"train": {"epochs": epochs, "ema": None, "warmup_epochs": 0.5}}})
     assert catalog.load(f"{task}.metrics")["accuracy"] > accuracy
+    if task == "mnist_lenet":
+        assert_hardly_worse_in_int8(run("mnist_lenet_quantized", env="local"), "mnist_lenet_quantized")
 
 
-def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu(run: Callable[..., DataCatalog]) -> None:
+def assert_hardly_worse_in_int8(catalog: DataCatalog, task: str) -> None:
+    change = catalog.load(f"{task}.comparison")["change"]
+    assert change["accuracy_points"] > -0.5
+    assert change["times_smaller"] >= 3.5
+
+
+def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu_and_becomes_smaller(
+    run: Callable[..., DataCatalog],
+) -> None:
     catalog = run("cifar_resnet", env="cpu", params={"cifar_resnet": {"train": {"epochs": 3}}})
     assert catalog.load("cifar_resnet.metrics")["accuracy"] > 0.6
     info = catalog.load("cifar10_info")
@@ -63,6 +73,12 @@ def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu(run: Callable[.
     assert info["mean"] == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)
     assert info["std"] == pytest.approx([0.2470, 0.2435, 0.2616], abs=2e-3)
     assert set(info["images"]["train"].values()) == {4500}
+    assert_hardly_worse_in_int8(run("cifar_resnet_quantized", env="cpu"), "cifar_resnet_quantized")
+    fine_tuned = {"epochs": 2, "prune": {"epochs": 1}, "optimizer": {"lr": 0.01}}
+    catalog = run("cifar_resnet_pruned", env="cpu", params={"cifar_resnet_pruned": {"train": fine_tuned}})
+    report = catalog.load("cifar_resnet_pruned.comparison")
+    assert report["after"]["zeros"] == pytest.approx(0.5, abs=1e-3)
+    assert report["change"]["accuracy_points"] > -0.5
 
 
 def test_the_speedrun_passes_75_percent_in_one_epoch(run: Callable[..., DataCatalog]) -> None:

@@ -54,7 +54,7 @@ def test_a_run_leaves_its_record(twice: Path) -> None:
     assert set(record["nodes"]) == {
         "diabetes.download",
         "diabetes.preprocess",
-        *(f"{TASK}.{stage}" for stage in ("build_dataloaders", "train", "evaluate", "export_onnx")),
+        *(f"{TASK}.{stage}" for stage in ("build_dataloaders", "train", "evaluate", "export_onnx", "export_formats")),
     }
     assert 0 < sum(record["nodes"].values()) <= record["seconds"]
     metrics = json.loads((twice / f"data/sample/08_reporting/{TASK}/metrics.json").read_text())

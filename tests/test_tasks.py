@@ -50,7 +50,10 @@ LEARNED: dict[str, tuple[str, float]] = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+SMALLER = [task for task, (_, source, *base) in TASKS.items() if source in TASKS or base]
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task not in SMALLER])
 def test_a_task_does_its_whole_job(run: Callable[..., DataCatalog], project: Path, task: str) -> None:
     catalog = run(task, params={task: TINY[task]})
     made = [name for name in pipelines[task].all_outputs() if name.startswith(f"{task}.")]
@@ -82,6 +85,82 @@ def test_a_task_does_its_whole_job(run: Callable[..., DataCatalog], project: Pat
     for one, other in zip(exported, answers, strict=True):
         np.testing.assert_allclose(one, other.numpy(), atol=1e-3)
     assert catalog.load(f"{task}.export_report")["greatest_difference"] < 1e-3
+
+
+QUICK = {"seconds": 0.001, "turns": 1, "batch_size": 16}
+TINY_SMALLER: dict[str, dict[str, Any]] = {
+    "mnist_lenet_quantized": {},
+    "cifar_resnet_quantized": {"quantize": {"samples": 200}},
+    "cifar_resnet_pruned": {"train": {"epochs": 2, "prune": {"epochs": 2}}},
+    "cifar_cnn_distilled": {"model": {"form": "lenet"}, "train": {"epochs": 2, "warmup_epochs": 0.5}},
+}
+
+
+@pytest.mark.parametrize("base", sorted({TASKS[task][-1] for task in SMALLER}))
+def test_a_trained_model_becomes_smaller_ones(
+    run: Callable[..., DataCatalog], project: Path, caplog: pytest.LogCaptureFixture, base: str
+) -> None:
+    """All that is registered on top of `base`: what it makes, the report, and that of the base nothing is touched."""
+    run(base, params={base: TINY[base]})
+    left = {path: path.read_bytes() for path in (project / "data").glob(f"**/{base}/**/*") if path.is_file()}
+    for task in [task for task in SMALLER if TASKS[task][-1] == base]:
+        catalog = run(task, params={base: TINY[base], task: {**TINY_SMALLER[task], "compare": QUICK}})
+        made = [name for name in pipelines[task].all_outputs() if name.startswith(f"{task}.")]
+        assert [name for name in made if not catalog.exists(name)] == []
+        report = catalog.load(f"{task}.comparison")
+        before, after = report["before"], report["after"]
+        assert before["accuracy"] > 0.4
+        assert before["bytes"] == len(catalog.load(f"{base}.onnx"))
+        assert after["bytes"] == len(catalog.load(f"{task}.onnx"))
+        assert after["onnx_runtime"]["samples_per_second"] > 0
+        if task.endswith("quantized"):
+            assert after["accuracy"] > before["accuracy"] - 0.05
+            assert report["change"]["times_smaller"] > 2
+        else:
+            assert after["accuracy"] == pytest.approx(catalog.load(f"{task}.metrics")["accuracy"], abs=0.005)
+        if task.endswith("pruned"):
+            assert after["zeros"] == pytest.approx(0.5, abs=1e-3)
+            assert after["accuracy"] > before["accuracy"] - 0.1
+        if task.endswith("distilled"):
+            assert after["multiply_adds"] < before["multiply_adds"]
+            assert catalog.load(f"{task}.history")[-1]["train_divergence"] > 0
+        assert f"test accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}" in caplog.text
+    assert {path: path.read_bytes() for path in left} == left
+
+
+@pytest.mark.long  # the same, with another form of pruning
+def test_channels_are_cut_out_of_a_trained_model(run: Callable[..., DataCatalog]) -> None:
+    run("cifar_resnet", params={"cifar_resnet": TINY["cifar_resnet"]})
+    task, prune = "cifar_resnet_pruned", {"form": "structured", "epochs": 2}
+    catalog = run(task, params={task: {"train": {"epochs": 2, "prune": prune}, "compare": QUICK}})
+    change = catalog.load(f"{task}.comparison")["change"]
+    assert change["times_smaller"] > 1.5
+    assert change["times_fewer_multiply_adds"] > 1.5
+    assert catalog.load(f"{task}.checkpoint").resized
+    assert catalog.load(f"{task}.metrics")["accuracy"] > 0.3
+
+
+def test_a_task_on_top_of_one_that_was_not_trained(run: Callable[..., DataCatalog]) -> None:
+    with pytest.raises(InputError, match=r"cifar_resnet/.*(Run the|kedro run)"):
+        run("cifar_resnet_quantized")
+
+
+@pytest.mark.long
+def test_training_starts_from_another_tasks_model(
+    run: Callable[..., DataCatalog], monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})
+    monkeypatch.setitem(TASKS, "mnist_tuned", (classification, "mnist", "mnist_mlp"))
+    recipe = (project / "conf/base/parameters/mnist_mlp.yml").read_text()
+    (project / "conf/base/parameters/mnist_tuned.yml").write_text(recipe.replace("mnist_mlp:", "mnist_tuned:"))
+    settings = {**TINY["mnist_mlp"], "train": {**TINY["mnist_mlp"]["train"], "freeze": ["network.1.*"]}}
+    catalog = run("mnist_tuned", params={"mnist_mlp": TINY["mnist_mlp"], "mnist_tuned": settings})
+    before, after = (catalog.load(f"{task}.checkpoint").weights for task in ("mnist_mlp", "mnist_tuned"))
+    same = {name for name in after if torch.equal(before[name], after[name])}
+    assert {"network.1.weight", "network.1.bias"} <= same
+    assert len(same) < len(after)
+    history = catalog.load("mnist_tuned.history")
+    assert history[0]["train_loss"] < catalog.load("mnist_mlp.history")[0]["train_loss"]
 
 
 def test_a_classifier_is_as_good_in_onnx_runtime_as_its_metrics_say(run: Callable[..., DataCatalog]) -> None:
@@ -151,6 +230,7 @@ def test_the_language_model_writes_the_same_text_in_onnx_runtime(run: Callable[.
     assert len(text) == len("Alice ") + config.length
 
 
+@pytest.mark.long
 def test_the_most_wrong_reviews_come_with_their_text(run: Callable[..., DataCatalog]) -> None:
     catalog = run("imdb_lstm", params={"imdb_lstm": TINY["imdb_lstm"]})
     plan, mistakes = catalog.load("imdb_lstm.dataloaders"), catalog.load("imdb_lstm.mistakes")
@@ -165,6 +245,7 @@ def test_the_most_wrong_reviews_come_with_their_text(run: Callable[..., DataCata
         assert tokens[number, : lengths[number]].tolist() == encoded.tolist()[-int(lengths[number]) :]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments", [{"variational": True, "hidden": [64]}, {"form": "convolutional", "hidden": [8, 16]}]
 )
@@ -206,11 +287,11 @@ def test_settings_for_other_data_are_refused(
 def test_two_tasks_in_one_run_prepare_their_data_once(
     run: Callable[..., DataCatalog], caplog: pytest.LogCaptureFixture
 ) -> None:
-    run("__default__", params=TINY, to_nodes=[f"{task}.build_dataloaders" for task in TASKS])
+    run("__default__", params=TINY, to_nodes=[f"{task}.build_dataloaders" for task in TINY])
     nodes = [
         record.getMessage() for record in caplog.records if record.getMessage().startswith("Running node: download")
     ]
-    assert len(nodes) == len({data for _, data in TASKS.values()})
+    assert len(nodes) == len({TASKS[task][1] for task in TINY})
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +302,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("finished")
 @pytest.mark.parametrize(
     ("selection", "rewritten"),
@@ -240,6 +322,7 @@ def test_a_stage_runs_alone_in_a_new_process(finished: Path, selection: list[str
     assert not (kinds - rewritten) & changed
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("finished")
 def test_the_summary_names_the_figures_and_the_files(finished: Path) -> None:
     checkpoint = finished / "data/sample/06_models/mnist_mlp/checkpoint.safetensors"
@@ -254,6 +337,7 @@ def test_the_summary_names_the_figures_and_the_files(finished: Path) -> None:
         assert f" data/sample/{file}" in printed
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("finished")
 def test_kedro_viz_shows_each_task_as_a_group_with_layers_and_previews(
     finished: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,6 +386,7 @@ def test_a_missing_file_is_named_with_the_stage_that_makes_it(run: Callable[...,
         run("mnist_mlp", params=params, node_names=["mnist_mlp.train"])
 
 
+@pytest.mark.long
 def test_validation_images_can_be_trained_on(run: Callable[..., DataCatalog]) -> None:
     settings = {**TINY["mnist_mlp"], "data": {"include_validation": True}}
     catalog = run("mnist_mlp", params={"mnist_mlp": settings}, tags=["mnist", "mnist_mlp"])
