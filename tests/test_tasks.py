@@ -131,7 +131,7 @@ def test_a_trained_model_becomes_smaller_ones(
 @pytest.mark.long  # the same, with another form of pruning
 def test_channels_are_cut_out_of_a_trained_model(run: Callable[..., DataCatalog]) -> None:
     run("cifar_resnet", params={"cifar_resnet": TINY["cifar_resnet"]})
-    task, prune = "cifar_resnet_pruned", {"form": "structured", "epochs": 2}
+    task, prune = "cifar_resnet_pruned", {"form": "structured", "epochs": 2, "multiple": 4}
     catalog = run(task, params={task: {"train": {"epochs": 2, "prune": prune}, "compare": QUICK}})
     change = catalog.load(f"{task}.comparison")["change"]
     assert change["times_smaller"] > 1.5

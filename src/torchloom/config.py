@@ -450,6 +450,10 @@ class PruneConfig(Block):
     scope: Literal["global", "layer"] = Field(
         "global", description="whether the smallest of all, or the same share of each layer"
     )
+    multiple: Count = Field(
+        16,
+        description="of structured pruning: channels are left in multiples of so many, which processors are fast with",
+    )
     epochs: Count = Field(3, description="epochs over which the share grows; in those that are left nothing is cut")
     exclude: list[str] = Field(
         [], description="names or patterns (network.stem.*) as in model.named_parameters() of weights that stay"

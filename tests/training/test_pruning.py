@@ -115,7 +115,8 @@ def test_a_network_without_its_channels_answers_the_same(
     model = trained(network, arguments)
     assert head in model.state_dict()
     before = {name: weight.shape for name, weight in model.state_dict().items()}
-    pruner = Pruner(model, PruneConfig(amount=0.5, form="structured", scope=scope, epochs=1), [head], IMAGES[:2])
+    config = PruneConfig(amount=0.5, form="structured", scope=scope, multiple=1, epochs=1)
+    pruner = Pruner(model, config, [head], IMAGES[:2])
     total = sum(group.size for group in pruner.groups)
     pruner(model, 1)
     answers = model(IMAGES)
@@ -138,10 +139,26 @@ def test_a_network_without_its_channels_answers_the_same(
 
 def test_every_group_keeps_a_channel() -> None:
     model = trained("resnet", {"width": 4})
-    pruner = Pruner(model, PruneConfig(amount=0.99, form="structured", epochs=1), ["network.head.weight"], IMAGES[:2])
+    config = PruneConfig(amount=0.99, form="structured", multiple=1, epochs=1)
+    pruner = Pruner(model, config, ["network.head.weight"], IMAGES[:2])
     pruner(model, 1)
     assert all(int(group.mask().sum()) >= 1 for group in pruner.groups)
     assert model(IMAGES).isfinite().all()
+
+
+@pytest.mark.parametrize(("amount", "left"), [(0.2, {4, 8, 12, 16, 20, 24, 28, 32}), (0.9, {4})])
+def test_channels_are_left_in_multiples(amount: float, left: set[int]) -> None:
+    """And what is cut stays cut while more is."""
+    model = trained("resnet", {"width": 4})
+    config = PruneConfig(amount=amount, form="structured", scope="layer", multiple=4, epochs=2)
+    pruner = Pruner(model, config, ["network.head.weight"], IMAGES[:2])
+    pruner(model, 1)
+    before = [group.mask() for group in pruner.groups]
+    pruner(model, 2)
+    after = [group.mask() for group in pruner.groups]
+    assert {int(mask.sum()) for mask in after} <= left
+    assert all(not bool((now & ~then).any()) for now, then in zip(after, before, strict=True))
+    assert sum(int(mask.sum()) for mask in after) < sum(group.size for group in pruner.groups)
 
 
 def test_an_activation_that_makes_something_of_nothing() -> None:
@@ -190,7 +207,7 @@ def fine_tune(states: TrainingStates | None, form: str, stop: int | None = None)
         data = ImageBatches(IMAGES.permute(0, 2, 3, 1).contiguous(), torch.arange(6) % 3)
         return DataLoader(data, sampler=Batches(6, 3, 0), batch_size=None, generator=torch.Generator())
 
-    prune = PruneConfig(amount=0.5, epochs=2, form=form)  # type: ignore[arg-type]
+    prune = PruneConfig(amount=0.5, epochs=2, form=form, multiple=1)  # type: ignore[arg-type]
     pruner = Pruner(model, prune, ["network.head.weight"], IMAGES[:2])
     return fit(model, open_loader, config, objective, states, {}, pruner)
 

@@ -56,7 +56,7 @@ class Pruner:
         left = 1 - min(1.0, epoch / self.config.epochs)
         share = self.config.amount * (1 - left**3)
         if self.config.form == "structured":
-            cut_channels(self.groups, share, self.config.scope)
+            cut_channels(self.groups, share, self.config.scope, self.config.multiple)
         else:
             cut_weights(self.weights, share, self.config.scope)
         logger.info("epoch %d: %.1f %% of the %s are cut", epoch, 100 * share, _called(self.config))
@@ -182,20 +182,21 @@ def _group(found: Any) -> Group:
     return Group(root.dep.target.module, root.dep.handler, len(root.idxs), parameters)
 
 
-def cut_channels(groups: list[Group], share: float, scope: str) -> None:
+def cut_channels(groups: list[Group], share: float, scope: str, multiple: int) -> None:
     """Raise the share of channels that are cut to `share`, of all together or of each group: the smallest go.
 
-    One channel of each group stays in any case.
+    What is left of each group is the nearest multiple of `multiple`, but at least that, or all when there are fewer.
     """
     for some in [groups] if scope == "global" else [[group] for group in groups]:
         scores = [torch.where(group.mask(), group.norms(), -1.0) for group in some]  # what is cut stays cut
-        protected = [score.index_fill(0, score.argmax(), torch.inf) for score in scores]
-        total = sum(group.size for group in some)
-        count = min(round(share * total), total - len(some))
-        bound = torch.cat(protected).sort().values[:count]
-        for group, score in zip(some, protected, strict=True):
-            if count:
-                _mask(group, score <= bound[-1])
+        ranked = torch.cat(scores).sort().values
+        count = round(share * len(ranked))
+        bound = ranked[count - 1] if count else -torch.inf
+        for group, score in zip(some, scores, strict=True):
+            left = multiple * max(1, round(int((score > bound).sum()) / multiple))
+            gone = torch.ones(group.size, dtype=torch.bool)
+            gone[score.topk(min(left, group.size)).indices] = False
+            _mask(group, gone)
 
 
 def _mask(group: Group, gone: Tensor) -> None:
