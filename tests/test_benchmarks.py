@@ -64,6 +64,7 @@ class InProcess:
     def __exit__(self, *_: object) -> None: ...
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", [step, scaling], ids=["step", "scaling"])
 def test_parts_compare(part: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -106,6 +106,7 @@ FULL = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("disk")
 @pytest.mark.parametrize(("node", "room", "file", "settings"), FULL)
 def test_a_full_disk(disk: Disk, node: str, room: int, file: str, settings: dict[str, Any]) -> None:
@@ -350,7 +351,7 @@ def group_is_gone(attempt: Attempt) -> bool:
 @pytest.mark.parametrize(
     ("task", "stage"),
     [
-        ("linear_regression", "train"),
+        pytest.param("linear_regression", "train", marks=pytest.mark.long),
         *(
             pytest.param("mnist_mlp", stage, marks=pytest.mark.long)
             for stage in ("download", "preprocess", "train", "evaluate", "export_onnx")

@@ -38,6 +38,7 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+@pytest.mark.long
 def test_a_run_leaves_its_record(twice: Path) -> None:
     record = records(twice)[0]
     assert record["ended"] == "finished"
@@ -63,6 +64,7 @@ def test_a_run_leaves_its_record(twice: Path) -> None:
     assert 1e8 < record["peak_memory"]["memory"] < 1e11
 
 
+@pytest.mark.long
 def test_two_runs_of_the_same_record_give_equal_weights(twice: Path) -> None:
     one, same, other = records(twice)
     for key in ("parameters", "seeds", "packages", "inputs", "git", "machine", "environment"):
@@ -72,6 +74,7 @@ def test_two_runs_of_the_same_record_give_equal_weights(twice: Path) -> None:
     assert one["results"][TASK]["r2"] == same["results"][TASK]["r2"] != other["results"][TASK]["r2"]
 
 
+@pytest.mark.long
 def test_the_table_shows_the_runs_and_in_what_they_differ(twice: Path) -> None:
     assert "train.seed" not in comparison(records(twice), TASK, last=1)[0]
     rows = comparison(records(twice))
@@ -84,6 +87,7 @@ def test_the_table_shows_the_runs_and_in_what_they_differ(twice: Path) -> None:
     assert [line[place : place + 8] for line in lines[1:]] == ["finished"] * 3
 
 
+@pytest.mark.long
 def test_the_command(twice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = kedro(twice, "runs", "--env", "sample", "--pipeline", TASK, "--last", "2", "--csv")
     assert result.returncode == 0, result.stderr
@@ -105,6 +109,7 @@ def test_a_run_that_fails_says_so(run: Callable[..., DataCatalog], project: Path
     assert list(record["nodes"]) == ["diabetes.download", "diabetes.preprocess", f"{TASK}.build_dataloaders"]
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_is_told_from_one_that_runs(twice: Path, tmp_path: Path) -> None:
     record = {**records(twice)[0], "ended": "running"}
     (tmp_path / "a.json").write_text(json.dumps(record))

@@ -50,11 +50,21 @@ LEARNED: dict[str, tuple[str, float]] = {
 }
 
 
+QUICK = {"seconds": 0.001, "turns": 1, "batch_size": 16}
+TINY_SMALLER: dict[str, dict[str, Any]] = {
+    "mnist_lenet_quantized": {},
+    "cifar_resnet_quantized": {"quantize": {"samples": 200}},
+    "cifar_resnet_pruned": {"train": {"epochs": 2, "prune": {"epochs": 2}}},
+    "cifar_cnn_distilled": {"model": {"form": "lenet"}, "train": {"epochs": 2, "warmup_epochs": 0.5}},
+}
 SMALLER = [task for task, (_, source, *base) in TASKS.items() if source in TASKS or base]
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task not in SMALLER])
-def test_a_task_does_its_whole_job(run: Callable[..., DataCatalog], project: Path, task: str) -> None:
+def test_a_task_does_its_whole_job(
+    run: Callable[..., DataCatalog], project: Path, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And so do the tasks on top of it, which leave what it made as it is."""
     catalog = run(task, params={task: TINY[task]})
     made = [name for name in pipelines[task].all_outputs() if name.startswith(f"{task}.")]
     assert len(made) >= 9
@@ -86,46 +96,37 @@ def test_a_task_does_its_whole_job(run: Callable[..., DataCatalog], project: Pat
         np.testing.assert_allclose(one, other.numpy(), atol=1e-3)
     assert catalog.load(f"{task}.export_report")["greatest_difference"] < 1e-3
 
-
-QUICK = {"seconds": 0.001, "turns": 1, "batch_size": 16}
-TINY_SMALLER: dict[str, dict[str, Any]] = {
-    "mnist_lenet_quantized": {},
-    "cifar_resnet_quantized": {"quantize": {"samples": 200}},
-    "cifar_resnet_pruned": {"train": {"epochs": 2, "prune": {"epochs": 2}}},
-    "cifar_cnn_distilled": {"model": {"form": "lenet"}, "train": {"epochs": 2, "warmup_epochs": 0.5}},
-}
-
-
-@pytest.mark.parametrize("base", sorted({TASKS[task][-1] for task in SMALLER}))
-def test_a_trained_model_becomes_smaller_ones(
-    run: Callable[..., DataCatalog], project: Path, caplog: pytest.LogCaptureFixture, base: str
-) -> None:
-    """All that is registered on top of `base`: what it makes, the report, and that of the base nothing is touched."""
-    run(base, params={base: TINY[base]})
-    left = {path: path.read_bytes() for path in (project / "data").glob(f"**/{base}/**/*") if path.is_file()}
-    for task in [task for task in SMALLER if TASKS[task][-1] == base]:
-        catalog = run(task, params={base: TINY[base], task: {**TINY_SMALLER[task], "compare": QUICK}})
-        made = [name for name in pipelines[task].all_outputs() if name.startswith(f"{task}.")]
-        assert [name for name in made if not catalog.exists(name)] == []
-        report = catalog.load(f"{task}.comparison")
-        before, after = report["before"], report["after"]
-        assert before["accuracy"] > 0.4
-        assert before["bytes"] == len(catalog.load(f"{base}.onnx"))
-        assert after["bytes"] == len(catalog.load(f"{task}.onnx"))
-        assert after["onnx_runtime"]["samples_per_second"] > 0
-        if task.endswith("quantized"):
-            assert after["accuracy"] > before["accuracy"] - 0.05
-            assert report["change"]["times_smaller"] > 2
-        else:
-            assert after["accuracy"] == pytest.approx(catalog.load(f"{task}.metrics")["accuracy"], abs=0.005)
-        if task.endswith("pruned"):
-            assert after["zeros"] == pytest.approx(0.5, abs=1e-3)
-            assert after["accuracy"] > before["accuracy"] - 0.1
-        if task.endswith("distilled"):
-            assert after["multiply_adds"] < before["multiply_adds"]
-            assert catalog.load(f"{task}.history")[-1]["train_divergence"] > 0
-        assert f"test accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}" in caplog.text
+    left = {path: path.read_bytes() for path in (project / "data").glob(f"**/{task}/**/*") if path.is_file()}
+    for smaller in [smaller for smaller in SMALLER if TASKS[smaller][-1] == task]:
+        assert_becomes_smaller(run, task, smaller, caplog)
     assert {path: path.read_bytes() for path in left} == left
+
+
+def assert_becomes_smaller(
+    run: Callable[..., DataCatalog], base: str, task: str, log: pytest.LogCaptureFixture
+) -> None:
+    """`task`, which is registered on top of the trained `base`, makes all that it should, and a report that fits."""
+    catalog = run(task, params={base: TINY[base], task: {**TINY_SMALLER[task], "compare": QUICK}})
+    made = [name for name in pipelines[task].all_outputs() if name.startswith(f"{task}.")]
+    assert [name for name in made if not catalog.exists(name)] == []
+    report = catalog.load(f"{task}.comparison")
+    before, after = report["before"], report["after"]
+    assert f"test accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}" in log.text
+    assert before["accuracy"] > 0.4
+    assert before["bytes"] == len(catalog.load(f"{base}.onnx"))
+    assert after["bytes"] == len(catalog.load(f"{task}.onnx"))
+    assert after["onnx_runtime"]["samples_per_second"] > 0
+    if task.endswith("quantized"):
+        assert after["accuracy"] > before["accuracy"] - 0.05
+        assert report["change"]["times_smaller"] > 2
+    else:
+        assert after["accuracy"] == pytest.approx(catalog.load(f"{task}.metrics")["accuracy"], abs=0.005)
+    if task.endswith("pruned"):
+        assert after["zeros"] == pytest.approx(0.5, abs=1e-3)
+        assert after["accuracy"] > before["accuracy"] - 0.1
+    if task.endswith("distilled"):
+        assert after["multiply_adds"] < before["multiply_adds"]
+        assert catalog.load(f"{task}.history")[-1]["train_divergence"] > 0
 
 
 @pytest.mark.long  # the same, with another form of pruning
@@ -196,6 +197,7 @@ def test_the_linear_regression_finds_the_closed_form(run: Callable[..., DataCata
         assert float(row["network"]) == pytest.approx(weight * std, abs=1e-3 * spread)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("penalty", "strength"), [("l2", 0.2), ("l1", 0.1)])
 def test_ridge_and_lasso_are_those_of_scikit_learn(
     run: Callable[..., DataCatalog], penalty: str, strength: float
@@ -219,6 +221,7 @@ def test_ridge_and_lasso_are_those_of_scikit_learn(
         np.testing.assert_allclose(closed, expected, atol=1e-6)
 
 
+@pytest.mark.long
 def test_the_language_model_writes_the_same_text_in_onnx_runtime(run: Callable[..., DataCatalog]) -> None:
     catalog = run("wonderland_lstm", params={"wonderland_lstm": TINY["wonderland_lstm"]})
     written = catalog.load("wonderland_lstm.sample_text")
@@ -362,6 +365,7 @@ def test_kedro_viz_shows_each_task_as_a_group_with_layers_and_previews(
         assert len(preview(name)) > 10_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

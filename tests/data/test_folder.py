@@ -373,6 +373,7 @@ def task(project: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     return lambda **options: kedro_run(project, "colours_mlp", **options)
 
 
+@pytest.mark.long
 def test_a_task_on_a_folder_is_made_anew_when_a_picture_changes(
     task: Callable[..., Any], project: Path, flat: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
