@@ -155,11 +155,12 @@ def undisturbed(tmp_path: Path) -> Callable[[str], tuple[dict[str, float], dict[
 def test_killed_again_and_again(
     tmp_path: Path, undisturbed: Callable[[str], tuple[dict[str, float], dict[str, Any]]], task: str
 ) -> None:
-    """In each stage once, and in the training three times."""
+    """In every other stage once, each of which so comes up with two of the tasks; and in the training twice more."""
     seconds, expected = undisturbed(task)
     project = new_project(tmp_path / "project", task)
     generator = random.Random(task)
-    moments = [(stage, generator.uniform(0, length)) for stage, length in seconds.items()]
+    stages = list(seconds.items())[list(TASKS).index(task) % 2 :: 2]
+    moments = [(stage, generator.uniform(0, length)) for stage, length in stages]
     moments += [("train", 0.0), ("train", generator.uniform(0, seconds["train"] / 2))]
     generator.shuffle(moments)
     killed: list[str] = []
@@ -188,7 +189,7 @@ def test_killed_again_and_again(
     assert resumed > 0
     left = [path.name for path in abandoned(project)]
     print(f"{task}: killed in {killed}; {resumed} resumed, {finished} had finished before; {len(left)} left: {left}")
-    assert len(killed) >= 8
+    assert len(killed) >= 5
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(

@@ -24,7 +24,7 @@ def test_mnist_mlp_reaches_98_3_percent(run: Callable[..., DataCatalog]) -> None
 
 
 def test_the_autoencoder_is_far_better_than_principal_components(run: Callable[..., DataCatalog]) -> None:
-    parameters = {"mnist_autoencoder": {"train": {"epochs": 15}}}
+    parameters = {"mnist_autoencoder": {"train": {"epochs": 10}}}
     metrics = run("mnist_autoencoder", env="local", params=parameters).load("mnist_autoencoder.metrics")
     assert metrics["mse"] <= 0.008
     assert metrics["principal_components_mse"] == pytest.approx(0.0168, abs=1e-4)
@@ -47,9 +47,7 @@ def test_the_language_model_foretells_the_end_of_the_book(run: Callable[..., Dat
     assert sum(word in known for word in words) / len(words) > 0.85  # it writes words, not letters
 
 
-@pytest.mark.parametrize(
-    ("task", "epochs", "accuracy"), [("mnist_lenet", 3, 0.98), ("mnist_lstm", 3, 0.97), ("cifar_cnn", 2, 0.55)]
-)
+@pytest.mark.parametrize(("task", "epochs", "accuracy"), [("mnist_lenet", 3, 0.98), ("mnist_lstm", 3, 0.97)])
 def test_others_learn_quickly(run: Callable[..., DataCatalog], task: str, epochs: int, accuracy: float) -> None:
     catalog = run(task, env="local", params={task: {"train": {"epochs": epochs, "ema": None, "warmup_epochs": 0.5}}})
     assert catalog.load(f"{task}.metrics")["accuracy"] > accuracy
