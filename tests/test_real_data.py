@@ -64,7 +64,7 @@ def assert_hardly_worse_in_int8(run: Callable[..., DataCatalog], task: str, env:
     assert change["times_smaller"] >= 3.5
 
 
-def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu_and_becomes_smaller(
+def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu_and_is_as_good_in_int8(
     run: Callable[..., DataCatalog],
 ) -> None:
     catalog = run("cifar_resnet", env="cpu", params={"cifar_resnet": {"train": {"epochs": 3}}})
@@ -75,11 +75,6 @@ def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu_and_becomes_sma
     assert info["std"] == pytest.approx([0.2470, 0.2435, 0.2616], abs=2e-3)
     assert set(info["images"]["train"].values()) == {4500}
     assert_hardly_worse_in_int8(run, "cifar_resnet_quantized", env="cpu")
-    settings = {"train": {"epochs": 1, "prune": {"epochs": 1}, "optimizer": {"lr": 0.01}}, "compare": QUICK}
-    catalog = run("cifar_resnet_pruned", env="cpu", params={"cifar_resnet_pruned": settings})
-    report = catalog.load("cifar_resnet_pruned.comparison")
-    assert report["after"]["zeros"] == pytest.approx(0.5, abs=1e-3)
-    assert report["change"]["accuracy_points"] > -0.5
 
 
 def test_the_speedrun_passes_75_percent_in_one_epoch(run: Callable[..., DataCatalog]) -> None:
