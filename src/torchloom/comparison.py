@@ -7,7 +7,6 @@ import statistics
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,9 @@ from torchloom.data.loaders import LoaderPlan
 from torchloom.export import open_session
 from torchloom.progress import step_bar
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.devices import tuned_host, usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from onnxruntime import InferenceSession
 
 Inputs = dict[str, Tensor]  # a batch, by the names of the model's inputs
@@ -123,7 +121,7 @@ def time_side_by_side(
     latencies: dict[Any, list[float]] = {name: [] for name in sides}
     rates: dict[Any, list[float]] = {name: [] for name in sides}
     count = len(next(iter(many.values())))
-    with _threads(config.threads):
+    with tuned_host(torch.device("cpu"), config.threads, keep_memory=False):
         for pair in calls.values():  # allocations, and what is made ready when it is first used
             for call in pair:
                 call()
@@ -149,23 +147,13 @@ def _seconds(call: Callable[[], Any], least: float) -> float:
     return passed / calls
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def machine(threads: int | None) -> dict[str, Any]:
     """What the times were taken on."""
     import onnxruntime
 
     return {
         "processor": platform.processor() or platform.machine(),
-        "threads": threads or torch.get_num_threads(),
+        "threads": threads or usable_cores(),
         "torch": str(torch.__version__),
         "onnxruntime": onnxruntime.__version__,
     }

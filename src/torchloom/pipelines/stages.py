@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import DataConfig, ExportConfig, ModelConfig, TrainConfig
+from torchloom.config import CompareConfig, DataConfig, ExportConfig, ModelConfig, TrainConfig
 from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
@@ -222,3 +222,17 @@ def check_parity(what: str, report: dict[str, Any], config: ExportConfig) -> Non
             f"{what} differs from PyTorch by {report['greatest_difference']:.3g} in an output, more than "
             f"export.tolerance {config.tolerance:g}; nothing was written"
         )
+
+
+def compare(
+    before: Checkpoint,
+    before_onnx: bytes,
+    after: Checkpoint,
+    after_onnx: bytes,
+    loaders: LoaderPlan,
+    config: CompareConfig,
+) -> dict[str, Any]:
+    """The report on two classifiers, the one after made of the one before; see comparison.compare_models."""
+    from torchloom.comparison import compare_models
+
+    return compare_models((before, before_onnx), (after, after_onnx), loaders, config)

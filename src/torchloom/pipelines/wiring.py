@@ -6,7 +6,7 @@ from types import ModuleType
 
 from kedro.pipeline import Node, Pipeline
 
-from torchloom.pipelines.stages import build_dataloaders, export_formats, export_onnx
+from torchloom.pipelines.stages import build_dataloaders, compare, export_formats, export_onnx
 
 
 def task_pipeline(
@@ -70,6 +70,17 @@ def judged(stages: ModuleType, reports: list[str]) -> list[Node]:
             tags="export_formats",
         ),
     ]
+
+
+def compared() -> Node:
+    """The report on the task's model beside that of the task `base`."""
+    return Node(
+        compare,
+        inputs=["base_checkpoint", "base_onnx", "checkpoint", "onnx", "dataloaders", "params:compare"],
+        outputs="comparison",
+        name="compare",
+        tags="compare",
+    )
 
 
 def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared: Iterable[str] = ()) -> Pipeline:

@@ -5,9 +5,7 @@ torch is imported inside the functions, so that commands which only look at the 
 
 from __future__ import annotations
 
-from typing import Any
-
-from torchloom.config import ClassifierConfig, CompareConfig, DistilledTrainConfig
+from torchloom.config import ClassifierConfig, DistilledTrainConfig
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
@@ -16,7 +14,7 @@ from torchloom.pipelines.stages import train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
-__all__ = ["compare", "evaluate", "train"]
+__all__ = ["evaluate", "train"]
 
 
 def train(
@@ -47,17 +45,3 @@ def train(
     model = teacher.build().to(device=choose_device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = distillation_objective(loss, model, config.distill)
     return train_network(loaders, network, config, objective, states, more={"teacher": teacher.fingerprint()})
-
-
-def compare(
-    teacher: Checkpoint,
-    teacher_onnx: bytes,
-    student: Checkpoint,
-    student_onnx: bytes,
-    loaders: LoaderPlan,
-    config: CompareConfig,
-) -> dict[str, Any]:
-    """The report: the teacher before, the student after."""
-    from torchloom.comparison import compare_models
-
-    return compare_models((teacher, teacher_onnx), (student, student_onnx), loaders, config)

@@ -12,12 +12,11 @@ from torchloom.config import PrunedTrainConfig
 from torchloom.data.info import ImageInfo, LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.pipelines.classification.nodes import check_labels, evaluate
-from torchloom.pipelines.distillation.nodes import compare
 from torchloom.provenance import code_of
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
-__all__ = ["build_dataloaders", "compare", "evaluate", "train"]
+__all__ = ["build_dataloaders", "evaluate", "train"]
 
 logger = logging.getLogger(__name__)
 

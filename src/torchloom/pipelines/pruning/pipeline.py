@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.pruning import nodes
-from torchloom.pipelines.wiring import in_namespace, judged
+from torchloom.pipelines.wiring import compared, in_namespace, judged
 
 
 def create_pipeline(task: str, base: str) -> Pipeline:
@@ -27,13 +27,7 @@ def create_pipeline(task: str, base: str) -> Pipeline:
                 tags="train",
             ),
             *judged(nodes, REPORTS),
-            Node(
-                nodes.compare,
-                inputs=["base_checkpoint", "base_onnx", "checkpoint", "onnx", "dataloaders", "params:compare"],
-                outputs="comparison",
-                name="compare",
-                tags="compare",
-            ),
+            compared(),
         ],
         base,
     )
