@@ -14,7 +14,14 @@ import torch
 from torch import nn
 
 from benchmarks.measure import synchronize
-from torchloom.config import AugmentConfig, ClassificationTrainConfig, ClassifierConfig, DataConfig, EvaluateConfig
+from torchloom.config import (
+    AugmentConfig,
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    DataConfig,
+    DistributedConfig,
+    EvaluateConfig,
+)
 from torchloom.data.batches import start_epoch
 from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan
@@ -81,7 +88,8 @@ def training(device: str) -> Callable[..., float]:
         data = DataConfig(augment=CROP_AND_FLIP if colour else AugmentConfig(), subset=count)
         compiled = device == "cuda" and network["name"] == "resnet"  # as in conf/gpu
         settings = config(device, batch_size, optimizer=optimizer, compile=compiled)
-        *_, history = train(plan_loaders(folder, data, settings), ClassifierConfig.model_validate(network), settings)
+        plan, chosen = plan_loaders(folder, data, settings), ClassifierConfig.model_validate(network)
+        *_, history = train(plan, chosen, settings, DistributedConfig())
         return history[-1]["samples_per_second"]
 
     return measure

@@ -16,6 +16,7 @@ from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
     DataConfig,
+    DistributedConfig,
     EvaluateClassifierConfig,
     ExportConfig,
     PreprocessConfig,
@@ -38,7 +39,8 @@ def main(env: str, folder: Path) -> None:
     plan = prepare(verified(env), env, folder, DataConfig.model_validate(task["data"]), training, evaluation)
     LoaderPlanDataset(filepath=str(folder / "dataloaders.json")).save(plan)
     states = TrainingStates(folder / "training_states")
-    best, last, history = train(plan, ClassifierConfig.model_validate(task["model"]), training, states)
+    network = ClassifierConfig.model_validate(task["model"])
+    best, last, history = train(plan, network, training, DistributedConfig(), states)
     CheckpointDataset(filepath=str(folder / "checkpoint.safetensors")).save(best)
     CheckpointDataset(filepath=str(folder / "last_checkpoint.safetensors")).save(last)
     save(history, folder / "history")

@@ -19,6 +19,7 @@ from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
     DataConfig,
+    DistributedConfig,
     EvaluateClassifierConfig,
     EvaluateConfig,
     RegressionTrainConfig,
@@ -223,7 +224,7 @@ def classify(
     plan = build_dataloaders(*splits, info, DataConfig.model_validate(settings.get("data", {})), training, evaluation)
     network = ClassifierConfig.model_validate({"name": "mlp", "hidden": [4]})
     with memory_left(settings.get("room")):
-        checkpoint, _, history = train(plan, network, training)
+        checkpoint, _, history = train(plan, network, training, DistributedConfig())
         metrics, *_ = evaluate(checkpoint, plan, history, evaluation)
     return metrics
 

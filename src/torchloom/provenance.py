@@ -22,7 +22,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
-from torchloom.config import TrainConfig
+from torchloom.config import DistributedConfig, TrainConfig
 from torchloom.errors import InputError
 from torchloom.files import atomic_write, contents
 from torchloom.validation import differences
@@ -289,7 +289,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, BaseModel):
-        return value.recipe() if isinstance(value, TrainConfig) else value.model_dump(mode="json")
+        return value.recipe() if isinstance(value, TrainConfig | DistributedConfig) else value.model_dump(mode="json")
     return json.loads(json.dumps(value, default=str))
 
 

@@ -37,7 +37,8 @@ class Batches(Sampler[Tensor]):
     """Index tensors (B,) of each batch, on `device`; shuffled anew in each epoch when a seed is given.
 
     Shuffled batches are all full, except that data smaller than one batch make one batch. Those in order end with
-    the remainder. `subset` is the number of samples, drawn by the seed, that take part at all.
+    the remainder. `subset` is the number of samples, drawn by the seed, that take part at all. `share` (number, count)
+    leaves of each batch the part with this number, counted from 0, of so many.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Batches(Sampler[Tensor]):
         shuffle_seed: int | None = None,
         subset: int | None = None,
         device: torch.device | str = "cpu",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.batch_size, self.shuffle_seed, self.device = batch_size, shuffle_seed, device
+        self.batch_size, self.shuffle_seed, self.device, self.share = batch_size, shuffle_seed, device, share
         self.samples = torch.arange(length)
         if shuffle_seed is not None and subset is not None and subset < length:
             self.samples = torch.randperm(length, generator=seeded(shuffle_seed + 2, 0))[:subset]
@@ -65,8 +67,11 @@ class Batches(Sampler[Tensor]):
         if self.shuffle_seed is not None:
             order = self.shuffled(seeded(self.shuffle_seed, self.epoch))
         order = order.to(self.device)  # once an epoch: a copy for each batch would wait for the device each time
+        number, count = self.share
         for batch in range(self.first, len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            part = order[batch * self.batch_size + number : (batch + 1) * self.batch_size : count]
+            if len(part):
+                yield part
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
         return self.samples[torch.randperm(len(self.samples), generator=generator)]
@@ -85,8 +90,9 @@ class BucketedBatches(Batches):
         shuffle_seed: int,
         subset: int | None = None,
         device: torch.device | str = "cpu",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        super().__init__(len(lengths), batch_size, shuffle_seed, subset, device)
+        super().__init__(len(lengths), batch_size, shuffle_seed, subset, device, share)
         self.lengths = lengths.cpu()
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
@@ -105,7 +111,8 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
     `images` (N, H, W, C) uint8 and `labels` (N,) int64 may lie on that device or on the CPU.
 
     MixUp and CutMix make of them images float32, still on the scale [0, 255], and labels (B, classes) float32.
-    `mean` (on the scale [0, 1], per channel) is the colour of cutouts, which are black without it.
+    `mean` (on the scale [0, 1], per channel) is the colour of cutouts, which are black without it. Each `share`
+    (number, count) has random changes of its own.
     """
 
     streamed = False  # whether StreamedBatches should load it
@@ -119,7 +126,9 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
         classes: int | None = None,
         mean: Sequence[float] = (),
         device: torch.device | str | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self.share = share
         if change is not None and change.mixes and classes is None:
             raise InputError("data.augment.mixup and cutmix mix labels of classes, which this task has none of")
         self.images, self.labels, self.change, self.seed, self.classes = images, labels, change, seed, classes
@@ -130,9 +139,11 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Start the epoch's own random numbers for augmentation."""
-        self.generator = seeded(self.seed + 1, epoch, self.device)
+        number, count = self.share
+        stream = epoch * count + number
+        self.generator = seeded(self.seed + 1, stream, self.device)
         on_host = self.device.type == "cpu"
-        self.host_generator = self.generator if on_host else seeded(self.seed + 1, epoch)
+        self.host_generator = self.generator if on_host else seeded(self.seed + 1, stream)
         self.generators = [self.generator] if on_host else [self.generator, self.host_generator]
         self.mirrored: Tensor | None = None
         if self.change is not None and self.change.flip == "alternating":

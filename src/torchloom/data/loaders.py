@@ -68,13 +68,16 @@ class LoaderPlan(BaseModel):
         """The number of images, documents, characters or rows in the split."""
         return sum(file.length for file in self.splits[split])
 
-    def loader(self, split: str, device: torch.device | str = "cpu") -> DataLoader[tuple[torch.Tensor, ...]]:
+    def loader(
+        self, split: str, device: torch.device | str = "cpu", share: tuple[int, int] = (0, 1)
+    ) -> DataLoader[tuple[torch.Tensor, ...]]:
         """Batches on `device`: what the model takes (`info.inputs`) and then the labels or targets.
 
         Images are (B, C, H, W) uint8, labels (B,) int64; for other data see torchloom/data/sequences.py. The training
         split is shuffled anew each epoch and augmented; a last batch that is not full is left out there (its samples
-        come up in other epochs). The other splits come whole and in order. Raises InputError when a prepared file has
-        gone or is not the one that the plan was made for.
+        come up in other epochs). The other splits come whole and in order. `share` (number, count) is for one of
+        several that train together: of each batch it has one part of so many. Raises InputError when a prepared file
+        has gone or is not the one that the plan was made for, and when batches of training cannot be divided evenly.
         """
         import torch
         from torch.utils.data import DataLoader
@@ -84,21 +87,32 @@ class LoaderPlan(BaseModel):
         device = torch.device(device)
         if not self.splits[split]:
             return DataLoader([], sampler=Batches(0, 1), batch_size=None)  # type: ignore[arg-type]
-        dataset = self._dataset(split, device, training=split == "train")
+        dataset = self._dataset(split, device, split == "train", share)
+        if split == "train":
+            self._check_divisible(len(dataset), share[1])
         streamed = getattr(dataset, "streamed", False)
         # the indices of documents and of what is streamed are needed on the CPU
         place = "cpu" if streamed or self.info.kind == "documents" else device
         lengths = getattr(dataset, "lengths", None)
         if split != "train":
             size = self.evaluate_batch_size or (500 if device.type == "cpu" else 5000)
-            batches = Batches(len(dataset), size, device=place)
+            batches = Batches(len(dataset), size, device=place, share=share)
         elif lengths is None:
-            batches = Batches(len(dataset), self.batch_size, self.seed, self.data.subset, place)
+            batches = Batches(len(dataset), self.batch_size, self.seed, self.data.subset, place, share)
         else:
-            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset, place)
+            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset, place, share)
         kind = StreamedBatches if streamed else DataLoader
         # with a generator of its own it leaves the global one, which dropout draws from, as it is
         return kind(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
+
+    def _check_divisible(self, length: int, count: int) -> None:
+        """InputError unless so many processes get parts of the same size."""
+        batch = min(self.batch_size, length, self.data.subset or length)
+        if batch % count:
+            raise InputError(
+                f"train.batch_size: batches of {batch} samples cannot be divided evenly among {count} processes; "
+                f"{max(batch - batch % count, count)} could"
+            )
 
     def first(self, split: str, count: int) -> tuple[torch.Tensor, ...]:
         """The first `count` samples of the split, or all if there are fewer, as a batch without augmentation."""
@@ -124,7 +138,13 @@ class LoaderPlan(BaseModel):
         tokens: torch.Tensor = self._arrays(split)["tokens"]
         return tokens
 
-    def _dataset(self, split: str, device: torch.device | None = None, training: bool = False) -> Any:
+    def _dataset(
+        self,
+        split: str,
+        device: torch.device | None = None,
+        training: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> Any:
         import torch
 
         from torchloom.data.batches import ImageBatches
@@ -138,7 +158,7 @@ class LoaderPlan(BaseModel):
         if self.info.kind == "images":
             change = self.data.augment if training else None
             classes, mean = len(self.info.classes), self.info.mean
-            images = ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean, device)
+            images = ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean, device, share)
             images.streamed = streamed
             return images
         if self.info.kind == "documents":

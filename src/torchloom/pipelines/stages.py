@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import CompareConfig, DataConfig, ExportConfig, ModelConfig, TrainConfig
+from torchloom.config import CompareConfig, DataConfig, DistributedConfig, ExportConfig, ModelConfig, TrainConfig
 from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
@@ -19,6 +20,9 @@ from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from torchloom.training.distribution import Ranks
     from torchloom.training.loop import Objective
 
 logger = logging.getLogger(__name__)
@@ -97,37 +101,30 @@ def _file(tensors: Tensors, kind: str) -> TensorFile:
 
 def train_network(
     loaders: LoaderPlan,
-    network: ModelConfig,
+    network: ModelConfig | None,
     config: TrainConfig,
-    objective: Objective,
+    distributed: DistributedConfig,
+    objective: partial[Objective],
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
+    at_epoch: partial[Any] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
     """Train and return the best checkpoint (on validation; without one the last), the last one, and the history.
 
     With `start` the weights are at first those of that checkpoint, but for the head where the classes or the vocabulary
-    are others. A training of the same recipe that was interrupted goes on from what is in `states`; `more` belongs to
-    the recipe too.
+    are others; without `network`, the model is that of `start`. `objective` makes what is minimised, and `at_epoch`,
+    from the checkpoint to start from, the model and the loaders, what happens when an epoch begins: in each of the
+    processes that train together. A training of the same recipe that was interrupted goes on from what is in `states`;
+    `more` belongs to the recipe too.
     """
-    from torchloom.models import build_model
-    from torchloom.training.devices import enough_memory, seed_everything
-    from torchloom.training.loop import TIMES, fit
-    from torchloom.training.transfer import freeze, take_over
-    from torchloom.training.whitening import whiten
+    from torchloom.training.distribution import ALONE, launch
 
-    seed_everything(config.seed, config.deterministic)
-    model = build_model(network.name, network.arguments, loaders.info)
-    logger.info("%s with %s parameters", network.name, f"{sum(p.numel() for p in model.parameters()):,}")
-    if start:
-        take_over(model, network, loaders.info, start)
-    freeze(model, config.freeze)
-    if config.whitening:
-        check_suits("train.whitening", loaders.info.kind)
-        whiten(model, loaders.first("train", config.whitening.images)[0], config.whitening)
-    code, packages = code_of(train_network, objective, names=[network.name])
+    parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
+    name = network.name if network else start.network if start else ""
+    code, packages = code_of(train_network, *parts, names=[name])
     recipe = {
-        "model": network.model_dump(mode="json"),
+        "model": network.model_dump(mode="json") if network else None,
         "train": config.recipe(),
         "dataloaders": loaders.recipe(),
         "code": code,
@@ -135,21 +132,77 @@ def train_network(
         **({"start": start.fingerprint()} if start else {}),
         **(more or {}),
     }
+    job = (loaders, network, config, objective, states, start, at_epoch, recipe)
+    if distributed.alone:
+        return _train(ALONE, *job)
+    trained: tuple[Checkpoint, Checkpoint, list[dict[str, float]]] = launch(_train, job, distributed, config.device)
+    return trained
+
+
+def _train(
+    ranks: Ranks,
+    loaders: LoaderPlan,
+    network: ModelConfig | None,
+    config: TrainConfig,
+    objective: partial[Objective],
+    states: TrainingStates | None,
+    start: Checkpoint | None,
+    at_epoch: partial[Any] | None,
+    recipe: Mapping[str, Any],
+) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
+    """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
+    from torchloom.data.batches import seeded
+    from torchloom.training.devices import enough_memory, seed_everything
+    from torchloom.training.loop import TIMES, fit
+
+    if config.resume == "never" and ranks.again:
+        config = config.model_copy(update={"resume": "auto"})
+    seed_everything(config.seed, config.deterministic)
+    model = _model(loaders, network, config, start)
+    changes = at_epoch(start, model, loaders) if at_epoch else None
+    if ranks.rank:  # the networks are the same; dropout is not
+        seed_everything(seeded(config.seed, ranks.rank).initial_seed(), config.deterministic)
     with enough_memory(_smaller_batches(config)):
-        result = fit(model, loaders.loader, config, objective, states, recipe)
+        open_loader = partial(loaders.loader, share=ranks.share)
+        result = fit(model, open_loader, config, objective(), states, recipe, changes, ranks)
+    described = (
+        Checkpoint(network=network.name, arguments=network.arguments, info=loaders.info, training={}, weights={})
+        if network
+        else start
+    )
+    assert described is not None
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
-        return Checkpoint(
-            network=network.name,
-            arguments=network.arguments,
-            info=loaders.info,
-            training={**figures, "parameters": config.recipe()},
-            weights=weights,
-        )
+        training = {**figures, "parameters": config.recipe()}
+        return described.model_copy(update={"weights": weights, "training": training})
 
     best = checkpoint(result.best, result.best_epoch)
     return best, checkpoint(result.last, len(result.history)), result.history
+
+
+def _model(
+    loaders: LoaderPlan, network: ModelConfig | None, config: TrainConfig, start: Checkpoint | None
+) -> nn.Module:
+    """The model as it is before the first step."""
+    from torchloom.models import build_model
+    from torchloom.training.transfer import freeze, take_over
+    from torchloom.training.whitening import whiten
+
+    if network:
+        model = build_model(network.name, network.arguments, loaders.info)
+        if start:
+            take_over(model, network, loaders.info, start)
+    else:
+        assert start is not None
+        model = start.build()
+    size = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("%s with %s parameters", network.name if network else "the same network", f"{size:,}")
+    freeze(model, config.freeze)
+    if config.whitening:
+        check_suits("train.whitening", loaders.info.kind)
+        whiten(model, loaders.first("train", config.whitening.images)[0], config.whitening)
+    return model
 
 
 def _smaller_batches(config: TrainConfig) -> str:

@@ -34,7 +34,7 @@ def task_pipeline(
         ),
         Node(
             stages.train,
-            inputs=["dataloaders", "params:model", "params:train", "training_states", *started],
+            inputs=["dataloaders", "params:model", "params:train", "params:distributed", "training_states", *started],
             outputs=["checkpoint", "last_checkpoint", "history"],
             name="train",
             tags="train",
@@ -90,4 +90,4 @@ def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared
     inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
     with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        return Pipeline(nodes, namespace=task, inputs=inputs, tags=task)
+        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=used & {"params:distributed"}, tags=task)

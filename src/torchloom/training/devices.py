@@ -77,10 +77,13 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 @contextmanager
-def tuned_host(device: torch.device, threads: int | None, keep_memory: bool) -> Iterator[None]:
-    """Run with so many CPU threads and, on CPUs, with an allocator that keeps what is freed; as before afterwards."""
+def tuned_host(device: torch.device, threads: int | None, keep_memory: bool, processes: int = 1) -> Iterator[None]:
+    """Run with so many CPU threads and, on CPUs, with an allocator that keeps what is freed; as before afterwards.
+
+    Without a number, `processes` share the cores.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or usable_cores())
+    torch.set_num_threads(threads or max(1, usable_cores() // processes))
     kept = keep_memory and device.type == "cpu" and platform.libc_ver()[0] == "glibc"
     if kept:
         _configure_malloc(mmap_max=0, trim_threshold=2**31 - 1, top_pad=2**28)

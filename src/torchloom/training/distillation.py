@@ -11,9 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.config import DistillConfig
+from torchloom.config import DistillConfig, DistilledTrainConfig
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.devices import choose_device
 from torchloom.training.loop import Objective
-from torchloom.training.losses import accuracy
+from torchloom.training.losses import accuracy, classification_loss
+
+
+def student_objective(config: DistilledTrainConfig, teacher: Checkpoint) -> Objective:
+    """What the student of this teacher is trained for, on the device that it is trained on."""
+    loss = classification_loss(config.loss.name, config.loss.arguments)
+    model = teacher.build().to(device=choose_device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return distillation_objective(loss, model, config.distill)
 
 
 def distillation_objective(

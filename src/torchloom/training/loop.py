@@ -18,6 +18,7 @@ from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
 from torchloom.progress import step_bar
 from torchloom.training.devices import autocast, choose_device, choose_precision, compile_network, tuned_host
+from torchloom.training.distribution import ALONE, Ranks
 from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups
 from torchloom.training.state import Saver, TrainingState, TrainingStates
 from torchloom.training.transfer import training_mode
@@ -28,6 +29,7 @@ Batch = tuple[Tensor, ...]  # what the model takes, and last the labels or targe
 Loader = DataLoader[Batch]
 # A model and a batch -> the batch's mean loss, to be minimised, and further means to report, by name.
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
@@ -54,20 +56,22 @@ def fit(
     objective: Objective,
     states: TrainingStates | None = None,
     recipe: Mapping[str, Any] | None = None,
-    at_epoch: Callable[[nn.Module, int], None] | None = None,
+    at_epoch: AtEpoch | None = None,
+    ranks: Ranks = ALONE,
 ) -> Fit:
     """Train `model` in place and return what came of it: `train_epochs` with the host set up for it.
 
     `open_loader("train", device)` and `("validation", device)` give the data. With an empty validation split the last
     epoch counts as the best. With `states`, the state is saved there now and then, and a training of the same `recipe`
     that was interrupted goes on, and ends as if it had not been. `at_epoch` may change parameters and buffers of the
-    model in place when an epoch, counted from 1, begins. Raises InputError when the loss stops being a finite
-    number, and KeyboardInterrupt when the run is told to stop.
+    model in place when an epoch, counted from 1, begins. `ranks` are the processes that train it together: the loaders
+    give each its part, and what comes of it is the same in all of them. Raises InputError when the loss stops being a
+    finite number, and KeyboardInterrupt when the run is told to stop.
     """
     device = choose_device(config.device)
-    with tuned_host(device, config.threads, config.keep_memory):
+    with tuned_host(device, config.threads, config.keep_memory, ranks.local_size):
         try:
-            return train_epochs(model, open_loader, config, objective, device, states, recipe or {}, at_epoch)
+            return train_epochs(model, open_loader, config, objective, device, states, recipe or {}, at_epoch, ranks)
         except DivergedError:
             if states:
                 states.clear()  # to go on from one would lead there again
@@ -82,28 +86,34 @@ def train_epochs(
     device: torch.device,
     states: TrainingStates | None,
     recipe: Mapping[str, Any],
-    at_epoch: Callable[[nn.Module, int], None] | None = None,
+    at_epoch: AtEpoch | None = None,
+    ranks: Ranks = ALONE,
 ) -> Fit:
     """The loop itself."""
     dtype = choose_precision(config.precision, device)
     train_loader, validation_loader = open_loader("train", device), open_loader("validation", device)
-    if config.early_stopping and not len(validation_loader):
+    validated = any(ranks.gather(len(validation_loader)))
+    if config.early_stopping and not validated:
         raise InputError("train.early_stopping needs a validation split (preprocess.validation_fraction above 0)")
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ranks.prepare(model)
     averaged = average(model, config.ema)
     optimizer = create_optimizer(model, config.optimizer)
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
     schedule = Schedule(optimizer, config.scheduler, config.epochs, steps_per_epoch, config.warmup_epochs)
     lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    trained = compile_network(model, device, config.accumulate == 1) if config.compile else model
+    compiled = compile_network(model, device, config.accumulate == 1) if config.compile else model
+    trained = ranks.parallel(compiled)
     judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
     logger.info("training on %s in %s: %d epochs of %d steps", device, dtype, config.epochs, steps_per_epoch)
 
     progress = Progress()
     parts: dict[str, Any] = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
     parts |= {"lookahead": lookahead, "scaler": scaler, "progress": progress}
-    state = TrainingState(parts, train_loader, device, {**recipe, "device": device.type, "precision": str(dtype)})
+    recipe = {**recipe, "device": device.type, "precision": str(dtype), "processes": ranks.size}
+    ranks.check_same(recipe)
+    state = TrainingState(parts, train_loader, device, recipe, ranks)
     saver = Saver(state, states, config)
     saver.resume()
     with saver.listening():
@@ -115,7 +125,8 @@ def train_epochs(
             running = Running(len(train_loader), device, {"epoch": epoch, "learning_rate": rate})
             start_epoch(train_loader, epoch - 1)
             state.begin_epoch(running)
-            freeze_groups(optimizer, config.optimizer, epoch)
+            if freeze_groups(optimizer, config.optimizer, epoch):
+                trained = ranks.parallel(compiled)
             if at_epoch and not running.steps:  # else what is gone on with has had it
                 at_epoch(model, epoch)
             training_mode(model)
@@ -124,10 +135,12 @@ def train_epochs(
                 for step, batch in running.timed(train_loader):
                     group_start = step - step % config.accumulate
                     group = min(config.accumulate, len(train_loader) - group_start)
-                    with autocast(device, dtype):
-                        loss, figures = objective(trained, batch)
-                    scaler.scale((loss + penalty(model, config.l1, config.l2)) / group).backward()  # type: ignore[no-untyped-call]
-                    if step + 1 == group_start + group:
+                    last_of_group = step + 1 == group_start + group
+                    with ranks.exchange(trained, last_of_group):
+                        with autocast(device, dtype):
+                            loss, figures = objective(trained, batch)
+                        scaler.scale((loss + penalty(model, config.l1, config.l2)) / group).backward()  # type: ignore[no-untyped-call]
+                    if last_of_group:
                         if config.gradient_clip:
                             scaler.unscale_(optimizer)
                             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -144,29 +157,31 @@ def train_epochs(
                         running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
                         status = describe(running.means(), optimizer, running.rate())
                         bar.update(task, completed=step + 1, status=status)
-                    if step + 1 == group_start + group:
+                    if last_of_group:
                         saver.step_done()
             running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
 
-            row = running.row | {f"train_{name}": value for name, value in running.means().items()}
-            row |= {"samples_per_second": running.rate(), "seconds_waiting": running.waited}
-            if len(validation_loader):
-                measured = measure(judged, validation_loader, device, dtype, objective, epoch, saver.step_done)
+            row = running.row | {f"train_{name}": value for name, value in running.means(ranks).items()}
+            row |= {"samples_per_second": running.rate(ranks), "seconds_waiting": running.waited}
+            if validated:
+                ranks.share_buffers(judged)
+                measured = measure(judged, validation_loader, device, dtype, objective, epoch, saver.step_done, ranks)
                 row |= {f"val_{name}": value for name, value in measured.items()}
             row["seconds"] = running.seconds()
             if epoch % -(-config.epochs // LOGGED) == 0:
                 log_row(row, config.epochs)
             schedule.end_epoch(row.get("val_loss", row["train_loss"]))
             progress.history.append(row)
-            if not len(validation_loader):
+            if not validated:
                 progress.best_epoch = epoch
             elif improves(row, progress.best_row(), config.monitor):
                 progress.best, progress.best_epoch = snapshot(judged), epoch
             state.end_epoch()
             if epoch < config.epochs:
                 saver.epoch_done()
+    ranks.share_buffers(judged)
     last = snapshot(judged)
-    best = progress.best if len(validation_loader) else last
+    best = progress.best if validated else last
     stop_if_weights_not_finite(best, progress.best_epoch)
     return Fit(best, progress.best_epoch, last, progress.history)
 
@@ -236,21 +251,24 @@ class Running:
         self.steps += 1
         self.count += count
 
-    def means(self) -> dict[str, float]:
-        """The means over all samples so far."""
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+    def means(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The means over all samples so far, those of all `ranks`."""
+        sums = {name: float(value) for name, value in self.sums.items()}
+        totals = ranks.total({**sums, "": self.count})
+        return {name: total / totals[""] for name, total in totals.items() if name}
 
-    def rate(self) -> float:
+    def rate(self, ranks: Ranks = ALONE) -> float:
         """Samples per second."""
-        return self.count / self.seconds()
+        return ranks.total({"count": self.count})["count"] / self.seconds()
 
     def seconds(self) -> float:
         """How long the epoch has been going on, without interruptions."""
         return time.perf_counter() - self.started
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("row", "losses", "sums", "steps", "count", "waited")
-        return {**{name: getattr(self, name) for name in names}, "seconds": self.seconds()}
+        names = ("row", "steps", "count", "waited")
+        on_host = {"losses": self.losses.cpu(), "sums": {name: value.cpu() for name, value in self.sums.items()}}
+        return {**{name: getattr(self, name) for name in names}, **on_host, "seconds": self.seconds()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = self.losses.device
@@ -282,16 +300,18 @@ def measure(
     objective: Objective,
     epoch: int,
     step_done: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """The objective's means over all of `loader`, in evaluation mode."""
+    """The objective's means over all of `loader`, in evaluation mode; of `ranks` each has its part of the samples."""
     model.eval()
     running = Running(len(loader), device)
     for batch in loader:
         with autocast(device, dtype):
             running.add(len(batch[-1]), *objective(model, batch))
-        step_done()
+        if ranks.size == 1:  # others may have fewer batches, and would wait for this one
+            step_done()
     running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
-    return running.means()
+    return running.means(ranks)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

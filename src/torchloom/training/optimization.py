@@ -88,18 +88,21 @@ def _tuples(arguments: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
-def freeze_groups(optimizer: Optimizer, config: OptimizerConfig, epoch: int) -> None:
+def freeze_groups(optimizer: Optimizer, config: OptimizerConfig, epoch: int) -> bool:
     """Let the groups that have learnt their epochs stay as they are; `epoch` is the one that begins, from 1.
 
-    Raises InputError when no group is left.
+    Returns whether there were any that still learnt. Raises InputError when no group is left.
     """
+    frozen = False
     for given, group in zip(config.groups, optimizer.param_groups[1:], strict=True):
         if given.epochs is not None and epoch > given.epochs:
             for parameter in group["params"]:
+                frozen |= parameter.requires_grad
                 parameter.requires_grad_(False)
                 parameter.grad = None
     if not any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
         raise InputError(f"train.optimizer.groups: from epoch {epoch} on nothing would learn any more")
+    return frozen
 
 
 class Lookahead:

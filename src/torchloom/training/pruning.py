@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from torchloom.config import PruneConfig
+from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.transfer import weights_depending_on
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +63,12 @@ class Pruner:
         else:
             cut_weights(self.weights, share, self.config.scope)
         logger.info("epoch %d: %.1f %% of the %s are cut", epoch, 100 * share, _called(self.config))
+
+
+def gradual_pruning(config: PruneConfig, start: Checkpoint, model: nn.Module, loaders: LoaderPlan) -> Pruner:
+    """The pruner of a training that goes on from the checkpoint `start`, whose weights `model` has."""
+    head = weights_depending_on("classes", start.network, start.arguments, start.info)
+    return Pruner(model, config, head, loaders.first("train", 2)[0])
 
 
 def _called(config: PruneConfig) -> str:

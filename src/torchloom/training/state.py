@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from torchloom.config import TrainConfig
+    from torchloom.training.distribution import Ranks
 
 logger = logging.getLogger(__name__)
 
+AGREE = 0.5  # seconds, about, between two steps at which several processes agree on whether to save or to stop
 SHARE = 0.01  # of the time, at most, goes into the states that are saved when epochs end
 State = dict[str, Any]  # nested dictionaries, lists and tuples of tensors, numbers, strings and None
 
@@ -83,10 +85,14 @@ class TrainingStates:
             raise InputError(f"{self.folder}: no state to go on from, but train.resume is must. Use auto or never.")
         return None
 
+    def newest(self) -> str:
+        """The name of the newest file, empty when there is none; later ones are greater."""
+        return next((path.name for path in reversed(self.files())), "")
+
     def clear(self) -> None:
         """Remove all states."""
         for path in self.files():
-            path.unlink()
+            path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not there, or holds something else
             self.folder.rmdir()
 
@@ -154,10 +160,15 @@ class TrainingState:
     """All that a training depends on: what has `state_dict` and `load_state_dict`, the epoch that runs, randomness."""
 
     def __init__(
-        self, parts: Mapping[str, Any], train_loader: Any, device: torch.device, recipe: Mapping[str, Any]
+        self,
+        parts: Mapping[str, Any],
+        train_loader: Any,
+        device: torch.device,
+        recipe: Mapping[str, Any],
+        ranks: Ranks,
     ) -> None:
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.train_loader, self.device, self.recipe = train_loader, device, recipe
+        self.train_loader, self.device, self.recipe, self.ranks = train_loader, device, recipe, ranks
         self.running: Any = None  # the figures of the epoch that runs, None between two
         self.interrupted: State | None = None  # an epoch that was interrupted and has not begun again
 
@@ -179,7 +190,8 @@ class TrainingState:
 
         epoch = {"running": self.running.state_dict(), "drawn": drawn(self.train_loader)} if self.running else None
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        return {"parts": parts, "epoch": epoch, "random": random_state(self.device)}
+        own = {"epoch": epoch, "random": random_state(self.device)}
+        return {"parts": parts, "ranks": self.ranks.gather(own)}
 
     def load_state_dict(self, state: State) -> None:
         for name, part in self.parts.items():
@@ -187,22 +199,34 @@ class TrainingState:
                 restore_optimizer(part, state["parts"][name])
             else:
                 part.load_state_dict(state["parts"][name])
-        self.interrupted = state["epoch"]
-        set_random_state(state["random"], self.device)
+        if len(state["ranks"]) != self.ranks.size:
+            raise ValueError(f"it is of {len(state['ranks'])} processes, and these are {self.ranks.size}")
+        own = state["ranks"][self.ranks.rank]
+        self.interrupted = own["epoch"]
+        set_random_state(own["random"], self.device)
 
 
 class Saver:
     """Saves the state of a training when it is time to, and when the run is told to stop; without `states` never."""
 
     def __init__(self, state: TrainingState, states: TrainingStates | None, config: TrainConfig) -> None:
-        self.state, self.states, self.config = state, states, config
+        self.state, self.states, self.config, self.ranks = state, states, config, state.ranks
         self.saved, self.cost = time.perf_counter(), 0.0
         self.count, self.spent = 0, 0.0
         self.stop_asked = False
+        self.agreed, self.steps, self.until = time.perf_counter(), 0, 1  # several processes agree after `until` steps
 
     def resume(self) -> None:
         """Go on from the newest state, if there is one; InputError when it does not fit the network."""
-        state = self.states.load(self.state.recipe, self.config.resume) if self.states else None
+        if self.states is None:
+            return
+        # each machine has a disk of its own, and another one may have saved the newest
+        newest = self.ranks.gather(self.states.newest())
+        holder = newest.index(max(newest))
+        state = self.states.load(self.state.recipe, self.config.resume) if self.ranks.rank == holder else None
+        state = self.ranks.one(state, holder)
+        if self.config.resume == "never" and self.ranks.local_rank == 0:
+            self.states.clear()
         if state is None:
             return
         try:
@@ -215,25 +239,42 @@ class Saver:
 
         Raises KeyboardInterrupt once the state is saved, when the run was told to stop.
         """
-        if self.states is None:
+        self.steps += 1
+        if self.states is None or (self.ranks.size > 1 and self.steps < self.until):
             return
-        if self.stop_asked:
-            logger.warning("stopped; the state is saved in %s", self._save())
+        stop, save = self._agree(self.stop_asked, time.perf_counter() - self.saved > self.config.save_minutes * 60)
+        if stop:
+            path = self._save()
+            logger.warning("stopped; the state is saved in %s", path)
             raise KeyboardInterrupt
-        if time.perf_counter() - self.saved > self.config.save_minutes * 60:
+        if save:
             self._save()
 
     def epoch_done(self) -> None:
-        if self.states is not None and time.perf_counter() - self.saved > self.cost / SHARE:
+        due = time.perf_counter() - self.saved > self.cost / SHARE
+        if self.states is not None and self.ranks.one(due):
             self._save()
 
+    def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Whether any process wants to stop, and whether the first wants to save; and when to ask again."""
+        if self.ranks.size == 1:
+            return stop, save
+        seconds = time.perf_counter() - self.agreed
+        later = min(10 * self.steps, max(1, round(AGREE * self.steps / max(seconds, 1e-6))))
+        wishes = self.ranks.gather((stop or self.ranks.told_to_stop(), save, later))
+        self.until, self.steps, self.agreed = wishes[0][2], 0, time.perf_counter()
+        return any(wish[0] for wish in wishes), wishes[0][1]
+
     def _save(self) -> Path:
+        """The states of all processes go into one file, which the first one writes."""
         assert self.states is not None
         started = time.perf_counter()
         running = self.state.running
         steps = running.steps if running else 0
         epochs = len(self.state.parts["progress"].history)
-        path = self.states.save(self.state.state_dict(), self.state.recipe, epochs, steps, self.config.keep_states)
+        state, path = self.state.state_dict(), self.states.folder
+        if self.ranks.rank == 0:
+            path = self.states.save(state, self.state.recipe, epochs, steps, self.config.keep_states)
         self.saved = time.perf_counter()
         self.cost = self.saved - started
         self.count, self.spent = self.count + 1, self.spent + self.cost

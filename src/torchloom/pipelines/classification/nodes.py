@@ -6,11 +6,13 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
+    DistributedConfig,
     EvaluateClassifierConfig,
 )
 from torchloom.data.info import LabelledInfo, expect
@@ -32,6 +34,7 @@ def train(
     loaders: LoaderPlan,
     network: ClassifierConfig,
     config: ClassificationTrainConfig,
+    distributed: DistributedConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
@@ -39,8 +42,8 @@ def train(
     from torchloom.training.losses import classification_objective
 
     check_labels(config, loaders)
-    objective = classification_objective(config.loss.name, config.loss.arguments)
-    return train_network(loaders, network, config, objective, states, start)
+    objective = partial(classification_objective, config.loss.name, config.loss.arguments)
+    return train_network(loaders, network, config, distributed, objective, states, start)
 
 
 def check_labels(config: ClassificationTrainConfig, loaders: LoaderPlan) -> None:

@@ -5,7 +5,9 @@ torch is imported inside the functions, so that commands which only look at the 
 
 from __future__ import annotations
 
-from torchloom.config import ClassifierConfig, DistilledTrainConfig
+from functools import partial
+
+from torchloom.config import ClassifierConfig, DistilledTrainConfig, DistributedConfig
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
@@ -21,6 +23,7 @@ def train(
     loaders: LoaderPlan,
     network: ClassifierConfig,
     config: DistilledTrainConfig,
+    distributed: DistributedConfig,
     states: TrainingStates,
     teacher: Checkpoint,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
@@ -28,11 +31,7 @@ def train(
 
     Raises InputError when the teacher answers for other classes or other inputs.
     """
-    import torch
-
-    from torchloom.training.devices import choose_device
-    from torchloom.training.distillation import distillation_objective
-    from torchloom.training.losses import classification_loss
+    from torchloom.training.distillation import student_objective
 
     info, taught = (expect(known, LabelledInfo) for known in (loaders.info, teacher.info))
     if info.sizes() != taught.sizes() or info.classes != taught.classes:
@@ -41,7 +40,6 @@ def train(
             f"{', '.join(taught.classes)}; these have {info.sizes()} with {', '.join(info.classes)}"
         )
     check_labels(config, loaders)
-    loss = classification_loss(config.loss.name, config.loss.arguments)
-    model = teacher.build().to(device=choose_device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = distillation_objective(loss, model, config.distill)
-    return train_network(loaders, network, config, objective, states, more={"teacher": teacher.fingerprint()})
+    objective = partial(student_objective, config, teacher)
+    more = {"teacher": teacher.fingerprint()}
+    return train_network(loaders, network, config, distributed, objective, states, more=more)

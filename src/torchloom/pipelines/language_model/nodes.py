@@ -6,9 +6,11 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
+    DistributedConfig,
     EvaluateConfig,
     GenerateConfig,
     LanguageModelConfig,
@@ -32,6 +34,7 @@ def train(
     loaders: LoaderPlan,
     network: LanguageModelConfig,
     config: LanguageModelTrainConfig,
+    distributed: DistributedConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
@@ -39,8 +42,8 @@ def train(
     from torchloom.training.losses import language_model_objective
 
     expect(loaders.info, TextInfo)
-    objective = language_model_objective(config.loss.name, config.loss.arguments)
-    return train_network(loaders, network, config, objective, states, start)
+    objective = partial(language_model_objective, config.loss.name, config.loss.arguments)
+    return train_network(loaders, network, config, distributed, objective, states, start)
 
 
 def evaluate(

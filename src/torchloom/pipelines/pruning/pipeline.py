@@ -21,7 +21,7 @@ def create_pipeline(task: str, base: str) -> Pipeline:
             ),
             Node(
                 nodes.train,
-                inputs=["base_checkpoint", "dataloaders", "params:train", "training_states"],
+                inputs=["base_checkpoint", "dataloaders", "params:train", "params:distributed", "training_states"],
                 outputs=["checkpoint", "history"],
                 name="train",
                 tags="train",

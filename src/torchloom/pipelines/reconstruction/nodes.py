@@ -6,10 +6,12 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
     AutoencoderConfig,
+    DistributedConfig,
     EvaluateExamplesConfig,
     ReconstructionTrainConfig,
 )
@@ -31,6 +33,7 @@ def train(
     loaders: LoaderPlan,
     network: AutoencoderConfig,
     config: ReconstructionTrainConfig,
+    distributed: DistributedConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
@@ -38,8 +41,8 @@ def train(
     from torchloom.training.losses import reconstruction_objective
 
     expect(loaders.info, ImageInfo)
-    objective = reconstruction_objective(config.loss.name, config.loss.arguments, config.divergence)
-    return train_network(loaders, network, config, objective, states, start)
+    objective = partial(reconstruction_objective, config.loss.name, config.loss.arguments, config.divergence)
+    return train_network(loaders, network, config, distributed, objective, states, start)
 
 
 def evaluate(

@@ -6,9 +6,10 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import EvaluateConfig, RegressionTrainConfig, RegressorConfig
+from torchloom.config import DistributedConfig, EvaluateConfig, RegressionTrainConfig, RegressorConfig
 from torchloom.data.info import TableInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.pipelines.stages import train_network
@@ -27,6 +28,7 @@ def train(
     loaders: LoaderPlan,
     network: RegressorConfig,
     config: RegressionTrainConfig,
+    distributed: DistributedConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
 ) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
@@ -34,8 +36,10 @@ def train(
     from torchloom.training.losses import regression_objective
 
     info = expect(loaders.info, TableInfo)
-    objective = regression_objective(config.loss.name, config.loss.arguments, info.target_mean, info.target_std)
-    return train_network(loaders, network, config, objective, states, start)
+    objective = partial(
+        regression_objective, config.loss.name, config.loss.arguments, info.target_mean, info.target_std
+    )
+    return train_network(loaders, network, config, distributed, objective, states, start)
 
 
 def evaluate(

@@ -1,0 +1,141 @@
+"""Two machines that train one model: network namespaces with addresses of their own, and `kedro run` on each of them.
+
+Needs the right to make namespaces. `pytest -m long tests/test_machines.py`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import make_project
+from torchloom.datasets.tensors import read_tensors
+from torchloom.training.loop import TIMES
+
+TASK = "mnist_lenet"
+SETTINGS = {"model": {"width": 1.0}, "train": {"epochs": 4, "batch_size": 64, "threads": 1, "device": "cpu"}}
+ADDRESS = "10.213.77.1"
+MEETING = f"distributed.machines=2,distributed.address={ADDRESS}:29400,distributed.timeout=60"
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def machines() -> Iterator[list[str]]:
+    """The names of two namespaces that reach each other under 10.213.77.1 and .2, and nothing else."""
+    names = [f"loom{os.getpid()}{letter}" for letter in "ab"]
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "loom0", "netns", names[0], "type", "veth", "peer", "name", "loom0", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "addr", "add", f"10.213.77.{number}/24", "dev", "loom0")
+            ip("-n", name, "link", "set", "loom0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    try:
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+class Machine:
+    """A namespace with a clone of the project on a disk of its own; `run` is what its user types."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.project = name, make_project(folder)
+        (self.project / f"conf/sample/parameters/{TASK}.yml").write_text(yaml.safe_dump({TASK: SETTINGS}))
+        self.log = folder / "log.txt"
+
+    def run(self, *more: str, parameters: str = MEETING) -> "subprocess.Popen[bytes]":
+        kedro = [sys.executable, "-m", "kedro", "run", "--env", "sample", "--pipeline", TASK, "--params", parameters]
+        environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+        place = ["ip", "netns", "exec", self.name] if self.name else []
+        with self.log.open("ab") as log:
+            streams: dict[str, Any] = {"stdout": log, "stderr": subprocess.STDOUT}
+            return subprocess.Popen(
+                [*place, *kedro, *more], cwd=self.project, env=environment, start_new_session=True, **streams
+            )
+
+    def wait_for(self, text: str, process: "subprocess.Popen[bytes]") -> None:
+        while text not in self.log.read_text():
+            assert process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        rows = json.loads((self.project / f"data/sample/07_model_output/{TASK}/history.json").read_text())
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+    @property
+    def weights(self) -> dict[str, list[Any]]:
+        tensors, _ = read_tensors(self.project / f"data/sample/06_models/{TASK}/checkpoint.safetensors", "")
+        return {name: tensor.tolist() for name, tensor in tensors.items()}
+
+
+def finish(*processes: "subprocess.Popen[bytes]") -> list[int]:
+    return [process.wait(240) for process in processes]
+
+
+def processes_of(machine: Machine) -> list[str]:
+    """What still runs in the project's folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cwd").readlink() == machine.project:
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return [command for command in found if "resource_tracker" not in command]
+
+
+@pytest.mark.long
+def test_two_machines_one_model(tmp_path: Path, machines: list[str]) -> None:
+    """The second one dies and comes back; it ends as if both processes had been on one machine all the time."""
+    first, second = (Machine(name, tmp_path / name) for name in machines)
+    running = first.run(), second.run("--to-nodes", f"{TASK}.train")
+    second.wait_for("epoch 1/4", running[1])
+    os.killpg(running[1].pid, signal.SIGKILL)
+    running[1].wait()
+    again = second.run("--to-nodes", f"{TASK}.train")
+    assert finish(running[0], again) == [0, 0], first.log.read_text() + second.log.read_text()
+    assert "going on from" in first.log.read_text()
+    assert first.history == second.history
+    assert first.weights == second.weights
+    assert processes_of(first) == processes_of(second) == []
+    alone = Machine("", tmp_path / "alone")
+    assert finish(alone.run(parameters="distributed.processes=2")) == [0], alone.log.read_text()
+    assert alone.history == first.history
+    assert alone.weights == first.weights
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """SIGINT goes to all of them, as from a terminal; the others to the run alone."""
+    machine = Machine("", tmp_path / "project")
+    parameters = f"distributed.processes=2,{TASK}.train.epochs=500"
+    running = machine.run("--to-nodes", f"{TASK}.train", parameters=parameters)
+    machine.wait_for("epoch 1/500", running)
+    send = os.killpg if number == signal.SIGINT else os.kill
+    send(running.pid, number)
+    assert running.wait(30) != 0
+    end = time.monotonic() + 10
+    while processes_of(machine) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert processes_of(machine) == []
+    if number != signal.SIGKILL:
+        assert "stopped; the state is saved" in machine.log.read_text()
+        assert "training goes on from its last state with" in machine.log.read_text()
