@@ -15,6 +15,7 @@ PARTS = {
     "inference": "benchmarks.inference",
     "overhead": "benchmarks.overhead",
     "scaling": "benchmarks.scaling",
+    "distribution": "benchmarks.distribution",
     "gpu": "benchmarks.records",
 }
 
@@ -31,7 +32,12 @@ def parse() -> tuple[Options, list[str]]:
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help="all if none is given; gpu then only with CUDA")
     add("--quick", action="store_true", help="tiny sizes on drawn data: shows that all works, measures nothing")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="of data, step, inference and scaling")
+    add(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="of data, step, inference, scaling and distribution",
+    )
     add("--repeats", type=int, help="turns that each side takes; else each part's own number")
     add("--goal", type=float, help="end_to_end: test accuracy to reach (default 0.983, 0.9 on drawn data)")
     add("--env", help="gpu: Kedro's environment (default gpu with CUDA, else cpu)")

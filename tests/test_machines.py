@@ -21,7 +21,7 @@ from torchloom.datasets.tensors import read_tensors
 from torchloom.training.loop import TIMES
 
 TASK = "mnist_lenet"
-SETTINGS = {"model": {"width": 1.0}, "train": {"epochs": 4, "batch_size": 64, "threads": 1, "device": "cpu"}}
+SETTINGS = {"model": {"width": 1}, "train": {"epochs": 4, "batch_size": 64, "threads": 1, "device": "cpu"}}
 ADDRESS = "10.213.77.1"
 MEETING = f"distributed.machines=2,distributed.address={ADDRESS}:29400,distributed.timeout=60"
 
@@ -70,8 +70,10 @@ class Machine:
             )
 
     def wait_for(self, text: str, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + 120
         while text not in self.log.read_text():
             assert process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
 
     @property
@@ -122,13 +124,13 @@ def test_two_machines_one_model(tmp_path: Path, machines: list[str]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
-    """SIGINT goes to all of them, as from a terminal; the others to the run alone."""
+    """SIGINT goes to all of them, as from a terminal; SIGKILL to the run alone."""
     machine = Machine("", tmp_path / "project")
     parameters = f"distributed.processes=2,{TASK}.train.epochs=500"
     running = machine.run("--to-nodes", f"{TASK}.train", parameters=parameters)
-    machine.wait_for("epoch 1/500", running)
+    machine.wait_for("epoch 5/500", running)
     send = os.killpg if number == signal.SIGINT else os.kill
     send(running.pid, number)
     assert running.wait(30) != 0

@@ -1,0 +1,56 @@
+"""Part distribution: weak scaling of `train`, with as many images for each process of several as for one alone.
+
+On CPUs two processes with a thread each are held to one process with one thread; on CUDA a process for each GPU, or the
+only one, started like several, to a training in the process itself.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import inputs, ours
+from benchmarks.measure import Comparison, Options, interleave
+from torchloom.config import ClassifierConfig, DataConfig, DistributedConfig
+from torchloom.pipelines.classification.nodes import train
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "LeNet-5, without batch norm": {"name": "lenet", "batch_norm": False},
+    "ResNet-18, width 16, batch norm over all processes": {"name": "resnet", "width": 16},
+}
+SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9}
+
+
+def run(options: Options) -> list[Comparison]:
+    env = inputs.environment("cifar10", options.quick)
+    folder = inputs.prepared(env, "cifar10")
+    size, images = (16, 64) if options.quick else (128, 2_048 if options.device == "cpu" else 40_960)
+    several = 2 if options.device == "cpu" else torch.cuda.device_count()
+    alone = DistributedConfig(processes=1)
+    together = DistributedConfig(processes=several if options.device == "cpu" else "auto")
+    compared = []
+    for title, network in NETWORKS.items():
+        sides = {
+            "one process": partial(per_process, folder, network, options.device, alone, 1, size, images),
+            f"started together: {several}": partial(
+                per_process, folder, network, options.device, together, several, size, images
+            ),
+        }
+        measured = interleave(sides, options.turns(5))
+        data = inputs.describe(env, "cifar10")
+        compared.append(Comparison(f"Training {title}", "images/s for each process", measured, data, "one process"))
+    return compared
+
+
+def per_process(
+    folder: Path, network: dict[str, Any], device: str, config: DistributedConfig, count: int, size: int, images: int
+) -> float:
+    """Images per second that each of `count` processes trains with, of batches of `size` for each."""
+    threads = 1 if device == "cpu" else None
+    settings = ours.config(device, size * count, optimizer=SGD, threads=threads)
+    plan = ours.plan_loaders(folder, DataConfig(augment=ours.CROP_AND_FLIP, subset=images * count), settings)
+    *_, history = train(plan, ClassifierConfig.model_validate(network), settings, config)
+    return history[-1]["samples_per_second"] / count
