@@ -654,7 +654,7 @@ class DimensionConfig(Block):
     @model_validator(mode="after")
     def _one_kind(self) -> DimensionConfig:
         if self.choices is not None:
-            if self.model_fields_set - {"choices"} and (self.log or {self.low, self.high, self.step} != {None}):
+            if self.log or (self.low, self.high, self.step) != (None, None, None):
                 raise ValueError("must be either choices or low and high")
             labels = self.labels()
             if any(label in labels[:place] for place, label in enumerate(labels)):

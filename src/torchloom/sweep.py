@@ -61,10 +61,11 @@ logger = logging.getLogger(__name__)
 SWEPT = ("data", "model", "train")  # the blocks whose keys a sweep may draw
 # Keys that would change what trials are compared by; all but the first only where that is the loss.
 JUDGES = ("train.monitor", "train.loss", "train.divergence", "train.distill")
+EXHAUSTED = "exhausted"  # of a study: by which sampler
 WAIT = 60  # seconds for another process that writes into the study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # such as metric names
 
 
 @dataclass(frozen=True)
@@ -418,6 +419,8 @@ def work(sweep: Sweep, say: Say) -> None:
     """Run trials until the study has all that it is to have, and say the number of each that has ended."""
     pruner = _create(optuna.pruners, sweep.config.pruner)
     study = open_study(sweep.folder, sweep.study, pruner=pruner)
+    # samplers that try all there is call it at the end, which Optuna takes from its own loop only
+    study.stop = lambda: study.set_user_attr(EXHAUSTED, repr(sweep.config.sampler))  # type: ignore[method-assign]
     while trial := _ask(sweep, study):
         _run(sweep, study, trial)
         say(trial.number)
@@ -450,6 +453,9 @@ def _ask(sweep: Sweep, study: Study) -> Trial | None:
         trials = study.get_trials(deepcopy=False)
         taken = sum(_counts(trial) or trial.state is TrialState.RUNNING for trial in trials)
         if taken >= sweep.config.trials:
+            return None
+        if study.user_attrs.get(EXHAUSTED) == repr(sweep.config.sampler):
+            logger.info("the %s has nothing left to try", sweep.config.sampler.name)
             return None
         seed = int(np.random.SeedSequence([sweep.config.seed, taken]).generate_state(1)[0])
         study.sampler = _create(optuna.samplers, sweep.config.sampler, seed=seed)
