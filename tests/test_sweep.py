@@ -1,7 +1,13 @@
 """Sweeps over the drawn data: what is refused, what a study holds, and that stopping one costs nothing."""
 
 import csv
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +19,9 @@ from kedro.config import OmegaConfigLoader
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, MemoryDataset
+from omegaconf import OmegaConf
 
-from conftest import ROOT, kedro_run, make_project
+from conftest import ROOT, TINY, kedro_run, make_project
 from torchloom import sweep, tuned
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
@@ -41,7 +48,8 @@ def small_project(folder: Path, block: dict[str, Any] = BLOCK, **tasks: Any) -> 
     project = make_project(folder)
     (project / "conf/base/parameters/sweep.yml").write_text(yaml.safe_dump({"sweep": block}))
     for task, settings in {TASK: SMALL, **tasks}.items():
-        (project / f"conf/sample/parameters/{task}.yml").write_text(yaml.safe_dump({task: settings}))
+        path = project / f"conf/sample/parameters/{task}.yml"
+        OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), {task: settings}), path)
     return project
 
 
@@ -367,3 +375,134 @@ def test_the_environment_holds_what_belongs_together(tmp_path: Path) -> None:
     assert dataset.load() == third
     assert dataset.fingerprint() != before
     assert (tmp_path / "parameters/own.yml").read_text() == "own: {}"
+
+
+# ---- runs that are stopped -----------------------------------------------------------------------------------------
+
+
+class Attempt:
+    """A `kedro run --pipeline sweep` in a process of its own; `log` is what it says."""
+
+    def __init__(self, project: Path, *options: str) -> None:
+        self.output = project / f"output{len(list(project.glob('output*')))}.txt"
+        command = [sys.executable, "-m", "kedro", "run", "--env", "sample", "--pipeline", "sweep", *options]
+        environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+        with self.output.open("wb") as output:
+            streams: dict[str, Any] = {"stdout": output, "stderr": output}
+            self.process = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True, **streams)
+
+    @property
+    def log(self) -> str:
+        return self.output.read_text(encoding="utf-8")
+
+    def wait_for(self, said: str) -> None:
+        while said not in self.log:
+            assert self.process.poll() is None, self.log
+            time.sleep(0.02)
+
+    def family(self) -> list[int]:
+        """The processes of its session."""
+        found = subprocess.run(["pgrep", "-s", str(self.process.pid)], capture_output=True, text=True).stdout
+        return [int(pid) for pid in found.split()]
+
+    def assert_gone(self) -> None:
+        end = time.monotonic() + 20
+        while self.family() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert self.family() == []
+
+    def finish(self) -> None:
+        assert self.process.wait(300) == 0, self.log
+
+
+LONGER = {TASK: {**SMALL, "train": {**SMALL["train"], "epochs": 12}}}
+FEW = {**BLOCK, "trials": 5}
+
+
+def study_of(project: Path) -> optuna.Study:
+    storage = f"sqlite:///{project}/data/sample/07_model_output/sweep/study.db"
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def in_training(project: Path) -> list[optuna.trial.FrozenTrial]:
+    running = study_of(project).get_trials(states=[optuna.trial.TrialState.RUNNING])
+    return [trial for trial in running if trial.intermediate_values]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sweep_that_is_killed_goes_on(tmp_path: Path, workers: int) -> None:
+    project = small_project(tmp_path / "project", {**FEW, "workers": workers}, **LONGER)
+    attempt = Attempt(project)
+    attempt.wait_for("1 of 5: ")
+    while not in_training(project):
+        assert attempt.process.poll() is None, attempt.log
+    attempt.process.kill()
+    attempt.process.wait()
+    attempt.assert_gone()
+    states = [trial.state.name for trial in study_of(project).trials]
+    unfinished = in_training(project)
+    assert 1 <= len(unfinished) <= states.count("RUNNING") <= workers
+    again = Attempt(project)
+    again.finish()
+    assert f": {len(states) - states.count('RUNNING')} of 5 trials are done" in again.log
+    trials = rows(project)
+    assert len(trials) == 5
+    assert [trial.state.name for trial in study_of(project).trials].count("FAIL") == states.count("RUNNING")
+    for trial in unfinished:
+        tried = [row for row in trials if row["train.optimizer.lr"] == str(trial.params["train.optimizer.lr"])]
+        assert len(tried) == 1
+    again.assert_gone()
+
+
+@pytest.mark.long
+def test_ctrl_c_stops_a_sweep_with_its_workers(tmp_path: Path) -> None:
+    project = small_project(tmp_path / "project", {**FEW, "workers": 2}, **LONGER)
+    attempt = Attempt(project)
+    attempt.wait_for("1 of 5: ")
+    assert len(attempt.family()) >= 3
+    os.killpg(attempt.process.pid, signal.SIGINT)  # as a terminal does
+    assert attempt.process.wait(30) != 0
+    attempt.assert_gone()
+    assert "interrupted. What is finished stays" in attempt.log
+    assert "kedro run --env sample --pipeline sweep" in attempt.log.partition("interrupted.")[2]
+    assert "Traceback" not in attempt.log
+    again = Attempt(project, "--params", "sweep.workers=1")
+    again.finish()
+    assert len(rows(project)) == 5
+    assert (project / f"conf/tuned/parameters/{TASK}.yml").exists()
+
+
+@pytest.mark.long
+def test_two_workers_share_the_trials(tmp_path: Path) -> None:
+    project = small_project(tmp_path / "project", {**FEW, "workers": 2, "pruner": {"name": "NopPruner"}}, **LONGER)
+    attempt = Attempt(project)
+    attempt.finish()
+    trials = study_of(project).trials
+    assert [trial.number for trial in trials] == list(range(5))
+    assert {trial.state.name for trial in trials} == {"COMPLETE"}
+    assert len({trial.params["train.optimizer.lr"] for trial in trials}) == 5
+    begun = sorted((trial.datetime_start, trial.datetime_complete) for trial in trials)
+    assert any(start < end for (_, end), (start, _) in itertools.pairwise(begun))  # at the same time
+    for value in (1, 5):
+        assert f"{value} of 5: trial" in attempt.log
+
+
+@pytest.mark.long
+def test_what_is_made_of_another_task_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"train.prune.amount": {"choices": [0.1, 0.9]}}
+    block = {"task": "cifar_resnet_pruned", "trials": 2, "space": space, "sampler": ALL}
+    pruned = {"train": {"epochs": 2, "prune": {"epochs": 2}}}
+    small = {"cifar_resnet": TINY["cifar_resnet"], "cifar_resnet_pruned": pruned}
+    project = small_project(tmp_path / "project", block, **small)
+    monkeypatch.chdir(project)
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: missing|dataloaders\.json: cannot be read"):
+        kedro_run(project, "sweep")
+    kedro_run(project, "cifar_resnet", to_nodes=["cifar_resnet.train"])
+    kedro_run(project, "sweep")
+    trials = {row["train.prune.amount"]: row for row in rows(project)}
+    assert {row["state"] for row in trials.values()} == {"complete"}
+    assert float(trials["0.1"]["val_accuracy"]) > float(trials["0.9"]["val_accuracy"])
+    catalog = kedro_run(project, "cifar_resnet_pruned", env="tuned", to_nodes=["cifar_resnet_pruned.train"])
+    assert catalog.load("cifar_resnet_pruned.history")[-1]["val_accuracy"] == float(trials["0.1"]["val_accuracy"])

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import Token
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def search(config: SweepConfig, parameters: Mapping[str, Any], folder: Path) -> 
         with step_bar() as bar:
             told = _Teller(sweep, study, bar)
             if config.workers == 1:
-                work(sweep, told)
+                work(sweep, study, told)
             else:
                 arguments = [(_shared(sweep),)] * min(config.workers, config.trials)
                 with closing(run_processes(_work_in_process, arguments)) as numbers:
@@ -224,6 +225,7 @@ def train_node(task: str) -> Node:
     return {node.name: node for node in pipeline_of(task).nodes}[f"{task}.train"]
 
 
+@cache
 def _types(task: str) -> dict[str, type[BaseModel]]:
     """The model of each typed block of the task, by its full key."""
     types: dict[str, Any] = TypeExtractor({task: pipeline_of(task)}).extract_types_from_pipelines()
@@ -331,12 +333,12 @@ def _stored(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def open_study(folder: Path, name: str, direction: Any = None, pruner: Any = None) -> Study:
+def open_study(folder: Path, name: str, direction: Any = None) -> Study:
     """The study of this name; with a direction, it is made when it is not there."""
     url = f"sqlite:///{folder / 'study.db'}"
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": WAIT}})
     if direction is None:
-        return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        return optuna.load_study(study_name=name, storage=storage)
     return optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
 
 
@@ -415,10 +417,9 @@ def _counts(trial: FrozenTrial) -> bool:
 # ---- the trials ----------------------------------------------------------------------------------------------------
 
 
-def work(sweep: Sweep, say: Say) -> None:
+def work(sweep: Sweep, study: Study, say: Say) -> None:
     """Run trials until the study has all that it is to have, and say the number of each that has ended."""
-    pruner = _create(optuna.pruners, sweep.config.pruner)
-    study = open_study(sweep.folder, sweep.study, pruner=pruner)
+    study.pruner = _create(optuna.pruners, sweep.config.pruner)
     # samplers that try all there is call it at the end, which Optuna takes from its own loop only
     study.stop = lambda: study.set_user_attr(EXHAUSTED, repr(sweep.config.sampler))  # type: ignore[method-assign]
     while trial := _ask(sweep, study):
@@ -429,7 +430,7 @@ def work(sweep: Sweep, say: Say) -> None:
 def _work_in_process(sweep: Sweep, say: Say) -> None:
     bootstrap_project(project_folder())  # for its logging
     with _stored(sweep.folder):
-        work(sweep, say)
+        work(sweep, open_study(sweep.folder, sweep.study), say)
 
 
 def _shared(sweep: Sweep) -> Sweep:
