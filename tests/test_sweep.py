@@ -21,11 +21,13 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, MemoryDataset
 from omegaconf import OmegaConf
 
+import torchloom
 from conftest import ROOT, TINY, kedro_run, make_project
 from torchloom import sweep, tuned
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
 from torchloom.errors import InputError
+from torchloom.pipelines.sweep import nodes
 from torchloom.training import loop
 
 TASK = "mnist_mlp"
@@ -317,6 +319,15 @@ def parameters() -> dict[str, Any]:
 def test_a_sweep_with_a_mistake_is_refused(parameters: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises((InputError, ValueError), match=message):
         sweep.check(SweepConfig(**{**BLOCK, **changes}), parameters)
+
+
+@pytest.mark.parametrize("missing", ["optuna", "plotly"])
+def test_without_its_extra_a_sweep_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delattr(torchloom, "sweep")
+    monkeypatch.delitem(sys.modules, "torchloom.sweep")
+    with pytest.raises(InputError, match=rf"^a sweep needs {missing}, .* pip install -e '\.\[sweep\]'"):
+        nodes.search({}, SweepConfig(**BLOCK), Path())
 
 
 def test_the_sweep_of_the_project_is_right(parameters: dict[str, Any]) -> None:
