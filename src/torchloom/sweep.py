@@ -521,7 +521,7 @@ def _watched(trial: Trial, training: TrainConfig) -> Iterator[None]:
     """The study sees each epoch of the training, and may end it unless it was the last."""
 
     def watch(row: dict[str, float]) -> None:
-        trial.report(row[f"val_{training.monitor}"], int(row["epoch"]))
+        trial.report(row[f"val_{training.monitor}"], int(row["epoch"]) - 1)  # pruners count from 0
         if row["epoch"] < training.epochs and trial.should_prune():
             raise optuna.TrialPruned
 
@@ -577,7 +577,7 @@ def _best(study: Study) -> FrozenTrial | None:
 def _outcome(study: Study, trial: FrozenTrial) -> str:
     if trial.state is TrialState.FAIL:
         return f"failed: {trial.user_attrs.get('reason')}"
-    ended = f"pruned after epoch {max(trial.intermediate_values)} at" if trial.state is TrialState.PRUNED else ""
+    ended = f"pruned after epoch {len(trial.intermediate_values)} at" if trial.state is TrialState.PRUNED else ""
     value = math.nan if trial.value is None else trial.value
     return " ".join([*filter(None, [ended]), *(study.metric_names or []), f"{value:.4f}"])
 
