@@ -43,6 +43,7 @@ for place in EXPECTED:
         "train": {"epochs": 3, "optimizer": {"name": "SGD", "lr": 0.1}},
     }.get(name, {})
 VALID |= {"predict": {"model": "mnist_mlp", "files": "photos", "models": "models"}, "serve": {"models": "models"}}
+VALID["sweep"] = {"task": "mnist_mlp", "space": {"train.epochs": {"low": 1, "high": 9}}}
 EXAMPLES = {problem: task for task, problem in PROBLEMS.items()}  # a task of each kind
 WRITER, TABLE, ENCODER = (EXAMPLES[problem] for problem in ("language_model", "regression", "reconstruction"))
 ABSENT = object()  # as a value: take the key out
@@ -145,6 +146,10 @@ def test_the_smallest_parameters_are_valid() -> None:
         ("imdb.preprocess.min_count", 0, "given 0; must be greater than or equal to 1"),
         ("predict.top", 0, "given 0; must be greater than or equal to 1"),
         ("predict.fit", "cut", "given 'cut'; must be 'crop', 'pad' or 'squash'"),
+        ("sweep.trials", 0, "given 0; must be greater than or equal to 1"),
+        ("sweep.seed", 2**32, "given 4294967296; must be less than 4294967296"),
+        ("sweep.space", {}, "given {}; must have one key at least"),
+        ("sweep.space", {"train.epochs": None}, "given {'train.epochs': None}; must have one key at least"),
         ("predict.generate.length", 0, "given 0; must be greater than or equal to 1"),
         ("predict.files", ABSENT, "is missing and has no default"),
         ("predict", 5, "given 5; must be a block with some of the keys models, top, fit"),
@@ -575,3 +580,31 @@ def test_the_shipped_parameters_are_valid(environment: str) -> None:
 def test_parameters_are_merged_key_by_key() -> None:
     optimizer = shipped("base")["cifar_resnet"]["train"]["optimizer"]
     assert shipped("gpu")["cifar_resnet"]["train"]["optimizer"] == {**optimizer, "lr": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "key", "says"),
+    [
+        ({}, "", "must have choices, or low and high"),
+        ({"low": 1}, "", "must have choices, or low and high"),
+        ({"low": 2, "high": 2}, "", "must have a low that is less than high"),
+        ({"low": 0.0, "high": 1.0, "log": True}, "", "must have a low above 0"),
+        ({"low": 1, "high": 9, "log": True, "step": 2}, "", "no step where log is true"),
+        ({"low": 1, "high": 9, "step": 9}, "", "must have a step above 0 that is not more than high - low"),
+        ({"low": 1, "high": 9, "choices": [1]}, "", "must be either choices or low and high"),
+        ({"choices": [[1], [2], [1]]}, "", "must have choices that differ"),
+        ({"choices": []}, ".choices", "at least 1 item"),
+        ({"low": "1", "high": 9}, ".low", "given '1'; must be a finite number"),
+        ({"low": 1, "high": True}, ".high", "given True; must be a finite number"),
+        ({"low": 1, "high": float("inf")}, ".high", "given inf; must be a finite number"),
+        ({"low": 1, "hihg": 9, "high": 9}, ".hihg", "unknown key (did you mean high?); allowed are choices, high, log"),
+    ],
+)
+def test_what_nothing_can_be_drawn_from(dimension: dict[str, Any], key: str, says: str) -> None:
+    (line,) = mistakes({"sweep.space": {"train.optimizer.lr": dimension}})
+    assert line.startswith(f"sweep.space.train.optimizer.lr{key}: ")
+    assert says in line
+
+
+def test_a_key_of_another_environment_is_taken_out_of_a_sweep() -> None:
+    assert mistakes({"sweep.space": {"train.epochs": None, "train.seed": {"choices": [0, 1]}}}) == []

@@ -99,6 +99,7 @@ def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
 def test_the_commands_are_valid(project: Path) -> None:
     """Every `kedro run` with its pipeline, nodes, environment and parameters; that they run is for the other tests."""
     assert len(COMMANDS) > 15
+    (project / "conf/tuned").mkdir()  # which a sweep writes
     bootstrap_project(project)
     for command in COMMANDS:
         _, _, *options = shlex.split(command)

@@ -403,7 +403,8 @@ def test_validation_images_can_be_trained_on(run: Callable[..., DataCatalog]) ->
 def test_looking_at_the_project_imports_neither_torch_nor_matplotlib() -> None:
     code = (
         "import sys; from torchloom.pipeline_registry import register_pipelines; import torchloom.hooks;"
-        "register_pipelines(); print({'torch', 'matplotlib', 'pandas', 'onnx'} & sys.modules.keys())"
+        "register_pipelines();"
+        "print({'torch', 'matplotlib', 'pandas', 'onnx', 'optuna', 'plotly'} & sys.modules.keys())"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"

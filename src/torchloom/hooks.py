@@ -49,6 +49,8 @@ class ProjectHooks:
         except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
         check_parameters(parameters, {**expected, "serve": ServeConfig}, read)
+        sweep = {**parameters["sweep"], "environment": context.env}
+        context.config_loader["parameters"] = {**parameters, "sweep": sweep}
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

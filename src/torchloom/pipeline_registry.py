@@ -19,6 +19,7 @@ from torchloom.pipelines import (
     quantization,
     reconstruction,
     regression,
+    sweep,
 )
 from torchloom.validation import unknown
 
@@ -48,18 +49,20 @@ class Pipelines(dict[str, Pipeline]):
     """Pipelines by name; asking for one that is not there is answered in one message."""
 
     def __missing__(self, name: str) -> Pipeline:
-        raise InputError(f"--pipeline {name}: {unknown(name, [*TASKS, 'predict'], 'task')}")
+        raise InputError(f"--pipeline {name}: {unknown(name, [*TASKS, 'predict', 'sweep'], 'task')}")
 
 
 def register_pipelines() -> Pipelines:
-    """One named pipeline per task, all of them together as the default, and `predict`."""
-    pipelines = {task: _pipeline(task, entry) for task, entry in TASKS.items()}
+    """One named pipeline per task, all of them together as the default, `predict` and `sweep`."""
+    pipelines = {task: pipeline_of(task) for task in TASKS}
     together = sum(pipelines.values(), Pipeline([]))
-    return Pipelines({**pipelines, "predict": prediction.create_pipeline(), "__default__": together})
+    more = {"predict": prediction.create_pipeline(), "sweep": sweep.create_pipeline()}
+    return Pipelines({**pipelines, **more, "__default__": together})
 
 
-def _pipeline(task: str, entry: Any) -> Pipeline:
+def pipeline_of(task: str) -> Pipeline:
     """The task's own stages, after those of its data set unless its source is another task."""
+    entry: Any = TASKS[task]
     problem, source, *base = entry
     own: Pipeline = problem.create_pipeline(task, source, *base)
     return own if source in TASKS else preparation.create_pipeline(source) + own

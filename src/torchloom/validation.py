@@ -95,7 +95,19 @@ def check_yaml(folder: Path) -> None:
 
 
 def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> None:
-    """Check all parameters; raise one InputError that lists every mistake by its full key.
+    """Check all parameters; raise one InputError that lists every mistake by its full key. See `mistakes`."""
+    refuse(mistakes(parameters, expected, others))
+
+
+def refuse(problems: list[str]) -> None:
+    """One InputError with all the mistakes in the parameters, if there are any."""
+    if problems:
+        count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        raise InputError(f"the parameters hold {count}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def mistakes(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> list[str]:
+    """A line for each mistake in the parameters, by its full key.
 
     `expected` maps the full key of each typed block (`cifar_resnet.train`, `predict`) to its model; `others` are the
     remaining top-level keys that some pipeline reads.
@@ -118,9 +130,7 @@ def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[
         problems += [f"{owner}.{name}: {unknown(str(name), names)}" for name in given if name not in names]
         for name in sorted(names):
             problems += _check_block(f"{owner}.{name}", given.get(name), expected[f"{owner}.{name}"])
-    if problems:
-        count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        raise InputError(f"the parameters hold {count}:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return problems
 
 
 def _check_block(key: str, given: Any, model: type[BaseModel]) -> list[str]:
@@ -174,14 +184,20 @@ def _likely(name: str, allowed: list[str]) -> str:
 
 
 def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    """The block that `path` leads to below `model`; the numbers in it are those of a list's entries."""
+    """The block that `path` leads to below `model`; what is no field of it names an entry of a list or a mapping."""
     for part in path:
-        if part.isdigit():
+        if part not in model.model_fields:
             continue
         annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
+        model = next(kind for kind in _within(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
     return model
+
+
+def _within(annotation: Any) -> Iterator[Any]:
+    """The annotation and all those that it is made of."""
+    yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _within(part)
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -19,6 +19,10 @@ from torchloom.errors import InputError
 OUT_OF_MEMORY = ("out of memory", "Cannot allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
 
 
+class NoMemoryError(InputError):
+    """The device or the host has no memory left."""
+
+
 def choose_device(name: str) -> torch.device:
     """The named device, or for `auto` the first of cuda, mps and xpu that is there, else the CPU.
 
@@ -112,14 +116,14 @@ def compile_network(network: torch.nn.Module, device: torch.device, one_pass_a_s
 
 @contextmanager
 def enough_memory(advice: str) -> Iterator[None]:
-    """InputError, which ends with `advice`, when the device or the host has no memory left for what is done within."""
+    """NoMemoryError, which ends with `advice`, when device or host have no memory left for what is done within."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         lines = [line for line in str(error).splitlines() if line] or ["no memory left"]
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
-        raise InputError(f"the memory is not enough ({lines[0]}). {advice}") from error
+        raise NoMemoryError(f"the memory is not enough ({lines[0]}). {advice}") from error
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most
+# Is shown the history's row of each epoch that is over; what it raises ends the training.
+watcher: ContextVar[Callable[[dict[str, float]], None] | None] = ContextVar("watcher", default=None)
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
 
 
@@ -177,6 +180,8 @@ def train_epochs(
             elif improves(row, progress.best_row(), config.monitor):
                 progress.best, progress.best_epoch = snapshot(judged), epoch
             state.end_epoch()
+            if watch := watcher.get():
+                watch(row)
             if epoch < config.epochs:
                 saver.epoch_done()
     ranks.share_buffers(judged)

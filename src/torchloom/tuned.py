@@ -1,0 +1,66 @@
+"""What comes of a sweep: an environment with the best values, and figures of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna.visualization
+import yaml
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from plotly.graph_objects import Figure
+
+from torchloom.config import SweepConfig
+from torchloom.datasets.sweeps import MARK
+from torchloom.pipeline_registry import pipeline_of
+from torchloom.sweep import as_written, put, values_of
+
+
+def environment_files(
+    config: SweepConfig, parameters: Mapping[str, Any], best: FrozenTrial, conf: Path
+) -> dict[str, str]:
+    """The files of an environment in which the task has the best values, by their names below its folder.
+
+    All else that the task's stages read is as it was in the sweep: the other parameters, and, from the folder of the
+    sweep's environment below `conf`, where data lie and come from.
+    """
+    environment = config.environment or "local"
+    written = as_written(parameters)
+    head = f"{MARK} of {config.task} in the environment {environment}"
+    inputs = pipeline_of(config.task).inputs()
+    read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
+    files = {f"parameters/{name}.yml": _as_yaml(head, name, written[name]) for name in sorted(read)}
+    tuned = put(written[config.task], values_of(config, best.params))
+    head_of_best = f"{head}, trial {best.number}: {best.value!r}"
+    files[f"parameters/{config.task}.yml"] = _as_yaml(head_of_best, config.task, tuned)
+    folder = conf / environment
+    for path in sorted([*folder.glob("globals.yml"), *folder.glob("catalog*.yml")]):
+        text = path.read_text(encoding="utf-8")
+        files[path.name] = text if text.startswith(MARK) else f"{head}\n{text}"
+    return files
+
+
+def _as_yaml(head: str, name: str, blocks: Any) -> str:
+    return f"{head}\n{yaml.safe_dump({name: blocks}, sort_keys=False)}"
+
+
+def figures(study: Study) -> tuple[Figure, Figure, Figure, Figure]:
+    """The history, the importance of each parameter, all parameters side by side, and each alone."""
+    plots = optuna.visualization
+    return (
+        _drawn(plots.plot_optimization_history, study),
+        _drawn(plots.plot_param_importances, study),
+        _drawn(plots.plot_parallel_coordinate, study),
+        _drawn(plots.plot_slice, study),
+    )
+
+
+def _drawn(plot: Callable[[Study], Any], study: Study) -> Figure:
+    """The figure; one that says why it is empty where there are too few trials for it."""
+    try:
+        figure: Figure = plot(study)
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        figure = Figure(layout={"title": f"not yet: {error}"})
+    return figure

@@ -1,0 +1,51 @@
+"""Processes that pass on what they say; nothing heavy is imported here, since each of them imports it anew."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from torchloom.errors import InputError
+from torchloom.processes import run_processes
+
+
+def speak(words: list[str], say: Callable[[Any], None]) -> None:
+    for word in words:
+        if word == "wrong":
+            raise InputError("something is wrong")
+        if word == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "wait":
+            time.sleep(60)
+        say((os.getpid(), word))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_processes_say_what_they_have_to_say_and_end() -> None:
+    said = list(run_processes(speak, [(["a", "b"],), (["c"],)]))
+    assert sorted(word for _, word in said) == ["a", "b", "c"]
+    assert len({pid for pid, _ in said}) == 2
+    messages = run_processes(speak, [(["a", "wait"],)])
+    pid, _ = next(messages)
+    messages.close()
+    assert not alive(pid)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("last", "message"), [("wrong", "^something is wrong$"), ("die", "exit status -9")])
+def test_one_process_that_fails_ends_all(last: str, message: str) -> None:
+    messages = run_processes(speak, [(["a", "wait"],), (["a", last],)])
+    pids = [next(messages)[0], next(messages)[0]]
+    with pytest.raises(InputError, match=message):
+        next(messages)
+    assert not any(map(alive, pids))
