@@ -281,7 +281,8 @@ class Blocks:
 def blocks_of(sweep: Sweep, values: Mapping[str, Any]) -> Blocks:
     """The parameters with these values; InputError when they do not go together."""
     task = sweep.task
-    parameters = {**sweep.parameters, task: put(sweep.parameters[task], values)}
+    # several trials at once are what a sweep does with several processes
+    parameters = {**sweep.parameters, task: put(sweep.parameters[task], values), "distributed": {}}
     refuse(_own_mistakes(task, parameters[task]))
     types = _types(task)
 
