@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -361,9 +362,8 @@ def start_and_end(project: Path, number: int, ending: signal.Signals) -> str:
     started = descendants(process.pid)
     process.send_signal(ending)
     assert process.wait(30) != 0, output.read_text()
-    for _ in range(100):
-        if not any(map(alive, started)):
-            break
+    until = time.monotonic() + 40
+    while any(map(alive, started)) and time.monotonic() < until:
         time.sleep(0.1)
     assert len(started) > 3
     assert [pid for pid in started if alive(pid)] == []
@@ -382,36 +382,97 @@ def test_a_federation_learns_and_goes_on_after_it_was_stopped_and_killed(trained
     assert outcome(kedro_run(trained, TASK)) == expected
 
 
-@by_flower
-def test_the_average_is_that_of_the_clients_own_training(tmp_path: Path) -> None:
-    from torchloom.training.flower import run_rounds
+class Nodes:
+    """In place of Flower's grid: nodes that answer at once, in this process, and in another order than asked."""
 
-    alone = federation(tmp_path, range(40), federated={"rounds": 2})
-    server = Server(alone, TrainingStates(tmp_path / "alone"), {})
-    weights = server.weights
-    run_rounds(alone, server)
-    for number in (1, 2):
+    def __init__(self, known: Federation) -> None:
+        from flwr.supercore.task_identity import TaskIdentity
+
+        from torchloom.training.flower import client_app
+
+        TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1  # without which no message is made
+        self.app = client_app(known)
+        self.clients = {7919 * (client + 3) % 101: client for client in range(len(known.shards))}
+        self.replies: list[Any] = []
+
+    def get_node_ids(self) -> list[int]:
+        return sorted(self.clients)
+
+    def push_messages(self, messages: Any) -> list[str]:
+        from flwr.app import Context, RecordDict
+
+        identifiers = []
+        for number, message in enumerate(messages):
+            message.metadata.__dict__["_message_id"] = str(number)
+            node = message.metadata.dst_node_id
+            context = Context(1, node, {"partition-id": self.clients[node]}, RecordDict(), {})
+            self.replies.insert(0, self.app(message, context))
+            identifiers.append(str(number))
+        return identifiers
+
+    def pull_messages(self, identifiers: Any) -> list[Any]:
+        return [self.replies.pop() for _ in self.replies[: len(identifiers)]]
+
+
+def serve(known: Federation, folder: Path) -> Server:
+    """All rounds by Flower's strategy, without ray."""
+    from torchloom.training.flower import Clients, serve_rounds
+
+    server = Server(known, TrainingStates(folder), {})
+    grid: Any = Nodes(known)
+    serve_rounds(Clients(grid, len(known.shards), threading.Event()), known.config, server)
+    return server
+
+
+@by_flower
+def test_one_client_alone_is_trained_as_without_a_federation(tmp_path: Path) -> None:
+    alone = federation(tmp_path, range(40), federated={"rounds": 3})
+    weights = Server(alone, TrainingStates(tmp_path / "none"), {}).weights
+    for number in (1, 2, 3):
         weights, _ = train_client(alone, weights, 0, number, 1.0)
-    assert all(torch.equal(server.weights[name], weight) for name, weight in weights.items())
+    trained = serve(alone, tmp_path / "states").weights
+    assert all(torch.equal(trained[name], weight) for name, weight in weights.items())
 
 
 @by_flower
 def test_larger_clients_count_for_more(tmp_path: Path) -> None:
-    from torchloom.training.flower import run_rounds
-
-    several = federation(tmp_path, range(10), range(10, 40), federated={"rounds": 1})
-    server = Server(several, TrainingStates(tmp_path / "several"), {})
-    parts = [train_client(several, server.weights, client, 1, 1.0)[0] for client in (0, 1)]
-    run_rounds(several, server)
+    known = federation(tmp_path, range(10), range(10, 40), federated={"rounds": 1})
+    weights = Server(known, TrainingStates(tmp_path / "none"), {}).weights
+    parts = [train_client(known, weights, client, 1, 1.0) for client in (0, 1)]
+    server = serve(known, tmp_path / "states")
     for name, weight in server.weights.items():
-        torch.testing.assert_close(weight, 0.25 * parts[0][name] + 0.75 * parts[1][name])
+        torch.testing.assert_close(weight, 0.25 * parts[0][0][name] + 0.75 * parts[1][0][name])
+    losses = [figures["train_loss"] for _, figures in parts]
+    assert server.history[0]["train_loss"] == pytest.approx(0.25 * losses[0] + 0.75 * losses[1])
+
+
+@by_flower
+def test_a_fraction_of_the_clients_is_drawn_anew_in_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchloom.training import flower
+
+    shards = [range(5 * client, 5 * client + 5) for client in range(8)]
+    drawn: list[tuple[int, int, float]] = []
+
+    def note(known: Federation, weights: Any, client: int, number: int, scale: float, mu: float) -> Any:
+        drawn.append((number, client, mu))
+        return train_client(known, weights, client, number, scale, mu)
+
+    monkeypatch.setattr(flower, "train_client", note)
+    settings = {"rounds": 4, "fraction": 0.5, "strategy": {"name": "FedProx", "proximal_mu": 0.25}}
+    known = federation(tmp_path, *shards, federated=settings)
+    first = serve(known, tmp_path / "first")
+    assert [row["clients"] for row in first.history] == [4, 4, 4, 4]
+    assert {mu for *_, mu in drawn} == {0.25}
+    chosen = [{client for number, client, _ in drawn if number == asked} for asked in (1, 2, 3, 4)]
+    assert [len(clients) for clients in chosen] == [4, 4, 4, 4]
+    assert any(clients != chosen[0] for clients in chosen)
+    before, drawn[:] = list(drawn), []
+    again = serve(known, tmp_path / "again")
+    assert sorted(drawn) == sorted(before)
+    assert all(torch.equal(again.weights[name], weight) for name, weight in first.weights.items())
 
 
 @by_flower
 def test_a_clients_mistake_ends_the_run_in_its_words(tmp_path: Path) -> None:
-    from torchloom.training.flower import run_rounds
-
-    known = federation(tmp_path, federated={"rounds": 1, "processes": 1}, optimizer={"name": "SGD", "lr": 1e30})
-    server = Server(known, TrainingStates(tmp_path / "states"), {})
     with pytest.raises(InputError, match=r"client [01]: the loss became nan"):
-        run_rounds(known, server)
+        serve(federation(tmp_path, optimizer={"name": "SGD", "lr": 1e30}), tmp_path / "states")

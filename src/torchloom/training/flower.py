@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from flwr.serverapp.grid import Grid
     from flwr.serverapp.strategy import FedAvg
 
-# Nothing is sent to the makers; and ray shall not start its workers by another `uv run`.
 SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_TELEMETRY_ENABLED": "0",  # nothing is sent to the makers
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers are not started by another `uv run`
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # after kill -9, until ray's helpers give up and end
 }
 PAUSE = 0.05  # seconds between two looks for replies
 

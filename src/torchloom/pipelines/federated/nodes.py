@@ -98,7 +98,7 @@ def train(
     check_labels(config, loaders)
     if dealt.description != _data(loaders):
         raise InputError(f"{dealt.path}: is of other data. Run the partition stage again: kedro run --tags partition")
-    samples, starts = (np.array(dealt.arrays[name]) for name in ("samples", "starts"))
+    samples, starts = (np.asarray(dealt.arrays[name]) for name in ("samples", "starts"))
     federation = Federation(loaders, network, config, np.split(samples, starts[1:-1]))
     code, packages = code_of(train, names=[network.name])
     recipe: dict[str, Any] = {
