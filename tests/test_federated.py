@@ -356,7 +356,9 @@ def start_and_end(project: Path, number: int, ending: signal.Signals) -> str:
     command = [sys.executable, "-m", "kedro", "run", "--env", "sample", "--pipelines", TASK]
     environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1"}
     with output.open("wb") as stream:
-        process = subprocess.Popen(command, cwd=project, env=environment, stdout=stream, stderr=stream)
+        streams: dict[str, Any] = {"stdout": stream, "stderr": stream}
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background jobs ignore it
+        process = subprocess.Popen(command, cwd=project, env=environment, preexec_fn=heard, **streams)
     while "  round " not in output.read_text() and process.poll() is None:
         time.sleep(0.02)
     started = descendants(process.pid)

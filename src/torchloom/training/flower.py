@@ -43,7 +43,8 @@ def run_rounds(federation: Federation, server: Server) -> None:
 
     Raises InputError when a client does, and KeyboardInterrupt when the run is told to stop. No process is left behind.
     """
-    if len(server.history) == federation.config.federated.rounds:
+    config, count = federation.config, len(federation.shards)
+    if len(server.history) == config.federated.rounds:
         return
     os.environ.update(SETTINGS)
     from flwr.serverapp import ServerApp
@@ -54,44 +55,43 @@ def run_rounds(federation: Federation, server: Server) -> None:
     server_app = ServerApp()
 
     def serve(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        serve_rounds(Clients(grid, len(federation.shards), over), federation.config, server)
+        serve_rounds(Clients(grid, count, over), config, server)
 
     server_app.main()(serve)
-    with signals_restored(), tempfile.TemporaryDirectory(prefix="ray-", dir=_short_path()) as folder:
+    gpus = 1 if server.device.type == "cuda" else 0
+    processes = config.federated.processes or (1 if gpus else max(1, usable_cores() // config.threads))
+    resources: Any = {"client_resources": {"num_cpus": 1, "num_gpus": gpus / processes}}
+    with ray_running(processes, gpus):
         try:
-            backend = resources(federation.config, server.device.type, folder)
-            run_simulation(server_app, client_app(federation), len(federation.shards), backend_config=backend)
+            run_simulation(server_app, client_app(federation), count, backend_config=resources)
         finally:
             over.set()
 
 
-def resources(config: FederatedTrainConfig, device: str, folder: str) -> Any:
-    """For Flower's backend: as many of ray's processors as clients train at the same time, and one for each."""
-    cores = max(1, usable_cores() // config.threads)
-    count = config.federated.processes or (cores if device == "cpu" else 1)
-    gpus = 1 if device == "cuda" else 0
-    quiet = {"logging_level": "error", "log_to_driver": False}
-    return {
-        "init_args": {"num_cpus": count, "num_gpus": gpus, "_temp_dir": folder, **quiet},
-        "client_resources": {"num_cpus": 1, "num_gpus": gpus / count},
-    }
-
-
-def _short_path() -> str | None:
-    """Sockets must lie on paths of at most about a hundred letters."""
-    return "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108
-
-
 @contextmanager
-def signals_restored() -> Iterator[None]:
-    """Ray listens to SIGTERM and goes on doing so."""
-    listening = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if listening else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def ray_running(processes: int, gpus: int) -> Iterator[None]:
+    """Ray with so many processors, for a process each, all of which end with this block, on Ctrl-C or SIGTERM too."""
+    import ray
+
+    short = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108 - paths of sockets have a hundred letters at most
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in signals}
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=short) as folder:
+        try:
+            settings: Any = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
+            ray.init(num_cpus=processes, num_gpus=gpus, _temp_dir=folder, **settings)
+            for number in signals:  # after ray, which has a handler of its own
+                signal.signal(number, _stop)
+            yield
+        finally:
+            ray.shutdown()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _stop(*_: Any) -> None:
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it reports each client that ends now
+    raise KeyboardInterrupt
 
 
 # ---- the server ----------------------------------------------------------------------------------------------------
