@@ -532,6 +532,58 @@ class PrunedTrainConfig(ClassificationTrainConfig):
         return prune
 
 
+class StrategyConfig(Block):
+    """How the server joins what the clients have learnt; a strategy of flwr.serverapp.strategy by its class name."""
+
+    name: Literal["FedAvg", "FedProx"] = Field(
+        "FedAvg", description="both average the weights; with FedProx clients are held near the weights they got"
+    )
+    proximal_mu: float | None = Field(
+        None, gt=0, allow_inf_nan=False, validate_default=True, description="FedProx adds mu / 2 * ||w - w_global||²"
+    )
+
+    @field_validator("proximal_mu")
+    @classmethod
+    def _of_fedprox(cls, mu: float | None, info: ValidationInfo) -> float | None:
+        if info.data.get("name") == "FedProx" and mu is None:
+            raise ValueError("FedProx needs it, a number greater than 0")
+        if info.data.get("name") == "FedAvg" and mu is not None:
+            raise ValueError("is for FedProx only; leave it out, or give it as null")
+        return mu
+
+
+class FederatedConfig(Block):
+    """How a federation trains, round by round."""
+
+    rounds: Count = Field(20, description="how often the clients' weights are averaged")
+    fraction: float = Field(1.0, gt=0, le=1, description="share of the clients, drawn anew, that train in a round")
+    strategy: StrategyConfig = Field(StrategyConfig(), description="how the server joins the clients' weights")
+    processes: Count | None = Field(
+        None, description="clients that train at the same time; none: one for each core, or a single one on a GPU"
+    )
+
+
+class FederatedTrainConfig(ClassificationTrainConfig):
+    """What a client does in a round; only `scheduler` counts rounds, and `early_stopping` and its kin have no place.
+
+    A client starts each round with the server's weights and an optimiser that remembers nothing.
+    """
+
+    federated: FederatedConfig = Field(FederatedConfig(), description="the rounds, and what the server does")
+    epochs: Count = Field(1, description="passes of a client over its own data in each round")
+    threads: Count = Field(1, description="CPU threads of each client")
+    warmup_epochs: float = Field(0.0, ge=0, le=0)
+    ema: None = None
+    lookahead: None = None
+    early_stopping: None = None
+    whitening: None = None
+
+    def recipe(self) -> dict[str, Any]:
+        recipe = super().recipe()
+        del recipe["federated"]["processes"]
+        return recipe
+
+
 class ReconstructionTrainConfig(TrainConfig):
     loss: ReconstructionLoss = Field(default_factory=ReconstructionLoss)
     divergence: NotNegative = Field(
@@ -621,6 +673,35 @@ class ExportConfig(Block):
                 f"must be at most {onnx.defs.onnx_opset_version()}, the newest that the installed onnx has"
             )
         return opset
+
+
+# ---- federated learning --------------------------------------------------------------------------------------------
+
+
+class PartitionConfig(Block):
+    """The block `partition` of a federated task: which client has which of the training samples."""
+
+    clients: Count = Field(10, description="that the training samples are dealt out to, in equal numbers")
+    name: Literal["iid", "dirichlet"] = Field(
+        "iid", description="iid: by chance; dirichlet: each client with classes in proportions of its own"
+    )
+    alpha: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        validate_default=True,
+        description="of dirichlet: the smaller, the more the clients' classes differ; 0.1 leaves most with a few",
+    )
+    seed: Seed = Field(0, description="draws them")
+
+    @field_validator("alpha")
+    @classmethod
+    def _of_dirichlet(cls, alpha: float | None, info: ValidationInfo) -> float | None:
+        if info.data.get("name") == "dirichlet" and alpha is None:
+            raise ValueError("dirichlet needs it, a number greater than 0")
+        if info.data.get("name") == "iid" and alpha is not None:
+            raise ValueError("is for dirichlet only; leave it out, or give it as null")
+        return alpha
 
 
 # ---- predict and serve ---------------------------------------------------------------------------------------------

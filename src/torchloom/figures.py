@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -227,6 +228,45 @@ def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:
     axes.set_yticklabels([row["feature"] for row in rows])
     axes.axvline(0, color="grey", linewidth=0.7)
     axes.invert_yaxis()
+    axes.legend()
+    return figure
+
+
+def class_shares(counts: np.ndarray, classes: list[str]) -> Figure:
+    """The samples of each client of a federation, by counts (clients, C): a bar for a client, a part for a class."""
+    figure = Figure(figsize=(8, 1.2 + 0.28 * max(len(counts), len(classes) / 2)), layout="constrained")
+    axes = figure.add_subplot()
+    begins = np.cumsum(counts, axis=1) - counts
+    for index, name in enumerate(classes):
+        colour = colormaps["tab20"](index % 20)
+        axes.barh(range(len(counts)), counts[:, index], left=begins[:, index], color=colour, label=_literal(name))
+    axes.set(xlabel="training samples", ylabel="client")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.invert_yaxis()
+    if len(classes) <= 20:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def rounds(central: list[dict[str, float]], central_test: float, history: list[dict[str, float]]) -> Figure:
+    """Accuracy of a federation by round beside that of central training by epoch, from both histories.
+
+    The test accuracy of central training, a fraction, is known for its best epoch only: a line.
+    """
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    styles = {"val": "--", "test": "-"}
+    for part, name in (("val", "validation"), ("test", "test")):
+        if f"{part}_accuracy" in history[0]:
+            values = [row[f"{part}_accuracy"] for row in history]
+            axes.plot([row["epoch"] for row in history], values, styles[part], color="C0", label=f"federated, {name}")
+    if "val_accuracy" in central[0]:
+        values = [row["val_accuracy"] for row in central]
+        axes.plot([row["epoch"] for row in central], values, "--", color="C1", label="central, validation")
+    axes.axhline(central_test, color="C1", linewidth=1, label="central, test")
+    axes.set(xlabel="round, or epoch of central training", ylabel="accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
     axes.legend()
     return figure
 

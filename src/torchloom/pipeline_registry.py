@@ -12,6 +12,7 @@ from torchloom.errors import InputError
 from torchloom.pipelines import (
     classification,
     distillation,
+    federated,
     language_model,
     prediction,
     preparation,
@@ -42,7 +43,9 @@ TASKS = {
     "cifar_resnet_pruned": (pruning, "cifar_resnet"),
     "cifar_resnet_quantized": (quantization, "cifar_resnet"),
     "cifar_cnn_distilled": (distillation, "cifar10", "cifar_resnet"),
+    "mnist_lenet_federated": (federated, "mnist_lenet"),
 }
+APART = {task for task, (problem, *_) in TASKS.items() if problem is federated}  # in an environment of their own
 
 
 class Pipelines(dict[str, Pipeline]):
@@ -53,9 +56,9 @@ class Pipelines(dict[str, Pipeline]):
 
 
 def register_pipelines() -> Pipelines:
-    """One named pipeline per task, all of them together as the default, `predict` and `sweep`."""
+    """One named pipeline per task, all but those APART together as the default, `predict` and `sweep`."""
     pipelines = {task: pipeline_of(task) for task in TASKS}
-    together = sum(pipelines.values(), Pipeline([]))
+    together = sum((pipeline for task, pipeline in pipelines.items() if task not in APART), Pipeline([]))
     more = {"predict": prediction.create_pipeline(), "sweep": sweep.create_pipeline()}
     return Pipelines({**pipelines, **more, "__default__": together})
 

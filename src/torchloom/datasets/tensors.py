@@ -142,21 +142,21 @@ class Tensors:
     description: dict[str, Any] = field(default_factory=dict)
 
 
-def open_tensors(path: Path) -> Tensors:
-    """Prepared data, memory-mapped."""
-    tensors, description = read_tensors(path, "Run the preprocess stage again: kedro run --tags preprocess")
+def open_tensors(path: Path, stage: str = "preprocess") -> Tensors:
+    """Prepared data, memory-mapped; `stage` is the one that makes them."""
+    tensors, description = read_tensors(path, f"Run the {stage} stage again: kedro run --tags {stage}")
     return Tensors(tensors, path, description.pop("fingerprint"), description)
 
 
 class TensorsDataset(AbstractDataset[Tensors, Tensors]):
-    """`Tensors` in a safetensors file."""
+    """`Tensors` in a safetensors file, which the stage of this name writes."""
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(filepath)
+    def __init__(self, *, filepath: str, stage: str = "preprocess", metadata: dict[str, Any] | None = None) -> None:
+        self._filepath, self.stage = Path(filepath), stage
         self.metadata = metadata
 
     def load(self) -> Tensors:
-        return open_tensors(self._filepath)
+        return open_tensors(self._filepath, self.stage)
 
     def save(self, data: Tensors) -> None:
         arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}

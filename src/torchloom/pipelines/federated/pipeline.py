@@ -1,0 +1,49 @@
+"""The wiring of a classifier that clients train together, each on samples of its own."""
+
+from kedro.pipeline import Node, Pipeline
+
+from torchloom.pipelines.classification.pipeline import REPORTS
+from torchloom.pipelines.federated import nodes
+from torchloom.pipelines.wiring import in_namespace, judged
+
+
+def create_pipeline(task: str, base: str) -> Pipeline:
+    """build_dataloaders -> partition -> train -> evaluate, export_onnx, compare_rounds: beside the task `base`.
+
+    That is the same classification with all samples in one place; its loaders are what the clients share out.
+    """
+    return in_namespace(
+        task,
+        [
+            Node(
+                nodes.build_dataloaders,
+                inputs=["base_dataloaders", "params:train"],
+                outputs="dataloaders",
+                name="build_dataloaders",
+                tags="build_dataloaders",
+            ),
+            Node(
+                nodes.partition,
+                inputs=["dataloaders", "params:partition"],
+                outputs=["partition", "class_counts", "partition_plot"],
+                name="partition",
+                tags="partition",
+            ),
+            Node(
+                nodes.train,
+                inputs=["dataloaders", "partition", "params:model", "params:train", "training_states"],
+                outputs=["checkpoint", "history"],
+                name="train",
+                tags="train",
+            ),
+            *judged(nodes, REPORTS),
+            Node(
+                nodes.compare_rounds,
+                inputs=["base_history", "base_metrics", "history", "metrics"],
+                outputs=["rounds_report", "rounds_plot"],
+                name="compare_rounds",
+                tags="compare_rounds",
+            ),
+        ],
+        base,
+    )
