@@ -556,7 +556,12 @@ class FederatedConfig(Block):
     """How a federation trains, round by round."""
 
     rounds: Count = Field(20, description="how often the clients' weights are averaged")
-    fraction: float = Field(1.0, gt=0, le=1, description="share of the clients, drawn anew, that train in a round")
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the clients that train in a round, drawn anew; their number is rounded down",
+    )
     strategy: StrategyConfig = Field(StrategyConfig(), description="how the server joins the clients' weights")
     processes: Count | None = Field(
         None, description="clients that train at the same time; none: one for each core, or a single one on a GPU"
@@ -690,7 +695,8 @@ class PartitionConfig(Block):
         gt=0,
         allow_inf_nan=False,
         validate_default=True,
-        description="of dirichlet: the smaller, the more the clients' classes differ; 0.1 leaves most with a few",
+        description="of dirichlet, Dir(alpha * p): the smaller, the more the clients' classes differ; 0.1 leaves most "
+        "with one or two",
     )
     seed: Seed = Field(0, description="draws them")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import secrets
 import signal
 import tempfile
 import threading
@@ -33,6 +34,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers are not started by another `uv run`
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AUTH_MODE": "token",  # ray listens at all of the machine's addresses
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # after kill -9, until ray's helpers give up and end
 }
 PAUSE = 0.05  # seconds between two looks for replies
@@ -46,7 +48,7 @@ def run_rounds(federation: Federation, server: Server) -> None:
     config, count = federation.config, len(federation.shards)
     if len(server.history) == config.federated.rounds:
         return
-    os.environ.update(SETTINGS)
+    os.environ.update(SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
