@@ -31,23 +31,23 @@ def test_the_autoencoder_is_far_better_than_principal_components(run: Callable[.
 
 
 def test_the_reviews_are_told_apart(run: Callable[..., DataCatalog]) -> None:
-    catalog = run("imdb_lstm", env="local")
-    assert catalog.load("imdb_lstm.metrics")["accuracy"] >= 0.86
+    catalog = run("imdb_lstm", env="local", params={"imdb_lstm": {"train": {"epochs": 2}}})
+    assert catalog.load("imdb_lstm.metrics")["accuracy"] >= 0.84
     assert catalog.load("imdb_info")["documents"]["test"] == {"negative": 12_500, "positive": 12_500}
     assert len(catalog.load("imdb_lstm.mistakes")) == 100
 
 
 def test_the_language_model_foretells_the_end_of_the_book(run: Callable[..., DataCatalog]) -> None:
-    parameters = {"wonderland_lstm": {"train": {"epochs": 12, "warmup_epochs": 2.0}}}
+    parameters = {"wonderland_lstm": {"train": {"epochs": 8, "warmup_epochs": 1.0}}}
     catalog = run("wonderland_lstm", env="local", params=parameters)
-    assert catalog.load("wonderland_lstm.metrics")["bits_per_character"] <= 2.07
+    assert catalog.load("wonderland_lstm.metrics")["bits_per_character"] <= 2.2
     words = re.findall("[a-z]+", catalog.load("wonderland_lstm.sample_text").lower())
     book = (Path(os.environ["TORCHLOOM_MIRROR"]) / "wonderland" / "wonderland.txt").read_text().lower()
     known = set(re.findall("[a-z]+", book))
     assert sum(word in known for word in words) / len(words) > 0.85  # it writes words, not letters
 
 
-@pytest.mark.parametrize(("task", "epochs", "accuracy"), [("mnist_lenet", 3, 0.98), ("mnist_lstm", 3, 0.97)])
+@pytest.mark.parametrize(("task", "epochs", "accuracy"), [("mnist_lenet", 3, 0.98), ("mnist_lstm", 2, 0.95)])
 def test_others_learn_quickly(run: Callable[..., DataCatalog], task: str, epochs: int, accuracy: float) -> None:
     catalog = run(task, env="local", params={task: {"train": {"epochs": epochs, "ema": None, "warmup_epochs": 0.5}}})
     assert catalog.load(f"{task}.metrics")["accuracy"] > accuracy
@@ -64,11 +64,11 @@ def assert_hardly_worse_in_int8(run: Callable[..., DataCatalog], task: str, env:
     assert change["times_smaller"] >= 3.5
 
 
-def test_cifar_resnet_passes_60_percent_in_three_epochs_on_a_cpu_and_is_as_good_in_int8(
+def test_cifar_resnet_passes_55_percent_in_two_epochs_on_a_cpu_and_is_as_good_in_int8(
     run: Callable[..., DataCatalog],
 ) -> None:
-    catalog = run("cifar_resnet", env="cpu", params={"cifar_resnet": {"train": {"epochs": 3}}})
-    assert catalog.load("cifar_resnet.metrics")["accuracy"] > 0.6
+    catalog = run("cifar_resnet", env="cpu", params={"cifar_resnet": {"train": {"epochs": 2}}})
+    assert catalog.load("cifar_resnet.metrics")["accuracy"] > 0.55
     info = catalog.load("cifar10_info")
     assert info["classes"][:3] == ["airplane", "automobile", "bird"]
     assert info["mean"] == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)

@@ -257,7 +257,8 @@ def dies(file: Path, step: int) -> Objective:
     return objective
 
 
-def test_one_that_is_killed_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.long
+def test_one_that_is_killed_changes_nothing(tmp_path: Path) -> None:
     loaders = plan(tmp_path, augment={"crop_padding": 1, "flip": True})
     states = TrainingStates(tmp_path / "states")
     whole = train(loaders, 2, network=CNN)
@@ -313,7 +314,7 @@ def test_told_to_stop_it_saves_and_goes_on(tmp_path: Path) -> None:
     assert_equal(again, train(loaders, 2, network=CNN))
 
 
-@pytest.mark.parametrize("host", [True, False])
+@pytest.mark.parametrize("host", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_machine_that_never_comes(tmp_path: Path, host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not host:  # as if the address were that of another machine, at which nobody answers
         monkeypatch.setattr(distribution, "_own_address", lambda _: "127.0.0.2")
