@@ -5,6 +5,7 @@ The last part needs Flower, and so an environment of its own: see .ci/run.
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -385,7 +386,7 @@ def test_a_federation_learns_and_goes_on_after_it_was_stopped_and_killed(trained
 
 
 class Nodes:
-    """In place of Flower's grid: nodes that answer at once, in this process, and in another order than asked."""
+    """In place of Flower's grid: nodes that answer at once, in this process, and in any order."""
 
     def __init__(self, known: Federation) -> None:
         from flwr.supercore.task_identity import TaskIdentity
@@ -394,7 +395,8 @@ class Nodes:
 
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1  # without which no message is made
         self.app = client_app(known)
-        self.clients = {7919 * (client + 3) % 101: client for client in range(len(known.shards))}
+        names = random.SystemRandom().sample(range(1, 1000), len(known.shards))  # others in each run, as Flower's
+        self.clients = {name: client for client, name in enumerate(names)}
         self.replies: list[Any] = []
 
     def get_node_ids(self) -> list[int]:
@@ -408,11 +410,12 @@ class Nodes:
             message.metadata.__dict__["_message_id"] = str(number)
             node = message.metadata.dst_node_id
             context = Context(1, node, {"partition-id": self.clients[node]}, RecordDict(), {})
-            self.replies.insert(0, self.app(message, context))
+            self.replies.append(self.app(message, context))
             identifiers.append(str(number))
         return identifiers
 
     def pull_messages(self, identifiers: Any) -> list[Any]:
+        random.SystemRandom().shuffle(self.replies)
         return [self.replies.pop() for _ in self.replies[: len(identifiers)]]
 
 
@@ -457,7 +460,9 @@ def test_a_fraction_of_the_clients_is_drawn_anew_in_each_round(tmp_path: Path, m
 
     def note(known: Federation, weights: Any, client: int, number: int, scale: float, mu: float) -> Any:
         drawn.append((number, client, mu))
-        return train_client(known, weights, client, number, scale, mu)
+        result = train_client(known, weights, client, number, scale, mu)
+        random.seed()  # which clients do not do for the server when they are in other processes
+        return result
 
     monkeypatch.setattr(flower, "train_client", note)
     settings = {"rounds": 4, "fraction": 0.5, "strategy": {"name": "FedProx", "proximal_mu": 0.25}}
