@@ -44,8 +44,8 @@ def test_processes_say_what_they_have_to_say_and_end() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("last", "message"), [("wrong", "^something is wrong$"), ("die", "exit status -9")])
 def test_one_process_that_fails_ends_all(last: str, message: str) -> None:
-    messages = run_processes(speak, [(["a", "wait"],), (["a", last],)])
-    pids = [next(messages)[0], next(messages)[0]]
+    pids: list[int] = []
     with pytest.raises(InputError, match=message):
-        next(messages)
+        pids.extend(pid for pid, _ in run_processes(speak, [(["a", "wait"],), (["a", last],)]))
+    assert pids
     assert not any(map(alive, pids))
