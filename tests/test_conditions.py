@@ -355,7 +355,7 @@ def group_is_gone(attempt: Attempt) -> bool:
         pytest.param("linear_regression", "train", marks=pytest.mark.long),
         *(
             pytest.param("mnist_mlp", stage, marks=pytest.mark.long)
-            for stage in ("download", "preprocess", "train", "evaluate", "export_onnx")
+            for stage in ("preprocess", "train", "export_onnx")
         ),
         pytest.param("wonderland_lstm", "generate", marks=pytest.mark.long),
     ],

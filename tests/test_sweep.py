@@ -442,7 +442,7 @@ def in_training(project: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2])
 def test_a_sweep_that_is_killed_goes_on(tmp_path: Path, workers: int) -> None:
     project = small_project(tmp_path / "project", {**FEW, "workers": workers}, **LONGER)
     attempt = Attempt(project)
