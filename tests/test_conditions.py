@@ -352,11 +352,7 @@ def group_is_gone(attempt: Attempt) -> bool:
 @pytest.mark.parametrize(
     ("task", "stage"),
     [
-        pytest.param("linear_regression", "train", marks=pytest.mark.long),
-        *(
-            pytest.param("mnist_mlp", stage, marks=pytest.mark.long)
-            for stage in ("preprocess", "train", "export_onnx")
-        ),
+        *(pytest.param("mnist_mlp", stage, marks=pytest.mark.long) for stage in ("train", "export_onnx")),
         pytest.param("wonderland_lstm", "generate", marks=pytest.mark.long),
     ],
 )

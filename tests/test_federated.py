@@ -374,14 +374,13 @@ def start_and_end(project: Path, number: int, ending: signal.Signals) -> str:
 
 
 @by_flower
-def test_a_federation_learns_and_goes_on_after_it_was_stopped_and_killed(trained: Path) -> None:
+def test_a_federation_learns_and_goes_on_after_it_was_killed(trained: Path) -> None:
     catalog = kedro_run(trained, TASK)
     expected = outcome(catalog)
     assert catalog.load(f"{TASK}.metrics")["accuracy"] > 0.6
     assert [row["clients"] for row in expected[1]] == [2, 2, 2]
     assert catalog.load(f"{TASK}.rounds_report")["rounds"] == 3
-    start_and_end(trained, 1, signal.SIGINT)
-    assert "going on from" in start_and_end(trained, 2, signal.SIGKILL)
+    start_and_end(trained, 1, signal.SIGKILL)
     assert outcome(kedro_run(trained, TASK, to_nodes=[f"{TASK}.train"])) == expected
 
 

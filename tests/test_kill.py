@@ -28,20 +28,11 @@ pytestmark = [pytest.mark.long, pytest.mark.skipif(not hasattr(signal, "SIGKILL"
 
 NODE = re.compile(r"Running node: (\w+): ")
 
-# One of each kind, small, and with randomness and memory of all sorts in the training.
+# Small, and with randomness and memory of all sorts in the training.
 TASKS: dict[str, dict[str, Any]] = {
     "cifar_speedrun": {
         "model": {"widths": [8, 16, 16], "norm_momentum": 0.3},
         "train": {"epochs": 3, "batch_size": 100, "accumulate": 2, "lookahead": {"every": 2}},
-    },
-    "mnist_autoencoder": {
-        "model": {"hidden": [32], "latent": 8, "variational": True},
-        "train": {"epochs": 12, "batch_size": 64},
-    },
-    "wonderland_lstm": {
-        "model": {"embedding": 16, "width": 32, "dropout": 0.2},
-        "train": {"epochs": 5, "batch_size": 32},
-        "generate": {"length": 50, "samples": 1},
     },
     "linear_regression": {"train": {"epochs": 300}},
     "mnist_mlp": {
@@ -151,11 +142,11 @@ def undisturbed(tmp_path: Path) -> Callable[[str], tuple[dict[str, float], dict[
     return run
 
 
-@pytest.mark.parametrize("task", list(TASKS)[:-1])
+@pytest.mark.parametrize("task", ["cifar_speedrun", "linear_regression"])
 def test_killed_again_and_again(
     tmp_path: Path, undisturbed: Callable[[str], tuple[dict[str, float], dict[str, Any]]], task: str
 ) -> None:
-    """In every other stage once, each of which so comes up with two of the tasks; and in the training twice more."""
+    """In every other stage once, in those that come between with the other task; and in the training twice more."""
     seconds, expected = undisturbed(task)
     project = new_project(tmp_path / "project", task)
     generator = random.Random(task)

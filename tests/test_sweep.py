@@ -1,7 +1,6 @@
 """Sweeps over the drawn data: what is refused, what a study holds, and that stopping one costs nothing."""
 
 import csv
-import itertools
 import json
 import os
 import signal
@@ -483,21 +482,6 @@ def test_ctrl_c_stops_a_sweep_with_its_workers(tmp_path: Path) -> None:
     again.finish()
     assert len(rows(project)) == 5
     assert (project / f"conf/tuned/parameters/{TASK}.yml").exists()
-
-
-@pytest.mark.long
-def test_two_workers_share_the_trials(tmp_path: Path) -> None:
-    project = small_project(tmp_path / "project", {**FEW, "workers": 2, "pruner": {"name": "NopPruner"}}, **LONGER)
-    attempt = Attempt(project)
-    attempt.finish()
-    trials = study_of(project).trials
-    assert [trial.number for trial in trials] == list(range(5))
-    assert {trial.state.name for trial in trials} == {"COMPLETE"}
-    assert len({trial.params["train.optimizer.lr"] for trial in trials}) == 5
-    begun = sorted((trial.datetime_start, trial.datetime_complete) for trial in trials)
-    assert any(start < end for (_, end), (start, _) in itertools.pairwise(begun))  # at the same time
-    for value in (1, 5):
-        assert f"{value} of 5: trial" in attempt.log
 
 
 @pytest.mark.long

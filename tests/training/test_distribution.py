@@ -276,12 +276,11 @@ def test_one_that_is_killed_too_often(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("restarts", [0, 2])
-def test_a_mistake_is_told_once_and_not_tried_again(tmp_path: Path, restarts: int) -> None:
+def test_a_mistake_is_told_once_and_not_tried_again(tmp_path: Path) -> None:
     states = TrainingStates(tmp_path / "states")
     optimizer = {"name": "SGD", "lr": 1e30}
     with pytest.raises(InputError, match=r"(the loss became \S+ at step|is no longer finite)"):
-        train(plan(tmp_path), 2, states, optimizer=optimizer, distributed={"restarts": restarts})
+        train(plan(tmp_path), 2, states, optimizer=optimizer, distributed={"restarts": 2})
     assert states.files() == []
 
 

@@ -48,7 +48,8 @@ def run_rounds(federation: Federation, server: Server) -> None:
     config, count = federation.config, len(federation.shards)
     if len(server.history) == config.federated.rounds:
         return
-    os.environ.update(SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))
+    os.environ.update(SETTINGS)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # ray reads it once in a process
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
