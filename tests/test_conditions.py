@@ -398,22 +398,6 @@ def test_two_runs_of_a_task_take_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_two_tasks_share_the_preparation_of_their_data(tmp_path: Path) -> None:
-    tasks = ["mnist_mlp", "mnist_autoencoder"]
-    project = new_project(tmp_path / "project", *tasks)
-    runs = [Attempt(project, task, "--to-nodes", f"{task}.train") for task in tasks]
-    for run in runs:
-        run.finish()
-    assert sum("waiting: mnist is in use by process " in run.log for run in runs) == 1
-    made = results(project)
-    for task in tasks:
-        alone = new_project(tmp_path / task, task)
-        Attempt(alone, task, "--to-nodes", f"{task}.train").finish()
-        expected = results(alone)
-        assert {name: made[name] for name in expected} == expected
-
-
-@pytest.mark.long
 def test_data_do_not_change_under_a_run(tmp_path: Path) -> None:
     project = new_project(tmp_path / "project", "mnist_mlp", "mnist_autoencoder")
     reader = Attempt(project, "mnist_mlp", "--params", "mnist_mlp.train.epochs=1000")
