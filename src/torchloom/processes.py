@@ -62,15 +62,20 @@ def _check_end(process: SpawnProcess) -> None:
 
 def _child(function: Callable[..., None], given: tuple[Any, ...], writer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         function(*given, writer.send)
     except InputError as error:
         writer.send(error)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def end_with_parent() -> None:
+    """End this process, which multiprocessing has started, as soon as the one that started it is no more."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -178,6 +178,31 @@ def test_synchronised_batch_norm_keeps_names_parameters_and_buffers() -> None:
     assert model.state_dict().keys() == state.keys()
 
 
+class Both(Ranks):
+    """This process, and another machine's that would use a further recipe."""
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, {**value, **OTHER}]
+
+
+OTHER: dict[str, Any] = {}
+
+
+def test_machines_that_would_train_otherwise_are_told_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = {"train": {"epochs": 3}, "packages": {"torch": "2.15"}}
+    Both(0, 2).check_same(recipe)
+    monkeypatch.setitem(OTHER, "packages", {"torch": "2.14"})
+    Both(0, 2).check_same(recipe)
+    assert "process 1 has another version: packages.torch: '2.15', now '2.14' there" in caplog.text
+    monkeypatch.setitem(OTHER, "train", {"epochs": 4})
+    with pytest.raises(
+        InputError, match=r"processes 0 and 1 would not train the same:\n  train.epochs: 3, now 4 there"
+    ):
+        Both(0, 2).check_same(recipe)
+
+
 # ---- each its part -------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import multiprocessing
 import os
 import pickle
 import signal
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from torchloom.config import DistributedConfig
 from torchloom.errors import InputError
+from torchloom.processes import end_with_parent
 from torchloom.training.devices import choose_device
 from torchloom.validation import differences
 
@@ -342,7 +341,7 @@ def _failure(folder: Path, config: DistributedConfig) -> str:
 def _run_rank(name: str) -> None:
     """What each process runs: the job in the folder `name`. The first on its machine leaves the outcome there."""
     folder = Path(name)
-    _die_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launch, which tells all of them to stop
     local_rank = int(os.environ["LOCAL_RANK"])
     _start_logging(local_rank == 0)
@@ -402,18 +401,6 @@ def _joined(folder: Path, config: DistributedConfig, device: torch.device, local
         yield replace(ranks, again=again)
     finally:
         dist.destroy_process_group()
-
-
-def _die_with_parent() -> None:
-    """End this process as soon as the one that started it is no more, however that ended."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            wait([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _start_logging(shown: bool) -> None:
