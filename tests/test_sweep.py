@@ -425,8 +425,9 @@ class Attempt:
         assert self.process.wait(300) == 0, self.log
 
 
-LONGER = {TASK: {**SMALL, "train": {**SMALL["train"], "epochs": 12}}}
-FEW = {**BLOCK, "trials": 5}
+# long enough to be caught in the middle, and none is pruned
+LONGER = {TASK: {**SMALL, "train": {**SMALL["train"], "epochs": 60}}}
+FEW = {**BLOCK, "trials": 5, "pruner": {"name": "NopPruner"}}
 
 
 def study_of(project: Path) -> optuna.Study:
