@@ -195,8 +195,8 @@ class DataConfig(Block):
     subset: Count | None = Field(None, description="train on so many samples only, drawn by train.seed")
     on_device: bool | None = Field(
         None,
-        description="whether images lie in the device's memory as a whole, or come batch by batch from the files, the "
-        "next ones while the device computes; none: as a whole when they fit into half of what is free",
+        description="whether the data lie in the device's memory as a whole, or come batch by batch from the files, "
+        "the next ones while the device computes; none: as a whole when they fit into half of what is free",
     )
 
 

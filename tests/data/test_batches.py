@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from torchloom.config import AugmentConfig
-from torchloom.data.batches import Batches, ImageBatches, StreamedBatches, join, seeded, start_epoch
+from torchloom.data.batches import Batches, ImageBatches, StreamedBatches, seeded, start_epoch
 from torchloom.errors import InputError
 
 IMAGES = torch.randint(0, 256, (12, 5, 4, 3), dtype=torch.uint8, generator=seeded(0, 0))
@@ -335,22 +335,3 @@ def test_what_is_in_flight_survives_until_it_is_used() -> None:
 
 
 # ---- several files -------------------------------------------------------------------------------------------------
-
-
-def test_files_are_strung_together() -> None:
-    joined = join([{"images": IMAGES[a:b], "labels": LABELS[a:b]} for a, b in ((0, 5), (5, 5), (5, 12))])
-    assert joined.keys() == {"images", "labels"}
-    assert torch.equal(joined["images"], IMAGES)
-    assert torch.equal(joined["labels"], LABELS)
-
-
-def test_where_documents_start_goes_on_from_file_to_file() -> None:
-    parts = [torch.tensor(starts) for starts in ([0, 3, 4], [0], [0, 2], [0, 0, 5])]
-    joined = join([{"starts": part, "text_starts": 10 * part} for part in parts])
-    assert joined["starts"].tolist() == [0, 3, 4, 6, 6, 11]
-    assert joined["text_starts"].tolist() == [0, 30, 40, 60, 60, 110]
-
-
-def test_one_file_is_returned_as_it_is() -> None:
-    file = {"images": IMAGES, "labels": LABELS}
-    assert join([file]) is file

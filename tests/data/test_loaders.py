@@ -234,7 +234,8 @@ def test_images_of_one_file_stay_mapped(plan: LoaderPlan, on_device: bool | None
 @pytest.mark.parametrize(
     ("on_device", "kind", "free", "expected"),
     [
-        (None, "cpu", 0.0, True),  # mapped in any case
+        (None, "cpu", 2 * 37 * 98.0 + 1, True),
+        (None, "cpu", 2 * 37 * 98.0, False),
         (False, "cpu", 1e12, False),
         (None, "cuda", 1e12, True),
         (None, "cuda", 2 * 37 * 98.0 + 1, True),
@@ -416,7 +417,6 @@ def test_a_plan_is_made_of_prepared_tensors(tmp_path: Path) -> None:
     [
         ({"augment": {"flip": True}}, r"data\.augment: is for images, but these data are text; leave it out"),
         ({"max_tokens": 5}, r"data\.max_tokens: is for documents, but these data are text; leave it out"),
-        ({"on_device": False}, r"data\.on_device: is for images, but these data are text; leave it out"),
     ],
 )
 def test_keys_for_data_of_another_kind_are_refused(tmp_path: Path, data: dict[str, Any], message: str) -> None:

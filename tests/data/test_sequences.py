@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchloom.data.batches import Batches, BucketedBatches, join
+from torchloom.data.batches import Batches, BucketedBatches
+from torchloom.data.mapped import join
 from torchloom.data.sequences import DocumentBatches, TableBatches, TextWindows
 from torchloom.errors import InputError
 

@@ -1,4 +1,4 @@
-import math
+import os
 import platform
 import random
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from torchloom.training.devices import (
     seed_everything,
     tuned_host,
     usable_cores,
+    usable_memory,
 )
 
 CPU = torch.device("cpu")
@@ -73,8 +74,31 @@ def test_a_cpu_without_the_instructions_has_no_native_bf16() -> None:
     assert has_native_bf16(CPU) <= bool(flags & {"amx_tile", "avx512_bf16"})
 
 
-def test_the_memory_of_a_cpu_is_no_bound() -> None:
-    assert free_memory(CPU) == math.inf
+def test_the_memory_of_a_cpu_is_that_of_the_machine_at_most() -> None:
+    assert 0 < free_memory(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("0::/job/step\n", {"job/step/memory.max": "max", "job/memory.max": "5000\n", "memory.max": "9000"}, 5000),
+        ("0::/job\n", {"job/memory.max": "5000", "memory.max": "4000"}, 4000),
+        ("0::/of/the/host\n", {"memory.max": "7000"}, 7000),  # in a container, where its own group is the top
+        ("5:cpu,memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "3000", "memory.max": "max"}, 3000),
+        ("5:cpu:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "3000"}, None),
+        (None, {}, None),
+    ],
+)
+def test_a_control_group_bounds_the_memory(
+    tmp_path: Path, groups: str | None, limits: dict[str, str], expected: int | None
+) -> None:
+    if groups is not None:
+        (tmp_path / "cgroup").write_text(groups)
+    for name, limit in limits.items():
+        (tmp_path / "limits" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "limits" / name).write_text(limit)
+    found = usable_memory(tmp_path / "cgroup", tmp_path / "limits")
+    assert found == (expected or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 # ---- threads and the allocator -------------------------------------------------------------------------------------

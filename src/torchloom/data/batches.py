@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, repeat
 from typing import Any
@@ -14,23 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from torchloom.config import AugmentConfig
 from torchloom.data.augment import augment
+from torchloom.data.mapped import read_ahead
 from torchloom.errors import InputError
-
-
-def join(files: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The arrays of several files strung together; those of one file stay memory-mapped."""
-    if len(files) == 1:
-        return files[0]
-    parts = {name: [file[name] for file in files] for name in files[0]}
-    return {name: _join_starts(part) if name.endswith("starts") else torch.cat(part) for name, part in parts.items()}
-
-
-def _join_starts(parts: list[Tensor]) -> Tensor:
-    """Where each document starts, (N + 1,) with the end of the last, when the documents of several files follow."""
-    joined = parts[0]
-    for starts in parts[1:]:
-        joined = torch.cat([joined, starts[1:] + joined[-1]])
-    return joined
 
 
 class Batches(Sampler[Tensor]):
@@ -105,7 +90,39 @@ class BucketedBatches(Batches):
         return order.reshape(-1, self.batch_size)[torch.randperm(len(self), generator=generator)].flatten()
 
 
-class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
+class Gathered(Dataset[tuple[Tensor, ...]]):
+    """`self[indices]` is a batch on `device`: gathered where the data lie, there or on the CPU, and finished on it."""
+
+    streamed = False  # whether StreamedBatches should load it
+    stays: frozenset[int] = frozenset()  # which parts of what is gathered stay on the CPU
+    generators: Sequence[torch.Generator] = ()
+
+    def __init__(self, place: torch.device, device: torch.device | str | None) -> None:
+        """`place` is where the data lie, and `device` the same unless it is given."""
+        self.device = place if device is None else torch.device(device)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start the epoch's own random numbers."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Where the data lie, a batch as it is there."""
+        raise NotImplementedError
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """On the device, the batch to train on."""
+        return parts
+
+    def moved(self, parts: tuple[Tensor, ...], move: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        return tuple(part if number in self.stays else move(part) for number, part in enumerate(parts))
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, ...]:
+        return self.change_batch(*self.moved(self.gather(indices), lambda part: part.to(self.device)))
+
+
+class ImageBatches(Gathered):
     """`self[indices]` is a batch on `device`: images (B, C, H, W) uint8, channels last, and labels (B,) int64.
 
     `images` (N, H, W, C) uint8 and `labels` (N,) int64 may lie on that device or on the CPU.
@@ -115,11 +132,9 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
     (number, count) has random changes of its own.
     """
 
-    streamed = False  # whether StreamedBatches should load it
-
     def __init__(
         self,
-        images: Tensor,
+        images: Any,
         labels: Tensor,
         change: AugmentConfig | None = None,
         seed: int = 0,
@@ -128,11 +143,11 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
         device: torch.device | str | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
+        super().__init__(labels.device, device)
         self.share = share
         if change is not None and change.mixes and classes is None:
             raise InputError("data.augment.mixup and cutmix mix labels of classes, which this task has none of")
         self.images, self.labels, self.change, self.seed, self.classes = images, labels, change, seed, classes
-        self.device = images.device if device is None else torch.device(device)
         colour = torch.tensor(mean or [0.0]) * 255
         self.fill = colour.round().to(dtype=torch.uint8, device=self.device)
         self.set_epoch(0)
@@ -153,19 +168,18 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.change_batch(*(part.to(self.device) for part in self.gather(indices)))
-
     def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         """Where the data lie, a batch as it is there: images (B, H, W, C), labels and which images to mirror (B,)."""
         indices = indices.to(self.labels.device)
+        if self.streamed:
+            read_ahead(self.images, indices)
         batch = self.images.index_select(0, indices), self.labels[indices]  # six times as fast as images[indices]
         return batch if self.mirrored is None else (*batch, self.mirrored[indices])
 
-    def change_batch(self, images: Tensor, labels: Tensor, mirrored: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """On the device, the batch to train on."""
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        images, labels, *mirrored = parts
         if self.change is not None:
-            images = augment(images, self.change, self.generator, self.host_generator, self.fill, mirrored)
+            images = augment(images, self.change, self.generator, self.host_generator, self.fill, *mirrored)
         images = images.permute(0, 3, 1, 2)
         if self.change is not None and self.change.mixes:
             from torchloom.data.transforms import mix  # torchvision takes a second or two to import
@@ -176,7 +190,7 @@ class ImageBatches(Dataset[tuple[Tensor, Tensor]]):
 
 
 class StreamedBatches(DataLoader[tuple[Tensor, ...]]):
-    """A DataLoader over ImageBatches whose data lie on the CPU: the next batches are gathered while this one is used.
+    """A DataLoader over `Gathered` data that lie on the CPU: the next batches are gathered while this one is used.
 
     A thread reads them (from memory-mapped files, say); for CUDA into page-locked memory, from where a stream of its
     own copies them to the device while the device computes.
@@ -199,12 +213,12 @@ class StreamedBatches(DataLoader[tuple[Tensor, ...]]):
                     yield dataset.change_batch(*parts)
 
 
-def _fetch(dataset: Any, indices: Tensor, stream: torch.cuda.Stream | None) -> tuple[Tensor, ...]:
+def _fetch(dataset: Gathered, indices: Tensor, stream: torch.cuda.Stream | None) -> tuple[Tensor, ...]:
     parts: tuple[Tensor, ...] = dataset.gather(indices)
     if stream is None:
-        return tuple(part.to(dataset.device) for part in parts)
+        return dataset.moved(parts, lambda part: part.to(dataset.device))
     with torch.cuda.stream(stream):
-        return tuple(part.pin_memory().to(dataset.device, non_blocking=True) for part in parts)
+        return dataset.moved(parts, lambda part: part.pin_memory().to(dataset.device, non_blocking=True))
 
 
 def _hand_over(parts: tuple[Tensor, ...], stream: torch.cuda.Stream) -> None:
@@ -212,7 +226,8 @@ def _hand_over(parts: tuple[Tensor, ...], stream: torch.cuda.Stream) -> None:
     current = torch.cuda.current_stream(stream.device)
     current.wait_stream(stream)
     for part in parts:
-        part.record_stream(current)
+        if part.is_cuda:
+            part.record_stream(current)
 
 
 def start_epoch(loader: Any, epoch: int) -> None:
@@ -223,13 +238,13 @@ def start_epoch(loader: Any, epoch: int) -> None:
 
 def drawn(loader: Any) -> list[Tensor]:
     """How far the augmentation's generators are, after the batches so far."""
-    return [generator.get_state() for generator in getattr(loader.dataset, "generators", [])]
+    return [generator.get_state() for generator in getattr(loader.dataset, "generators", ())]
 
 
 def continue_epoch(loader: Any, first: int, drawn: Sequence[Tensor]) -> None:
     """After `start_epoch`: begin with the batch `first`, counted from 0, as if those before it had been drawn."""
     loader.sampler.first = first
-    for generator, state in zip(getattr(loader.dataset, "generators", []), drawn, strict=True):
+    for generator, state in zip(getattr(loader.dataset, "generators", ()), drawn, strict=True):
         generator.set_state(state)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader
 
+    from torchloom.data.batches import Gathered
+
 REBUILD = "Run the build_dataloaders stage again: kedro run --tags build_dataloaders"
 
 
@@ -90,9 +92,8 @@ class LoaderPlan(BaseModel):
         dataset = self._dataset(split, device, split == "train", share)
         if split == "train":
             self._check_divisible(len(dataset), share[1])
-        streamed = getattr(dataset, "streamed", False)
         # the indices of documents and of what is streamed are needed on the CPU
-        place = "cpu" if streamed or self.info.kind == "documents" else device
+        place = "cpu" if dataset.streamed or self.info.kind == "documents" else device
         lengths = getattr(dataset, "lengths", None)
         if split != "train":
             size = self.evaluate_batch_size or (500 if device.type == "cpu" else 5000)
@@ -101,7 +102,7 @@ class LoaderPlan(BaseModel):
             batches = Batches(len(dataset), self.batch_size, self.seed, self.data.subset, place, share)
         else:
             batches = BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset, place, share)
-        kind = StreamedBatches if streamed else DataLoader
+        kind = StreamedBatches if dataset.streamed else DataLoader
         # with a generator of its own it leaves the global one, which dropout draws from, as it is
         return kind(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
 
@@ -135,8 +136,9 @@ class LoaderPlan(BaseModel):
 
     def tokens(self, split: str) -> torch.Tensor:
         """The whole text of the split, (N,) tokens."""
-        tokens: torch.Tensor = self._arrays(split)["tokens"]
-        return tokens
+        from torchloom.data.mapped import whole
+
+        return whole(self._arrays(split)["tokens"], "cpu")
 
     def _dataset(
         self,
@@ -144,41 +146,45 @@ class LoaderPlan(BaseModel):
         device: torch.device | None = None,
         training: bool = False,
         share: tuple[int, int] = (0, 1),
-    ) -> Any:
+    ) -> Gathered:
         import torch
 
         from torchloom.data.batches import ImageBatches
+        from torchloom.data.mapped import whole
         from torchloom.data.sequences import DocumentBatches, TableBatches, TextWindows
 
         device = device or torch.device("cpu")
         arrays = {name: array for name, array in self._arrays(split).items() if not name.startswith("text")}
-        streamed = self.info.kind == "images" and not self._belongs_on(device, arrays)
-        if not streamed:
-            arrays = {name: array.to(device) for name, array in arrays.items()}
+        streamed = not self._belongs_on(device, arrays)
+        if not streamed and device.type != "cpu":
+            arrays = {name: whole(array, device) for name, array in arrays.items()}
+        dataset: Gathered
         if self.info.kind == "images":
             change = self.data.augment if training else None
             classes, mean = len(self.info.classes), self.info.mean
-            images = ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean, device, share)
-            images.streamed = streamed
-            return images
-        if self.info.kind == "documents":
-            return DocumentBatches(arrays["tokens"], arrays["starts"], arrays["labels"], self.data.max_tokens)
-        if self.info.kind == "text":
-            return TextWindows(arrays["tokens"], self.data.window, self.seed if training else None)
-        return TableBatches(arrays["features"], arrays["target"])
+            dataset = ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean, device, share)
+        elif self.info.kind == "documents":
+            lengths = self.data.max_tokens
+            dataset = DocumentBatches(arrays["tokens"], arrays["starts"], arrays["labels"], lengths, device)
+        elif self.info.kind == "text":
+            dataset = TextWindows(arrays["tokens"], self.data.window, self.seed if training else None, device)
+        else:
+            dataset = TableBatches(arrays["features"], arrays["target"], device)
+        dataset.streamed = streamed
+        return dataset
 
     def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
-        """Whether the arrays are to lie in the device's memory; what is on the CPU is mapped from files in any case."""
+        """Whether the arrays are to lie in the device's memory; on the CPU those of one file are mapped from it."""
         from torchloom.data.folder import ImageFiles
         from torchloom.training.devices import free_memory
 
-        if isinstance(arrays["images"], ImageFiles):
+        if isinstance(arrays.get("images"), ImageFiles):
             if self.data.on_device:
                 raise InputError("data.on_device: the pixels of these data are not kept; set preprocess.cache: always")
             return False
         if self.data.on_device is not None:
             return self.data.on_device
-        return device.type == "cpu" or sum(array.nbytes for array in arrays.values()) < free_memory(device) / 2
+        return bool(sum(array.nbytes for array in arrays.values()) < free_memory(device) / 2)
 
     def _arrays(self, split: str) -> dict[str, Any]:
         """The split's arrays; those of one file stay memory-mapped on the CPU.
@@ -187,8 +193,8 @@ class LoaderPlan(BaseModel):
         """
         import torch
 
-        from torchloom.data.batches import join
         from torchloom.data.folder import ImageFiles
+        from torchloom.data.mapped import join
         from torchloom.datasets.tensors import open_tensors
 
         files, account = [], {}

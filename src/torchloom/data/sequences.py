@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from torchloom.data.batches import seeded
+from torchloom.data.batches import Gathered, seeded
+from torchloom.data.mapped import Shards, read_ahead
 from torchloom.errors import InputError
 
 
-class TableBatches(Dataset[tuple[Tensor, ...]]):
+class TableBatches(Gathered):
     """`self[indices]` is a batch: features (B, F) float32 and targets (B,) float32."""
 
-    def __init__(self, features: Tensor, target: Tensor) -> None:
+    def __init__(self, features: Tensor, target: Tensor, device: torch.device | None = None) -> None:
+        super().__init__(target.device, device)
         self.features, self.target = features, target
-
-    def set_epoch(self, epoch: int) -> None:
-        pass
 
     def __len__(self) -> int:
         return len(self.target)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, ...]:
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         indices = indices.to(self.target.device)
-        return self.features[indices], self.target[indices]
+        if self.streamed:
+            read_ahead(self.features, indices)
+        return self.features.index_select(0, indices), self.target[indices]
 
 
-class DocumentBatches(Dataset[tuple[Tensor, ...]]):
+class DocumentBatches(Gathered):
     """`self[indices]` is a batch: tokens (B, T) int64, lengths (B,) int64 and labels (B,) int64.
 
     T is the length of the batch's longest document; shorter ones are filled up with zeros. Of documents with more than
@@ -35,34 +35,54 @@ class DocumentBatches(Dataset[tuple[Tensor, ...]]):
     wants them.
     """
 
-    def __init__(self, tokens: Tensor, starts: Tensor, labels: Tensor, max_tokens: int | None) -> None:
+    stays = frozenset({1})
+
+    def __init__(
+        self,
+        tokens: Tensor | Shards,
+        starts: Tensor,
+        labels: Tensor,
+        max_tokens: int | None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(tokens.device, device)
         self.tokens, self.labels = tokens, labels
         ends = starts[1:].cpu()
         self.lengths = torch.diff(starts.cpu()).clamp(min=0, max=max_tokens)
         self.starts = ends - self.lengths
 
-    def set_epoch(self, epoch: int) -> None:
-        pass
-
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, ...]:
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         lengths = self.lengths[indices]
+        if self.streamed:
+            read_ahead(self.tokens, self.starts[indices], lengths)
         place = torch.arange(int(lengths.max()))  # (T,)
         inside = place < lengths[:, None]  # (B, T)
         chosen = torch.where(inside, self.starts[indices][:, None] + place, 0).to(self.tokens.device)
         tokens = torch.where(inside.to(self.tokens.device), self.tokens[chosen], 0)
-        return tokens.long(), lengths, self.labels[indices.to(self.labels.device)]
+        return tokens, lengths, self.labels[indices.to(self.labels.device)]
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        tokens, lengths, labels = parts
+        return tokens.long(), lengths, labels
 
 
-class TextWindows(Dataset[tuple[Tensor, ...]]):
+class TextWindows(Gathered):
     """`self[indices]` is a batch: tokens (B, T) int64 and the token that follows each (B, T) int64.
 
     The windows lie end to end. In training their common start is drawn anew for each epoch.
     """
 
-    def __init__(self, tokens: Tensor, window: int, shift_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        tokens: Tensor | Shards,
+        window: int,
+        shift_seed: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(tokens.device, device)
         if 0 < len(tokens) <= window:
             raise InputError(f"data.window {window}: a split of the text has only {len(tokens)} characters")
         self.tokens, self.window, self.seed = tokens, window, shift_seed
@@ -79,8 +99,12 @@ class TextWindows(Dataset[tuple[Tensor, ...]]):
         whole = max(len(self.tokens) - 1, 0) // self.window
         return whole - 1 if self.seed is not None and whole > 1 else whole
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, ...]:
-        indices = indices.to(self.tokens.device)
-        place = self.shift + indices[:, None] * self.window + torch.arange(self.window + 1, device=indices.device)
-        tokens = self.tokens[place].long()  # (B, T + 1)
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        starts = self.shift + indices.to(self.tokens.device) * self.window
+        if self.streamed:
+            read_ahead(self.tokens, starts, self.window + 1)
+        return (self.tokens[starts[:, None] + torch.arange(self.window + 1, device=starts.device)],)  # (B, T + 1)
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        tokens = parts[0].long()
         return tokens[:, :-1], tokens[:, 1:]

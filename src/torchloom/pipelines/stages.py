@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 # keys for one kind of data only
 SUITS = {
     "data.augment": "images",
-    "data.on_device": "images",
     "data.max_tokens": "documents",
     "data.window": "text",
     "train.whitening": "images",

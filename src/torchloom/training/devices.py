@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import platform
 import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,36 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes of the device's memory that are free, as far as PyTorch can tell."""
+    """Bytes of the device's memory that are free, as far as PyTorch can tell; of the CPU's all that one may use."""
+    if device.type == "cpu":
+        return usable_memory()
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     if device.type == "xpu":
         return float(torch.xpu.mem_get_info(device)[0])
     return math.inf
+
+
+def usable_memory(groups: Path = Path("/proc/self/cgroup"), limits: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes of memory that the machine has or, if it is less, that a control group (v1 or v2) allows; else inf.
+
+    `groups` names those that the process is in, and `limits` is where they are.
+    """
+    known = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):  # as on Windows
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            top = limits / "memory" if controllers else limits
+            group = top / path.lstrip("/")
+            for folder in [group, *(parent for parent in group.parents if parent.is_relative_to(top))]:
+                with suppress(OSError, ValueError):  # not the group's name in this container; no limit
+                    name = "memory.limit_in_bytes" if controllers else "memory.max"
+                    known.append(int((folder / name).read_text()))
+    return min(known)
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

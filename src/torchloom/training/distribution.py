@@ -26,6 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
 from torchloom.config import DistributedConfig
@@ -138,46 +139,54 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             return nn.functional.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)
         assert self.running_mean is not None
         assert self.running_var is not None
-        values = input.float()
-        axes = [axis for axis in range(values.ndim) if axis != 1]
-        shape = [1, -1] + [1] * (values.ndim - 2)
-        here = torch.var_mean(values, axes, correction=0)
-        variances, means = _gathered(torch.stack(here)).unbind(1)  # of the processes, whose parts are equally large
-        mean = means.mean(0)
-        variance = variances.mean(0) + (means - mean).square().mean(0)
+        result: Tensor
+        result, mean, variance = _BatchNorm.apply(input, self.weight, self.bias, self.eps)
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
             share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, share)
-            count = values.numel() // values.shape[1] * len(means)
+            count = input.numel() // input.shape[1] * dist.get_world_size()
             self.running_var.lerp_(variance * count / max(count - 1, 1), share)
-        result = (values - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
-        if self.affine:
-            result = result * self.weight.view(shape) + self.bias.view(shape)
-        return result.to(input.dtype)
+        return result
 
 
-def _gathered(values: Tensor) -> Tensor:
-    """The tensors of all processes (processes, …), by rank."""
-    gathered: Tensor = _Gather.apply(values)
-    return gathered
-
-
-class _Gather(torch.autograd.Function):
-    """The loss of each process depends on what the others gave, so that its gradient goes back to them."""
+class _BatchNorm(torch.autograd.Function):
+    """Batch norm over the equally large batches of all processes, with the kernels that torch has for that of one."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
-        parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, values.contiguous())
-        return torch.stack(parts)
+    def forward(ctx: Any, values: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+        ctx.eps = eps
+        ctx.count = values.numel() // values.shape[1] * dist.get_world_size()
+        start = torch.zeros(2, values.shape[1], device=values.device)  # of float32, so that the outcome is too
+        here = torch.stack(torch.batch_norm_update_stats(values, start[0], start[1], 0.0))  # mean, biased variance
+        means, variances = _of_all(here).unbind(1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        ctx.save_for_backward(values, weight, mean, variance)
+        ctx.mark_non_differentiable(mean, variance)
+        return torch.native_batch_norm(values, weight, bias, mean, variance, False, 0.0, eps)[0], mean, variance
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total[dist.get_rank()]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
+        """What it would be if mean and variance were given, less what it owes to their being those of the values."""
+        values, weight, mean, variance = ctx.saved_tensors
+        given, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        # the loss of each process depends on what the others gave
+        shares = _of_all(torch.stack([of_weight, of_bias])).sum(0) * torch.rsqrt(variance + ctx.eps) / ctx.count
+        slope, offset = shares if weight is None else shares * weight
+        given -= torch.native_batch_norm(values, slope, offset, mean, variance, False, 0.0, ctx.eps)[0]
+        return given, *((None, None) if weight is None else (of_weight, of_bias)), None
+
+
+def _of_all(values: Tensor) -> Tensor:
+    """The tensors of all processes (processes, …), by rank; for little ones quicker than their sum is by gloo."""
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values)
+    return torch.stack(parts)
 
 
 def synchronize_batch_norm(model: nn.Module) -> None:

@@ -1,0 +1,180 @@
+import ctypes
+import mmap
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torchloom.config import DataConfig
+from torchloom.data.info import DocumentInfo, TableInfo, TextInfo
+from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.mapped import Shards, join, read_ahead, whole
+from torchloom.data.text import Tokenizer
+from torchloom.datasets.tensors import Tensors, TensorsDataset
+
+ROWS = torch.arange(12 * 6, dtype=torch.uint8).reshape(12, 2, 3)
+CUTS = ((0, 5), (5, 5), (5, 12))
+
+
+def shards(rows: Tensor = ROWS) -> Shards:
+    return Shards([rows[start:end] for start, end in CUTS])
+
+
+# ---- several files as one ------------------------------------------------------------------------------------------
+
+
+def test_files_are_strung_together() -> None:
+    joined = join([{"images": ROWS[a:b], "labels": torch.arange(a, b)} for a, b in CUTS])
+    assert joined.keys() == {"images", "labels"}
+    assert isinstance(joined["images"], Shards)
+    assert torch.equal(whole(joined["images"], "cpu"), ROWS)
+    assert torch.equal(joined["labels"], torch.arange(12))
+
+
+def test_where_documents_start_goes_on_from_file_to_file() -> None:
+    parts = [torch.tensor(starts) for starts in ([0, 3, 4], [0], [0, 2], [0, 0, 5])]
+    joined = join([{"starts": part, "text_starts": 10 * part} for part in parts])
+    assert joined["starts"].tolist() == [0, 3, 4, 6, 6, 11]
+    assert joined["text_starts"].tolist() == [0, 30, 40, 60, 60, 110]
+
+
+def test_one_file_is_returned_as_it_is() -> None:
+    file = {"images": ROWS}
+    assert join([file]) is file
+    assert whole(ROWS, "cpu") is ROWS
+
+
+@pytest.mark.parametrize("chosen", [[], [11, 0, 4, 5, 5, 10], list(range(12))])
+def test_rows_of_shards_are_those_of_one_tensor(chosen: list[int]) -> None:
+    indices = torch.tensor(chosen, dtype=torch.int64)
+    assert torch.equal(shards().index_select(0, indices), ROWS[indices])
+    assert (len(shards()), shards().shape, shards().nbytes, shards().device) == (12, ROWS.shape, 72, ROWS.device)
+
+
+def test_shards_take_indices_of_any_shape() -> None:
+    indices = torch.tensor([[11, 0, 4], [5, 6, 4]])
+    assert torch.equal(shards()[indices], ROWS[indices])
+    flat = torch.arange(12)
+    assert torch.equal(shards(flat)[indices], indices)
+
+
+# ---- other data than images, streamed ------------------------------------------------------------------------------
+
+TEXT = TextInfo(tokenizer=Tokenizer.of_characters("abcdefgh"))
+DOCUMENTS = DocumentInfo(classes=["a", "b"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "a"]))
+TABLE = TableInfo(features=["x", "y"], target="z", mean=[0.0] * 2, std=[1.0] * 2, target_mean=0.0, target_std=1.0)
+RNG = np.random.default_rng(0)
+LENGTHS = np.array([3, 1, 7, 4, 2, 6, 5])
+KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, np.ndarray]]] = {
+    "text": (TEXT, {"window": 6}, {"tokens": RNG.integers(8, size=101, dtype=np.uint8)}),
+    "documents": (
+        DOCUMENTS,
+        {"max_tokens": 5},
+        {
+            "tokens": RNG.integers(1, 3, size=28, dtype=np.int32),
+            "starts": np.cumsum([0, *LENGTHS]),
+            "labels": np.arange(7) % 2,
+        },
+    ),
+    "table": (TABLE, {}, {"features": RNG.random((9, 2), np.float32), "target": RNG.random(9, np.float32)}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("files", [1, 2])
+def test_all_kinds_of_data_are_streamed_to_the_bit(tmp_path: Path, kind: str, files: int) -> None:
+    info, data, arrays = KINDS[kind]
+    dataset = TensorsDataset(filepath=str(tmp_path / "data.safetensors"))
+    dataset.save(Tensors(arrays))
+    tensors = dataset.load()
+    assert tensors.path is not None
+    assert tensors.fingerprint is not None
+    file = TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=1)
+    plain, streamed = (
+        LoaderPlan.model_validate(
+            {
+                "splits": {"train": [file] * files, "validation": [], "test": [file]},
+                "info": info,
+                "data": DataConfig(on_device=on_device, **data),
+                "batch_size": 3,
+                "seed": 0,
+            }
+        )
+        for on_device in (None, False)
+    )
+    for split in ("train", "test"):
+        loaders = plain.loader(split), streamed.loader(split)
+        assert [type(loader).__name__ for loader in loaders] == ["DataLoader", "StreamedBatches"]
+        pairs = list(zip(*loaders, strict=True))
+        assert pairs
+        for batch, other in pairs:
+            assert all(
+                torch.equal(part, its) and part.dtype == its.dtype for part, its in zip(batch, other, strict=True)
+            )
+
+
+# ---- reading ahead -------------------------------------------------------------------------------------------------
+
+
+ROW = 16384  # bytes
+
+
+@pytest.fixture
+def cold(tmp_path: Path) -> tuple[Tensor, Callable[[int], bool]]:
+    """A mapped tensor (1024, ROW) that is not in memory, and whether a row of it is there."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs Linux")
+    path = tmp_path / "rows"
+    with path.open("wb") as file:
+        file.write(bytes(1024 * ROW))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    mapped = torch.from_numpy(np.memmap(path, np.uint8, "c", shape=(1024, ROW)))
+
+    def there(row: int) -> bool:
+        pages = (ctypes.c_ubyte * (ROW // mmap.PAGESIZE))()
+        address = ctypes.c_void_p(mapped[row].data_ptr())
+        assert ctypes.CDLL(None).mincore(address, ctypes.c_size_t(ROW), pages) == 0
+        return all(page & 1 for page in pages)
+
+    if there(500):
+        pytest.skip("this file system keeps its files in memory")
+    return mapped, there
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_rows_are_read_ahead(cold: tuple[Tensor, Callable[[int], bool]], divided: bool) -> None:
+    mapped, there = cold
+    read_ahead(Shards([mapped[:300], mapped[300:]]) if divided else mapped, torch.tensor([900, 100, 296]), 4)
+    deadline = time.monotonic() + 20
+    wanted = [*range(900, 904), *range(100, 104), *range(296, 300)]
+    while not all(there(row) for row in wanted) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [row for row in wanted if not there(row)] == []
+    assert not there(500)
+
+
+def test_each_row_has_a_length_of_its_own(cold: tuple[Tensor, Callable[[int], bool]]) -> None:
+    mapped, there = cold
+    read_ahead(mapped, torch.tensor([700, 20]), torch.tensor([2, 1]))
+    deadline = time.monotonic() + 20
+    while not (there(700) and there(701) and there(20)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [there(row) for row in (700, 701, 20)] == [True] * 3
+    assert not there(500)
+
+
+def test_what_is_not_mapped_is_left_alone() -> None:
+    rows = ROWS.clone()
+    read_ahead(rows, torch.tensor([3, 11]))
+    read_ahead(shards(), torch.tensor([11]), 5)
+    read_ahead(rows, torch.tensor([], dtype=torch.int64))
+    read_ahead(object(), torch.tensor([3]))
+    assert torch.equal(rows, ROWS)
