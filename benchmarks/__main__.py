@@ -16,6 +16,7 @@ PARTS = {
     "overhead": "benchmarks.overhead",
     "scaling": "benchmarks.scaling",
     "distribution": "benchmarks.distribution",
+    "streaming": "benchmarks.streaming",
     "gpu": "benchmarks.records",
 }
 

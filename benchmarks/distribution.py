@@ -17,9 +17,10 @@ from benchmarks.measure import Comparison, Options, interleave
 from torchloom.config import ClassifierConfig, DataConfig, DistributedConfig
 from torchloom.pipelines.classification.nodes import train
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    "LeNet-5, without batch norm": {"name": "lenet", "batch_norm": False},
-    "ResNet-18, width 16, batch norm over all processes": {"name": "resnet", "width": 16},
+NETWORKS: dict[str, tuple[dict[str, Any], bool]] = {  # and whether batch norm is over all processes
+    "LeNet-5, without batch norm": ({"name": "lenet", "batch_norm": False}, False),
+    "ResNet-18, width 16, batch norm of each process": ({"name": "resnet", "width": 16}, False),
+    "ResNet-18, width 16, batch norm over all processes": ({"name": "resnet", "width": 16}, True),
 }
 SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9}
 
@@ -30,9 +31,10 @@ def run(options: Options) -> list[Comparison]:
     size, images = (16, 64) if options.quick else (128, 2_048 if options.device == "cpu" else 40_960)
     several = 2 if options.device == "cpu" else torch.cuda.device_count()
     alone = DistributedConfig(processes=1)
-    together = DistributedConfig(processes=several if options.device == "cpu" else "auto")
     compared = []
-    for title, network in NETWORKS.items():
+    for title, (network, synchronized) in NETWORKS.items():
+        count: Any = several if options.device == "cpu" else "auto"
+        together = DistributedConfig(processes=count, sync_batch_norm=synchronized)
         sides = {
             "one process": partial(per_process, folder, network, options.device, alone, 1, size, images),
             f"started together: {several}": partial(

@@ -20,6 +20,7 @@ from typing import Any
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 
 from torchloom.config import DistributedConfig, TrainConfig
@@ -224,7 +225,7 @@ class Records:
         """What would make the node's outputs if it ran now."""
         code, packages = code_of(node.func, names=self._names(node))
         return {
-            "parameters": {name: plain(catalog.load(name)) for name in node.inputs if _is_parameter(name)},
+            "parameters": {name: plain(value) for name, value in _parameters(node, catalog).items()},
             "code": code,
             "packages": packages,
             "inputs": {name: fingerprint(catalog, name) for name in node.inputs if not _is_parameter(name)},
@@ -282,6 +283,17 @@ class Records:
 
 def _is_parameter(name: str) -> bool:
     return name == "parameters" or name.startswith("params:")
+
+
+def _parameters(node: Node, catalog: DataCatalog) -> dict[str, Any]:
+    """The node's parameters, as the blocks that it takes: Kedro makes them for the nodes that run only."""
+    kinds: dict[str, Any] = TypeExtractor({"": Pipeline([node])}).extract_types_from_pipelines()
+    values = {name: catalog.load(name) for name in node.inputs if _is_parameter(name)}
+    for name, value in values.items():
+        kind = kinds.get(name.removeprefix("params:"))
+        if isinstance(value, dict) and kind is not None:
+            values[name] = kind.model_validate(value)
+    return values
 
 
 def plain(value: Any) -> Any:

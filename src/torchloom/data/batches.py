@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from torchloom.config import AugmentConfig
 from torchloom.data.augment import augment
-from torchloom.data.mapped import read_ahead
+from torchloom.data.mapped import read_ahead, take
 from torchloom.errors import InputError
 
 
@@ -173,7 +173,10 @@ class ImageBatches(Gathered):
         indices = indices.to(self.labels.device)
         if self.streamed:
             read_ahead(self.images, indices)
-        batch = self.images.index_select(0, indices), self.labels[indices]  # six times as fast as images[indices]
+            images = take(self.images, indices)
+        else:
+            images = self.images.index_select(0, indices)  # six times as fast as images[indices]
+        batch = images, self.labels[indices]
         return batch if self.mirrored is None else (*batch, self.mirrored[indices])
 
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:

@@ -150,13 +150,16 @@ class LoaderPlan(BaseModel):
         import torch
 
         from torchloom.data.batches import ImageBatches
-        from torchloom.data.mapped import whole
+        from torchloom.data.mapped import read_at_random, whole
         from torchloom.data.sequences import DocumentBatches, TableBatches, TextWindows
 
         device = device or torch.device("cpu")
         arrays = {name: array for name, array in self._arrays(split).items() if not name.startswith("text")}
         streamed = not self._belongs_on(device, arrays)
-        if not streamed and device.type != "cpu":
+        if streamed:
+            for array in arrays.values():
+                read_at_random(array)
+        elif device.type != "cpu":
             arrays = {name: whole(array, device) for name, array in arrays.items()}
         dataset: Gathered
         if self.info.kind == "images":

@@ -7,10 +7,9 @@ import mmap
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-
-WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)  # not on Windows
 
 
 class Shards:
@@ -35,7 +34,7 @@ class Shards:
         assert dimension == 0
         rows = torch.empty((len(indices), *self.shape[1:]), dtype=self.parts[0].dtype)
         for part, local, places in self.found(indices):
-            rows[places] = part.index_select(0, local)
+            rows.numpy()[places.numpy()] = take(part, local).numpy()
         return rows
 
     def found(self, indices: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -48,6 +47,17 @@ class Shards:
             for part, start, chosen in zip(self.parts, starts, places, strict=False)
             if len(chosen)
         ]
+
+
+def take(array: Any, indices: Tensor) -> Tensor:
+    """The rows (B, …) of these `indices` (B,), by this thread alone; all is on the CPU.
+
+    Beside a thread that computes it must not start more: those of torch spin for a while when they have nothing to do.
+    """
+    if isinstance(array, Tensor):
+        return torch.from_numpy(np.take(array.numpy(), indices.numpy(), axis=0))
+    rows: Tensor = array.index_select(0, indices)
+    return rows
 
 
 def whole(array: Tensor | Shards, device: torch.device | str) -> Tensor:
@@ -77,21 +87,39 @@ def _join(name: str, parts: list[Tensor]) -> Tensor | Shards:
     return joined
 
 
+def read_at_random(array: Any) -> None:
+    """Tell the system that rows are read in no order: when one has to be waited for, what is around it is not read too.
+
+    It is advice only, as is `read_ahead`: what is no tensor that is mapped from a file is left alone.
+    """
+    for part in array.parts if isinstance(array, Shards) else [array]:
+        if isinstance(part, Tensor) and len(part):
+            _advise("RANDOM", part, torch.tensor([0]), len(part))
+
+
 def read_ahead(array: Any, first: Tensor, count: Tensor | int = 1) -> None:
     """Have the system read at once, while they are not waited for, the rows from each of `first` (B,) on.
 
     `count` says how many rows each time, as far as they are in one file. A page fault for each row would read them one
-    after the other. It is advice only: what is no tensor that is mapped from a file is left alone.
+    after the other.
     """
     if isinstance(array, Shards):
         for part, local, places in array.found(first):
             here = count[places] if isinstance(count, Tensor) else count
             read_ahead(part, local, (len(part) - local).clamp(max=here))
-    elif isinstance(array, Tensor) and len(first) and WILL_NEED is not None:
-        advise = ctypes.CDLL(None).madvise
-        advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        begin = array.data_ptr() + first * array.stride(0) * array.itemsize
-        end = begin + count * array.stride(0) * array.itemsize
-        page = begin & -mmap.PAGESIZE
-        for address, size in zip(page.tolist(), (end - page).tolist(), strict=True):
-            advise(address, size, WILL_NEED)
+    elif isinstance(array, Tensor) and len(first):
+        _advise("WILLNEED", array, first, count)
+
+
+def _advise(advice: str, array: Tensor, first: Tensor, count: Tensor | int) -> None:
+    """madvise(2) for the rows from each of `first` (B,) on."""
+    number = getattr(mmap, f"MADV_{advice}", None)  # none on Windows
+    if number is None:
+        return
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    begin = array.data_ptr() + first * array.stride(0) * array.itemsize
+    end = begin + count * array.stride(0) * array.itemsize
+    page = begin & -mmap.PAGESIZE
+    for address, size in zip(page.tolist(), (end - page).tolist(), strict=True):
+        madvise(address, size, number)
