@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kedro.framework.project import pipelines
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -216,20 +217,28 @@ PARTS = ("parameters", "code", "packages", "inputs", "outputs")
 
 
 class Records:
-    """The records of nodes below a folder; `parameters` are all that the project has, by task."""
+    """The records of nodes below a folder; `parameters` are all that the project has, by task.
 
-    def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
-        self.folder, self.parameters = folder, parameters
+    `kinds` are the models of the blocks among them, by full key.
+    """
+
+    def __init__(self, folder: Path, parameters: Mapping[str, Any], kinds: Mapping[str, type[BaseModel]]) -> None:
+        self.folder, self.parameters, self.kinds = folder, parameters, kinds
 
     def describe(self, node: Node, catalog: DataCatalog) -> dict[str, Any]:
         """What would make the node's outputs if it ran now."""
         code, packages = code_of(node.func, names=self._names(node))
         return {
-            "parameters": {name: plain(value) for name, value in _parameters(node, catalog).items()},
+            "parameters": {name: self._block(name, catalog) for name in node.inputs if _is_parameter(name)},
             "code": code,
             "packages": packages,
             "inputs": {name: fingerprint(catalog, name) for name in node.inputs if not _is_parameter(name)},
         }
+
+    def _block(self, name: str, catalog: DataCatalog) -> Any:
+        """The parameter as nodes get it; of a pipeline that does not run Kedro has it as the user wrote it."""
+        value, kind = catalog.load(name), self.kinds.get(name.removeprefix("params:"))
+        return plain(kind.model_validate(value) if kind and isinstance(value, dict) else value)
 
     def _names(self, node: Node) -> set[str]:
         """The names by which the node's task may import modules: values in its parameters, and its own."""
@@ -283,17 +292,6 @@ class Records:
 
 def _is_parameter(name: str) -> bool:
     return name == "parameters" or name.startswith("params:")
-
-
-def _parameters(node: Node, catalog: DataCatalog) -> dict[str, Any]:
-    """The node's parameters, as the blocks that it takes: Kedro makes them for the nodes that run only."""
-    kinds: dict[str, Any] = TypeExtractor({"": Pipeline([node])}).extract_types_from_pipelines()
-    values = {name: catalog.load(name) for name in node.inputs if _is_parameter(name)}
-    for name, value in values.items():
-        kind = kinds.get(name.removeprefix("params:"))
-        if isinstance(value, dict) and kind is not None:
-            values[name] = kind.model_validate(value)
-    return values
 
 
 def plain(value: Any) -> Any:
@@ -352,4 +350,5 @@ class RecordsDataset(AbstractDataset[None, Path]):
 
 def records_of(catalog: DataCatalog) -> Records:
     """The records of the project's nodes."""
-    return Records(Path(catalog.load("records")) / "nodes", plain(catalog.load("parameters")))
+    kinds: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
+    return Records(Path(catalog.load("records")) / "nodes", plain(catalog.load("parameters")), kinds)
