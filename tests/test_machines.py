@@ -124,6 +124,19 @@ def test_two_machines_one_model(tmp_path: Path, machines: list[str]) -> None:
 
 
 @pytest.mark.long
+def test_ctrl_c_on_one_machine_stops_both(tmp_path: Path, machines: list[str]) -> None:
+    first, second = (Machine(name, tmp_path / name) for name in machines)
+    running = [machine.run("--to-nodes", f"{TASK}.train") for machine in (first, second)]
+    second.wait_for("epoch 2/8", running[1])
+    os.killpg(running[1].pid, signal.SIGINT)
+    assert 0 not in finish(*running)
+    assert "stopped; the state is saved" in first.log.read_text()  # where the first process is
+    for machine in (first, second):
+        assert "training goes on from its last state with" in machine.log.read_text()
+        assert processes_of(machine) == []
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
     """SIGINT goes to all of them, as from a terminal; SIGKILL to the run alone."""

@@ -13,7 +13,7 @@ from torchloom.errors import InputError
 class TableBatches(Gathered):
     """`self[indices]` is a batch: features (B, F) float32 and targets (B,) float32."""
 
-    def __init__(self, features: Tensor, target: Tensor, device: torch.device | None = None) -> None:
+    def __init__(self, features: Tensor | Shards, target: Tensor, device: torch.device | None = None) -> None:
         super().__init__(target.device, device)
         self.features, self.target = features, target
 

@@ -90,12 +90,15 @@ class Ranks:
             synchronize_batch_norm(model)
 
     def parallel(self, network: nn.Module) -> nn.Module:
-        """`network` such that its gradients become the mean over all processes. Call it anew when others learn."""
+        """`network` such that its gradients become the mean over all processes. Call it anew when others learn.
+
+        Each process gathers statistics of its own, which nobody needs before `share_buffers`.
+        """
         if self.size == 1:
             return network
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-        options: dict[str, Any] = {buffers: not self.sync_batch_norm}
+        options: dict[str, Any] = {buffers: False}
         return DistributedDataParallel(network, **options)
 
     def exchange(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
