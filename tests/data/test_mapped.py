@@ -65,6 +65,16 @@ def test_shards_take_indices_of_any_shape() -> None:
     assert torch.equal(shards(flat)[indices], indices)
 
 
+def test_each_process_takes_its_part_of_a_batch_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    indices = torch.arange(12)[1::2]
+    torch.set_warn_always(True)
+    try:
+        assert torch.equal(shards()[indices], ROWS[1::2])
+    finally:
+        torch.set_warn_always(False)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 # ---- other data than images, streamed ------------------------------------------------------------------------------
 
 TEXT = TextInfo(tokenizer=Tokenizer.of_characters("abcdefgh"))

@@ -39,7 +39,7 @@ class Shards:
 
     def found(self, indices: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The tensors that have some of the rows `indices` (B,): which of their own, and at which places of B."""
-        number = torch.bucketize(indices, self.ends, right=True)
+        number = torch.bucketize(indices.contiguous(), self.ends, right=True)
         places = [(number == index).nonzero().squeeze(1) for index in range(len(self.parts))]
         starts = [0, *self.ends.tolist()]
         return [
