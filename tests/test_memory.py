@@ -69,7 +69,7 @@ def test_data_larger_than_the_memory(tmp_path: Path, tasks: Path) -> None:
 
     def run(*more: str, group: Path | None = None) -> None:
         command = [sys.executable, "-m", "kedro", "run", "--pipeline", "large_mlp", *more]
-        place = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group)] if group else []
+        place = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group)] if group else []
         environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1"}
         done = subprocess.run([*place, *command], cwd=project, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -121,6 +121,9 @@ def everything_at_once(ranks: Ranks) -> dict[str, Any]:
     torch.manual_seed(0)
     inputs, plain = torch.randn(6, 4, 5, requires_grad=True), nn.BatchNorm1d(4)
     model = nn.Sequential(nn.BatchNorm1d(4))
+    for layer in (plain, model[0]):
+        nn.init.constant_(layer.weight, 0.7)
+        nn.init.constant_(layer.bias, 0.3)
     synchronize_batch_norm(model)
     mine = inputs.detach()[ranks.rank :: ranks.size].clone().requires_grad_()
     (model(mine).square() * (1 + ranks.rank)).sum().backward()  # type: ignore[no-untyped-call]
@@ -129,11 +132,19 @@ def everything_at_once(ranks: Ranks) -> dict[str, Any]:
     assert inputs.grad is not None
     assert mine.grad is not None
     torch.testing.assert_close(mine.grad, inputs.grad[ranks.rank :: ranks.size], rtol=1e-4, atol=1e-5)
+    for name, parameter in plain.named_parameters():
+        totals = sum(ranks.gather(model[0].get_parameter(name).grad))
+        torch.testing.assert_close(totals, parameter.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model[0].running_var, plain.running_var)
     torch.testing.assert_close(model[0].running_mean, plain.running_mean)
     model.eval()
     plain.eval()
     torch.testing.assert_close(model(inputs), plain(inputs))
+    free, bare = SyncBatchNorm(4, affine=False), nn.BatchNorm1d(4, affine=False)
+    torch.testing.assert_close(free(mine), bare(inputs)[ranks.rank :: ranks.size], rtol=1e-4, atol=1e-5)
+    low = free(mine.bfloat16())
+    assert low.dtype is torch.bfloat16
+    low.sum().backward()
     buffer = nn.BatchNorm1d(2)
     buffer.running_mean.fill_(ranks.rank)  # type: ignore[operator, union-attr]
     Ranks(ranks.rank, ranks.size, sync_batch_norm=False).share_buffers(buffer)

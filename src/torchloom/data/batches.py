@@ -115,6 +115,14 @@ class Gathered(Dataset[tuple[Tensor, ...]]):
         """On the device, the batch to train on."""
         return parts
 
+    def rows(self, array: Any, indices: Tensor) -> Tensor:
+        """The rows (B, …) of an array; when they are streamed, asked for all at once and by this thread alone."""
+        if self.streamed:
+            read_ahead(array, indices)
+            return take(array, indices)
+        rows: Tensor = array.index_select(0, indices)  # six times as fast as array[indices]
+        return rows
+
     def moved(self, parts: tuple[Tensor, ...], move: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
         return tuple(part if number in self.stays else move(part) for number, part in enumerate(parts))
 
@@ -171,12 +179,7 @@ class ImageBatches(Gathered):
     def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         """Where the data lie, a batch as it is there: images (B, H, W, C), labels and which images to mirror (B,)."""
         indices = indices.to(self.labels.device)
-        if self.streamed:
-            read_ahead(self.images, indices)
-            images = take(self.images, indices)
-        else:
-            images = self.images.index_select(0, indices)  # six times as fast as images[indices]
-        batch = images, self.labels[indices]
+        batch = self.rows(self.images, indices), self.labels[indices]
         return batch if self.mirrored is None else (*batch, self.mirrored[indices])
 
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:

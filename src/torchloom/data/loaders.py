@@ -177,7 +177,7 @@ class LoaderPlan(BaseModel):
         return dataset
 
     def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
-        """Whether the arrays are to lie in the device's memory; on the CPU those of one file are mapped from it."""
+        """Whether the arrays are to lie in the device's memory; on the CPU they are mapped from their files."""
         from torchloom.data.folder import ImageFiles
         from torchloom.training.devices import free_memory
 
@@ -190,7 +190,7 @@ class LoaderPlan(BaseModel):
         return bool(sum(array.nbytes for array in arrays.values()) < free_memory(device) / 2)
 
     def _arrays(self, split: str) -> dict[str, Any]:
-        """The split's arrays; those of one file stay memory-mapped on the CPU.
+        """The split's arrays, on the CPU; what is large stays memory-mapped.
 
         Pictures whose pixels are not kept are the one thing that is no tensor.
         """

@@ -22,9 +22,7 @@ class TableBatches(Gathered):
 
     def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         indices = indices.to(self.target.device)
-        if self.streamed:
-            read_ahead(self.features, indices)
-        return self.features.index_select(0, indices), self.target[indices]
+        return self.rows(self.features, indices), self.target[indices]
 
 
 class DocumentBatches(Gathered):
