@@ -92,6 +92,27 @@ def roc_curves(logits: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     return figure
 
 
+def calibration(bins: list[dict[str, float]], error: float) -> Figure:
+    """Reliability diagram (Guo et al., "On calibration of modern neural networks", ICML 2017), over a histogram.
+
+    `bins` are the rows of evaluation.reliability, `error` the calibration error.
+    """
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    middle, width = [(row["low"] + row["high"]) / 2 for row in bins], bins[0]["high"] - bins[0]["low"]
+    accuracy = [row["accuracy"] for row in bins]
+    gaps = [row["confidence"] - row["accuracy"] for row in bins]
+    axes.bar(middle, accuracy, width, edgecolor="white", label="accuracy")
+    axes.bar(middle, gaps, width, accuracy, color="none", hatch="///", edgecolor=WRONG, label="gap to the confidence")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.7, linestyle="--")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"calibration error {error:.4f}")
+    axes.legend(loc="upper left", fontsize=8)
+    samples = [row["samples"] for row in bins]
+    counts.bar(middle, [count / sum(samples) for count in samples], width, color="grey", edgecolor="white")
+    counts.set(xlabel="confidence", ylabel="share")
+    return figure
+
+
 def prediction_grid(images: Tensor, labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
     """Images (B, C, H, W) uint8 with predicted names; the wrong ones in red, with the true name below.
 

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torchloom.config import ServeConfig
 from torchloom.errors import InputError
 from torchloom.locks import Locks, command
 from torchloom.provenance import Records, fingerprint, records_of
-from torchloom.runs import FIGURES, RunRecord, seeds
+from torchloom.runs import FIGURES, RunRecord, device, peak_memory, seeds
 from torchloom.training.state import TrainingStates
 from torchloom.validation import check_parameters, check_yaml
 
@@ -125,7 +126,8 @@ class Run:
 
     def _asked(self, run_params: dict[str, Any]) -> dict[str, Any]:
         """What the record says of a run that has only begun."""
-        names, parameters = self.pipeline.inputs(), self.records.parameters
+        names = {name for name in self.pipeline.inputs() if not name.endswith(".lineage")}  # which the run itself makes
+        parameters = self.records.parameters
         used = {name.partition(":")[2].partition(".")[0] for name in names if name.startswith("params:")}
         settings = {name: parameters[name] for name in sorted(used) if name in parameters}
         return {
@@ -172,8 +174,11 @@ class Run:
 
     def end(self, node: Node) -> None:
         """All outputs are saved."""
-        self.records.write(node, self.catalog, self.descriptions.pop(node.name), self.id)
-        self.record.values["nodes"][node.name] = round(time.perf_counter() - self.node_started[node.name], 3)
+        seconds = round(time.perf_counter() - self.node_started[node.name], 3)
+        self.record.values["nodes"][node.name] = seconds
+        end = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        circumstances = {"run": self.id, "end": end, "seconds": seconds, "device": device(), "peak": peak_memory()}
+        self.records.write(node, self.catalog, self.descriptions.pop(node.name), circumstances)
         for name in node.inputs:
             if not name.startswith("params:"):
                 states = self.catalog.load(name) if name.endswith("training_states") else None
@@ -234,6 +239,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     unwritten = {f"{task}.formats", *([] if formats else [f"{task}.formats_report"])}
     paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     kinds = {
+        "page": [path for path in paths if path.suffix == ".html"],
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
         "model": [*(path for path in paths if path.parent.parent.name == "06_models"), *formats.values()],
         "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],

@@ -36,7 +36,7 @@ class RunRecord:
     """What a run was asked to do, on what, and how it ended; written when it begins and again when it is over."""
 
     def __init__(self, folder: Path, run: str, asked: Mapping[str, Any]) -> None:
-        self.path = folder / f"{run.replace(':', '.')}.json"
+        self.path = _path(folder, run)
         self.began = datetime.now().astimezone()
         self.values: dict[str, Any] = {
             "run": run,
@@ -73,6 +73,10 @@ class RunRecord:
             **more,
         }
         self.write()
+
+
+def _path(folder: Path, run: str) -> Path:
+    return folder / f"{run.replace(':', '.')}.json"
 
 
 def versions() -> dict[str, str]:
@@ -148,16 +152,22 @@ def seeds(parameters: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, A
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
     """The records of all runs, the oldest first; a file that is not one is left out."""
-    runs = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            ended = _ended(values)
-            if values.keys() >= {"run", "tasks", "parameters"}:
-                runs.append({**values, "ended": ended})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-    return runs
+    runs = (_read(path) for path in sorted(folder.glob("*.json")))
+    return [run for run in runs if run]
+
+
+def read_run(folder: Path, run: str) -> dict[str, Any] | None:
+    """The record of a run; None when there is none that can be read."""
+    return _read(_path(folder, run))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        ended = _ended(values)
+        return {**values, "ended": ended} if values.keys() >= {"run", "tasks", "parameters"} else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _ended(values: Mapping[str, Any]) -> str:
@@ -182,7 +192,7 @@ def comparison(
     """
     pairs = [(run, name) for run in runs for name in run["tasks"] if task in {None, name}]
     pairs = pairs[-last:] if last else pairs
-    flat = [dict(_flat(run["parameters"].get(name, {}))) for run, name in pairs]
+    flat = [dict(flat(run["parameters"].get(name, {}))) for run, name in pairs]
     rows = []
     for (run, name), parameters in zip(pairs, flat, strict=True):
         others = [other for (_, other_name), other in zip(pairs, flat, strict=True) if other_name == name]
@@ -211,10 +221,10 @@ def comparison(
     return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
-def _flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(values, Mapping):
         for name, value in values.items():
-            yield from _flat(value, f"{key}.{name}" if key else str(name))
+            yield from flat(value, f"{key}.{name}" if key else str(name))
     else:
         yield key, values
 
