@@ -253,6 +253,35 @@ def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def runs(points: list[dict[str, Any]]) -> Figure:
+    """The runs of a task: their test figure over the seconds of training, and their losses by epoch.
+
+    Of each its `number`, the `name` and the `value` of the figure (None: not measured), `seconds`, and `curves` as the
+    run's record has them.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, point in enumerate(points):
+        colour = colormaps["tab10"](index % 10)
+        if point["value"] is not None:
+            left.scatter(point["seconds"], point["value"], color=colour, s=30)
+            left.annotate(str(point["number"]), (point["seconds"], point["value"]), (5, 4), textcoords="offset points")
+        for part, style in (("val_loss", "-"), ("train_loss", ":")):
+            if part in point["curves"]:
+                label = f"{point['number']}, {'validation' if part == 'val_loss' else 'training'}"
+                right.plot(point["curves"]["epoch"], point["curves"][part], style, color=colour, label=label)
+    name = next((point["name"] for point in points if point["name"]), "figure")
+    left.set(xlabel="seconds of training", ylabel=f"test {name}".replace("_", " "))
+    left.margins(0.1)
+    right.set(xlabel="epoch", ylabel="loss")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    if 0 < len(right.lines) <= 20:
+        right.legend(fontsize=8)
+    return figure
+
+
 def class_shares(counts: np.ndarray, classes: list[str]) -> Figure:
     """The samples of each client of a federation, by counts (clients, C): a bar for a client, a part for a class."""
     figure = Figure(figsize=(8, 1.2 + 0.28 * max(len(counts), len(classes) / 2)), layout="constrained")

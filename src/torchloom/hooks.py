@@ -195,6 +195,7 @@ class Run:
                 ended,
                 outputs={name: fingerprint(self.catalog, name) for name in sorted(outputs)},
                 results={task: _results(task, outputs, self.catalog) for task in self.tasks},
+                curves={task: _curves(task, outputs, self.catalog) for task in self.tasks},
                 **more,
             )
         except InputError as error:  # on a full disk; what else the run came to matters more
@@ -219,12 +220,22 @@ def _readers(whole: Pipeline) -> dict[str, list[str]]:
 def _results(task: str, made: set[str], catalog: DataCatalog) -> dict[str, Any]:
     """The test figures of a task and the speed of its training, as far as the run has made them."""
     results: dict[str, Any] = {}
+    if f"{task}.comparison" in made:
+        results["accuracy"] = catalog.load(f"{task}.comparison")["after"]["accuracy"]
     if f"{task}.metrics" in made:
         results |= catalog.load(f"{task}.metrics")
     if f"{task}.history" in made:
         rates = [row["samples_per_second"] for row in catalog.load(f"{task}.history")]
         results["samples_per_second"] = sum(rates) / len(rates)
     return results
+
+
+def _curves(task: str, made: set[str], catalog: DataCatalog) -> dict[str, list[float]]:
+    """The losses by epoch, if the run has trained the task; of very long trainings not each epoch."""
+    history = catalog.load(f"{task}.history") if f"{task}.history" in made else []
+    rows = history[:: len(history) // 200 + 1]
+    names = [name for name in ("epoch", "train_loss", "val_loss") if rows and name in rows[0]]
+    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in names}
 
 
 def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:

@@ -63,7 +63,8 @@ class Picture:
 
     @property
     def wide(self) -> bool:
-        return self.size[0] > 1.6 * self.size[1]
+        """Whether it takes the whole width of the page; the others stand side by side."""
+        return self.size[0] > 800 or self.size[0] > 1.6 * self.size[1]
 
     @property
     def uri(self) -> str:

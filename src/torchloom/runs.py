@@ -183,6 +183,14 @@ def _ended(values: Mapping[str, Any]) -> str:
     return "running"
 
 
+def chosen(
+    runs: Iterable[Mapping[str, Any]], task: str | None = None, last: int | None = None
+) -> list[tuple[Mapping[str, Any], str]]:
+    """Each task of each run; only `task`, and so many of the newest, where these are given."""
+    pairs = [(run, name) for run in runs for name in run["tasks"] if task in {None, name}]
+    return pairs[-last:] if last else pairs
+
+
 def comparison(
     runs: Iterable[Mapping[str, Any]], task: str | None = None, last: int | None = None
 ) -> list[dict[str, str]]:
@@ -190,12 +198,11 @@ def comparison(
 
     Only those of `task`, and so many of the newest, where these are given.
     """
-    pairs = [(run, name) for run in runs for name in run["tasks"] if task in {None, name}]
-    pairs = pairs[-last:] if last else pairs
-    flat = [dict(flat(run["parameters"].get(name, {}))) for run, name in pairs]
+    pairs = chosen(runs, task, last)
+    settings = [dict(flat(run["parameters"].get(name, {}))) for run, name in pairs]
     rows = []
-    for (run, name), parameters in zip(pairs, flat, strict=True):
-        others = [other for (_, other_name), other in zip(pairs, flat, strict=True) if other_name == name]
+    for (run, name), parameters in zip(pairs, settings, strict=True):
+        others = [other for (_, other_name), other in zip(pairs, settings, strict=True) if other_name == name]
         result = run.get("results", {}).get(name, {})
         git = run.get("git") or {}
         rows.append(
@@ -210,15 +217,23 @@ def comparison(
                 **{figure: f"{result[figure]:.4f}" for figure in FIGURES if figure in result},
                 **({"samples/s": f"{result['samples_per_second']:,.0f}"} if "samples_per_second" in result else {}),
                 **({"peak MB": f"{run['peak_memory']['memory'] / 1e6:.0f}"} if run.get("peak_memory") else {}),
-                **{
-                    key: json.dumps(parameters.get(key))
-                    for key in sorted({key for other in others for key in other})
-                    if any(other.get(key) != parameters.get(key) for other in others)
-                },
+                **{key: json.dumps(parameters.get(key)) for key in _differing(others) if _used(parameters, key)},
             }
         )
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns = sorted(dict.fromkeys(column for row in rows for column in row), key=lambda column: "." in column)
     return [{column: row.get(column, "") for column in columns} for row in rows]
+
+
+def _differing(settings: list[dict[str, Any]]) -> list[str]:
+    """The keys in which runs differ, as far as these have used the block that the key is in."""
+    keys = sorted({key for parameters in settings for key in parameters})
+    values = {key: [parameters.get(key) for parameters in settings if _used(parameters, key)] for key in keys}
+    return [key for key in keys if any(value != values[key][0] for value in values[key])]
+
+
+def _used(parameters: Mapping[str, Any], key: str) -> bool:
+    """Whether there is anything of the key's block among the parameters of a run, which may be one of a few stages."""
+    return any(name.partition(".")[0] == key.partition(".")[0] for name in parameters)
 
 
 def flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
