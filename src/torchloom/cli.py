@@ -28,8 +28,6 @@ def cli() -> None:
 )
 def runs(env: str | None, task: str | None, last: int, as_csv: bool, page: str | None = None) -> None:
     """Compare the runs so far in one table; parameters are shown where they differ."""
-    from pathlib import Path
-
     from kedro.framework.session import KedroSession
 
     from torchloom.errors import InputError
@@ -37,7 +35,7 @@ def runs(env: str | None, task: str | None, last: int, as_csv: bool, page: str |
 
     with KedroSession.create(env=env) as session:
         catalog = session.load_context().catalog  # type: ignore[attr-defined]
-    folder = Path(catalog.load("records")) / "runs"
+    folder = catalog.load("records").results / "runs"
     found = read_runs(folder)
     rows = comparison(found, task, last)
     if not rows:

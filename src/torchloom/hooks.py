@@ -113,13 +113,16 @@ class Run:
         self.whole = sum(pipelines.values(), Pipeline([]))
         self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
-        folder = Path(catalog.load("records"))
-        self.locks = Locks(folder / "locks")
+        folders = self.records.folders
+        self.locks = Locks(folders.data / "locks")
+        # a run whose results lie elsewhere does not wait for one that may take hours
+        apart = f"@{folders.results.parent.name}" if folders.results != folders.data else ""
+        self.own_locks = [f"{task}{apart}" for task in self.tasks]
         try:
-            for task in self.tasks:
-                self.locks.wait_for(task)
+            for name in self.own_locks:
+                self.locks.wait_for(name)
             self._warn_of_stale()
-            self.record = RunRecord(folder / "runs", self.id, self._asked(run_params))
+            self.record = RunRecord(folders.results / "runs", self.id, self._asked(run_params))
         except BaseException:
             self.locks.release()
             raise
@@ -166,11 +169,12 @@ class Run:
             return
         reasons = self.records.stale(node, self.catalog)
         for task in self.readers[str(node.namespace)] if reasons else ():
-            if not self.locks.take(task):
-                raise InputError(
-                    f"{node.name} would change data that {task} is being run on, by {self.locks.holder(task)}. "
-                    f"Wait until it is over. What would change them: {'; '.join(reasons)}"
-                )
+            for name in [task, *self.locks.known(f"{task}@*")]:
+                if not self.locks.take(name):
+                    raise InputError(
+                        f"{node.name} would change data that {name} is being run on, by {self.locks.holder(name)}. "
+                        f"Wait until it is over. What would change them: {'; '.join(reasons)}"
+                    )
 
     def end(self, node: Node) -> None:
         """All outputs are saved."""
@@ -185,7 +189,7 @@ class Run:
                 if isinstance(states, TrainingStates):
                     states.clear()  # the training is over, and what came of it is safe
         if node.namespace in self.readers:
-            self.locks.release(node.namespace, *(set(self.readers[node.namespace]) - set(self.tasks)))
+            self.locks.release(*(self.locks.held.keys() - set(self.own_locks)))
 
     def finish(self, ended: str, **more: Any) -> None:
         done = self.record.values["nodes"]

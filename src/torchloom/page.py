@@ -131,7 +131,7 @@ def when(time: str) -> str:
 def _is_number(value: Any) -> bool:
     if isinstance(value, str):  # of a table that was read from CSV
         try:
-            float(value)
+            float(value or 0)
         except ValueError:
             return False
         return True

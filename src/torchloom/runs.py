@@ -1,4 +1,4 @@
-"""The record of each run, a small JSON file in <data>/records/runs, and the table that compares them."""
+"""The record of each run, a small JSON file in records/runs beside its results, and the table that compares them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torchloom.files import atomic_write
 from torchloom.locks import command
 
 FIGURES = (
+    "bits_per_character",
+    "perplexity",
     "accuracy",
     "macro_f1",
     "mse",
-    "bits_per_character",
-    "perplexity",
     "r2",
     "rmse",
     "loss",

@@ -22,8 +22,9 @@ class ExportsDataset(AbstractDataset[dict[str, bytes], dict[str, Path]]):
     are no longer wanted are removed.
     """
 
-    def __init__(self, *, folder: str, metadata: dict[str, Any] | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """`filepath` is the folder: by this name Kedro takes it from the project's folder on."""
+        self.folder = Path(filepath)
         self._filepath = self.folder / INDEX
         self.metadata = metadata
 
