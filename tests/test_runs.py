@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 
@@ -105,9 +106,11 @@ def test_the_command(twice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_the_runs_on_one_page(twice: Path) -> None:
-    result = kedro(twice, "runs", "--env", "sample", "--html")
-    assert result.returncode == 0, result.stderr
+def test_the_runs_on_one_page(twice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(twice)
+    bootstrap_project(twice)
+    result = CliRunner().invoke(runs, ["--html", "--env", "sample"], catch_exceptions=False)
+    assert "08_reporting/runs.html" in result.output
     page = check_page((twice / "data/sample/08_reporting/runs.html").read_text())
     for number, record in enumerate(records(twice), 1):
         figure = f"{record['results'][TASK]['r2']:.4f}"
@@ -116,7 +119,7 @@ def test_the_runs_on_one_page(twice: Path) -> None:
     assert [caption.partition(":")[0] for caption in page.pictures] == [TASK]
     assert "train.seed" in page.text
     elsewhere = twice / "elsewhere" / "two.html"
-    assert kedro(twice, "runs", "--env", "sample", "--last", "2", "--html", str(elsewhere)).returncode == 0
+    CliRunner().invoke(runs, ["--env", "sample", "--last", "2", "--html", str(elsewhere)], catch_exceptions=False)
     assert "2 runs, the oldest first" in check_page(elsewhere.read_text()).text
 
 
