@@ -118,20 +118,15 @@ class Subject:
     @property
     def metrics(self) -> dict[str, Any]:
         """The figures on the test data; of a model in ONNX only, its accuracy."""
-        found: dict[str, Any] = self.made.get("metrics") or {"accuracy": self.made["comparison"]["after"]["accuracy"]}
-        return found
+        found: dict[str, Any] = self.made.get("metrics", {})
+        return found or ({"accuracy": self.smaller["accuracy"]} if self.smaller else {})
 
 
 def task_page(subject: Subject) -> str:
-    """The page; see `Section`s below for what is on it."""
-    network, made = subject.checkpoint.network, subject.stages[-1:] or [{}]
-    lead = f"{subject.problem[1].capitalize()}: the network {network} on the data {subject.data}"
-    lead += ", drawn by the project itself" if subject.drawn else ""
-    run = subject.lineage.runs.get(str(made[0].get("run")), {})
-    lead += f". Made {when(made[0]['end'])} in the environment {run['environment']}." if run.get("environment") else "."
+    """The page, section by section."""
     return render(
         subject.task,
-        lead,
+        lead(subject),
         headline(subject),
         [
             Section("Summary", [Facts("", dict(summary(subject)))]),
@@ -146,10 +141,21 @@ def task_page(subject: Subject) -> str:
     )
 
 
+def lead(subject: Subject) -> str:
+    """What it is, in a sentence, and when and where the newest of it was made."""
+    sentence = f"{subject.problem[1].capitalize()}: the network {subject.checkpoint.network} on the data {subject.data}"
+    sentence += ", drawn by the project itself." if subject.drawn else "."
+    newest = max((record for record in subject.stages if "end" in record), key=lambda record: record["end"], default={})
+    environment = subject.lineage.runs.get(str(newest.get("run")), {}).get("environment")
+    if newest:
+        sentence += f" Made {when(newest['end'])}" + (f" in the environment {environment}." if environment else ".")
+    return sentence
+
+
 def headline(subject: Subject) -> dict[str, Any]:
     """The figures on top."""
-    shown = {f"test {name}".replace("_", " "): subject.metrics[name] for name in FIGURES if name in subject.metrics}
-    figures = dict(list(shown.items())[:4])
+    names = [name for name in FIGURES if name in subject.metrics][:4]
+    figures = {f"test {name}".replace("_", " "): subject.metrics[name] for name in names}
     if subject.smaller:
         change = subject.made["comparison"]["change"]
         figures |= {"times smaller": change["times_smaller"], "times quicker": change["times_lower_latency"]}
@@ -212,7 +218,7 @@ def training(subject: Subject) -> Iterator[Part]:
     """The curves, and the history row by row."""
     if "history" in subject.made:
         yield Picture(CAPTIONS["learning_curves"], subject.made["learning_curves"])
-        rows = [{**row, "epoch": int(row["epoch"])} for row in subject.made["history"]]
+        rows = [{**row, "epoch": str(int(row["epoch"]))} for row in subject.made["history"]]
         yield Table(f"History: {len(rows)} epochs", rows, folded=True)
 
 
@@ -220,7 +226,7 @@ def results(subject: Subject) -> Iterator[Part]:
     """The figures on the test data, and all else that the stages have made to be looked at, in their order."""
     made = subject.made
     if "metrics" in made:
-        yield Facts("On the test data", {name.replace("_", " "): value for name, value in made["metrics"].items()})
+        yield Facts("On the test data", in_words(made["metrics"]))
     if subject.smaller:
         yield from compared(made["comparison"])
     if "per_class" in made:
@@ -241,7 +247,7 @@ def shown(caption: str, content: Any) -> Part:
     if isinstance(content, str):
         return Text(caption, content)
     if isinstance(content, dict):
-        return Facts(caption, {name.replace("_", " "): value for name, value in content.items()})
+        return Facts(caption, in_words(content))
     more = f" The first {ROWS} of {len(content)}." if len(content) > ROWS else ""
     return Table(caption + more, _with_numbers(content[:ROWS]))
 
@@ -262,24 +268,21 @@ def _with_numbers(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
 def compared(comparison: dict[str, Any]) -> Iterator[Part]:
     """A model beside the one that it was made of."""
     sides = [dict(flat(comparison[side])) for side in ("before", "after")]
-    names = [name for name in sides[0] if name in sides[1]]
-    rows = [{"": name.replace("_", " ").replace(".", ": "), **_beside(sides, name)} for name in names]
+    words = {name: name.replace("_", " ").replace(".", ": ") for name in sides[0] if name in sides[1]}
+    rows = [{"": words[name], "before": sides[0][name], "after": sides[1][name]} for name in words]
     yield Table(f"Before and after; threads: {comparison['machine']['threads']}", rows)
-    yield Facts("What has changed", {name.replace("_", " "): value for name, value in comparison["change"].items()})
+    yield Facts("What has changed", in_words(comparison["change"]))
 
 
-def _beside(sides: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return {"before": sides[0][name], "after": sides[1][name]}
+def in_words(values: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", " "): value for name, value in values.items()}
 
 
 def exported(subject: Subject) -> Iterator[Part]:
     """Whether exported models answer as the network does, and how quick they are."""
     parity, formats = subject.made.get("export_report"), subject.made.get("formats_report")
     if parity:
-        yield Facts(
-            "The ONNX file, in ONNX Runtime, beside PyTorch on test samples",
-            {name.replace("_", " "): value for name, value in parity.items()},
-        )
+        yield Facts("The ONNX file, in ONNX Runtime, beside PyTorch on test samples", in_words(parity))
     if formats:
         names = [name for name, values in formats.items() if isinstance(values, dict) and name != "machine"]
         columns = list(dict.fromkeys(column for name in names for column in formats[name]))
@@ -341,11 +344,13 @@ def environment(subject: Subject) -> Iterator[Part]:
     if runs:
         yield Table("Runs", [_run(run, values) for run, values in runs.items()])
         newest = runs[max(runs)]
-        peaks = [record["peak"].get("memory", 0) for record in stages if "peak" in record]
         machine = {name: newest["machine"][name] for name in ("system", "processor", "cores")}
         machine["device"] = next((record["device"] for record in reversed(stages) if "device" in record), None)
-        if peaks:
-            machine["peak memory"] = f"{max(peaks) / 1e6:,.0f} MB"
+        for name in ("memory", "device"):
+            peaks = [record["peak"][name] for record in stages if name in record.get("peak", {})]
+            if peaks:
+                where = "the process" if name == "memory" else "the device"
+                machine[f"peak memory of {where}"] = f"{max(peaks) / 1e6:,.0f} MB"
         yield Facts("Machine", machine)
         yield Facts("Packages", newest["packages"])
 
