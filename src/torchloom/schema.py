@@ -51,9 +51,9 @@ def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     )
 
     if issubclass(kind, ModelConfig):
-        return {name: network_arguments(name) for name in network_names(kind.sizes)}
+        return {name: network_arguments(name) for name in network_names(getattr(kind, "sizes", ()))}
     if issubclass(kind, LossConfig):
-        return {name: loss_arguments(name) for name in sorted(LOSSES[kind.problem])}
+        return {name: loss_arguments(name) for name in sorted(LOSSES.get(getattr(kind, "problem", ""), ()))}
     if issubclass(kind, OptimizerConfig):
         return {name: optimizer_arguments(name) for name in optimizer_names()}
     if issubclass(kind, SchedulerConfig):

@@ -194,15 +194,15 @@ def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
         if part not in model.model_fields:
             continue
         annotation = model.model_fields[part].annotation
-        model = next(kind for kind in _within(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+        model = next(kind for kind in parts_of(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
     return model
 
 
-def _within(annotation: Any) -> Iterator[Any]:
+def parts_of(annotation: Any) -> Iterator[Any]:
     """The annotation and all those that it is made of."""
     yield annotation
     for part in getattr(annotation, "__args__", ()):
-        yield from _within(part)
+        yield from parts_of(part)
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
