@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config import ServeConfig
+from torchloom.config import DebuggingConfig, ServeConfig
 from torchloom.errors import InputError
 from torchloom.locks import Locks, command
-from torchloom.provenance import Records, fingerprint, records_of
+from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.runs import FIGURES, RunRecord, seeds
 from torchloom.training.state import TrainingStates
 from torchloom.validation import check_parameters, check_yaml
@@ -113,6 +114,7 @@ class Run:
         self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
         folders = self.records.folders
+        _check_debugging(self.records.parameters, folders)
         self.locks = Locks(folders.data / "locks")
         # a run whose results lie elsewhere does not wait for one that may take hours
         apart = f"@{folders.results.parent.name}" if folders.results != folders.data else ""
@@ -202,6 +204,15 @@ class Run:
             self.locks.release()
 
 
+def _check_debugging(parameters: Mapping[str, Any], folders: RecordFolders) -> None:
+    """InputError when models for debugging would take the places of trained ones."""
+    if folders.results == folders.data and DebuggingConfig.model_validate(parameters["debugging"]).on:
+        raise InputError(
+            f"debugging: what a short run leaves would overwrite the results in {folders.results.parent}. Take "
+            "--env debug, overfit or profile, or an environment whose globals.yml has a folder `results` of its own"
+        )
+
+
 def _readers(whole: Pipeline) -> dict[str, list[str]]:
     """The data sets, and the tasks that read what their preprocessing makes."""
     data = {node.namespace for node in whole.nodes if "preprocess" in node.tags}
@@ -235,13 +246,15 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
-    unwritten = {f"{task}.formats", *([] if formats else [f"{task}.formats_report"])}
+    profile = catalog.load(f"{task}.profile") if f"{task}.profile" in made else {}
+    unwritten = {f"{task}.formats", f"{task}.profile", *([] if formats else [f"{task}.formats_report"])}
     paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     kinds = {
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
         "model": [*(path for path in paths if path.parent.parent.name == "06_models"), *formats.values()],
         "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],
         "pictures": [path for path in paths if path.suffix == ".png"],
+        "profile": [*profile.values()],
     }
     for kind, found in kinds.items():
         if found:
