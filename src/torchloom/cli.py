@@ -21,15 +21,13 @@ def cli() -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
 def runs(env: str | None, task: str | None, last: int, as_csv: bool) -> None:
     """Compare the runs so far in one table; parameters are shown where they differ."""
-    from pathlib import Path
-
     from kedro.framework.session import KedroSession
 
     from torchloom.errors import InputError
     from torchloom.runs import as_text, comparison, read_runs
 
     with KedroSession.create(env=env) as session:
-        folder = Path(session.load_context().catalog.load("records")) / "runs"  # type: ignore[attr-defined]
+        folder = session.load_context().catalog.load("records").results / "runs"  # type: ignore[attr-defined]
     rows = comparison(read_runs(folder), task, last)
     if not rows:
         raise InputError(f"{folder}: no run {f'of {task} ' if task else ''}has left a record there yet")

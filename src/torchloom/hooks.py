@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config import ServeConfig
+from torchloom.config import DebuggingConfig, ServeConfig
 from torchloom.errors import InputError
 from torchloom.locks import Locks, command
-from torchloom.provenance import Records, fingerprint, records_of
+from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.runs import FIGURES, RunRecord, seeds
 from torchloom.training.state import TrainingStates
 from torchloom.validation import check_parameters, check_yaml
@@ -112,13 +113,17 @@ class Run:
         self.whole = sum(pipelines.values(), Pipeline([]))
         self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
-        folder = Path(catalog.load("records"))
-        self.locks = Locks(folder / "locks")
+        folders = self.records.folders
+        _check_debugging(self.records.parameters, folders)
+        self.locks = Locks(folders.data / "locks")
+        # a run whose results lie elsewhere does not wait for one that may take hours
+        apart = f"@{folders.results.parent.name}" if folders.results != folders.data else ""
+        self.own_locks = [f"{task}{apart}" for task in self.tasks]
         try:
-            for task in self.tasks:
-                self.locks.wait_for(task)
+            for name in self.own_locks:
+                self.locks.wait_for(name)
             self._warn_of_stale()
-            self.record = RunRecord(folder / "runs", self.id, self._asked(run_params))
+            self.record = RunRecord(folders.results / "runs", self.id, self._asked(run_params))
         except BaseException:
             self.locks.release()
             raise
@@ -164,11 +169,12 @@ class Run:
             return
         reasons = self.records.stale(node, self.catalog)
         for task in self.readers[str(node.namespace)] if reasons else ():
-            if not self.locks.take(task):
-                raise InputError(
-                    f"{node.name} would change data that {task} is being run on, by {self.locks.holder(task)}. "
-                    f"Wait until it is over. What would change them: {'; '.join(reasons)}"
-                )
+            for name in [task, *self.locks.known(f"{task}@*")]:
+                if not self.locks.take(name):
+                    raise InputError(
+                        f"{node.name} would change data that {name} is being run on, by {self.locks.holder(name)}. "
+                        f"Wait until it is over. What would change them: {'; '.join(reasons)}"
+                    )
 
     def end(self, node: Node) -> None:
         """All outputs are saved."""
@@ -180,7 +186,7 @@ class Run:
                 if isinstance(states, TrainingStates):
                     states.clear()  # the training is over, and what came of it is safe
         if node.namespace in self.readers:
-            self.locks.release(node.namespace, *(set(self.readers[node.namespace]) - set(self.tasks)))
+            self.locks.release(*(self.locks.held.keys() - set(self.own_locks)))
 
     def finish(self, ended: str, **more: Any) -> None:
         done = self.record.values["nodes"]
@@ -196,6 +202,15 @@ class Run:
             logger.warning("the record of this run lacks its end: %s", error.message)
         finally:
             self.locks.release()
+
+
+def _check_debugging(parameters: Mapping[str, Any], folders: RecordFolders) -> None:
+    """InputError when models for debugging would take the places of trained ones."""
+    if folders.results == folders.data and DebuggingConfig.model_validate(parameters["debugging"]).on:
+        raise InputError(
+            f"debugging: what a short run leaves would overwrite the results in {folders.results.parent}. Take "
+            "--env debug, overfit or profile, or an environment whose globals.yml has a folder `results` of its own"
+        )
 
 
 def _readers(whole: Pipeline) -> dict[str, list[str]]:
@@ -231,13 +246,15 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
-    unwritten = {f"{task}.formats", *([] if formats else [f"{task}.formats_report"])}
+    profile = catalog.load(f"{task}.profile") if f"{task}.profile" in made else {}
+    unwritten = {f"{task}.formats", f"{task}.profile", *([] if formats else [f"{task}.formats_report"])}
     paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     kinds = {
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
         "model": [*(path for path in paths if path.parent.parent.name == "06_models"), *formats.values()],
         "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],
         "pictures": [path for path in paths if path.suffix == ".png"],
+        "profile": [*profile.values()],
     }
     for kind, found in kinds.items():
         if found:

@@ -67,6 +67,10 @@ class Locks:
                 f"{self.folder}: cannot be written ({error.strerror or error}). Make room or change its rights"
             ) from error
 
+    def known(self, pattern: str) -> list[str]:
+        """The names that fit and that some run has locked before."""
+        return sorted(path.stem for path in self.folder.glob(f"{pattern}.lock"))
+
     def _note(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 

@@ -1,7 +1,7 @@
 """What made a file: the node's parameters, its code, the versions of its packages and the contents of its inputs.
 
-Each node that has run leaves a small record of these, and of what it wrote, in <data>/records/nodes. A file is stale
-when its node would not make it the same way again.
+Each node that has run leaves a small record of these, and of what it wrote, in records/nodes beside its outputs: where
+the data are, or where the results are. A file is stale when its node would not make it the same way again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kedro.framework.project import pipelines
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
@@ -216,14 +216,27 @@ def _distributions(module: str) -> list[str]:
 PARTS = ("parameters", "code", "packages", "inputs", "outputs")
 
 
+class RecordFolders(NamedTuple):
+    """Where records lie: beside prepared data, which several environments may share, and beside results."""
+
+    data: Path
+    results: Path
+
+
 class Records:
-    """The records of nodes below a folder; `parameters` are all that the project has, by task.
+    """The records of nodes; `parameters` are all that the project has, by task, `data` the names of the data sets.
 
     `kinds` are the models of the blocks among them, by full key.
     """
 
-    def __init__(self, folder: Path, parameters: Mapping[str, Any], kinds: Mapping[str, type[BaseModel]]) -> None:
-        self.folder, self.parameters, self.kinds = folder, parameters, kinds
+    def __init__(
+        self,
+        folders: RecordFolders,
+        parameters: Mapping[str, Any],
+        kinds: Mapping[str, type[BaseModel]],
+        data: Collection[str],
+    ) -> None:
+        self.folders, self.parameters, self.kinds, self.data = folders, parameters, kinds, data
 
     def describe(self, node: Node, catalog: DataCatalog) -> dict[str, Any]:
         """What would make the node's outputs if it ran now."""
@@ -262,7 +275,8 @@ class Records:
         return record if whole else None
 
     def _path(self, node: Node) -> Path:
-        return self.folder / f"{node.name}.json"
+        folder = self.folders.data if node.namespace in self.data else self.folders.results
+        return folder / "nodes" / f"{node.name}.json"
 
     def stale(self, node: Node, catalog: DataCatalog) -> list[str]:
         """Why the node's outputs are not what it would make now; nothing when they are."""
@@ -328,27 +342,33 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-class RecordsDataset(AbstractDataset[None, Path]):
-    """Where the records lie, for the catalog: what happens around a run writes them."""
+class RecordsDataset(AbstractDataset[None, RecordFolders]):
+    """Where the records lie, for the catalog: what happens around a run writes them.
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self.folder = Path(filepath)
+    Each place is a block with a `filepath`, which Kedro takes from the project's folder on.
+    """
+
+    def __init__(
+        self, *, data: dict[str, str], results: dict[str, str], metadata: dict[str, Any] | None = None
+    ) -> None:
+        self.folders = RecordFolders(Path(data["filepath"]), Path(results["filepath"]))
         self.metadata = metadata
 
-    def load(self) -> Path:
-        return self.folder
+    def load(self) -> RecordFolders:
+        return self.folders
 
     def save(self, data: None) -> None:  # noqa: ARG002
         raise DatasetError("records are written by the runs themselves")
 
     def _exists(self) -> bool:
-        return self.folder.is_dir()
+        return self.folders.results.is_dir()
 
     def _describe(self) -> dict[str, Any]:
-        return {"folder": str(self.folder)}
+        return {name: str(folder) for name, folder in self.folders._asdict().items()}
 
 
 def records_of(catalog: DataCatalog) -> Records:
     """The records of the project's nodes."""
     kinds: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-    return Records(Path(catalog.load("records")) / "nodes", plain(catalog.load("parameters")), kinds)
+    data = {node.namespace for pipeline in pipelines.values() for node in pipeline.nodes if "preprocess" in node.tags}
+    return Records(catalog.load("records"), plain(catalog.load("parameters")), kinds, data)

@@ -1,4 +1,4 @@
-"""The record of each run, a small JSON file in <data>/records/runs, and the table that compares them."""
+"""The record of each run, a small JSON file in records/runs beside its results, and the table that compares them."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.stages import build_dataloaders, compare, export_formats, export_onnx
 
+TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tasks share
+
 
 def task_pipeline(
     task: str,
@@ -27,15 +29,15 @@ def task_pipeline(
     nodes = [
         Node(
             build_dataloaders,
-            inputs=[*prepared, "params:data", "params:train", "params:evaluate"],
+            inputs=[*prepared, "params:data", "params:train", "params:evaluate", "params:debugging"],
             outputs="dataloaders",
             name="build_dataloaders",
             tags="build_dataloaders",
         ),
         Node(
             stages.train,
-            inputs=["dataloaders", "params:model", "params:train", "params:distributed", "training_states", *started],
-            outputs=["checkpoint", "last_checkpoint", "history"],
+            inputs=["dataloaders", "params:model", "params:train", *TOGETHER, "training_states", *started],
+            outputs=["checkpoint", "last_checkpoint", "history", "profile"],
             name="train",
             tags="train",
         ),
@@ -90,4 +92,4 @@ def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared
     inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
     with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=used & {"params:distributed"}, tags=task)
+        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=used & set(TOGETHER), tags=task)

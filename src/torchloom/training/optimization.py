@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -57,6 +58,11 @@ def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
         _create(name, arguments, list(nn.Linear(2, 2).parameters()))
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{'' if name == 'Muon' else 'torch.optim.'}{name} says: {error}") from None
+
+
+def optimizer_arguments(name: str) -> Collection[str]:
+    """The names of all arguments that it takes."""
+    return inspect.signature(_optimizer(name)).parameters
 
 
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:

@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.pruning import nodes
-from torchloom.pipelines.wiring import compared, in_namespace, judged
+from torchloom.pipelines.wiring import TOGETHER, compared, in_namespace, judged
 
 
 def create_pipeline(task: str, base: str) -> Pipeline:
@@ -21,8 +21,8 @@ def create_pipeline(task: str, base: str) -> Pipeline:
             ),
             Node(
                 nodes.train,
-                inputs=["base_checkpoint", "dataloaders", "params:train", "params:distributed", "training_states"],
-                outputs=["checkpoint", "history"],
+                inputs=["base_checkpoint", "dataloaders", "params:train", *TOGETHER, "training_states"],
+                outputs=["checkpoint", "history", "profile"],
                 name="train",
                 tags="train",
             ),
