@@ -29,7 +29,9 @@ ELSEWHERE = {
     "pip install uv && uv run kedro run --env sample --pipeline cifar_resnet": ".ci/run",
     "pip install uv && uv run pytest": ".ci/run",
     "uv run kedro run --env sample": "tests/test_tasks.py::test_a_task_does_its_whole_job",  # all tasks, one by one
-    "UV_PROJECT_ENVIRONMENT=.venv-federated *": "tests/test_federated.py::test_a_federation_learns_and_goes_on_after_it_was_killed",
+    "UV_PROJECT_ENVIRONMENT=.venv-federated *": (
+        "tests/test_federated.py::test_a_federation_learns_and_goes_on_after_it_was_killed"
+    ),
     "uv run kedro run --env distributed --pipeline cifar_resnet --params distributed.machines=2*": (
         "tests/test_machines.py::test_two_machines_one_model"
     ),

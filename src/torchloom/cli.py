@@ -19,22 +19,39 @@ def cli() -> None:
 @click.option("--pipeline", "-p", "task", help="Only this task.")
 @click.option("--last", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="So many of the newest.")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
-def runs(env: str | None, task: str | None, last: int, as_csv: bool) -> None:
+@click.option(
+    "--html",
+    "page",
+    is_flag=False,
+    flag_value="",
+    metavar="[PATH]",
+    help="As one page with plots, in data/08_reporting/runs.html unless PATH is given.",
+)
+def runs(env: str | None, task: str | None, last: int, as_csv: bool, page: str | None = None) -> None:
     """Compare the runs so far in one table; parameters are shown where they differ."""
     from kedro.framework.session import KedroSession
 
     from torchloom.errors import InputError
-    from torchloom.runs import as_text, comparison, read_runs
+    from torchloom.runs import as_text, chosen, comparison, read_runs
 
     with KedroSession.create(env=env) as session:
-        folder = session.load_context().catalog.load("records").results / "runs"  # type: ignore[attr-defined]
-    rows = comparison(read_runs(folder), task, last)
+        catalog = session.load_context().catalog  # type: ignore[attr-defined]
+    folder = catalog.load("records").results / "runs"
+    found = read_runs(folder)
+    rows = comparison(found, task, last)
     if not rows:
         raise InputError(f"{folder}: no run {f'of {task} ' if task else ''}has left a record there yet")
     if as_csv:
         writer = csv.DictWriter(sys.stdout, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    elif page is not None:
+        from torchloom.datasets.reports import TextDataset
+        from torchloom.runs_page import runs_page
+
+        dataset = TextDataset(filepath=page) if page else catalog.get("runs_page")
+        dataset.save(runs_page(chosen(found, task, last), rows))
+        click.echo(f"written to {dataset._filepath}")
     else:
         click.echo(as_text(rows))
 

@@ -16,6 +16,8 @@ from torchloom.data.info import TableInfo
 from torchloom.progress import step_bar
 from torchloom.training.devices import autocast, enough_memory
 
+BINS = 15  # of confidence, equally wide
+
 
 class Views(nn.Module):
     """Test-time augmentation: a classifier's mean logits over several views of each image (B, C, H, W).
@@ -71,7 +73,7 @@ def classification_metrics(
     """All figures of a classifier from logits (N, C) and labels (N,).
 
     Returns flat metrics (fractions in [0, 1]; `loss` is the cross entropy in nats), a table by class, and the
-    confusion matrix (C, C) of counts, true classes down. The calibration error is the expected one over 15 bins of
+    confusion matrix (C, C) of counts, true classes down. The calibration error is the expected one over BINS bins of
     confidence (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015).
     `roc_auc` is the mean over the classes that some, but not all labels are of; without any it is left out.
     """
@@ -88,7 +90,7 @@ def classification_metrics(
         "macro_f1": tm.multiclass_f1_score(logits, labels, **macro),
         "macro_precision": tm.multiclass_precision(logits, labels, **macro),
         "macro_recall": tm.multiclass_recall(logits, labels, **macro),
-        "calibration_error": tm.multiclass_calibration_error(probabilities, labels, count, n_bins=15),
+        "calibration_error": tm.multiclass_calibration_error(probabilities, labels, count, n_bins=BINS),
     }
     if told_apart.any():
         metrics["roc_auc"] = tm.multiclass_auroc(probabilities, labels, count, average=None)[told_apart].mean()
@@ -105,12 +107,40 @@ def classification_metrics(
     return {name: float(value) for name, value in metrics.items()}, per_class, confusion
 
 
+def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> list[dict[str, float]]:
+    """How often answers are right, by how confident they are: a row for each bin of confidence that has samples.
+
+    `low` and `high` are the bin's ends, `confidence` and `accuracy` the means over its samples, all in [0, 1]. The
+    calibration error is the mean of |accuracy - confidence| over all samples.
+    """
+    confidence, predicted = logits.softmax(1).max(1)
+    right = (predicted == labels).float()
+    place = torch.bucketize(confidence, torch.linspace(0, 1, bins + 1), right=True).sub(1).clamp(max=bins - 1)
+    return [
+        {
+            "low": index / bins,
+            "high": (index + 1) / bins,
+            "samples": int(inside.sum()),
+            "confidence": confidence[inside].mean().item(),
+            "accuracy": right[inside].mean().item(),
+        }
+        for index in range(bins)
+        if (inside := place == index).any()
+    ]
+
+
+def most_confident(logits: Tensor, labels: Tensor, right: bool) -> Tensor:
+    """The numbers (M,) of the samples that are answered right, or wrong, the most confident first."""
+    confidence, predicted = logits.softmax(1).max(1)
+    chosen = ((predicted == labels) == right).nonzero().flatten()
+    return chosen[confidence[chosen].argsort(descending=True, stable=True)]
+
+
 def worst_mistakes(logits: Tensor, labels: Tensor, classes: list[str], count: int = 100) -> list[dict[str, Any]]:
     """The wrong answers, most confident first, at most `count`: a table with the sample's number in the test split."""
     probabilities = logits.softmax(1)
     confidence, predicted = probabilities.max(1)
-    wrong = (predicted != labels).nonzero().flatten()
-    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:count]
+    worst = most_confident(logits, labels, right=False)[:count]
     return [
         {
             "test_sample": index,
@@ -138,6 +168,11 @@ def reconstruction_metrics(images: Tensor, reconstructions: Tensor, divergences:
         "bce": F.binary_cross_entropy(reconstructions, pixels).item(),
         "divergence": divergences.mean().item(),
     }
+
+
+def by_error(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """The numbers (N,) of the images (N, C, H, W) uint8 by their squared error, the best reconstructed first."""
+    return (images.float() / 255 - reconstructions).square().flatten(1).mean(1).argsort(stable=True)
 
 
 def principal_components_mse(train: Tensor, test: Tensor, components: int) -> float:
@@ -176,14 +211,17 @@ def draw_images(model: nn.Module, images: Tensor, count: int, seed: int = 0) -> 
 
 
 @torch.no_grad()
-def language_model_metrics(model: nn.Module, tokens: Tensor, chunk: int = 1000) -> dict[str, Any]:
+def language_model_metrics(
+    model: nn.Module, tokens: Tensor, vocabulary: list[str], chunk: int = 1000
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """How well each of `tokens` (N,) is foretold from all before it; the state is handed from chunk to chunk.
 
-    `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power.
+    `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power. Returns also a row for each
+    character of the vocabulary that comes up, those that cost the most bits in all first.
     """
     model.eval()
     tokens = tokens.long()
-    nats, right = 0.0, 0
+    nats, right = (torch.zeros(len(vocabulary), dtype=torch.float64, device=tokens.device) for _ in range(2))
     state: tuple[Tensor, ...] = ()
     with enough_memory(_smaller_batches(chunk)), step_bar() as bar:
         starts = range(0, len(tokens) - 1, chunk)
@@ -192,17 +230,34 @@ def language_model_metrics(model: nn.Module, tokens: Tensor, chunk: int = 1000) 
             following = tokens[start + 1 : start + chunk + 1]
             logits, *rest = model(tokens[start : start + len(following)].unsqueeze(0), *state)
             state = tuple(rest)
-            nats += F.cross_entropy(logits[0].float(), following, reduction="sum").item()
-            right += int((logits[0].argmax(1) == following).sum())
+            nats.index_add_(0, following, F.cross_entropy(logits[0].float(), following, reduction="none").double())
+            right.index_add_(0, following, (logits[0].argmax(1) == following).double())
     count = len(tokens) - 1
-    loss = nats / count
-    return {
+    loss = nats.sum().item() / count
+    metrics = {
         "bits_per_character": loss / math.log(2),
         "perplexity": math.exp(loss),
         "loss": loss,
-        "accuracy": right / count,
+        "accuracy": right.sum().item() / count,
         "test_characters": count,
     }
+    return metrics, _by_character(tokens[1:].bincount(minlength=len(vocabulary)), nats, right, vocabulary)
+
+
+def _by_character(counts: Tensor, nats: Tensor, right: Tensor, vocabulary: list[str]) -> list[dict[str, Any]]:
+    """How hard each character is to foretell; all but the vocabulary are sums over the text, (V,)."""
+    each = [values.cpu() for values in (counts, nats / math.log(2) / counts, right / counts)]
+    return [
+        {
+            "character": vocabulary[token],
+            "count": int(each[0][token]),
+            "bits": round(each[1][token].item(), 4),
+            "share_of_all_bits": round((nats[token] / nats.sum()).item(), 4),
+            "foretold": round(each[2][token].item(), 4),
+        }
+        for token in nats.argsort(descending=True, stable=True).tolist()
+        if counts[token]
+    ]
 
 
 # ---- regression ----------------------------------------------------------------------------------------------------
@@ -221,6 +276,26 @@ def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, Any]:
         "rmse": error.square().mean().sqrt().item(),
         "mae": error.abs().mean().item(),
     }
+
+
+def largest_residuals(
+    prediction: Tensor, target: Tensor, features: Tensor, info: TableInfo, count: int = 20
+) -> list[dict[str, Any]]:
+    """The samples (N,) that the predictions miss by the most: a table with their numbers and features (N, F)."""
+    error = target - prediction
+    worst = error.abs().argsort(descending=True, stable=True)[:count].tolist()
+    known = {"test_sample", "true", "predicted", "residual"}
+    names = [f"feature {name}" if name in known else name for name in info.features]
+    return [
+        {
+            "test_sample": index,
+            "true": round(target[index].item(), 6),
+            "predicted": round(prediction[index].item(), 6),
+            "residual": round(error[index].item(), 6),
+            **dict(zip(names, (round(value, 6) for value in features[index].tolist()), strict=True)),
+        }
+        for index in worst
+    ]
 
 
 @dataclass(frozen=True)

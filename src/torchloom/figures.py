@@ -92,6 +92,27 @@ def roc_curves(logits: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     return figure
 
 
+def calibration(bins: list[dict[str, float]], error: float) -> Figure:
+    """Reliability diagram (Guo et al., "On calibration of modern neural networks", ICML 2017), over a histogram.
+
+    `bins` are the rows of evaluation.reliability, `error` the calibration error.
+    """
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    middle, width = [(row["low"] + row["high"]) / 2 for row in bins], bins[0]["high"] - bins[0]["low"]
+    accuracy = [row["accuracy"] for row in bins]
+    gaps = [row["confidence"] - row["accuracy"] for row in bins]
+    axes.bar(middle, accuracy, width, edgecolor="white", label="accuracy")
+    axes.bar(middle, gaps, width, accuracy, color="none", hatch="///", edgecolor=WRONG, label="gap to the confidence")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.7, linestyle="--")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"calibration error {error:.4f}")
+    axes.legend(loc="upper left", fontsize=8)
+    samples = [row["samples"] for row in bins]
+    counts.bar(middle, [count / sum(samples) for count in samples], width, color="grey", edgecolor="white")
+    counts.set(xlabel="confidence", ylabel="share")
+    return figure
+
+
 def prediction_grid(images: Tensor, labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
     """Images (B, C, H, W) uint8 with predicted names; the wrong ones in red, with the true name below.
 
@@ -229,6 +250,35 @@ def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:
     axes.axvline(0, color="grey", linewidth=0.7)
     axes.invert_yaxis()
     axes.legend()
+    return figure
+
+
+def runs(points: list[dict[str, Any]]) -> Figure:
+    """The runs of a task: their test figure over the seconds of training, and their losses by epoch.
+
+    Of each its `number`, the `name` and the `value` of the figure (None: not measured), `seconds`, and `curves` as the
+    run's record has them.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, point in enumerate(points):
+        colour = colormaps["tab10"](index % 10)
+        if point["value"] is not None:
+            left.scatter(point["seconds"], point["value"], color=colour, s=30)
+            left.annotate(str(point["number"]), (point["seconds"], point["value"]), (5, 4), textcoords="offset points")
+        for part, style in (("val_loss", "-"), ("train_loss", ":")):
+            if part in point["curves"]:
+                label = f"{point['number']}, {'validation' if part == 'val_loss' else 'training'}"
+                right.plot(point["curves"]["epoch"], point["curves"][part], style, color=colour, label=label)
+    name = next((point["name"] for point in points if point["name"]), "figure")
+    left.set(xlabel="seconds of training", ylabel=f"test {name}".replace("_", " "))
+    left.margins(0.1)
+    right.set(xlabel="epoch", ylabel="loss")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    if 0 < len(right.lines) <= 20:
+        right.legend(fontsize=8)
     return figure
 
 

@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torchloom.config import DebuggingConfig, ServeConfig
 from torchloom.errors import InputError
 from torchloom.locks import Locks, command
 from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.runs import FIGURES, RunRecord, seeds
+from torchloom.runs import FIGURES, RunRecord, device, peak_memory, seeds
 from torchloom.training.state import TrainingStates
 from torchloom.validation import check_parameters, check_yaml
 
@@ -130,7 +131,8 @@ class Run:
 
     def _asked(self, run_params: dict[str, Any]) -> dict[str, Any]:
         """What the record says of a run that has only begun."""
-        names, parameters = self.pipeline.inputs(), self.records.parameters
+        names = {name for name in self.pipeline.inputs() if not name.endswith(".lineage")}  # which the run itself makes
+        parameters = self.records.parameters
         used = {name.partition(":")[2].partition(".")[0] for name in names if name.startswith("params:")}
         settings = {name: parameters[name] for name in sorted(used) if name in parameters}
         return {
@@ -178,8 +180,11 @@ class Run:
 
     def end(self, node: Node) -> None:
         """All outputs are saved."""
-        self.records.write(node, self.catalog, self.descriptions.pop(node.name), self.id)
-        self.record.values["nodes"][node.name] = round(time.perf_counter() - self.node_started[node.name], 3)
+        seconds = round(time.perf_counter() - self.node_started[node.name], 3)
+        self.record.values["nodes"][node.name] = seconds
+        end = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        circumstances = {"run": self.id, "end": end, "seconds": seconds, "device": device(), "peak": peak_memory()}
+        self.records.write(node, self.catalog, self.descriptions.pop(node.name), circumstances)
         for name in node.inputs:
             if not name.startswith("params:"):
                 states = self.catalog.load(name) if name.endswith("training_states") else None
@@ -196,6 +201,7 @@ class Run:
                 ended,
                 outputs={name: fingerprint(self.catalog, name) for name in sorted(outputs)},
                 results={task: _results(task, outputs, self.catalog) for task in self.tasks},
+                curves={task: _curves(task, outputs, self.catalog) for task in self.tasks},
                 **more,
             )
         except InputError as error:  # on a full disk; what else the run came to matters more
@@ -229,12 +235,22 @@ def _readers(whole: Pipeline) -> dict[str, list[str]]:
 def _results(task: str, made: set[str], catalog: DataCatalog) -> dict[str, Any]:
     """The test figures of a task and the speed of its training, as far as the run has made them."""
     results: dict[str, Any] = {}
+    if f"{task}.comparison" in made:
+        results["accuracy"] = catalog.load(f"{task}.comparison")["after"]["accuracy"]
     if f"{task}.metrics" in made:
         results |= catalog.load(f"{task}.metrics")
     if f"{task}.history" in made:
         rates = [row["samples_per_second"] for row in catalog.load(f"{task}.history")]
         results["samples_per_second"] = sum(rates) / len(rates)
     return results
+
+
+def _curves(task: str, made: set[str], catalog: DataCatalog) -> dict[str, list[float]]:
+    """The losses by epoch, if the run has trained the task; of very long trainings not each epoch."""
+    history = catalog.load(f"{task}.history") if f"{task}.history" in made else []
+    rows = history[:: len(history) // 200 + 1]
+    names = [name for name in ("epoch", "train_loss", "val_loss") if rows and name in rows[0]]
+    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in names}
 
 
 def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
@@ -250,6 +266,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     unwritten = {f"{task}.formats", f"{task}.profile", *([] if formats else [f"{task}.formats_report"])}
     paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     kinds = {
+        "page": [path for path in paths if path.suffix == ".html"],
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
         "model": [*(path for path in paths if path.parent.parent.name == "06_models"), *formats.values()],
         "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],

@@ -20,6 +20,7 @@ from torchloom.pipelines import (
     quantization,
     reconstruction,
     regression,
+    reporting,
     sweep,
 )
 from torchloom.validation import unknown
@@ -64,8 +65,13 @@ def register_pipelines() -> Pipelines:
 
 
 def pipeline_of(task: str) -> Pipeline:
-    """The task's own stages, after those of its data set unless its source is another task."""
+    """The task's own stages, a report last, after those of its data set unless its source is another task."""
     entry: Any = TASKS[task]
     problem, source, *base = entry
     own: Pipeline = problem.create_pipeline(task, source, *base)
-    return own if source in TASKS else preparation.create_pipeline(source) + own
+    data = source
+    while data in TASKS:
+        data = str(TASKS[data][1])
+    prepared = preparation.create_pipeline(data)
+    own += reporting.create_pipeline(task, own, next(iter(prepared.inputs() & {f"{data}_source"}), None))
+    return own if source in TASKS else prepared + own

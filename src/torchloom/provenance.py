@@ -1,7 +1,8 @@
 """What made a file: the node's parameters, its code, the versions of its packages and the contents of its inputs.
 
-Each node that has run leaves a small record of these, and of what it wrote, in records/nodes beside its outputs: where
-the data are, or where the results are. A file is stale when its node would not make it the same way again.
+Each node that has run leaves a small record of these, of what it wrote and of how long it took, in records/nodes beside
+its outputs: where the data are, or where the results are. A file is stale when its node would not make it the same way
+again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from pydantic import BaseModel
 from torchloom.config import DistributedConfig, TrainConfig
 from torchloom.errors import InputError
 from torchloom.files import atomic_write, contents
+from torchloom.runs import read_run
 from torchloom.validation import differences
 
 # ---- contents ------------------------------------------------------------------------------------------------------
@@ -51,9 +54,10 @@ def fingerprint(catalog: DataCatalog, name: str) -> str | None:
 def code_of(*functions: Callable[..., Any], names: Collection[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
     """What the functions run: a digest for each module of their package, and the versions of all other packages.
 
-    Followed are the definitions (functions, classes, constants) that they name, and that those name in turn. Comments,
-    docstrings and layout do not count. Where a package's modules are imported by a name that is only known later, as in
-    `import_module(f"torchloom.models.{name}")`, those of `names` count, or all when none of them is there.
+    Followed are the definitions (functions, classes, constants) that they name, and that those name in turn, and the
+    templates that they name. Comments, docstrings and layout do not count. Where a package's modules are imported by a
+    name that is only known later, as in `import_module(f"torchloom.models.{name}")`, those of `names` count, or all
+    when none of them is there.
     """
     found: dict[tuple[str, str], Definition] = {}
     others: set[str] = set()
@@ -115,7 +119,7 @@ def _module(module: str) -> dict[str, Definition]:
     for node in _statements(tree.body):
         for name in _defined(node):
             definition = definitions.setdefault(name, Definition())
-            definition.text += ast.dump(_without_docstrings(node))
+            definition.text += "".join([ast.dump(_without_docstrings(node)), *_templates(node, _path(module).parent)])
             definition.uses |= set(_uses(node, module, imported))
     for definition in definitions.values():
         definition.uses |= {f"{module}:{name}" for name in definition.uses & definitions.keys()}
@@ -181,6 +185,14 @@ def _uses(node: ast.stmt, module: str, imported: Mapping[str, str]) -> Iterator[
             start = str(part.values[0].value)
             if start.startswith(module.partition(".")[0] + ".") and start.endswith("."):
                 yield f"{start}*:*"
+
+
+def _templates(node: ast.stmt, folder: Path) -> Iterator[str]:
+    """What the files hold that `node` names by a string, from the folder of its module on."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and str(part.value).startswith("templates/"):
+            file = folder / str(part.value)
+            yield file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _without_docstrings(node: ast.stmt) -> ast.stmt:
@@ -258,21 +270,18 @@ class Records:
         namespace = node.namespace or ""
         return {namespace, *_strings(self.parameters.get(namespace, {}))}
 
-    def write(self, node: Node, catalog: DataCatalog, description: Mapping[str, Any], run: str | None) -> None:
-        """Record that the node, so described, has made what its outputs hold now."""
+    def write(
+        self, node: Node, catalog: DataCatalog, description: Mapping[str, Any], circumstances: Mapping[str, Any]
+    ) -> None:
+        """Record that the node, so described, has made what its outputs hold now: in which run, in how many seconds."""
         outputs = {name: fingerprint(catalog, name) for name in node.outputs}
-        record = {"node": node.name, "run": run, **description, "outputs": outputs}
+        record = {"node": node.name, **circumstances, **description, "outputs": outputs}
         with atomic_write(self._path(node)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def read(self, node: Node) -> dict[str, Any] | None:
         """The node's record; None when there is none that can be read."""
-        try:
-            record = json.loads(self._path(node).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None
-        whole = isinstance(record, dict) and all(isinstance(record.get(part), dict) for part in PARTS)
-        return record if whole else None
+        return _read(self._path(node))
 
     def _path(self, node: Node) -> Path:
         folder = self.folders.data if node.namespace in self.data else self.folders.results
@@ -302,6 +311,15 @@ class Records:
             reasons = self.stale(node, catalog) if node.name not in needed else []
             if reasons:
                 yield node.name, reasons
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and all(isinstance(record.get(part), dict) for part in PARTS)
+    return record if whole else None
 
 
 def _is_parameter(name: str) -> bool:
@@ -365,6 +383,67 @@ class RecordsDataset(AbstractDataset[None, RecordFolders]):
 
     def _describe(self) -> dict[str, Any]:
         return {name: str(folder) for name, folder in self.folders._asdict().items()}
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How the files of a task came about: the records of its nodes and of those that they build upon, in that order.
+
+    `runs` are the records of the runs in which these nodes ran, by id, as far as they are there.
+    """
+
+    task: str
+    nodes: list[dict[str, Any]]
+    runs: dict[str, dict[str, Any]]
+
+
+class LineageDataset(AbstractDataset[None, Lineage]):
+    """The lineage of a task, but for those who read it, for the catalog: what happens around a run writes it."""
+
+    def __init__(
+        self, *, task: str, data: dict[str, str], results: dict[str, str], metadata: dict[str, Any] | None = None
+    ) -> None:
+        self.task, self.metadata = task, metadata
+        self.folders = RecordFolders(Path(data["filepath"]), Path(results["filepath"]))
+
+    def load(self) -> Lineage:
+        nodes = self._nodes()
+        ids = {str(record.get("run")) for record in nodes}
+        runs = {run: values for run in sorted(ids) if (values := read_run(self.folders.results / "runs", run))}
+        return Lineage(self.task, nodes, runs)
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """From the task's nodes back to those that made their inputs, these first."""
+        records = [_read(path) for folder in self.folders for path in sorted((folder / "nodes").glob("*.json"))]
+        others = (record for record in records if record and f"{self.task}.lineage" not in record["inputs"])
+        known = {str(record["node"]): record for record in others}
+        makers = {name: node for node, record in known.items() for name in record["outputs"]}
+        found: dict[str, dict[str, Any]] = {}
+
+        def visit(node: str, after: tuple[str, ...] = ()) -> None:
+            if node not in found and node not in after:
+                for maker in [makers[name] for name in known[node]["inputs"] if name in makers]:
+                    visit(maker, (*after, node))
+                found[node] = known[node]
+
+        for node in sorted(known, key=lambda node: str(known[node].get("end"))):
+            if node.startswith(f"{self.task}."):
+                visit(node)
+        return list(found.values())
+
+    def fingerprint(self) -> str:
+        """Of the parameters and the packages: that it took another time, or was another run, changes nothing."""
+        kept = {record["node"]: [record["parameters"], record["packages"]] for record in self._nodes()}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    def save(self, data: None) -> None:  # noqa: ARG002
+        raise DatasetError("records are written by the runs themselves")
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"task": self.task, **{name: str(folder) for name, folder in self.folders._asdict().items()}}
 
 
 def records_of(catalog: DataCatalog) -> Records:

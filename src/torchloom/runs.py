@@ -21,11 +21,11 @@ from torchloom.files import atomic_write
 from torchloom.locks import command
 
 FIGURES = (
+    "bits_per_character",
+    "perplexity",
     "accuracy",
     "macro_f1",
     "mse",
-    "bits_per_character",
-    "perplexity",
     "r2",
     "rmse",
     "loss",
@@ -36,7 +36,7 @@ class RunRecord:
     """What a run was asked to do, on what, and how it ended; written when it begins and again when it is over."""
 
     def __init__(self, folder: Path, run: str, asked: Mapping[str, Any]) -> None:
-        self.path = folder / f"{run.replace(':', '.')}.json"
+        self.path = _path(folder, run)
         self.began = datetime.now().astimezone()
         self.values: dict[str, Any] = {
             "run": run,
@@ -73,6 +73,10 @@ class RunRecord:
             **more,
         }
         self.write()
+
+
+def _path(folder: Path, run: str) -> Path:
+    return folder / f"{run.replace(':', '.')}.json"
 
 
 def versions() -> dict[str, str]:
@@ -148,16 +152,22 @@ def seeds(parameters: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, A
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
     """The records of all runs, the oldest first; a file that is not one is left out."""
-    runs = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            ended = _ended(values)
-            if values.keys() >= {"run", "tasks", "parameters"}:
-                runs.append({**values, "ended": ended})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-    return runs
+    runs = (_read(path) for path in sorted(folder.glob("*.json")))
+    return [run for run in runs if run]
+
+
+def read_run(folder: Path, run: str) -> dict[str, Any] | None:
+    """The record of a run; None when there is none that can be read."""
+    return _read(_path(folder, run))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        ended = _ended(values)
+        return {**values, "ended": ended} if values.keys() >= {"run", "tasks", "parameters"} else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _ended(values: Mapping[str, Any]) -> str:
@@ -173,6 +183,14 @@ def _ended(values: Mapping[str, Any]) -> str:
     return "running"
 
 
+def chosen(
+    runs: Iterable[Mapping[str, Any]], task: str | None = None, last: int | None = None
+) -> list[tuple[Mapping[str, Any], str]]:
+    """Each task of each run; only `task`, and so many of the newest, where these are given."""
+    pairs = [(run, name) for run in runs for name in run["tasks"] if task in {None, name}]
+    return pairs[-last:] if last else pairs
+
+
 def comparison(
     runs: Iterable[Mapping[str, Any]], task: str | None = None, last: int | None = None
 ) -> list[dict[str, str]]:
@@ -180,12 +198,11 @@ def comparison(
 
     Only those of `task`, and so many of the newest, where these are given.
     """
-    pairs = [(run, name) for run in runs for name in run["tasks"] if task in {None, name}]
-    pairs = pairs[-last:] if last else pairs
-    flat = [dict(_flat(run["parameters"].get(name, {}))) for run, name in pairs]
+    pairs = chosen(runs, task, last)
+    settings = [dict(flat(run["parameters"].get(name, {}))) for run, name in pairs]
     rows = []
-    for (run, name), parameters in zip(pairs, flat, strict=True):
-        others = [other for (_, other_name), other in zip(pairs, flat, strict=True) if other_name == name]
+    for (run, name), parameters in zip(pairs, settings, strict=True):
+        others = [other for (_, other_name), other in zip(pairs, settings, strict=True) if other_name == name]
         result = run.get("results", {}).get(name, {})
         git = run.get("git") or {}
         rows.append(
@@ -200,21 +217,29 @@ def comparison(
                 **{figure: f"{result[figure]:.4f}" for figure in FIGURES if figure in result},
                 **({"samples/s": f"{result['samples_per_second']:,.0f}"} if "samples_per_second" in result else {}),
                 **({"peak MB": f"{run['peak_memory']['memory'] / 1e6:.0f}"} if run.get("peak_memory") else {}),
-                **{
-                    key: json.dumps(parameters.get(key))
-                    for key in sorted({key for other in others for key in other})
-                    if any(other.get(key) != parameters.get(key) for other in others)
-                },
+                **{key: json.dumps(parameters.get(key)) for key in _differing(others) if _used(parameters, key)},
             }
         )
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns = sorted(dict.fromkeys(column for row in rows for column in row), key=lambda column: "." in column)
     return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
-def _flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def _differing(settings: list[dict[str, Any]]) -> list[str]:
+    """The keys in which runs differ, as far as these have used the block that the key is in."""
+    keys = sorted({key for parameters in settings for key in parameters})
+    values = {key: [parameters.get(key) for parameters in settings if _used(parameters, key)] for key in keys}
+    return [key for key in keys if any(value != values[key][0] for value in values[key])]
+
+
+def _used(parameters: Mapping[str, Any], key: str) -> bool:
+    """Whether there is anything of the key's block among the parameters of a run, which may be one of a few stages."""
+    return any(name.partition(".")[0] == key.partition(".")[0] for name in parameters)
+
+
+def flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(values, Mapping):
         for name, value in values.items():
-            yield from _flat(value, f"{key}.{name}" if key else str(name))
+            yield from flat(value, f"{key}.{name}" if key else str(name))
     else:
         yield key, values
 

@@ -131,10 +131,13 @@ class LoaderPlan(BaseModel):
 
     def first(self, split: str, count: int) -> tuple[torch.Tensor, ...]:
         """The first `count` samples of the split, or all if there are fewer, as a batch without augmentation."""
+        return self.chosen(split, range(min(count, len(self._dataset(split)))))
+
+    def chosen(self, split: str, numbers: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """The samples of the split with these numbers, as a batch without augmentation."""
         import torch
 
-        dataset = self._dataset(split)
-        batch: tuple[torch.Tensor, ...] = dataset[torch.arange(min(count, len(dataset)))]
+        batch: tuple[torch.Tensor, ...] = self._dataset(split)[torch.tensor(numbers, dtype=torch.int64)]
         return batch
 
     def samples(self, split: str, count: int) -> dict[str, torch.Tensor]:

@@ -51,7 +51,14 @@ class JSONDataset(kedro_datasets.json.JSONDataset):  # type: ignore[misc]
 
 
 class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignore[misc]
-    """A matplotlib figure as a PNG file."""
+    """A matplotlib figure as a PNG file; it is loaded as the bytes of that file."""
+
+    def load(self) -> bytes:
+        path = Path(self._get_load_path())
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise _again(path, error) from error
 
     def save(self, data: Figure) -> None:
         with atomic_write(Path(self._get_save_path())) as temporary:

@@ -63,14 +63,22 @@ def check_labels(config: ClassificationTrainConfig, loaders: LoaderPlan) -> None
 
 def evaluate(
     checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateClassifierConfig
-) -> tuple[dict[str, Any], dict[str, Any], Figure, Figure, Figure, Figure, list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, Any], Figure, Figure, Figure, Figure, Figure, Figure, list[dict[str, Any]]]:
     """Measure the checkpoint on the test split.
 
-    Returns the metrics (flat), a table by class, the figures: confusion matrix, ROC curves, learning curves,
-    predictions; and the wrong answers as a table, the most confident first.
+    Returns the metrics (flat), a table by class, the figures: confusion matrix, ROC curves, calibration, learning
+    curves, predictions, the most confident right and wrong ones; and the wrong answers as a table, the most confident
+    first.
     """
     from torchloom import figures
-    from torchloom.evaluation import Views, classification_metrics, predict, worst_mistakes
+    from torchloom.evaluation import (
+        Views,
+        classification_metrics,
+        most_confident,
+        predict,
+        reliability,
+        worst_mistakes,
+    )
     from torchloom.training.devices import choose_device, choose_precision
 
     device = choose_device(config.device)
@@ -85,20 +93,27 @@ def evaluate(
     metrics, per_class, confusion = classification_metrics(logits, labels, classes)
     metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(labels)}
     mistakes = worst_mistakes(logits, labels, classes)
-    first = range(min(config.pictures, len(labels)))
     if loaders.info.kind == "documents":
         texts = loaders.texts("test", [row["test_sample"] for row in mistakes])
         mistakes = [{**row, "text": text} for row, text in zip(mistakes, texts, strict=True)]
-        shown = figures.text_predictions(loaders.texts("test", first), labels, logits, classes)
-    else:
-        shown = figures.prediction_grid(loaders.first("test", len(first))[0], labels, logits, classes)
+
+    def shown(numbers: list[int]) -> Figure:
+        answers = labels[numbers], logits[numbers], classes
+        if loaders.info.kind == "documents":
+            return figures.text_predictions(loaders.texts("test", numbers), *answers)
+        return figures.prediction_grid(loaders.chosen("test", numbers)[0], *answers)
+
+    first = list(range(min(config.pictures, len(labels))))
+    extremes = [number for right in (True, False) for number in most_confident(logits, labels, right)[:9].tolist()]
     logger.info("test accuracy %.4f, loss %.4f", metrics["accuracy"], metrics["loss"])
     return (
         metrics,
         per_class,
         figures.confusion_matrix(confusion, classes),
         figures.roc_curves(logits, labels, classes),
+        figures.calibration(reliability(logits, labels), metrics["calibration_error"]),
         figures.learning_curves(history),
-        shown,
+        shown(first),
+        shown(extremes),
         mistakes,
     )

@@ -5,7 +5,10 @@ from kedro.pipeline import Pipeline
 from torchloom.pipelines.classification import nodes
 from torchloom.pipelines.wiring import task_pipeline
 
-REPORTS = ["metrics", "per_class", "confusion_matrix", "roc_curves", "learning_curves", "predictions", "mistakes"]
+REPORTS = [
+    *("metrics", "per_class", "confusion_matrix", "roc_curves", "calibration"),
+    *("learning_curves", "predictions", "best_and_worst", "mistakes"),
+]
 
 
 def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:

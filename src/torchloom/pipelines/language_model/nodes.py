@@ -52,19 +52,25 @@ def train(
 
 def evaluate(
     checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
-) -> tuple[dict[str, Any], Figure]:
-    """Measure the checkpoint on the test split, read once from beginning to end; and the learning curves."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], Figure]:
+    """Measure the checkpoint on the test split, read once from beginning to end.
+
+    Returns the metrics, a table of the characters, those that cost the most bits first, and the learning curves.
+    """
     from torchloom.evaluation import language_model_metrics
     from torchloom.figures import learning_curves
     from torchloom.training.devices import choose_device
 
     device = choose_device(config.device)
-    metrics = language_model_metrics(
-        checkpoint.build().to(device), loaders.tokens("test").to(device), config.batch_size or 1000
+    metrics, characters = language_model_metrics(
+        checkpoint.build().to(device),
+        loaders.tokens("test").to(device),
+        expect(loaders.info, TextInfo).tokenizer.vocabulary,
+        config.batch_size or 1000,
     )
     metrics |= {"epoch": int(checkpoint.training["epoch"])}
     logger.info("test: %.3f bits per character", metrics["bits_per_character"])
-    return metrics, learning_curves(history)
+    return metrics, characters, learning_curves(history)
 
 
 def generate(checkpoint: Checkpoint, config: GenerateConfig) -> str:

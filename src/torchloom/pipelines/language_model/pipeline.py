@@ -5,7 +5,7 @@ from kedro.pipeline import Node, Pipeline
 from torchloom.pipelines.language_model import nodes
 from torchloom.pipelines.wiring import task_pipeline
 
-REPORTS = ["metrics", "learning_curves"]
+REPORTS = ["metrics", "characters", "learning_curves"]
 
 
 def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:

@@ -51,14 +51,16 @@ def train(
 
 def evaluate(
     checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateExamplesConfig
-) -> tuple[dict[str, Any], Figure, Figure, Figure, Figure]:
+) -> tuple[dict[str, Any], Figure, Figure, Figure, Figure, Figure]:
     """Measure the checkpoint on the test split, beside what principal components of as many numbers reach.
 
-    Returns the metrics and the figures: learning curves, test images and their reconstructions, a map of the latent
-    space, and images decoded from latents that were drawn.
+    Returns the metrics and the figures: learning curves, test images and their reconstructions, those that come back
+    best and worst, a map of the latent space, and images decoded from latents that were drawn.
     """
+    import torch
+
     from torchloom import figures
-    from torchloom.evaluation import draw_images, predict, principal_components_mse, reconstruction_metrics
+    from torchloom.evaluation import by_error, draw_images, predict, principal_components_mse, reconstruction_metrics
     from torchloom.training.devices import choose_device
 
     device = choose_device(config.device)
@@ -71,10 +73,13 @@ def evaluate(
     metrics |= {"latent": latents.shape[1], "epoch": int(checkpoint.training["epoch"]), "test_samples": len(images)}
     logger.info("test MSE %.5f per pixel on [0, 1]", metrics["mse"])
     shown = min(config.pictures, len(images))
+    order = by_error(images, reconstructions)
+    extremes = torch.cat([order[:9], order[9:][-9:]])
     return (
         metrics,
         figures.learning_curves(history),
         figures.reconstruction_grid(images[:shown], reconstructions[:shown]),
+        figures.reconstruction_grid(images[extremes], reconstructions[extremes]),
         figures.latent_map(latents, labels, expect(loaders.info, ImageInfo).classes),
         figures.image_grid(draw_images(model, train_images[:10_000], config.pictures)),
     )

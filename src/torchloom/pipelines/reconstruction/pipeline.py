@@ -5,7 +5,7 @@ from kedro.pipeline import Pipeline
 from torchloom.pipelines.reconstruction import nodes
 from torchloom.pipelines.wiring import task_pipeline
 
-REPORTS = ["metrics", "learning_curves", "reconstructions", "latent_map", "generated"]
+REPORTS = ["metrics", "learning_curves", "reconstructions", "best_and_worst", "latent_map", "generated"]
 
 
 def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:

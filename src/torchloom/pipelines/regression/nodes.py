@@ -47,13 +47,14 @@ def train(
 
 def evaluate(
     checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
-) -> tuple[dict[str, Any], list[dict[str, Any]], Figure, Figure, Figure]:
+) -> tuple[dict[str, Any], list[dict[str, Any]], Figure, Figure, Figure, list[dict[str, Any]]]:
     """Measure the checkpoint on the test split, beside linear least squares solved in closed form.
 
-    Returns the metrics, the coefficients as a table, and the figures: learning curves, residuals, coefficients.
+    Returns the metrics, the coefficients as a table, the figures: learning curves, residuals, coefficients; and the
+    samples that are missed by the most as a table.
     """
     from torchloom import figures
-    from torchloom.evaluation import coefficients, least_squares, predict, regression_metrics
+    from torchloom.evaluation import coefficients, largest_residuals, least_squares, predict, regression_metrics
     from torchloom.training.devices import choose_device
 
     info = expect(loaders.info, TableInfo)
@@ -75,4 +76,5 @@ def evaluate(
         figures.learning_curves(history),
         figures.residuals(prediction, target, info.target),
         figures.coefficient_plot(table),
+        largest_residuals(prediction, target, features, info),
     )

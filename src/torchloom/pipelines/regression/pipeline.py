@@ -5,7 +5,7 @@ from kedro.pipeline import Pipeline
 from torchloom.pipelines.regression import nodes
 from torchloom.pipelines.wiring import task_pipeline
 
-REPORTS = ["metrics", "coefficients", "learning_curves", "residuals", "coefficient_plot"]
+REPORTS = ["metrics", "coefficients", "learning_curves", "residuals", "coefficient_plot", "largest_residuals"]
 
 
 def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:

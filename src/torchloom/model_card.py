@@ -1,0 +1,102 @@
+"""The model card beside the ONNX file, in the form of the Hugging Face hub: metadata in YAML, then Markdown.
+
+See Mitchell et al., "Model cards for model reporting" (FAT* 2019).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo
+from torchloom.page import read_template, shown
+from torchloom.report import Subject, setting
+from torchloom.runs import flat
+
+# Our figures as the hub calls them, for those that it knows.
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "f1",
+    "macro_precision": "precision",
+    "macro_recall": "recall",
+    "roc_auc": "roc_auc",
+    "r2": "r_squared",
+    "mse": "mse",
+    "mae": "mae",
+    "rmse": "rmse",
+    "perplexity": "perplexity",
+    "bits_per_character": "bits_per_character",
+    "loss": "loss",
+}
+
+
+def model_card(subject: Subject) -> str:
+    """The file's contents. A license is not stated: it is the user's to choose."""
+    import yaml
+    from jinja2 import Environment, StrictUndefined
+
+    metadata = yaml.safe_dump(_metadata(subject), sort_keys=False, allow_unicode=True)
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=plain)  # noqa: S701
+    body = environment.from_string(read_template("templates/model_card.md")).render(
+        task=subject.task,
+        subject=subject,
+        info=subject.loaders.info,
+        kind=_kind(subject),
+        places=_places(subject),
+        recipe=_recipe(subject),
+        figures={name: shown(value) for name, value in _figures(subject).items()},
+        parity=subject.made.get("export_report"),
+    )
+    return f"---\n{metadata}---\n\n{body}"
+
+
+def plain(value: Any) -> str:
+    """A value as Markdown shows it as it is: no markup of its own, no HTML, in one line."""
+    text = html.escape(" ".join(shown(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]{}#|~$])", r"\\\1", text)
+
+
+def _metadata(subject: Subject) -> dict[str, Any]:
+    tag, problem = subject.problem
+    figures = _figures(subject)
+    title = f"{subject.data} (drawn by torchloom)" if subject.drawn else subject.data
+    values = [{"type": METRICS[name], "name": f"test {name}", "value": value} for name, value in figures.items()]
+    result = {
+        "task": {"type": tag, "name": problem},
+        "dataset": {"type": subject.data, "name": title, "split": "test"},
+        "metrics": values,
+    }
+    return {
+        "library_name": "onnx",
+        "pipeline_tag": tag,
+        "tags": ["torchloom", "pytorch", "onnxruntime", subject.checkpoint.network],
+        **({"datasets": [subject.data]} if subject.source and not subject.drawn else {}),
+        "metrics": [METRICS[name] for name in figures],
+        "model-index": [{"name": subject.task, "results": [result]}],
+    }
+
+
+def _figures(subject: Subject) -> dict[str, float]:
+    return {name: round(float(subject.metrics[name]), 6) for name in METRICS if name in subject.metrics}
+
+
+def _kind(subject: Subject) -> str:
+    """What the model takes, which decides how it is used."""
+    info = subject.loaders.info
+    if isinstance(info, ImageInfo):
+        return "images" if subject.problem[0] == "image-classification" else "autoencoder"
+    return {DocumentInfo: "documents", TableInfo: "table"}.get(type(info), "text")
+
+
+def _places(subject: Subject) -> list[str]:
+    """Where others can have the data from; folders of this machine are not named."""
+    places = subject.source.places if subject.source else []
+    return [place for place in places if place.startswith(("https://", "package://"))]
+
+
+def _recipe(subject: Subject) -> dict[str, Any]:
+    """The settings of the training that were not left out."""
+    recipe = subject.checkpoint.training.get("parameters", {})
+    kept = {name: value for name, value in flat(recipe) if value not in (None, False, [], {}, 0, 0.0)}
+    return {name: setting(value) for name, value in kept.items() if name not in {"device", "threads", "monitor"}}

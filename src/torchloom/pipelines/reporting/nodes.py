@@ -1,0 +1,24 @@
+"""The stage that reports on all others of a task. What it needs is imported when it runs, as in all stages."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torchloom.data.download import Source
+from torchloom.data.loaders import LoaderPlan
+from torchloom.provenance import Lineage
+from torchloom.training.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def report(
+    lineage: Lineage, checkpoint: Checkpoint, dataloaders: LoaderPlan, source: Source | None = None, **made: Any
+) -> tuple[str, str]:
+    """The page on a task, and the card of its model; `made` is what else its stages have made, by name."""
+    from torchloom.model_card import model_card
+    from torchloom.report import Subject, task_page
+
+    subject = Subject(lineage, checkpoint, dataloaders, source, made)
+    return task_page(subject), model_card(subject)

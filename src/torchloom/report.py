@@ -1,0 +1,363 @@
+"""The report on a task: one page on what was trained on what, how well it does, and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torchloom.data.download import Source
+from torchloom.data.info import ImageInfo, LabelledInfo, TableInfo
+from torchloom.data.loaders import LoaderPlan
+from torchloom.page import Facts, Picture, Section, Table, Text, render, when
+from torchloom.provenance import Lineage
+from torchloom.runs import FIGURES, flat
+from torchloom.training.checkpoint import Checkpoint
+
+ROWS = 20  # of a table; its file has all of them
+Part = Table | Facts | Picture | Text
+
+# What a network whose `build` asks for these sizes is for: as the Hugging Face hub calls it, and in words.
+PROBLEMS = {
+    ("shape", "classes"): ("image-classification", "image classification"),
+    ("tokens", "classes"): ("text-classification", "text classification"),
+    ("shape",): ("image-feature-extraction", "image reconstruction"),
+    ("tokens",): ("text-generation", "language model"),
+    ("features",): ("tabular-regression", "regression"),
+}
+
+CAPTIONS = {
+    "learning_curves": "Learning curves: the figures of each epoch on the training and the validation data, and the "
+    "learning rate.",
+    "confusion_matrix": "Confusion matrix of the test data: true classes down, predicted classes across.",
+    "roc_curves": "ROC curves: each class against the rest, with the area below.",
+    "calibration": "Calibration: how often answers are right, by how confident the model is; below, how many.",
+    "predictions": "Predictions for the first test samples; the wrong ones are in red, with the true class.",
+    "best_and_worst": "Best and worst: the answers that the model is most sure of, first right ones and then wrong "
+    "ones, in red and with the true class.",
+    "mistakes": "The wrong answers, the most confident first.",
+    "reconstructions": "The first test images, and below each what is made of it.",
+    "latent_map": "The latent space of the test images, on its two principal components.",
+    "generated": "Images that the decoder makes of latents that were drawn.",
+    "sample_text": "What the model writes.",
+    "characters": "The characters that cost the most bits: how often they come up, the mean bits of one, their share "
+    "of all bits, and how often the model foretells them.",
+    "coefficients": "By how much the prediction changes when a feature grows by one standard deviation.",
+    "coefficient_plot": "The network's coefficients beside those of least squares in closed form.",
+    "residuals": "Predictions over true values, and what is left over the predictions.",
+    "largest_residuals": "The test samples that the predictions miss by the most.",
+    "partition_plot": "Who has which training samples: a bar for each client, a part for each class.",
+    "class_counts": "The training samples of each client by class.",
+    "rounds_plot": "Accuracy by round, beside training with all samples in one place by epoch.",
+    "rounds_report": "The federation beside training in one place.",
+}
+OF_RECONSTRUCTIONS = "Best and worst: the test images that come back best, then those that come back worst, and below "
+OF_RECONSTRUCTIONS += "each what is made of it."
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What there is to report on: a task's model, its data and where they come from, and what else it has made."""
+
+    lineage: Lineage
+    checkpoint: Checkpoint  # of a model that is there in ONNX only, that of the model that it was made of
+    loaders: LoaderPlan
+    source: Source | None  # None: a folder of the user's own
+    made: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        return self.lineage.task
+
+    @cached_property
+    def problem(self) -> tuple[str, str]:
+        """What the model is for: as the Hugging Face hub calls it, and in words."""
+        from torchloom.models import sizes_of
+
+        return PROBLEMS[sizes_of(self.checkpoint.network)]
+
+    @property
+    def data(self) -> str:
+        """The name of the data set."""
+        return self.loaders.splits["test"][0].path.parent.name
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the data are not the real ones, but drawn by the project itself."""
+        return bool(self.source and any(place.startswith("sample://") for place in self.source.places))
+
+    @property
+    def before(self) -> list[str]:
+        """The tasks whose models this one builds upon."""
+        names = [record["node"].partition(".") for record in self.lineage.nodes]
+        prepared = {namespace for namespace, _, stage in names if stage == "preprocess"}
+        return sorted({namespace for namespace, *_ in names} - prepared - {self.task})
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """The records of the task's own stages."""
+        return [record for record in self.lineage.nodes if record["node"].startswith(f"{self.task}.")]
+
+    @cached_property
+    def layers(self) -> list[dict[str, Any]]:
+        from torchloom.models.summary import layers
+
+        return layers(self.checkpoint.build(), self.checkpoint.info)
+
+    @property
+    def parameters(self) -> int:
+        """How many the network has."""
+        return sum(row["parameters"] for row in self.layers)
+
+    @property
+    def smaller(self) -> dict[str, Any] | None:
+        """The figures of a model that was made of a larger one, as the comparison has them."""
+        return self.made["comparison"]["after"] if "comparison" in self.made else None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures on the test data; of a model in ONNX only, its accuracy."""
+        found: dict[str, Any] = self.made.get("metrics") or {"accuracy": self.made["comparison"]["after"]["accuracy"]}
+        return found
+
+
+def task_page(subject: Subject) -> str:
+    """The page; see `Section`s below for what is on it."""
+    network, made = subject.checkpoint.network, subject.stages[-1:] or [{}]
+    lead = f"{subject.problem[1].capitalize()}: the network {network} on the data {subject.data}"
+    lead += ", drawn by the project itself" if subject.drawn else ""
+    run = subject.lineage.runs.get(str(made[0].get("run")), {})
+    lead += f". Made {when(made[0]['end'])} in the environment {run['environment']}." if run.get("environment") else "."
+    return render(
+        subject.task,
+        lead,
+        headline(subject),
+        [
+            Section("Summary", [Facts("", dict(summary(subject)))]),
+            Section("Training", list(training(subject))),
+            Section("Results", list(results(subject))),
+            Section("Export", list(exported(subject))),
+            Section("Times", list(times(subject))),
+            Section("Network", [network_table(subject)]),
+            Section("Parameters", list(parameters(subject))),
+            Section("Environment", list(environment(subject))),
+        ],
+    )
+
+
+def headline(subject: Subject) -> dict[str, Any]:
+    """The figures on top."""
+    shown = {f"test {name}".replace("_", " "): subject.metrics[name] for name in FIGURES if name in subject.metrics}
+    figures = dict(list(shown.items())[:4])
+    if subject.smaller:
+        change = subject.made["comparison"]["change"]
+        figures |= {"times smaller": change["times_smaller"], "times quicker": change["times_lower_latency"]}
+    figures["parameters"] = subject.parameters
+    if "history" in subject.made:
+        figures["training"] = f"{sum(row['seconds'] for row in subject.made['history']):,.1f} s"
+        figures[f"{_unit(subject)} per second"] = round(_rate(subject.made["history"]))
+    return figures
+
+
+def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """What was trained on what."""
+    checkpoint, plan = subject.checkpoint, subject.loaders
+    yield "problem", subject.problem[1]
+    arguments = ", ".join(f"{name} {value}" for name, value in checkpoint.arguments.items())
+    yield "network", checkpoint.network + (f" ({arguments})" if arguments else "")
+    yield "parameters of the network", subject.parameters
+    if subject.before:
+        yield "builds upon", ", ".join(subject.before)
+    yield "data", subject.data + (" (drawn by the project itself)" if subject.drawn else "")
+    if subject.source:
+        yield "where they come from", " or ".join(subject.source.places)
+    unit = {"text": "characters", "table": "rows"}.get(plan.info.kind, plan.info.kind)
+    for split in ("train", "validation", "test"):
+        yield f"{split} split", f"{plan.length(split):,} {unit}" if plan.length(split) else "none"
+    if plan.data.subset:
+        yield "trained on", f"{plan.data.subset:,} of them"
+    if isinstance(plan.info, ImageInfo):
+        yield "channels, height, width", " x ".join(map(str, plan.info.shape))
+    if isinstance(plan.info, LabelledInfo):
+        yield "classes", f"{len(plan.info.classes)}: {', '.join(plan.info.classes)}"
+    elif isinstance(plan.info, TableInfo):
+        yield "target", plan.info.target
+        yield "features", ", ".join(plan.info.features)
+    else:
+        yield "vocabulary", f"{len(plan.info.tokenizer.vocabulary)} characters"
+    trained = checkpoint.training
+    recipe = trained.get("parameters", {})
+    for name in ("loss", "optimizer", "scheduler"):
+        if recipe.get(name):
+            yield name, named(recipe[name])
+    for name in ("epochs", "batch_size", "seed"):
+        if name in recipe:
+            yield name.replace("_", " "), recipe[name]
+    yield "epoch that was kept", int(trained["epoch"])
+
+
+def named(settings: dict[str, Any]) -> str:
+    """A class by its name, and its arguments as far as there are any."""
+    given = [f"{key} {setting(value)}" for key, value in flat(settings) if key != "name" and value not in (None, [])]
+    return ", ".join([settings["name"], *given])
+
+
+def setting(value: Any) -> Any:
+    """A parameter as one would write it."""
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def training(subject: Subject) -> Iterator[Part]:
+    """The curves, and the history row by row."""
+    if "history" in subject.made:
+        yield Picture(CAPTIONS["learning_curves"], subject.made["learning_curves"])
+        rows = [{**row, "epoch": int(row["epoch"])} for row in subject.made["history"]]
+        yield Table(f"History: {len(rows)} epochs", rows, folded=True)
+
+
+def results(subject: Subject) -> Iterator[Part]:
+    """The figures on the test data, and all else that the stages have made to be looked at, in their order."""
+    made = subject.made
+    if "metrics" in made:
+        yield Facts("On the test data", {name.replace("_", " "): value for name, value in made["metrics"].items()})
+    if subject.smaller:
+        yield from compared(made["comparison"])
+    if "per_class" in made:
+        rows = [{"class": name, **figures} for name, figures in made["per_class"].items()]
+        yield Table("By class, on the test data", rows, bar="f1" if rows and "f1" in rows[0] else None)
+    elsewhere = {"metrics", "comparison", "per_class", "history", "learning_curves", "export_report", "formats_report"}
+    reconstructed = {"best_and_worst": OF_RECONSTRUCTIONS} if "reconstructions" in made else {}
+    for name, content in made.items():
+        caption = (CAPTIONS | reconstructed).get(name, name.replace("_", " ").capitalize())
+        if name not in elsewhere and content:
+            yield shown(caption, content)
+
+
+def shown(caption: str, content: Any) -> Part:
+    """A report as a part of the page, by what it is in the catalog."""
+    if isinstance(content, bytes):
+        return Picture(caption, content)
+    if isinstance(content, str):
+        return Text(caption, content)
+    if isinstance(content, dict):
+        return Facts(caption, {name.replace("_", " "): value for name, value in content.items()})
+    more = f" The first {ROWS} of {len(content)}." if len(content) > ROWS else ""
+    return Table(caption + more, _with_numbers(content[:ROWS]))
+
+
+def _with_numbers(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """A table as it comes from CSV, with the columns of fractions as numbers; the others stay as they were written."""
+    fractions = set(rows[0])
+    for name in rows[0]:
+        try:
+            values = [float(row[name]) for row in rows]
+        except ValueError:
+            values = []
+        if not any(value % 1 for value in values):
+            fractions.remove(name)
+    return [{name: float(value) if name in fractions else value for name, value in row.items()} for row in rows]
+
+
+def compared(comparison: dict[str, Any]) -> Iterator[Part]:
+    """A model beside the one that it was made of."""
+    sides = [dict(flat(comparison[side])) for side in ("before", "after")]
+    names = [name for name in sides[0] if name in sides[1]]
+    rows = [{"": name.replace("_", " ").replace(".", ": "), **_beside(sides, name)} for name in names]
+    yield Table(f"Before and after; threads: {comparison['machine']['threads']}", rows)
+    yield Facts("What has changed", {name.replace("_", " "): value for name, value in comparison["change"].items()})
+
+
+def _beside(sides: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return {"before": sides[0][name], "after": sides[1][name]}
+
+
+def exported(subject: Subject) -> Iterator[Part]:
+    """Whether exported models answer as the network does, and how quick they are."""
+    parity, formats = subject.made.get("export_report"), subject.made.get("formats_report")
+    if parity:
+        yield Facts(
+            "The ONNX file, in ONNX Runtime, beside PyTorch on test samples",
+            {name.replace("_", " "): value for name, value in parity.items()},
+        )
+    if formats:
+        names = [name for name, values in formats.items() if isinstance(values, dict) and name != "machine"]
+        columns = list(dict.fromkeys(column for name in names for column in formats[name]))
+        rows = [{"format": name, **{column: formats[name].get(column) for column in columns}} for name in names]
+        yield Table(f"The formats side by side; threads: {formats['machine']['threads']}", rows)
+
+
+def times(subject: Subject) -> Iterator[Part]:
+    """Where the time went."""
+    if subject.made.get("history"):
+        history = subject.made["history"]
+        seconds, waiting = (sum(row.get(name, 0.0) for row in history) for name in ("seconds", "seconds_waiting"))
+        facts = {
+            "seconds of training": seconds,
+            "seconds of an epoch": seconds / len(history),
+            f"{_unit(subject)} per second": round(_rate(history)),
+            "seconds of waiting for data": waiting,
+            "share of waiting for data": f"{waiting / seconds:.1%}" if seconds else None,
+        }
+        yield Facts("Training", facts)
+    rows = [
+        {"stage": record["node"], "seconds": f"{record['seconds']:.2f}", "finished": when(record["end"])}
+        for record in subject.lineage.nodes
+        if "seconds" in record
+    ]
+    if rows:
+        total = sum(record["seconds"] for record in subject.lineage.nodes if "seconds" in record)
+        yield Table(f"Stages up to this report: {total:,.1f} seconds", rows, bar="seconds")
+
+
+def network_table(subject: Subject) -> Part:
+    rows = [
+        {
+            "layer": row["name"],
+            "type": row["type"],
+            "output": " x ".join(map(str, row["output_shape"])) if row["output_shape"] else None,
+            "parameters": row["parameters"],
+        }
+        for row in subject.layers
+    ]
+    which = "The network" if "metrics" in subject.made else "The network that it was made of"
+    return Table(f"{which}: {len(rows)} layers, their outputs without the batch", rows, folded=len(rows) > ROWS)
+
+
+def parameters(subject: Subject) -> Iterator[Part]:
+    """Those that made what is reported on, by block, as they were recorded."""
+    blocks: dict[str, Any] = {}
+    for record in subject.lineage.nodes:
+        blocks |= {name.removeprefix("params:"): values for name, values in record["parameters"].items()}
+    for name, values in blocks.items():
+        settings = {key: setting(value) for key, value in flat(values)}
+        yield Facts(name, settings, folded=not name.startswith(f"{subject.task}."))
+
+
+def environment(subject: Subject) -> Iterator[Part]:
+    """The runs in which the stages ran, the machine and the packages."""
+    runs, stages = subject.lineage.runs, subject.stages
+    if runs:
+        yield Table("Runs", [_run(run, values) for run, values in runs.items()])
+        newest = runs[max(runs)]
+        peaks = [record["peak"].get("memory", 0) for record in stages if "peak" in record]
+        machine = {name: newest["machine"][name] for name in ("system", "processor", "cores")}
+        machine["device"] = next((record["device"] for record in reversed(stages) if "device" in record), None)
+        if peaks:
+            machine["peak memory"] = f"{max(peaks) / 1e6:,.0f} MB"
+        yield Facts("Machine", machine)
+        yield Facts("Packages", newest["packages"])
+
+
+def _run(run: str, values: dict[str, Any]) -> dict[str, Any]:
+    git = values.get("git") or {}
+    commit = str(git.get("commit", ""))[:9] + (" and changes" if git.get("changed") else "")
+    return {"run": run, "environment": values.get("environment"), "commit": commit, "command": values.get("command")}
+
+
+def _unit(subject: Subject) -> str:
+    return {"images": "images", "documents": "documents"}.get(subject.loaders.info.kind, "samples")
+
+
+def _rate(history: list[dict[str, float]]) -> float:
+    return sum(row["samples_per_second"] for row in history) / len(history)
