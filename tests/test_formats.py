@@ -145,7 +145,7 @@ def test_none_are_asked_for(loaders: LoaderPlan, trained: Checkpoint) -> None:
 
 
 def test_files_come_and_go(tmp_path: Path) -> None:
-    dataset = ExportsDataset(folder=str(tmp_path / "formats"))
+    dataset = ExportsDataset(filepath=str(tmp_path / "formats"))
     assert not dataset.exists()
     assert dataset.fingerprint() is None
     dataset.save({"a.pt2": b"one", "b.pt": b"two"})
@@ -161,7 +161,7 @@ def test_files_come_and_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "index", "elsewhere"])
 def test_damaged_files(tmp_path: Path, damage: str) -> None:
-    dataset = ExportsDataset(folder=str(tmp_path))
+    dataset = ExportsDataset(filepath=str(tmp_path))
     dataset.save({"a.pt2": b"one"})
     if damage == "missing":
         (tmp_path / "a.pt2").unlink()

@@ -22,8 +22,8 @@ class ExportsDataset(AbstractDataset[dict[str, bytes], dict[str, Path]]):
     are no longer wanted are removed.
     """
 
-    def __init__(self, *, folder: str, metadata: dict[str, Any] | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self.folder = Path(filepath)
         self._filepath = self.folder / INDEX
         self.metadata = metadata
 
@@ -63,4 +63,4 @@ class ExportsDataset(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         return self._filepath.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"folder": str(self.folder)}
+        return {"filepath": str(self.folder)}
