@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from torchloom.config import DebuggingConfig, ServeConfig
 from torchloom.errors import InputError
+from torchloom.interactive import after_each_cell, log_as_the_project_says, shell
 from torchloom.locks import Locks, command
 from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.runs import FIGURES, RunRecord, device, peak_memory, seeds
@@ -38,10 +39,12 @@ class ProjectHooks:
     def __init__(self) -> None:
         self.run: Run | None = None
         atexit.register(self.interrupted)
+        after_each_cell(self.interrupted)
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
+        log_as_the_project_says(Path(context.config_loader.conf_source))
         check_yaml(Path(context.config_loader.conf_source))
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
@@ -88,9 +91,10 @@ class ProjectHooks:
         logger.info("\n".join(lines))
 
     def interrupted(self) -> None:
-        """When the process ends in the middle of a run: by Ctrl-C, or by what else is no mistake of the run's own."""
+        """When the process, or a notebook's cell, ends in the middle of a run: by Ctrl-C, or by what else is no mistake
+        of the run's own."""
         if self.run:
-            again = re.sub(r"(\.train\.resume)=never", r"\1=auto", command())
+            again = "the same cell" if shell() else re.sub(r"(\.train\.resume)=never", r"\1=auto", command())
             self._finish("interrupted")
             logger.warning(
                 "interrupted. What is finished stays, and training goes on from its last state with:\n%s", again

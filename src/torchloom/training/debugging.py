@@ -77,7 +77,7 @@ def _without_decay(optimizer: OptimizerConfig) -> OptimizerConfig:
     """Left out, the decay would be the optimiser's own default, which of AdamW is not 0."""
     from torchloom.training.optimization import optimizer_arguments
 
-    if "weight_decay" not in optimizer_arguments(optimizer.name):
+    if "weight_decay" not in optimizer_arguments(optimizer.name).model_fields:
         return optimizer
     none = {"weight_decay": 0.0}
     groups = [group.model_copy(update=none) for group in optimizer.groups]

@@ -60,11 +60,6 @@ def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
         raise ValueError(f"{'' if name == 'Muon' else 'torch.optim.'}{name} says: {error}") from None
 
 
-def optimizer_arguments(name: str) -> Collection[str]:
-    """The names of all arguments that it takes."""
-    return inspect.signature(_optimizer(name)).parameters
-
-
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The optimiser over all parameters of `model` that learn, fused into one kernel where it can be.
 
