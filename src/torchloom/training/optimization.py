@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Any
 
