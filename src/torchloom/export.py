@@ -18,6 +18,7 @@ import torchloom
 from torchloom.data.info import ImageInfo, Info, TableInfo, TextInfo
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
+from torchloom.models.summary import example
 from torchloom.training.checkpoint import Checkpoint
 
 # Which axes of an input may have any length.
@@ -112,13 +113,7 @@ def signature(model: nn.Module, inputs: dict[str, Tensor], info: Info) -> tuple[
 def export_checkpoint(checkpoint: Checkpoint, opset: int = 20) -> bytes:
     """The checkpoint's model in ONNX, as its export stage makes it, but without the comparison on real data."""
     model, info = checkpoint.build(), checkpoint.info
-    inputs: dict[str, Tensor] = {"tokens": torch.ones(2, 10, dtype=torch.int64)}
-    if isinstance(info, ImageInfo):
-        inputs = {"images": torch.zeros(2, *info.shape, dtype=torch.uint8)}
-    elif isinstance(info, TableInfo):
-        inputs = {"features": torch.tensor([info.mean, info.mean])}
-    elif "lengths" in info.inputs:
-        inputs["lengths"] = torch.tensor([10, 3])
+    inputs = example(info, batch=2, time=10)
     return to_onnx(model, *signature(model, inputs, info), checkpoint, opset)
 
 

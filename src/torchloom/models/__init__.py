@@ -28,7 +28,8 @@ from torchloom.validation import check_call
 
 def network_names(sizes: Iterable[tuple[str, ...]] | None = None) -> list[str]:
     """The networks there are; those that ask for one of `sizes`, when given."""
-    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    modules = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    names = [name for name in modules if hasattr(_module(name), "build")]
     return names if sizes is None else [name for name in names if sizes_of(name) in sizes]
 
 
