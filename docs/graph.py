@@ -20,7 +20,6 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlencode
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
@@ -96,12 +95,20 @@ def drawn(page: Page, node: str) -> Locator:
     return page.locator(f".pipeline-node[data-id='{node}']")
 
 
-def show(page: Page, pipeline: str, *, expanded: bool = False, selected: str = "") -> None:
-    """Wait until the graph of the pipeline is drawn, its groups closed or open, with the node of this id selected."""
-    query = {"pid": pipeline, "expandAllPipelines": str(expanded).lower(), **({"sid": selected} if selected else {})}
-    page.goto(f"/?{urlencode(query)}")
+def show(page: Page, pipeline: str, *, expanded: bool = False) -> None:
+    """Wait until the graph of the pipeline is drawn, its groups closed or open."""
+    page.goto(f"/?pid={pipeline}&expandAllPipelines={str(expanded).lower()}")
     page.wait_for_selector(".pipeline-node")
     page.wait_for_timeout(GLIDE)
+
+
+def take_picture(page: Page, site: Path, task: str, picture: Path) -> None:
+    """The whole graph of the task, its groups open, with what there is to know of the stage that trains it."""
+    show(page, task, expanded=True)
+    drawn(page, node_id(site, task, f"{task}.train")).click()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(GLIDE)
+    page.screenshot(path=picture)
 
 
 def main() -> None:
@@ -114,11 +121,7 @@ def main() -> None:
     chromium = find_chromium() or sys.exit("There is no Chromium: apt-get install chromium")
     site = build(arguments.project, arguments.env)
     with opened(site, chromium) as (page, complaints):
-        show(page, arguments.task, expanded=True)
-        drawn(page, node_id(site, arguments.task, f"{arguments.task}.train")).click()
-        page.mouse.move(0, 0)
-        page.wait_for_timeout(GLIDE)
-        page.screenshot(path=arguments.picture)
+        take_picture(page, site, arguments.task, arguments.picture)
     sys.exit("\n".join(complaints) or None)
 
 

@@ -368,7 +368,9 @@ def test_the_static_site_of_kedro_viz_in_a_browser(finished: Path) -> None:
         train = graph.drawn(page, graph.node_id(site, "mnist_mlp", "mnist_mlp.train"))
         assert train.count() == 0
         graph.drawn(page, "mnist_mlp").click()
-        train.click()
+        train.wait_for()
+        graph.take_picture(page, site, "mnist_mlp", finished / "graph.png")
+        assert (finished / "graph.png").stat().st_size > 50_000  # a page with nothing on it has 9 kB
         network = page.locator(".pipeline-text-renderer").inner_text()
         assert network.startswith(f"mlp, trained: {784 * 64 + 64 + 64 * 10 + 10:,} parameters")
         assert re.search(r"network\.1 +Linear +64 +50,240\n", network)
@@ -378,13 +380,15 @@ def test_the_static_site_of_kedro_viz_in_a_browser(finished: Path) -> None:
         assert layers == ["01_raw", "03_primary", "06_models", "07_model_output", "08_reporting"]
 
         def preview(task: str, name: str) -> Any:
-            graph.show(page, task, expanded=True, selected=graph.node_id(site, task, f"{task}.{name}"))
+            graph.drawn(page, graph.node_id(site, task, f"{task}.{name}")).dispatch_event("click")
+            page.locator(".pipeline-metadata__title").get_by_text(f"{task}.{name}", exact=True).wait_for()
             return page.locator("[class*=pipeline-metadata__p]:is([class*=preview], [class*=plot])").first
 
         assert "macro_f1" in preview("mnist_mlp", "metrics").inner_text()
-        assert preview("wonderland_lstm", "sample_text").inner_text().startswith("Alice <b>was</b>\nbeginning")
         for name in ("learning_curves", "confusion_matrix", "predictions"):
             assert preview("mnist_mlp", name).locator("img").evaluate("image => image.naturalWidth") > 300
+        graph.show(page, "wonderland_lstm")
+        assert preview("wonderland_lstm", "sample_text").inner_text().startswith("Alice <b>was</b>\nbeginning")
         assert complaints == []
         page.evaluate("fetch('https://example.org').catch(console.error)")
         page.wait_for_timeout(500)

@@ -24,12 +24,13 @@ def complete(site: Path) -> None:
     page = site / "index.html"
     if not page.is_file():
         return
-    from kedro_viz.api.rest.responses.metadata import MetadataAPIResponse, get_metadata_response
-
     text = page.read_text(encoding="utf-8")
     page.write_text(re.sub(r"<link[^>]*https://fonts\.[^>]*>\s*", "", text), encoding="utf-8")
-    answer = MetadataAPIResponse.model_validate(get_metadata_response(), from_attributes=True)
-    (site / "api" / "metadata").write_text(answer.model_dump_json(), encoding="utf-8")
+    if not (site / "api" / "metadata").exists():
+        from kedro_viz.api.rest.responses.metadata import MetadataAPIResponse, get_metadata_response
+
+        answer = MetadataAPIResponse.model_validate(get_metadata_response(), from_attributes=True)
+        (site / "api" / "metadata").write_text(answer.model_dump_json(), encoding="utf-8")
 
 
 hooks = SiteHooks()
