@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from types import ModuleType
 
 from kedro.pipeline import Node, Pipeline
 
+from torchloom import previews
 from torchloom.pipelines.stages import build_dataloaders, compare, export_formats, export_onnx
 
 TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tasks share
@@ -34,17 +36,31 @@ def task_pipeline(
             name="build_dataloaders",
             tags="build_dataloaders",
         ),
-        Node(
-            stages.train,
+        train_node(
+            task,
+            stages,
             inputs=["dataloaders", "params:model", "params:train", *TOGETHER, "training_states", *started],
             outputs=["checkpoint", "last_checkpoint", "history", "profile"],
-            name="train",
-            tags="train",
+            data=data,
         ),
         *judged(stages, reports),
         *more,
     ]
     return in_namespace(task, nodes, base, prepared)
+
+
+def train_node(task: str, stages: ModuleType, inputs: list[str], outputs: list[str], data: str | None = None) -> Node:
+    """The stage `train`, on which kedro-viz shows the network; where its `data` are known, untrained too."""
+    with warnings.catch_warnings():  # Kedro warns that it may yet change what a preview is
+        warnings.filterwarnings("ignore", message="The 'preview_fn' feature is experimental")
+        return Node(
+            stages.train,
+            inputs=inputs,
+            outputs=outputs,
+            name="train",
+            tags="train",
+            preview_fn=partial(previews.network, task, data),
+        )
 
 
 def judged(stages: ModuleType, reports: list[str]) -> list[Node]:

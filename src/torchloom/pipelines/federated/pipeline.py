@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.federated import nodes
-from torchloom.pipelines.wiring import in_namespace, judged
+from torchloom.pipelines.wiring import in_namespace, judged, train_node
 
 
 def create_pipeline(task: str, base: str) -> Pipeline:
@@ -29,12 +29,11 @@ def create_pipeline(task: str, base: str) -> Pipeline:
                 name="partition",
                 tags="partition",
             ),
-            Node(
-                nodes.train,
+            train_node(
+                task,
+                nodes,
                 inputs=["dataloaders", "partition", "params:model", "params:train", "training_states"],
                 outputs=["checkpoint", "history"],
-                name="train",
-                tags="train",
             ),
             *judged(nodes, REPORTS),
             Node(
