@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Locator, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run", "no-sandbox")
@@ -39,7 +39,7 @@ def find_chromium() -> str | None:
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         with sync_playwright() as playwright:
-            found = playwright.chromium.executable_path  # where `playwright install chromium` puts one
+            found = str(playwright.chromium.executable_path)  # where `playwright install chromium` puts one
     return found if Path(found).is_file() else None
 
 
@@ -72,6 +72,11 @@ def opened(site: Path, chromium: str) -> Iterator[tuple[Page, list[str]]]:
     Requests to other machines fail, whether there is a network or not.
     """
     complaints: list[str] = []
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(f"console: {message.text}")
+
     with sync_playwright() as playwright, served(site) as address:
         browser = playwright.chromium.launch(executable_path=chromium, args=[f"--{flag}" for flag in QUIET])
         page = browser.new_page(base_url=address, viewport={"width": 1900, "height": 1200})
@@ -79,7 +84,7 @@ def opened(site: Path, chromium: str) -> Iterator[tuple[Page, list[str]]]:
         page.route(lambda url: not url.startswith((address, "blob:", "data:")), lambda route: route.abort())
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url} {request.failure}"))
-        page.on("console", lambda message: message.type == "error" and complaints.append(f"console: {message.text}"))
+        page.on("console", complain)
         yield page, complaints
         browser.close()
 
@@ -87,7 +92,7 @@ def opened(site: Path, chromium: str) -> Iterator[tuple[Page, list[str]]]:
 def node_id(site: Path, pipeline: str, name: str) -> str:
     """What kedro-viz calls the stage or the dataset of this name in its pages; it calls a group by its own name."""
     nodes = json.loads((site / "api" / "pipelines" / pipeline).read_text(encoding="utf-8"))["nodes"]
-    return next(node["id"] for node in nodes if name in (node["name"], f"{pipeline}.{node['name']}"))
+    return next(str(node["id"]) for node in nodes if name in (node["name"], f"{pipeline}.{node['name']}"))
 
 
 def drawn(page: Page, node: str) -> Locator:

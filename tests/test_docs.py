@@ -39,7 +39,7 @@ ELSEWHERE = {
     "uv run sphinx-build*": "tests/test_docs.py::test_the_site_is_built",
     "uv run kedro run --pipeline mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
     "uv run kedro run --pipeline flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
-    "uv run kedro viz *": "tests/test_viz.py::test_the_site_opens",
+    "uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
     "uv run kedro serve *": "tests/test_docs.py::test_every_command_runs",
     "curl *": "tests/test_docs.py::test_every_command_runs",
 }

@@ -387,7 +387,7 @@ def test_the_static_site_of_kedro_viz_in_a_browser(finished: Path) -> None:
         assert "macro_f1" in preview("mnist_mlp", "metrics").inner_text()
         for name in ("learning_curves", "confusion_matrix", "predictions"):
             assert preview("mnist_mlp", name).locator("img").evaluate("image => image.naturalWidth") > 300
-        graph.show(page, "wonderland_lstm")
+        graph.show(page, "wonderland_lstm", expanded=True)  # else in its group, as the report is made of it
         assert preview("wonderland_lstm", "sample_text").inner_text().startswith("Alice <b>was</b>\nbeginning")
         assert complaints == []
         page.evaluate("fetch('https://example.org').catch(console.error)")
