@@ -27,15 +27,19 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.evaluation import (
     Views,
+    by_error,
     classification_metrics,
     coefficients,
     draw_images,
     language_model_metrics,
+    largest_residuals,
     least_squares,
+    most_confident,
     predict,
     principal_components_mse,
     reconstruction_metrics,
     regression_metrics,
+    reliability,
     worst_mistakes,
 )
 from torchloom.models import NormalizedImages, build_model
@@ -146,6 +150,23 @@ def test_calibration_error(groups: list[tuple[float, int, int]], error: float) -
     logits, labels = zip(*(confident(*group) for group in groups), strict=True)
     metrics, _, _ = classification_metrics(torch.cat(logits), torch.cat(labels), ["a", "b"])
     assert metrics["calibration_error"] == pytest.approx(error, abs=1e-5)
+
+
+def test_the_bins_of_confidence_are_those_of_the_calibration_error() -> None:
+    labels = torch.arange(500) % 4
+    logits = torch.randn(500, 4) + 1.5 * F.one_hot(labels, 4)
+    bins = reliability(logits, labels)
+    assert sum(row["samples"] for row in bins) == 500
+    assert all(row["low"] <= row["confidence"] <= row["high"] <= row["low"] + 0.067 for row in bins)
+    gaps = sum(row["samples"] * abs(row["accuracy"] - row["confidence"]) for row in bins) / 500
+    metrics, _, _ = classification_metrics(logits, labels, list("abcd"))
+    assert gaps == pytest.approx(metrics["calibration_error"], abs=1e-6)
+    logits, labels = confident(0.75, 3, 1)  # in the bin from 11/15 to 12/15
+    (row,) = reliability(logits, labels)
+    assert (row["low"], row["high"], row["samples"]) == (11 / 15, 12 / 15, 4)
+    assert (row["confidence"], row["accuracy"]) == (pytest.approx(0.75), 0.75)
+    sure = reliability(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
+    assert (sure[0]["high"], sure[0]["confidence"]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("predicted", [[0, 0, 1, 1], [0, 0, 1, 2]], ids=["never seen", "only guessed"])
@@ -347,6 +368,13 @@ def test_mistakes_come_by_confidence_and_then_in_order() -> None:
     assert all(list(row) == columns for row in mistakes)
 
 
+def test_the_most_confident_are_told_apart_by_whether_they_are_right() -> None:
+    assert most_confident(ANSWERS, TRUTH, right=False).tolist() == [2, 1, 4, 3]
+    assert most_confident(ANSWERS, TRUTH, right=True).tolist() == [0]
+    assert most_confident(ANSWERS, ANSWERS.argmax(1), right=True).tolist() == [2, 1, 4, 3, 0]
+    assert most_confident(ANSWERS, ANSWERS.argmax(1), right=False).tolist() == []
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
 def test_only_so_many_mistakes_are_listed(count: int) -> None:
     mistakes = worst_mistakes(ANSWERS, TRUTH, ["cat", "dog", "ant"], count)
@@ -378,6 +406,12 @@ def test_a_perfect_reconstruction_has_no_error_and_divergences_are_averaged() ->
     images = torch.tensor([0, 255, 255, 0], dtype=torch.uint8).reshape(2, 2, 1, 1)
     metrics = reconstruction_metrics(images, images / 255, torch.tensor([1.0, 4.0]))
     assert metrics == {"mse": 0.0, "mae": 0.0, "bce": 0.0, "divergence": 2.5}
+
+
+def test_images_by_how_well_they_come_back() -> None:
+    images = torch.full((4, 1, 2, 2), 51, dtype=torch.uint8)  # 0.2
+    answers = torch.tensor([0.5, 0.2, 0.1, 1.0]).reshape(4, 1, 1, 1).expand(4, 1, 2, 2)
+    assert by_error(images, answers).tolist() == [1, 2, 0, 3]
 
 
 def correlated_images(count: int) -> Tensor:
@@ -467,9 +501,12 @@ class Constant(nn.Module):
 @pytest.mark.parametrize("chunk", [1, 3, 4, 100])
 def test_characters_are_counted_by_hand(chunk: int) -> None:
     tokens = torch.tensor([2, 1, 0, 2, 0], dtype=torch.uint8)  # the first is given: 2 + 1 + 2 + 1 bits for the others
-    metrics = language_model_metrics(Constant(), tokens, chunk)
+    metrics, characters = language_model_metrics(Constant(), tokens, ["a", "b", "\n", "never"], chunk)
     expected = {"bits_per_character": 1.5, "perplexity": 2**1.5, "loss": 1.5 * math.log(2), "accuracy": 2 / 4}
     assert metrics == pytest.approx({**expected, "test_characters": 4})
+    columns = ["character", "count", "bits", "share_of_all_bits", "foretold"]
+    rows = [("a", 2, 1.0, 0.3333, 1.0), ("b", 1, 2.0, 0.3333, 0.0), ("\n", 1, 2.0, 0.3333, 0.0)]
+    assert characters == [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -492,7 +529,9 @@ def test_the_text_is_read_as_one_whatever_the_chunk(cell: str) -> None:
         "test_characters": 59,
     }
     for chunk in (1, 7, 58, 59, 60, 1000):
-        assert language_model_metrics(model.train(), tokens, chunk) == pytest.approx(expected, rel=1e-5)
+        metrics, characters = language_model_metrics(model.train(), tokens, list("abcdefg"), chunk)
+        assert metrics == pytest.approx(expected, rel=1e-5)
+        assert sum(row["count"] * row["bits"] for row in characters) / 59 == pytest.approx(loss / math.log(2), rel=1e-3)
     fresh = F.cross_entropy(torch.cat([model(tokens[None, i : i + 1])[0][0] for i in range(59)]), tokens[1:]).item()
     assert abs(fresh - loss) > 0.01  # without the state it is another figure
 
@@ -517,6 +556,18 @@ def test_regression_figures_by_hand() -> None:
     metrics = regression_metrics(target + torch.tensor([0.0, 1.0, -1.0, 2.0]), target)
     assert metrics == pytest.approx({"r2": 1 - 6 / 14, "rmse": math.sqrt(1.5), "mae": 1.0})
     assert regression_metrics(target.mean().expand(4), target)["r2"] == pytest.approx(0.0)
+
+
+def test_the_largest_residuals_come_with_their_features() -> None:
+    features, target, info = table(5)
+    errors = torch.tensor([0.5, -3.0, 0.0, 2.0, -2.0])
+    rows = largest_residuals(target - errors, target, features, info, 3)
+    assert [(row["test_sample"], row["residual"]) for row in rows] == [
+        (index, pytest.approx(errors[index].item(), abs=1e-4)) for index in (1, 3, 4)
+    ]
+    assert rows[0]["true"] == pytest.approx(target[1].item(), abs=1e-4)
+    assert rows[0]["predicted"] == pytest.approx(target[1].item() + 3, abs=1e-4)
+    assert [rows[0][name] for name in info.features] == pytest.approx(features[1].tolist(), abs=1e-4)
 
 
 def table(rows: int = 60) -> tuple[Tensor, Tensor, TableInfo]:

@@ -379,6 +379,7 @@ def test_a_federation_learns_and_goes_on_after_it_was_killed(trained: Path, capl
     assert catalog.load(f"{TASK}.metrics")["accuracy"] > 0.6
     assert [row["clients"] for row in expected[1]] == [2, 2, 2]
     assert catalog.load(f"{TASK}.rounds_report")["rounds"] == 3
+    assert "Who has which training samples" in catalog.load(f"{TASK}.report")
     start_and_end(trained, signal.SIGKILL)
     caplog.set_level("INFO", "torchloom")
     caplog.clear()

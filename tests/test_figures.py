@@ -18,6 +18,7 @@ from torchloom.figures import (
     COLUMNS,
     RIGHT,
     WRONG,
+    calibration,
     coefficient_plot,
     confusion_matrix,
     contact_sheet,
@@ -28,6 +29,7 @@ from torchloom.figures import (
     reconstruction_grid,
     residuals,
     roc_curves,
+    runs,
     text_predictions,
     text_sheet,
 )
@@ -151,6 +153,45 @@ def test_a_perfect_roc_curve_goes_through_the_corner() -> None:
     axes = roc_curves(logits, torch.tensor([0, 0, 1]), ["a", "b"]).axes[0]
     assert [0.0, 1.0] in axes.lines[0].get_xydata().tolist()
     assert legend(axes) == ["b  1.0000"]
+
+
+def test_calibration() -> None:
+    bins = [
+        {"low": 0.4, "high": 0.6, "samples": 1, "confidence": 0.55, "accuracy": 0.0},
+        {"low": 0.8, "high": 1.0, "samples": 3, "confidence": 0.9, "accuracy": 1.0},
+    ]
+    figure = calibration(bins, 0.2125)
+    assert png(figure).startswith(b"\x89PNG")
+    axes, counts = figure.axes
+    assert axes.get_title() == "calibration error 0.2125"
+    right, gap = axes.containers
+    assert [(bar.get_x(), bar.get_height()) for bar in right] == [
+        (pytest.approx(0.4), 0.0),
+        (pytest.approx(0.8), 1.0),
+    ]
+    ends = [bar.get_y() + bar.get_height() for bar in gap]  # from the accuracy to the confidence
+    assert ends == pytest.approx([0.55, 0.9])
+    assert [bar.get_height() for bar in counts.containers[0]] == [0.25, 0.75]
+
+
+def test_runs_side_by_side() -> None:
+    curves = {"epoch": [1.0, 2.0], "train_loss": [2.0, 1.0], "val_loss": [3.0, 1.5]}
+    points = [
+        {"number": 3, "name": "r2", "value": 0.5, "seconds": 10.0, "curves": curves},
+        {"number": 5, "name": None, "value": None, "seconds": 20.0, "curves": {}},
+        {"number": 8, "name": "r2", "value": 0.7, "seconds": 30.0, "curves": {"epoch": [1.0], "train_loss": [1.0]}},
+    ]
+    figure = runs(points)
+    assert png(figure).startswith(b"\x89PNG")
+    left, right = figure.axes
+    assert [text.get_text() for text in left.texts] == ["3", "8"]
+    assert [cloud.get_offsets().tolist() for cloud in left.collections] == [[[10.0, 0.5]], [[30.0, 0.7]]]
+    assert left.get_ylabel() == "test r2"
+    assert {line.get_label(): list(line.get_ydata()) for line in right.lines} == {
+        "3, validation": [3.0, 1.5],
+        "3, training": [2.0, 1.0],
+        "8, training": [1.0],
+    }
 
 
 # ---- texts ---------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from conftest import make_project
+from reports import check_page
 from torchloom.datasets.tensors import read_tensors
 from torchloom.training.loop import TIMES
 from torchloom.training.state import TrainingStates
@@ -106,13 +107,15 @@ def states(project: Path, task: str) -> TrainingStates:
 
 
 def results(project: Path) -> dict[str, Any]:
-    """All that runs have made under its final name: its bytes, and of the history what is not time."""
+    """All that runs have made under its final name: its bytes, and of what also tells times the rest."""
     data = project / "data"
     found: dict[str, Any] = {}
     for path in data.rglob("*"):
         hidden = path.name.startswith(".") and path.name.endswith(".tmp")
         if path.is_file() and not hidden and not {"records", "training_states"} & set(path.parts):
             found[str(path.relative_to(data))] = path.read_bytes()
+    for name in [name for name in found if name.endswith("/report.html")]:
+        found[name] = sorted(check_page(found[name].decode()).pictures.items())
     for name in [name for name in found if name.endswith("/history.json")]:
         found[name] = [{k: v for k, v in row.items() if k not in TIMES} for row in json.loads(found[name])]
     return found

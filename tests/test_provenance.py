@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from conftest import kedro, kedro_run, make_project
 from torchloom import provenance
-from torchloom.provenance import code_of
+from torchloom.provenance import LineageDataset, code_of
 from torchloom.runner import SkipUnchanged
 
 # ---- code ----------------------------------------------------------------------------------------------------------
@@ -175,12 +176,13 @@ STAGES = [
     "linear_regression.evaluate",
     "linear_regression.export_onnx",
     "linear_regression.export_formats",
+    "linear_regression.report",
 ]
 
 
 TASK = "linear_regression"
 EXPORTS = {"export_onnx", "export_formats"}
-AFTER_TRAINING = {"train", "evaluate", *EXPORTS}
+AFTER_TRAINING = {"train", "evaluate", *EXPORTS, "report"}
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,8 @@ def test_code_that_is_changed_runs_again(own_code: Path) -> None:
     edit(own_code, "models/mlp.py", "def build(", "UNUSED = 1\n\n\ndef build(")
     edit(own_code, "figures.py", "def coefficient_plot(", "def unused() -> None: ...\n\n\ndef coefficient_plot(")
     assert rerun_in_a_new_process(own_code) == set()
+    edit(own_code, "templates/page.html", "</style>", "p { margin: 0 }\n</style>")
+    assert rerun_in_a_new_process(own_code) == {"report"}
     edit(own_code, "data/diabetes.py", 'TARGET = "disease progression"', 'TARGET = "disease " + "progression"')
     # the download may draw samples by that module; what both write is the same, so nothing after them has to run
     assert rerun_in_a_new_process(own_code) == {"download", "preprocess"}
@@ -260,7 +264,7 @@ def test_another_version_of_a_package_runs_again(own_code: Path) -> None:
     version.mkdir()
     (version / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.1\n")
     try:
-        assert rerun_in_a_new_process(own_code) == EXPORTS
+        assert rerun_in_a_new_process(own_code) == {*EXPORTS, "report"}
     finally:
         (version / "METADATA").unlink()
         version.rmdir()
@@ -269,7 +273,7 @@ def test_another_version_of_a_package_runs_again(own_code: Path) -> None:
 @pytest.mark.xdist_group("skipping")
 def test_other_parameters_run_again(rerun: Callable[..., set[str]], caplog: pytest.LogCaptureFixture) -> None:
     assert rerun() == set()
-    assert rerun(export={"batch_sizes": [2]}) == EXPORTS
+    assert rerun(export={"batch_sizes": [2]}) == {*EXPORTS, "report"}
     assert f"{TASK}.export.batch_sizes: [1, 3, 64], now [2]" in caplog.text
     assert rerun(export={"batch_sizes": [2]}, train={"resume": "never", "keep_states": 7}) == set()
     assert rerun(export={"batch_sizes": [2]}, train={"epochs": 9}) == {"build_dataloaders", *AFTER_TRAINING}
@@ -284,7 +288,7 @@ def test_other_files_run_again(project: Path, rerun: Callable[..., set[str]]) ->
     flip_a_bit(data / "03_primary/diabetes/test.safetensors")
     assert rerun() == {"preprocess"}
     flip_a_bit(data / f"06_models/{TASK}/checkpoint.safetensors")
-    assert rerun() == {"train", "evaluate"}  # the same weights again, but the history has new times
+    assert rerun() == {"train", "evaluate", "report"}  # the same weights again, but the history has new times
     flip_a_bit(data / "01_raw/diabetes/diabetes_target.csv")
     assert rerun() == {"download"}
     (data / f"records/nodes/{TASK}.build_dataloaders.json").write_text("{")
@@ -315,3 +319,26 @@ def test_a_record_says_what_made_the_outputs(project: Path) -> None:
     assert record["packages"]["torch"]
     assert record["inputs"][f"{TASK}.dataloaders"].startswith("sha256:")
     assert set(record["outputs"]) == {f"{TASK}.{name}" for name in ("checkpoint", "last_checkpoint", "history")}
+    assert 0 < record["seconds"] < 600
+    assert datetime.fromisoformat(record["end"]) < datetime.now().astimezone()
+
+
+@pytest.mark.xdist_group("skipping")
+def test_a_lineage_leads_back_to_the_data_whatever_the_times(project: Path, rerun: Callable[..., set[str]]) -> None:
+    rerun()
+    places = {name: {"filepath": str(project / "data/sample/records")} for name in ("data", "results")}
+    dataset = LineageDataset(task=TASK, **places)
+    lineage, before = dataset.load(), dataset.fingerprint()
+    order = [record["node"] for record in lineage.nodes]
+    assert sorted(order) == sorted(STAGES[:-1])  # all but the report, which reads it
+    assert order.index("diabetes.preprocess") < order.index(f"{TASK}.train") < order.index(f"{TASK}.evaluate")
+    assert {record["run"] for record in lineage.nodes} == lineage.runs.keys()
+    assert lineage.runs[lineage.nodes[-1]["run"]]["environment"] == "sample"
+
+    path = project / f"data/sample/records/nodes/{TASK}.train.json"
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), "seconds": 9e9, "end": "2001-01-01T00:00:00+00:00", "run": "x"}))
+    assert dataset.fingerprint() == before
+    path.write_text(json.dumps({**json.loads(text), "parameters": {}}))
+    assert dataset.fingerprint() != before
+    path.write_text(text)

@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 
 from conftest import kedro, kedro_run, make_project
+from reports import check_page
 from torchloom.cli import runs
 from torchloom.errors import InputError
 from torchloom.runs import as_text, comparison, git_state, read_runs
 
 TASK = "linear_regression"
+STAGES = ("build_dataloaders", "train", "evaluate")
 
 pytestmark = pytest.mark.xdist_group("runs")  # in one process, for the sake of what the tests share
 
@@ -55,12 +58,15 @@ def test_a_run_leaves_its_record(twice: Path) -> None:
     assert set(record["nodes"]) == {
         "diabetes.download",
         "diabetes.preprocess",
-        *(f"{TASK}.{stage}" for stage in ("build_dataloaders", "train", "evaluate", "export_onnx", "export_formats")),
+        *(f"{TASK}.{stage}" for stage in (*STAGES, "export_onnx", "export_formats", "report")),
     }
     assert 0 < sum(record["nodes"].values()) <= record["seconds"]
     metrics = json.loads((twice / f"data/sample/08_reporting/{TASK}/metrics.json").read_text())
     assert record["results"][TASK].keys() == metrics.keys() | {"samples_per_second"}
     assert record["results"][TASK]["samples_per_second"] > 0
+    assert record["curves"][TASK]["epoch"] == [1, 2, 3, 4, 5]
+    losses = record["curves"][TASK]["train_loss"]
+    assert losses[-1] < losses[0]
     assert 1e8 < record["peak_memory"]["memory"] < 1e11
 
 
@@ -97,6 +103,34 @@ def test_the_command(twice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bootstrap_project(twice)
     with pytest.raises(InputError, match=r"data/sample/records/runs: no run of mnist_mlp has left a record there yet"):
         runs.callback(env="sample", task="mnist_mlp", last=2, as_csv=False)
+
+
+@pytest.mark.long
+def test_the_runs_on_one_page(twice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(twice)
+    bootstrap_project(twice)
+    result = CliRunner().invoke(runs, ["--html", "--env", "sample"], catch_exceptions=False)
+    assert "08_reporting/runs.html" in result.output
+    page = check_page((twice / "data/sample/08_reporting/runs.html").read_text())
+    for number, record in enumerate(records(twice), 1):
+        figure = f"{record['results'][TASK]['r2']:.4f}"
+        assert [str(number), record["run"], TASK, "sample"] == page.row(record["run"])[:4]
+        assert figure in page.row(record["run"])
+    assert [caption.partition(":")[0] for caption in page.pictures] == [TASK]
+    assert "train.seed" in page.text
+    elsewhere = twice / "elsewhere" / "two.html"
+    CliRunner().invoke(runs, ["--env", "sample", "--last", "2", "--html", str(elsewhere)], catch_exceptions=False)
+    assert "2 runs, the oldest first" in check_page(elsewhere.read_text()).text
+
+
+def test_runs_of_one_stage_hide_no_difference_and_make_none() -> None:
+    run = {"run": "1", "tasks": [TASK], "ended": "finished", "nodes": {}, "seconds": 1.0}
+    whole = {**run, "parameters": {TASK: {"train": {"epochs": 5, "l1": 0.0}, "export": {"opset": 20}}}}
+    other = {**run, "parameters": {TASK: {"train": {"epochs": 6, "l1": 0.0}, "export": {"opset": 20}}}}
+    stage = {**run, "parameters": {TASK: {"export": {"opset": 20}}}}
+    rows = comparison([whole, stage, other])
+    assert [row["train.epochs"] for row in rows] == ["5", "", "6"]
+    assert not {"train.l1", "export.opset"} & rows[0].keys()
 
 
 def test_a_run_that_fails_says_so(run: Callable[..., DataCatalog], project: Path) -> None:

@@ -18,10 +18,12 @@ from kedro.io import DataCatalog
 from sklearn.linear_model import Lasso, LinearRegression, Ridge
 
 from conftest import TINY, kedro, kedro_run, make_project
+from reports import check_card, check_page
 from torchloom.config import GenerateConfig
 from torchloom.datasets.reports import TextDataset
 from torchloom.errors import InputError
 from torchloom.generation import continue_text, onnx_stepper
+from torchloom.page import shown
 from torchloom.pipeline_registry import APART, TASKS
 from torchloom.pipelines import classification
 
@@ -42,6 +44,7 @@ def run(project: Path, samples: Path) -> Callable[..., DataCatalog]:
 
 
 REPORTS = ["metrics.json", "export_report.json", "learning_curves.png", "confusion_matrix.png", "predictions.png"]
+REPORTS += ["report.html", "calibration.png", "best_and_worst.png"]
 # What a task must reach in small: (figure, worst value that passes). Chance is 0.1 of ten classes, 0.5 of two.
 LEARNED: dict[str, tuple[str, float]] = {
     "cifar_densenet": ("accuracy", 0.2),
@@ -98,10 +101,31 @@ def test_a_task_does_its_whole_job(
         np.testing.assert_allclose(one, other.numpy(), atol=1e-3)
     assert catalog.load(f"{task}.export_report")["greatest_difference"] < 1e-3
 
+    assert_reported(project, catalog, task)
+
     left = {path: path.read_bytes() for path in (project / "data").glob(f"**/{task}/**/*") if path.is_file()}
     for smaller in [smaller for smaller in SMALLER if TASKS[smaller][-1] == task]:
         assert_becomes_smaller(run, task, smaller, caplog)
     assert {path: path.read_bytes() for path in left} == left
+
+
+def assert_reported(project: Path, catalog: DataCatalog, task: str) -> None:
+    """The page and the model card have what the files have, and the card's example runs."""
+    page = check_page(catalog.load(f"{task}.report"))
+    metrics, history = catalog.load(f"{task}.metrics"), catalog.load(f"{task}.history")
+    facts = dict(reversed(page.facts))
+    assert {(name.replace("_", " "), shown(value)) for name, value in metrics.items()} <= set(page.facts)
+    checkpoint = catalog.load(f"{task}.checkpoint")
+    assert facts["parameters"] == f"{sum(weight.numel() for weight in checkpoint.build().parameters()):,}"
+    assert facts["epoch that was kept"] == str(metrics["epoch"])
+    assert str(len(history)) in page.row(str(len(history)))  # of the last epoch
+    reports = project / f"data/sample/08_reporting/{task}"
+    assert sorted(page.pictures.values()) == sorted(path.read_bytes() for path in reports.glob("*.png"))
+    assert ("drawn by the project itself" in page.text) == (task != "linear_regression")
+    printed = check_card(project / f"data/sample/06_models/{task}/README.md", task, metrics)
+    if task == "wonderland_lstm":
+        assert len(printed) > 100
+        assert catalog.load(f"{task}.sample_text").strip() in page.text
 
 
 def assert_becomes_smaller(
@@ -114,6 +138,9 @@ def assert_becomes_smaller(
     assert [name for name in made if not catalog.exists(name)] == []
     report = catalog.load(f"{task}.comparison")
     before, after = report["before"], report["after"]
+    page = check_page(catalog.load(f"{task}.report"))
+    assert page.row("bytes") == ["bytes", f"{before['bytes']:,}", f"{after['bytes']:,}"]
+    assert ("builds upon", base) in page.facts
     assert f"test accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}" in log.text
     assert before["accuracy"] > 0.4
     assert before["bytes"] == len(catalog.load(f"{base}.onnx"))
@@ -315,6 +342,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["--namespaces", "mnist"], {"files.json", "train.safetensors"}),
         (["--nodes", "mnist_mlp.train"], {"checkpoint.safetensors", "history.json"}),
+        (["--nodes", "mnist_mlp.report"], {"report.html", "README.md"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -339,7 +367,11 @@ def test_the_summary_names_the_figures_and_the_files(finished: Path) -> None:
     accuracy = json.loads((finished / "data/sample/08_reporting/mnist_mlp/metrics.json").read_text())["accuracy"]
     printed = result.stdout + result.stderr
     assert f"test accuracy {accuracy:.4f}" in printed
-    for file in ("06_models/mnist_mlp/model.onnx", *(f"08_reporting/mnist_mlp/{name}" for name in REPORTS)):
+    for file in (
+        "06_models/mnist_mlp/model.onnx",
+        "06_models/mnist_mlp/README.md",
+        *(f"08_reporting/mnist_mlp/{name}" for name in REPORTS),
+    ):
         assert f" data/sample/{file}" in printed
 
 

@@ -291,14 +291,15 @@ def times(subject: Subject) -> Iterator[Part]:
     """Where the time went."""
     if subject.made.get("history"):
         history = subject.made["history"]
-        seconds, waiting = (sum(row.get(name, 0.0) for row in history) for name in ("seconds", "seconds_waiting"))
+        seconds = sum(row["seconds"] for row in history)
         facts = {
             "seconds of training": seconds,
             "seconds of an epoch": seconds / len(history),
             f"{_unit(subject)} per second": round(_rate(history)),
-            "seconds of waiting for data": waiting,
-            "share of waiting for data": f"{waiting / seconds:.1%}" if seconds else None,
         }
+        if "seconds_waiting" in history[0]:
+            waiting = sum(row["seconds_waiting"] for row in history)
+            facts |= {"seconds of waiting for data": waiting, "share of waiting for data": f"{waiting / seconds:.1%}"}
         yield Facts("Training", facts)
     rows = [
         {"stage": record["node"], "seconds": f"{record['seconds']:.2f}", "finished": when(record["end"])}

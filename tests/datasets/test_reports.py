@@ -37,9 +37,12 @@ def test_a_figure_is_a_png_and_is_previewed(tmp_path: Path) -> None:
     path = tmp_path / "new" / "curves.png"
     dataset = FigureDataset(filepath=str(path))
     assert not dataset.exists()
+    with pytest.raises(InputError, match=r"curves\.png: missing or damaged .* Run the stage that writes it again"):
+        dataset.load()
     dataset.save(Figure())
     assert path.read_bytes().startswith(PNG)
     assert dataset.exists()
+    assert dataset.load() == path.read_bytes()
     assert len(dataset.preview()) > 100
 
 

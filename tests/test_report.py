@@ -1,0 +1,222 @@
+"""The page on a task, the model card, and what they are made of."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import kedro_run, make_project
+from reports import check_card, check_page
+from torchloom.errors import InputError
+from torchloom.model_card import plain
+from torchloom.page import Facts, Section, Table, Text, render, shown
+from torchloom.pipeline_registry import TASKS
+from torchloom.pipelines import classification
+
+NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
+TASK = "signs_mlp"
+PARAMETERS = """
+signs:
+  preprocess: {folder: %s, size: [8, 8], validation_fraction: 0.0}
+signs_mlp:
+  data: {}
+  model: {name: mlp, hidden: [8]}
+  train: {epochs: 3, batch_size: 8, optimizer: {name: Adam, lr: 0.001}, threads: 1}
+  evaluate: {}
+  export: {}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which a classifier of a folder with nasty names has been trained, without a validation split."""
+    folder = tmp_path_factory.mktemp("report")
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(NASTY):
+        (folder / "signs" / name).mkdir(parents=True)
+        for place in range(20):
+            pixels = generator.integers(0, 160, (9, 9, 3), dtype=np.uint8)
+            pixels[..., number] += 95
+            Image.fromarray(pixels).save(folder / "signs" / name / f"{place}.png")
+    project = make_project(folder / "project")
+    (project / f"conf/base/parameters/{TASK}.yml").write_text(PARAMETERS % (folder / "signs"))
+    run(project)
+    return project
+
+
+def run(project: Path, **options: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, TASK, (classification, "signs"))
+        kedro_run(project, TASK, **options)
+
+
+def page_of(project: Path) -> Path:
+    return project / f"data/sample/08_reporting/{TASK}/report.html"
+
+
+@pytest.mark.xdist_group("report")
+def test_the_page_shows_what_is_in_the_files(project: Path) -> None:
+    page = check_page(page_of(project).read_text())
+    reports = page_of(project).parent
+    metrics, per_class = (json.loads((reports / f"{name}.json").read_text()) for name in ("metrics", "per_class"))
+    facts = dict(reversed(page.facts))  # the first of a name
+    assert facts["test accuracy"] == f"{metrics['accuracy']:.4f}"
+    assert facts["calibration error"] == f"{metrics['calibration_error']:.4f}"
+    assert facts["validation split"] == "none"
+    assert facts["train split"] == "54 images"
+    assert facts["parameters"] == f"{(8 * 8 * 3 + 1) * 8 + (8 + 1) * 3:,}"
+    assert facts["optimizer"] == "Adam, lr 0.001"
+    for name in NASTY:
+        assert page.row(name)[1:4] == [f"{per_class[name][column]:.4f}" for column in ("precision", "recall", "f1")]
+    pictures = {path.name: path.read_bytes() for path in reports.glob("*.png")}
+    assert sorted(page.pictures.values()) == sorted(pictures.values())
+    assert len(pictures) == 6
+    assert page.sections == [
+        *("summary", "training", "results", "export", "times", "network", "parameters", "environment")
+    ]
+
+
+@pytest.mark.xdist_group("report")
+def test_the_times_are_those_of_the_stages(project: Path) -> None:
+    page = check_page(page_of(project).read_text())
+    for path in (project / "data/sample/records/nodes").glob("*.json"):
+        record = json.loads(path.read_text())
+        if not record["node"].endswith(".report"):
+            assert page.row(record["node"])[1] == f"{record['seconds']:.2f}"
+    (run,) = (json.loads(path.read_text()) for path in (project / "data/sample/records/runs").glob("*.json"))
+    assert page.row(run["run"])[1] == "sample"
+    facts = dict(page.facts)
+    assert facts["torch"] == run["packages"]["torch"]
+    history = json.loads((project / f"data/sample/07_model_output/{TASK}/history.json").read_text())
+    assert facts["seconds of waiting for data"] == shown(sum(row["seconds_waiting"] for row in history))
+
+
+@pytest.mark.xdist_group("report")
+def test_the_model_card_of_a_folder_of_ones_own(project: Path) -> None:
+    metrics = json.loads((page_of(project).parent / "metrics.json").read_text())
+    path = project / f"data/sample/06_models/{TASK}/README.md"
+    printed = check_card(path, TASK, metrics)
+    assert sum(printed.count(repr(name)) for name in NASTY) == 5
+    text = path.read_text()
+    assert "<script>" not in text
+    assert "<img" not in text
+    assert "datasets:" not in text
+    assert str(project.parent) not in text
+    assert "They are the user's own" in text
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("report")
+def test_a_browser_sees_what_was_written_and_runs_nothing(project: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page_of(project).as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    there, here = (check_page(html) for html in (dom, page_of(project).read_text()))
+    assert there.rows == here.rows
+    assert there.facts == here.facts
+    assert there.pictures == here.pictures
+
+
+@pytest.mark.xdist_group("report")
+def test_the_report_is_made_again_alone_and_without_records(project: Path) -> None:
+    before = check_page(page_of(project).read_text())
+    records = project / "data/sample/records"
+    shutil.copytree(records, project / "kept")
+    try:
+        run(project, node_names=[f"{TASK}.report"])
+        again = check_page(page_of(project).read_text())
+        assert (again.rows, again.facts, again.pictures) == (before.rows, before.facts, before.pictures)
+        shutil.rmtree(records / "nodes")
+        run(project, node_names=[f"{TASK}.report"])
+        bare = check_page(page_of(project).read_text())
+        assert bare.pictures == before.pictures
+        assert not {"parameters", "environment"} & set(bare.sections)
+    finally:
+        shutil.rmtree(records)
+        (project / "kept").rename(records)
+
+
+@pytest.mark.xdist_group("report")
+def test_a_missing_part_is_named(project: Path) -> None:
+    path = page_of(project).parent / "export_report.json"
+    content = path.read_text()
+    path.unlink()
+    try:
+        with pytest.raises(InputError, match=r"export_report\.json: missing or damaged .* Run the stage"):
+            run(project, node_names=[f"{TASK}.report"])
+    finally:
+        path.write_text(content)
+
+
+@pytest.mark.long
+def test_formats_and_a_smaller_model_are_on_their_pages(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    quick = {"seconds": 0.001, "turns": 1, "batch_size": 4}
+    export = {"formats": ["torch_export"], "compare": quick}
+    params = {"mnist_lenet": {"train": {"epochs": 2}, "export": export}, "mnist_lenet_quantized": {"compare": quick}}
+    kedro_run(project, "mnist_lenet", params=params)
+    kedro_run(project, "mnist_lenet_quantized", params=params)
+    pages = [
+        check_page((project / f"data/sample/08_reporting/{task}/report.html").read_text())
+        for task in ("mnist_lenet", "mnist_lenet_quantized")
+    ]
+    report = json.loads((project / "data/sample/08_reporting/mnist_lenet/formats_report.json").read_text())
+    assert f"{report['torch_export']['bytes']:,}" in pages[0].row("torch_export")
+    comparison = json.loads((project / "data/sample/08_reporting/mnist_lenet_quantized/comparison.json").read_text())
+    figures = [f"{comparison[side]['bytes']:,}" for side in ("before", "after")]
+    assert pages[1].row("bytes") == ["bytes", *figures]
+    assert ("builds upon", "mnist_lenet") in pages[1].facts
+    assert pages[1].row("mnist_lenet.train")[1] == pages[0].row("mnist_lenet.train")[1]
+    path = project / "data/sample/06_models/mnist_lenet_quantized/README.md"
+    check_card(path, "mnist_lenet_quantized", {"accuracy": comparison["after"]["accuracy"]})
+    assert figures[1] in path.read_text()
+
+
+# ---- pages and cards of anything -----------------------------------------------------------------------------------
+
+
+def test_all_that_is_shown_is_escaped() -> None:
+    for text in NASTY:
+        parts = [Table(text, [{text: text}]), Facts(text, {text: text}, folded=True), Text(text, text)]
+        page = check_page(render(text, text, {text: text}, [Section("One", parts)]))
+        assert page.row(text) == [text.replace("_", " ")]
+        assert page.text.count(text) == 13
+        assert page.tags.count("img") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "-"),
+        (True, "yes"),
+        (1234567, "1,234,567"),
+        (0.97649, "0.9765"),
+        (0.0, "0.0000"),
+        (1e-5, "1e-05"),
+        (12345.6, "12,346"),
+        ([1, "ä"], '[1, "ä"]'),
+        ("\n", "'\\n'"),
+        ("", ""),
+        ("x" * 500, "x" * 400 + " …"),
+    ],
+)
+def test_values_as_people_read_them(value: object, expected: str) -> None:
+    assert shown(value) == expected
+
+
+def test_bars_are_shares_of_the_longest() -> None:
+    table = Table("", [{"stage": "a", "seconds": "0.50"}, {"stage": "b", "seconds": "2.00"}], bar="seconds")
+    assert [table.share(row) for row in table.rows] == [25, 100]
+    assert table.columns == {"stage": False, "seconds": True}
+    assert Table("", [{"seconds": 0}], bar="seconds").share({"seconds": 0}) == 0
+
+
+def test_markdown_shows_what_was_written() -> None:
+    assert plain('a|b "*c*" & `d`\n<i>') == 'a\\|b "\\*c\\*" &amp; \\`d\\` &lt;i&gt;'
