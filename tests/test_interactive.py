@@ -25,6 +25,15 @@ threading.Thread(target=stop, daemon=True).start()
 session.run(pipeline_names=["linear_regression"])
 """
 RELOAD = "%reload_kedro --env sample --params linear_regression.train."
+PREDICT = """
+from pathlib import Path
+features = catalog.load("diabetes_info")["features"]
+Path("table.csv").write_text(",".join(features) + "\\n" + ",".join("1" for _ in features) + "\\n")
+%reload_kedro --env sample --params predict.model=linear_regression,predict.files=table.csv
+session.run(pipeline_names=["predict"])
+Path("table.csv").unlink()
+print("rows:", catalog.load("predict.predictions").num_rows)
+"""
 CELLS = {
     "load": "%load_ext kedro.ipython",
     "mistake": RELOAD + "epochs=none",
@@ -32,6 +41,7 @@ CELLS = {
     "stopped": STOPPED,
     "again": RELOAD + "epochs=3,linear_regression.train.resume=never",
     "run": 'session.run(pipeline_names=["linear_regression"]);',
+    "predict": PREDICT,
 }
 
 
@@ -67,7 +77,9 @@ def test_runs_in_a_notebook(project: Path, cells: dict[str, NotebookNode]) -> No
     assert error(cells["stopped"]).ename == "KeyboardInterrupt"
     assert "training goes on from its last state with:\nthe same cell" in text(cells["stopped"], "stdout")
     assert "waiting" not in text(cells["run"], "stdout")
-    assert [run["ended"] for run in read_runs(project / "data/sample/records/runs")] == ["interrupted", "finished"]
+    ended = [run["ended"] for run in read_runs(project / "data/sample/records/runs")]
+    assert ended == ["interrupted", "finished", "finished"]
+    assert "rows: 1" in text(cells["predict"], "stdout")
 
     assert "linear_regression  test r2" in text(cells["run"], "stdout")
     assert "Loading data from" not in str(cells["run"].outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -54,8 +55,9 @@ class ProjectHooks:
         except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
         check_parameters(parameters, {**expected, "serve": ServeConfig}, read)
+        models = {name: _from_here(parameters[name], context.project_path) for name in ("predict", "serve")}
         sweep = {**parameters["sweep"], "environment": context.env}
-        context.config_loader["parameters"] = {**parameters, "sweep": sweep}
+        context.config_loader["parameters"] = {**parameters, **models, "sweep": sweep}
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -104,6 +106,13 @@ class ProjectHooks:
         if self.run:
             run, self.run = self.run, None
             run.finish(ended, **more)
+
+
+def _from_here(block: dict[str, Any], project: Path) -> dict[str, Any]:
+    """The folder `models` of the project as a process that works below it, or elsewhere, reaches it."""
+    if Path(block["models"]).is_absolute():
+        return block
+    return {**block, "models": os.path.relpath(project / block["models"])}
 
 
 class Run:
