@@ -280,8 +280,12 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     kinds = {
         "page": [path for path in paths if path.suffix == ".html"],
+        "card": [path for path in paths if path.suffix == ".md"],
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
-        "model": [*(path for path in paths if path.parent.parent.name == "06_models"), *formats.values()],
+        "model": [
+            *(path for path in paths if path.parent.parent.name == "06_models" and path.suffix != ".md"),
+            *formats.values(),
+        ],
         "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],
         "pictures": [path for path in paths if path.suffix == ".png"],
         "profile": [*profile.values()],
