@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import inputs, ours
 from benchmarks.measure import Comparison, Options, interleave
-from torchloom.config import ClassifierConfig, DataConfig, DistributedConfig
+from torchloom.config import ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.pipelines.classification.nodes import train
 
 NETWORKS: dict[str, tuple[dict[str, Any], bool]] = {  # and whether batch norm is over all processes
@@ -54,5 +54,5 @@ def per_process(
     threads = 1 if device == "cpu" else None
     settings = ours.config(device, size * count, optimizer=SGD, threads=threads)
     plan = ours.plan_loaders(folder, DataConfig(augment=ours.CROP_AND_FLIP, subset=images * count), settings)
-    *_, history = train(plan, ClassifierConfig.model_validate(network), settings, config)
-    return history[-1]["samples_per_second"] / count
+    trained = train(plan, ClassifierConfig.model_validate(network), settings, config, DebuggingConfig())
+    return trained.history[-1]["samples_per_second"] / count

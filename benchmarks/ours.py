@@ -19,6 +19,7 @@ from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
     DataConfig,
+    DebuggingConfig,
     DistributedConfig,
     EvaluateConfig,
 )
@@ -46,7 +47,7 @@ def plan_loaders(folder: Path, data: DataConfig, training: ClassificationTrainCo
         TensorsDataset(filepath=str(folder / f"{name}.safetensors")).load() for name in ("train", "validation", "test")
     )
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-    plan = build_dataloaders(train_split, validation, test, info, data, training, EvaluateConfig())
+    plan = build_dataloaders(train_split, validation, test, info, data, training, EvaluateConfig(), DebuggingConfig())
     return plan.model_copy(update={"splits": {**plan.splits, "validation": []}})
 
 
@@ -89,7 +90,7 @@ def training(device: str) -> Callable[..., float]:
         compiled = device == "cuda" and network["name"] == "resnet"  # as in conf/gpu
         settings = config(device, batch_size, optimizer=optimizer, compile=compiled)
         plan, chosen = plan_loaders(folder, data, settings), ClassifierConfig.model_validate(network)
-        *_, history = train(plan, chosen, settings, DistributedConfig())
-        return history[-1]["samples_per_second"]
+        trained = train(plan, chosen, settings, DistributedConfig(), DebuggingConfig())
+        return trained.history[-1]["samples_per_second"]
 
     return measure

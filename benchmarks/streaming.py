@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import inputs, ours
 from benchmarks.measure import Comparison, Options, Worker, interleave
-from torchloom.config import ClassifierConfig, DataConfig, DistributedConfig
+from torchloom.config import ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.data.batches import start_epoch
 from torchloom.data.info import ImageInfo
 from torchloom.models import NormalizedImages
@@ -127,7 +127,9 @@ def prepare(group: Path | None = None) -> Callable[..., float]:
         settings = ours.config("cpu", BATCH, epochs=1, optimizer=SGD, seed=next(turns))
         data = DataConfig(augment=ours.CROP_AND_FLIP, on_device=on_device, subset=count)
         plan = ours.plan_loaders(folder, data, settings)
-        *_, history = train(plan, ClassifierConfig.model_validate(network), settings, DistributedConfig())
-        return history[-1]["samples_per_second"]
+        trained = train(
+            plan, ClassifierConfig.model_validate(network), settings, DistributedConfig(), DebuggingConfig()
+        )
+        return trained.history[-1]["samples_per_second"]
 
     return measure

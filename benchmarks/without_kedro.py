@@ -16,6 +16,7 @@ from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
     DataConfig,
+    DebuggingConfig,
     DistributedConfig,
     EvaluateClassifierConfig,
     ExportConfig,
@@ -40,7 +41,7 @@ def main(env: str, folder: Path) -> None:
     LoaderPlanDataset(filepath=str(folder / "dataloaders.json")).save(plan)
     states = TrainingStates(folder / "training_states")
     network = ClassifierConfig.model_validate(task["model"])
-    best, last, history = train(plan, network, training, DistributedConfig(), states)
+    best, last, history, _ = train(plan, network, training, DistributedConfig(), DebuggingConfig(), states)
     CheckpointDataset(filepath=str(folder / "checkpoint.safetensors")).save(best)
     CheckpointDataset(filepath=str(folder / "last_checkpoint.safetensors")).save(last)
     save(history, folder / "history")
@@ -68,7 +69,7 @@ def prepare(raw: RawFiles, env: str, folder: Path, data: DataConfig, training: A
         file.save(tensors)
     save(info, folder / "info")
     train_split, validation, test = (file.load() for file in files)
-    return build_dataloaders(train_split, validation, test, info, data, training, evaluation)
+    return build_dataloaders(train_split, validation, test, info, data, training, evaluation, DebuggingConfig())
 
 
 def save(report: Any, path: Path) -> None:

@@ -19,6 +19,7 @@ from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
     DataConfig,
+    DebuggingConfig,
     DistributedConfig,
     EvaluateClassifierConfig,
     EvaluateConfig,
@@ -221,10 +222,12 @@ def classify(
     evaluation = EvaluateClassifierConfig.model_validate(
         {"pictures": 1, "device": "cpu", **settings.get("evaluate", {})}
     )
-    plan = build_dataloaders(*splits, info, DataConfig.model_validate(settings.get("data", {})), training, evaluation)
+    plan = build_dataloaders(
+        *splits, info, DataConfig.model_validate(settings.get("data", {})), training, evaluation, DebuggingConfig()
+    )
     network = ClassifierConfig.model_validate({"name": "mlp", "hidden": [4]})
     with memory_left(settings.get("room")):
-        checkpoint, _, history = train(plan, network, training, DistributedConfig())
+        checkpoint, _, history, _ = train(plan, network, training, DistributedConfig(), DebuggingConfig())
         metrics, *_ = evaluate(checkpoint, plan, history, evaluation)
     return metrics
 
@@ -243,8 +246,10 @@ def regress(folder: Path, rows: tuple[int, int, int] = (20, 6, 6), **settings: A
     info |= {"target_mean": 0.0, "target_std": 1.0}
     config = {"epochs": 2, "optimizer": {"name": "SGD", "lr": 0.01}, "device": "cpu", **settings.get("train", {})}
     training = RegressionTrainConfig.model_validate(config)
-    plan = build_dataloaders(*splits, info, DataConfig(), training, EvaluateConfig())
-    train_regressor(plan, RegressorConfig.model_validate({"name": "linear"}), training)
+    plan = build_dataloaders(*splits, info, DataConfig(), training, EvaluateConfig(), DebuggingConfig())
+    train_regressor(
+        plan, RegressorConfig.model_validate({"name": "linear"}), training, DistributedConfig(), DebuggingConfig()
+    )
 
 
 REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {

@@ -169,5 +169,5 @@ def test_damaged_files(tmp_path: Path, damage: str) -> None:
         (tmp_path / "a.pt2").write_bytes(b"another")
     else:
         (tmp_path / "files.json").write_text("[" if damage == "index" else '{"../a.pt2": "x"}')
-    with pytest.raises(InputError, match="Run the export stage again: kedro run --tags export_formats"):
+    with pytest.raises(InputError, match="Run the export_formats stage again: kedro run --tags export_formats"):
         dataset.load()

@@ -1,6 +1,7 @@
 """Every registered task through Kedro itself, in small: all stages, what they leave, and each stage alone."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sklearn.linear_model import Lasso, LinearRegression, Ridge
 from conftest import TINY, kedro, kedro_run, make_project
 from reports import check_card, check_page
 from torchloom.config import GenerateConfig
+from torchloom.datasets.reports import TextDataset
 from torchloom.errors import InputError
 from torchloom.generation import continue_text, onnx_stepper
 from torchloom.page import shown
@@ -375,27 +377,54 @@ def test_the_summary_names_the_figures_and_the_files(finished: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.xdist_group("finished")
-def test_kedro_viz_shows_each_task_as_a_group_with_layers_and_previews(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_static_site_of_kedro_viz_in_a_browser(finished: Path) -> None:
+    """Groups, layers, code and previews, without an error on the console and without another machine."""
     pytest.importorskip("kedro_viz", reason="the extra 'viz' is not installed")
-    monkeypatch.setenv("KEDRO_ENV", "sample")
-    result = kedro(finished, "viz", "build", "--include-previews")
-    assert result.returncode == 0, result.stderr
-    graph = json.loads((finished / "build/api/main").read_text())
-    groups = graph["modular_pipelines"]["__root__"]["children"]
-    assert {child["id"] for child in groups if child["type"] == "modularPipeline"} >= {"mnist", *TASKS} - APART
-    assert graph["layers"] == ["01_raw", "03_primary", "05_model_input", "06_models", "07_model_output", "08_reporting"]
-    without_layer = [node["name"] for node in graph["nodes"] if node["type"] == "data" and not node.get("layer")]
-    assert without_layer == []
+    pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
+    from docs import graph
 
-    def preview(name: str) -> str:
-        node = next(node["id"] for node in graph["nodes"] if node["name"] == f"mnist_mlp.{name}")
-        return str(json.loads((finished / f"build/api/nodes/{node}").read_text())["preview"])
+    chromium = graph.find_chromium()
+    if chromium is None:
+        pytest.skip("there is no Chromium to open the site with: apt-get install chromium")
+    texts = finished / "data/sample/08_reporting/wonderland_lstm"
+    TextDataset(filepath=str(texts / "sample_text.txt")).save("Alice <b>was</b>\nbeginning")
+    site = graph.build(finished, "sample")
+    with graph.opened(site, chromium) as (page, complaints):
+        graph.show(page, "__default__")
+        groups = page.locator(".pipeline-node--modularPipeline")
+        assert set(groups.all_text_contents()) >= {"mnist", *TASKS} - APART
+        layers = page.locator(".pipeline-layer-name").all_text_contents()
+        assert layers == ["01_raw", "03_primary", "06_models", "08_reporting"]
 
-    assert "macro_f1" in preview("metrics")
-    for name in ("predictions", "learning_curves", "confusion_matrix"):
-        assert len(preview(name)) > 10_000
+        graph.show(page, "mnist_mlp")
+        train = graph.drawn(page, graph.node_id(site, "mnist_mlp", "mnist_mlp.train"))
+        assert train.count() == 0
+        graph.drawn(page, "mnist_mlp").click()
+        train.wait_for()
+        graph.take_picture(page, site, "mnist_mlp", finished / "graph.png")
+        assert (finished / "graph.png").stat().st_size > 50_000  # a page with nothing on it has 9 kB
+        network = page.locator(".pipeline-text-renderer").inner_text()
+        assert network.startswith(f"mlp, trained: {784 * 64 + 64 + 64 * 10 + 10:,} parameters")
+        assert re.search(r"network\.1 +Linear +64 +50,240\n", network)
+        page.get_by_text("Show Code").click()
+        assert "def train(" in page.locator(".pipeline-metadata-code--visible").inner_text()
+        layers = page.locator(".pipeline-layer-name").all_text_contents()
+        assert layers == ["01_raw", "03_primary", "06_models", "07_model_output", "08_reporting"]
+
+        def preview(task: str, name: str) -> Any:
+            graph.drawn(page, graph.node_id(site, task, f"{task}.{name}")).dispatch_event("click")
+            page.locator(".pipeline-metadata__title").get_by_text(f"{task}.{name}", exact=True).wait_for()
+            return page.locator("[class*=pipeline-metadata__p]:is([class*=preview], [class*=plot])").first
+
+        assert "macro_f1" in preview("mnist_mlp", "metrics").inner_text()
+        for name in ("learning_curves", "confusion_matrix", "predictions"):
+            assert preview("mnist_mlp", name).locator("img").evaluate("image => image.naturalWidth") > 300
+        graph.show(page, "wonderland_lstm", expanded=True)  # else in its group, as the report is made of it
+        assert preview("wonderland_lstm", "sample_text").inner_text().startswith("Alice <b>was</b>\nbeginning")
+        assert complaints == []
+        page.evaluate("fetch('https://example.org').catch(console.error)")
+        page.wait_for_timeout(500)
+        assert len(complaints) >= 2  # the request that failed, and what the page says of it
 
 
 @pytest.mark.long

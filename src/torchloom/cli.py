@@ -6,6 +6,7 @@ import csv
 import sys
 
 import click
+from kedro.framework.startup import ProjectMetadata
 
 
 @click.group(name="torchloom")
@@ -53,6 +54,17 @@ def runs(env: str | None, task: str | None, last: int, as_csv: bool, page: str |
         click.echo(f"written to {dataset._filepath}")
     else:
         click.echo(as_text(rows))
+
+
+@cli.command()
+@click.pass_obj
+def schema(metadata: ProjectMetadata) -> None:
+    """Write conf/parameters.schema.json, from which editors complete the names in parameter files."""
+    from kedro.framework.project import settings
+
+    from torchloom.schema import write_schema
+
+    click.echo(write_schema(metadata.project_path / settings.CONF_SOURCE))
 
 
 @cli.command()

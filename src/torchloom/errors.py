@@ -17,6 +17,10 @@ class InputError(click.ClickException, DatasetError):
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"Error: {self.message}"]
+
 
 def printable(text: str) -> str:
     """`text` with everything that could steer a terminal escaped, save line ends, and overlong lines cut."""

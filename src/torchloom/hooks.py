@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import re
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,11 @@ from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config import ServeConfig
+from torchloom.config import DebuggingConfig, ServeConfig
 from torchloom.errors import InputError
+from torchloom.interactive import after_each_cell, log_as_the_project_says, shell
 from torchloom.locks import Locks, command
-from torchloom.provenance import Records, fingerprint, records_of
+from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.runs import FIGURES, RunRecord, device, peak_memory, seeds
 from torchloom.training.state import TrainingStates
 from torchloom.validation import check_parameters, check_yaml
@@ -37,10 +40,12 @@ class ProjectHooks:
     def __init__(self) -> None:
         self.run: Run | None = None
         atexit.register(self.interrupted)
+        after_each_cell(self.interrupted)
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
+        log_as_the_project_says(Path(context.config_loader.conf_source))
         check_yaml(Path(context.config_loader.conf_source))
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
@@ -50,8 +55,9 @@ class ProjectHooks:
         except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
         check_parameters(parameters, {**expected, "serve": ServeConfig}, read)
+        models = {name: _from_here(parameters[name], context.project_path) for name in ("predict", "serve")}
         sweep = {**parameters["sweep"], "environment": context.env}
-        context.config_loader["parameters"] = {**parameters, "sweep": sweep}
+        context.config_loader["parameters"] = {**parameters, **models, "sweep": sweep}
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -87,9 +93,10 @@ class ProjectHooks:
         logger.info("\n".join(lines))
 
     def interrupted(self) -> None:
-        """When the process ends in the middle of a run: by Ctrl-C, or by what else is no mistake of the run's own."""
+        """When the process, or a notebook's cell, ends in the middle of a run: by Ctrl-C, or by what else is no mistake
+        of the run's own."""
         if self.run:
-            again = re.sub(r"(\.train\.resume)=never", r"\1=auto", command())
+            again = "the same cell" if shell() else re.sub(r"(\.train\.resume)=never", r"\1=auto", command())
             self._finish("interrupted")
             logger.warning(
                 "interrupted. What is finished stays, and training goes on from its last state with:\n%s", again
@@ -99,6 +106,13 @@ class ProjectHooks:
         if self.run:
             run, self.run = self.run, None
             run.finish(ended, **more)
+
+
+def _from_here(block: dict[str, Any], project: Path) -> dict[str, Any]:
+    """The folder `models` of the project as a process that works below it, or elsewhere, reaches it."""
+    if Path(block["models"]).is_absolute():
+        return block
+    return {**block, "models": os.path.relpath(project / block["models"])}
 
 
 class Run:
@@ -114,6 +128,7 @@ class Run:
         self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
         folders = self.records.folders
+        _check_debugging(self.records.parameters, folders)
         self.locks = Locks(folders.data / "locks")
         # a run whose results lie elsewhere does not wait for one that may take hours
         apart = f"@{folders.results.parent.name}" if folders.results != folders.data else ""
@@ -208,6 +223,15 @@ class Run:
             self.locks.release()
 
 
+def _check_debugging(parameters: Mapping[str, Any], folders: RecordFolders) -> None:
+    """InputError when models for debugging would take the places of trained ones."""
+    if folders.results == folders.data and DebuggingConfig.model_validate(parameters["debugging"]).on:
+        raise InputError(
+            f"debugging: what a short run leaves would overwrite the results in {folders.results.parent}. Take "
+            "--env debug, overfit or profile, or an environment whose globals.yml has a folder `results` of its own"
+        )
+
+
 def _readers(whole: Pipeline) -> dict[str, list[str]]:
     """The data sets, and the tasks that read what their preprocessing makes."""
     data = {node.namespace for node in whole.nodes if "preprocess" in node.tags}
@@ -251,14 +275,20 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
-    unwritten = {f"{task}.formats", *([] if formats else [f"{task}.formats_report"])}
+    profile = catalog.load(f"{task}.profile") if f"{task}.profile" in made else {}
+    unwritten = {f"{task}.formats", f"{task}.profile", *([] if formats else [f"{task}.formats_report"])}
     paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     kinds = {
         "page": [path for path in paths if path.suffix == ".html"],
+        "card": [path for path in paths if path.suffix == ".md"],
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
-        "model": [*(path for path in paths if path.parent.parent.name == "06_models"), *formats.values()],
+        "model": [
+            *(path for path in paths if path.parent.parent.name == "06_models" and path.suffix != ".md"),
+            *formats.values(),
+        ],
         "reports": [path for path in paths if path.suffix in {".json", ".csv", ".txt"} and _is_report(path)],
         "pictures": [path for path in paths if path.suffix == ".png"],
+        "profile": [*profile.values()],
     }
     for kind, found in kinds.items():
         if found:

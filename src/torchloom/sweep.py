@@ -14,9 +14,8 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from contextvars import Token
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from sqlalchemy.exc import DatabaseError
 
 from torchloom.config import (
     DataConfig,
+    DebuggingConfig,
     DimensionConfig,
     Named,
     PrunerConfig,
@@ -54,7 +54,7 @@ from torchloom.provenance import plain
 from torchloom.runner import SkipUnchanged
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import NoMemoryError, usable_cores
-from torchloom.training.loop import DivergedError, watcher
+from torchloom.training.loop import DivergedError, watched_by
 from torchloom.validation import mistakes, one_of, refuse, unknown
 
 logger = logging.getLogger(__name__)
@@ -157,6 +157,8 @@ def _create(module: Any, choice: Named, **more: Any) -> Any:
 
 def check(config: SweepConfig, parameters: Mapping[str, Any]) -> None:
     """InputError with all that is wrong with the block `sweep`, each end of a range and each choice included."""
+    if DebuggingConfig.model_validate(parameters.get("debugging", {})).on:
+        raise InputError("a sweep compares whole trainings: leave the block debugging, or its environment, out")
     refuse(mistakes({"sweep": as_written(config)}, {"sweep": _CheckedConfig}, set()))
     tasks = [task for task in TASKS if f"{task}.train" in _types(task)]
     if config.task not in tasks:
@@ -282,7 +284,7 @@ def blocks_of(sweep: Sweep, values: Mapping[str, Any]) -> Blocks:
     """The parameters with these values; InputError when they do not go together."""
     task = sweep.task
     # several trials at once are what a sweep does with several processes
-    parameters = {**sweep.parameters, task: put(sweep.parameters[task], values), "distributed": {}}
+    parameters = {**sweep.parameters, task: put(sweep.parameters[task], values), "distributed": {}, "debugging": {}}
     refuse(_own_mistakes(task, parameters[task]))
     types = _types(task)
 
@@ -513,24 +515,15 @@ def _value(sweep: Sweep, trial: Trial, values: Mapping[str, Any]) -> float:
         training = blocks_of(sweep, values).training
     except InputError as error:
         raise _UnfitError(error.message) from error
-    with _quiet(), _watched(trial, training):
+    with _quiet(), watched_by(partial(_watch, trial, training)):
         return float(train(sweep, values).training[f"val_{training.monitor}"])
 
 
-@contextmanager
-def _watched(trial: Trial, training: TrainConfig) -> Iterator[None]:
+def _watch(trial: Trial, training: TrainConfig, row: dict[str, float]) -> None:
     """The study sees each epoch of the training, and may end it unless it was the last."""
-
-    def watch(row: dict[str, float]) -> None:
-        trial.report(row[f"val_{training.monitor}"], int(row["epoch"]) - 1)  # pruners count from 0
-        if row["epoch"] < training.epochs and trial.should_prune():
-            raise optuna.TrialPruned
-
-    token: Token[Any] = watcher.set(watch)
-    try:
-        yield
-    finally:
-        watcher.reset(token)
+    trial.report(row[f"val_{training.monitor}"], int(row["epoch"]) - 1)  # pruners count from 0
+    if row["epoch"] < training.epochs and trial.should_prune():
+        raise optuna.TrialPruned
 
 
 @contextmanager

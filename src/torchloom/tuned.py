@@ -15,6 +15,7 @@ from plotly.graph_objects import Figure
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK
 from torchloom.pipeline_registry import pipeline_of
+from torchloom.schema import REFERENCE
 from torchloom.sweep import as_written, put, values_of
 
 
@@ -43,7 +44,7 @@ def environment_files(
 
 
 def _as_yaml(head: str, name: str, blocks: Any) -> str:
-    return f"{head}\n{yaml.safe_dump({name: blocks}, sort_keys=False)}"
+    return f"{head}\n{REFERENCE}{yaml.safe_dump({name: blocks}, sort_keys=False)}"
 
 
 def figures(study: Study) -> tuple[Figure, Figure, Figure, Figure]:

@@ -34,8 +34,8 @@ class ArgumentError(ValueError):
         self.model, self.errors, self.place = model, errors, place
 
 
-def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], given_by_us: Iterable[str] = ()) -> None:
-    """Check names and types of `arguments` against the signature; raise ArgumentError.
+def arguments_of(function: Callable[..., Any], given_by_us: Iterable[str] = ()) -> type[BaseModel]:
+    """What a user may give to `function`, by its signature, as a model of their names, types and defaults.
 
     `given_by_us` are parameters of the function that are not the user's to set, such as an optimiser's `params`.
     """
@@ -50,7 +50,12 @@ def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], given
         if name not in given_by_us and parameter.kind is not parameter.VAR_KEYWORD
     }
     rules = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
-    model = create_model(function.__name__, __config__=rules, **fields)
+    return create_model(function.__name__, __config__=rules, **fields)
+
+
+def check_call(model: type[BaseModel], arguments: Mapping[str, Any]) -> None:
+    """Check names and types of `arguments` against what `arguments_of` a function says; raise ArgumentError."""
+    hints = {name: field.annotation for name, field in model.model_fields.items()}
     try:
         model.model_validate({name: _as_tuple(value, hints.get(name)) for name, value in arguments.items()})
     except ValidationError as error:
@@ -189,15 +194,15 @@ def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
         if part not in model.model_fields:
             continue
         annotation = model.model_fields[part].annotation
-        model = next(kind for kind in _within(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+        model = next(kind for kind in parts_of(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
     return model
 
 
-def _within(annotation: Any) -> Iterator[Any]:
+def parts_of(annotation: Any) -> Iterator[Any]:
     """The annotation and all those that it is made of."""
     yield annotation
     for part in getattr(annotation, "__args__", ()):
-        yield from _within(part)
+        yield from parts_of(part)
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:

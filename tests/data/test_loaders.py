@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchloom.config import AugmentConfig, ClassificationTrainConfig, DataConfig, EvaluateConfig
+from torchloom.config import AugmentConfig, ClassificationTrainConfig, DataConfig, DebuggingConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
 from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset, TensorFile
@@ -74,6 +74,25 @@ def epoch(loader: Any, number: int = 0) -> tuple[Tensor, list[int]]:
     start_epoch(loader, number)
     batches = list(loader)
     return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]).tolist()
+
+
+def test_a_few_batches_are_all_there_is_for_debugging(plan: LoaderPlan) -> None:
+    short = plan.model_copy(update={"batches": 2})
+    counts = {split: len(epoch(short.loader(split))[1]) for split in LENGTHS}
+    assert counts == {"train": 16, "validation": 12, "test": 20}
+    one, other = (sorted(epoch(short.loader("train"), number)[1]) for number in (0, 1))
+    assert one == other
+
+
+def test_a_few_samples_are_trained_and_validated_on_as_they_are(plan: LoaderPlan) -> None:
+    update: dict[str, Any] = {"overfit": 6, "data": DataConfig(augment=CHANGING)}
+    update["splits"] = {**plan.splits, "validation": plan.splits["train"]}
+    few = plan.model_copy(update=update)
+    trained, numbers = epoch(few.loader("train"))
+    judged, same = epoch(few.loader("validation"))
+    assert len(numbers) == 6
+    assert sorted(numbers) == sorted(same)
+    assert torch.equal(trained[np.argsort(numbers)], judged[np.argsort(same)])  # without augmentation
 
 
 @pytest.mark.parametrize(("split", "sizes"), [("validation", [10, 2]), ("test", [10, 10, 5])])
@@ -400,7 +419,9 @@ def plan_text(folder: Path, data: DataConfig) -> LoaderPlan:
     training = ClassificationTrainConfig.model_validate({"epochs": 1, "batch_size": 4, "optimizer": {"name": "SGD"}})
     written_file(folder, "text", {"tokens": np.arange(100, dtype=np.uint8)}, 100)
     tensors = TensorsDataset(filepath=str(folder / "text.safetensors")).load()
-    return build_dataloaders(tensors, tensors, tensors, TEXT.model_dump(), data, training, EvaluateConfig(batch_size=5))
+    return build_dataloaders(
+        tensors, tensors, tensors, TEXT.model_dump(), data, training, EvaluateConfig(batch_size=5), DebuggingConfig()
+    )
 
 
 def test_a_plan_is_made_of_prepared_tensors(tmp_path: Path) -> None:

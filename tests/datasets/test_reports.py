@@ -8,6 +8,7 @@ from kedro.io import DatasetError
 from matplotlib.figure import Figure
 
 from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, TableDataset, TextDataset
+from torchloom.datasets.sweeps import PlotlyDataset
 from torchloom.errors import InputError
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -43,6 +44,34 @@ def test_a_figure_is_a_png_and_is_previewed(tmp_path: Path) -> None:
     assert dataset.exists()
     assert dataset.load() == path.read_bytes()
     assert len(dataset.preview()) > 100
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        (JSONDataset, "report.json"),
+        (FigureDataset, "curves.png"),
+        (CSVDataset, "table.csv"),
+        (TableDataset, "table.parquet"),
+        (TextDataset, "text.txt"),
+        (PlotlyDataset, "figure.json"),
+    ],
+)
+def test_what_is_not_there_yet_has_no_preview(tmp_path: Path, dataset: Any, name: str) -> None:
+    assert dataset(filepath=str(tmp_path / name)).preview() is None
+
+
+def test_previews_have_a_part_of_what_is_long(tmp_path: Path) -> None:
+    report = JSONDataset(filepath=str(tmp_path / "report.json"))
+    report.save({"vocabulary": list(range(20_000)), "text": "x" * 301, "short": [1, 2]})
+    assert json.loads(report.preview()) == {
+        "vocabulary": [*range(20), "… 20,000 in all"],
+        "text": "x" * 300 + " … 301 characters in all",
+        "short": [1, 2],
+    }
+    table = CSVDataset(filepath=str(tmp_path / "table.csv"))
+    table.save([{"text": "y" * 1000}])
+    assert table.preview()["data"] == [["y" * 300 + " … 1,000 characters in all"]]
 
 
 def test_a_drawing_that_fails_leaves_the_old_picture(tmp_path: Path) -> None:
@@ -109,7 +138,7 @@ def test_the_preview_of_a_table_has_only_so_many_rows(tmp_path: Path, nrows: int
     assert json.dumps(preview)
 
 
-def test_kedro_viz_shows_a_table_as_one(tmp_path: Path) -> None:
+def test_kedro_viz_shows_a_table_and_a_text_as_what_they_are(tmp_path: Path) -> None:
     nodes = pytest.importorskip("kedro_viz.models.flowchart.nodes", reason="the extra 'viz' is not installed")
     node_metadata = pytest.importorskip("kedro_viz.models.flowchart.node_metadata")
     dataset = CSVDataset(filepath=str(tmp_path / "table.csv"), metadata={"kedro-viz": {"preview_args": {"nrows": 2}}})
@@ -118,6 +147,11 @@ def test_kedro_viz_shows_a_table_as_one(tmp_path: Path) -> None:
     shown = node_metadata.DataNodeMetadata(data_node=node)
     assert shown.preview_type == "TablePreview"
     assert shown.preview == {"index": [0, 1], "columns": ["text"], "data": [["a, b"], ['she said "no"']]}
+    text = TextDataset(filepath=str(tmp_path / "text.txt"))
+    text.save("Alice was beginning")
+    node = nodes.DataNode(id="2", name="text", tags=set(), modular_pipelines=set(), kedro_obj=text)
+    shown = node_metadata.DataNodeMetadata(data_node=node)
+    assert (shown.preview_type, shown.preview) == ("TextPreview", "Alice was beginning")
 
 
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

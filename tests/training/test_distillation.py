@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.config import ClassifierConfig, DataConfig, DistillConfig, DistilledTrainConfig, DistributedConfig
+from torchloom.config import (
+    ClassifierConfig,
+    DataConfig,
+    DebuggingConfig,
+    DistillConfig,
+    DistilledTrainConfig,
+    DistributedConfig,
+)
 from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
@@ -87,4 +94,4 @@ def test_a_teacher_of_other_things(
     network = ClassifierConfig.model_validate({"name": "mlp", "hidden": []})
     states = TrainingStates(tmp_path_factory.mktemp("states"))
     with pytest.raises(InputError, match=f"the teacher, mlp, was trained for other data.*{named}"):
-        train(plan, network, config, DistributedConfig(), states, teacher)
+        train(plan, network, config, DistributedConfig(), DebuggingConfig(), states, teacher)

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchloom.config import ClassificationTrainConfig, ClassifierConfig, DataConfig, DistributedConfig
+from torchloom.config import ClassificationTrainConfig, ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import train_network
+from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training import distribution
-from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import TABLE, TRACE
 from torchloom.training.distribution import (
     ALONE,
     Ranks,
@@ -33,7 +33,6 @@ from torchloom.training.loop import TIMES, Objective
 from torchloom.training.losses import classification_objective
 from torchloom.training.state import TrainingStates
 
-Trained = tuple[Checkpoint, Checkpoint, list[dict[str, float]]]
 OBJECTIVE = partial(classification_objective, "CrossEntropyLoss", {})
 RESNET = ClassifierConfig.model_validate({"name": "resnet", "width": 4})
 CNN = ClassifierConfig.model_validate({"name": "cnn", "form": "lenet", "dropout": 0.2})
@@ -69,10 +68,12 @@ def train(
     objective: partial[Objective] = OBJECTIVE,
     network: ClassifierConfig = RESNET,
     distributed: dict[str, Any] | None = None,
+    debugging: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Trained:
     together = DistributedConfig.model_validate({"processes": processes, "timeout": 60.0, **(distributed or {})})
-    return train_network(loaders, network, settings(**changes), together, objective, states)
+    shortened = DebuggingConfig.model_validate(debugging or {})
+    return train_network(loaders, network, settings(**changes), together, shortened, objective, states)
 
 
 def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -83,6 +84,14 @@ def assert_equal(one: Trained, other: Trained) -> None:
     assert timeless(one[2]) == timeless(other[2])
     for mine, theirs in zip(one[:2], other[:2], strict=True):
         assert all(torch.equal(weight, theirs.weights[name]) for name, weight in mine.weights.items())
+
+
+@pytest.mark.long
+def test_the_first_of_them_is_profiled(tmp_path: Path) -> None:
+    steps = {"wait": 0, "warmup": 1, "active": 2}
+    trained = train(plan(tmp_path), 2, network=CNN, debugging={"profile": steps})
+    assert set(trained.profile) == {TRACE, TABLE}
+    assert b"c10d::allreduce_" in trained.profile[TABLE]
 
 
 # ---- the same result, however many ---------------------------------------------------------------------------------

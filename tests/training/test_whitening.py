@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.config import ClassificationTrainConfig, ClassifierConfig, DataConfig, DistributedConfig, WhiteningConfig
+from torchloom.config import (
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    DataConfig,
+    DebuggingConfig,
+    DistributedConfig,
+    WhiteningConfig,
+)
 from torchloom.data.info import DocumentInfo, ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
@@ -164,7 +171,7 @@ def test_a_run_begins_with_white_outputs_and_keeps_the_frozen_kernels(
     whiten(expected, plan.first("train", 10)[0], WhiteningConfig())
     optimizer = {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": decay}
     config = settings(whitening={"images": 10, "freeze": freeze}, optimizer=optimizer)
-    best, last, history = train_network(plan, SMALL, config, DistributedConfig(), OBJECTIVE)
+    best, last, history, _ = train_network(plan, SMALL, config, DistributedConfig(), DebuggingConfig(), OBJECTIVE)
     kernels = first_convolution(expected).weight.detach()
     for checkpoint in (best, last):
         assert torch.allclose(checkpoint.weights["network.whiten.weight"], kernels, atol=1e-6) is freeze
@@ -179,5 +186,7 @@ def test_documents_cannot_be_whitened() -> None:
     empty: dict[str, list[TensorFile]] = {"train": [], "validation": [], "test": []}
     plan = LoaderPlan(splits=empty, info=info, data=DataConfig(), batch_size=8, seed=0)
     with pytest.raises(InputError) as caught:
-        train_network(plan, ClassifierConfig(name="text_rnn"), settings(), DistributedConfig(), OBJECTIVE)
+        train_network(
+            plan, ClassifierConfig(name="text_rnn"), settings(), DistributedConfig(), DebuggingConfig(), OBJECTIVE
+        )
     assert caught.value.message == "train.whitening: is for images, but these data are documents; leave it out"

@@ -37,8 +37,8 @@ class Batches(Sampler[Tensor]):
     ) -> None:
         self.batch_size, self.shuffle_seed, self.device, self.share = batch_size, shuffle_seed, device, share
         self.samples = torch.arange(length)
-        if shuffle_seed is not None and subset is not None and subset < length:
-            self.samples = torch.randperm(length, generator=seeded(shuffle_seed + 2, 0))[:subset]
+        if shuffle_seed is not None:
+            self.samples = drawn_subset(length, subset, shuffle_seed)
         self.epoch = self.first = 0  # first: the batch to begin with
 
     def __len__(self) -> int:
@@ -60,6 +60,13 @@ class Batches(Sampler[Tensor]):
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
         return self.samples[torch.randperm(len(self.samples), generator=generator)]
+
+
+def drawn_subset(length: int, subset: int | None, seed: int) -> Tensor:
+    """The numbers of the samples that take part: all, or so many, drawn by the seed."""
+    if subset is None or subset >= length:
+        return torch.arange(length)
+    return torch.randperm(length, generator=seeded(seed + 2, 0))[:subset]
 
 
 class BucketedBatches(Batches):

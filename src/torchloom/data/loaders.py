@@ -50,6 +50,8 @@ class LoaderPlan(BaseModel):
     batch_size: Count
     evaluate_batch_size: Count | None = None
     seed: Seed
+    batches: Count | None = None  # of each split at most; see DebuggingConfig
+    overfit: Count | None = None  # so many training samples, as they are, are those to train and to validate on
 
     @field_validator("splits")
     @classmethod
@@ -70,6 +72,14 @@ class LoaderPlan(BaseModel):
         """The number of images, documents, characters or rows in the split."""
         return sum(file.length for file in self.splits[split])
 
+    @property
+    def subset(self) -> int | None:
+        """How many training samples take part, as far as that is given."""
+        if self.overfit:
+            return self.overfit
+        counts = [self.data.subset, self.batches and self.batches * self.batch_size]
+        return min((count for count in counts if count), default=None)
+
     def loader(
         self, split: str, device: torch.device | str = "cpu", share: tuple[int, int] = (0, 1)
     ) -> DataLoader[tuple[torch.Tensor, ...]]:
@@ -78,18 +88,19 @@ class LoaderPlan(BaseModel):
         Images are (B, C, H, W) uint8, labels (B,) int64; for other data see torchloom/data/sequences.py. The training
         split is shuffled anew each epoch and augmented; a last batch that is not full is left out there (its samples
         come up in other epochs). The other splits come whole and in order. `share` (number, count) is for one of
-        several that train together: of each batch it has one part of so many. Raises InputError when a prepared file
-        has gone or is not the one that the plan was made for, and when batches of training cannot be divided evenly.
+        several that train together: of each batch it has one part of so many. With `batches` or `overfit` only some of
+        the samples come, and no thread reads ahead. Raises InputError when a prepared file has gone or is not the one
+        that the plan was made for, and when batches of training cannot be divided evenly.
         """
         import torch
         from torch.utils.data import DataLoader
 
-        from torchloom.data.batches import Batches, BucketedBatches, StreamedBatches
+        from torchloom.data.batches import Batches, BucketedBatches, StreamedBatches, drawn_subset
 
         device = torch.device(device)
         if not self.splits[split]:
             return DataLoader([], sampler=Batches(0, 1), batch_size=None)  # type: ignore[arg-type]
-        dataset = self._dataset(split, device, split == "train", share)
+        dataset = self._dataset(split, device, split == "train" and not self.overfit, share)
         if split == "train":
             self._check_divisible(len(dataset), share[1])
         # the indices of documents and of what is streamed are needed on the CPU
@@ -98,17 +109,20 @@ class LoaderPlan(BaseModel):
         if split != "train":
             size = self.evaluate_batch_size or (500 if device.type == "cpu" else 5000)
             batches = Batches(len(dataset), size, device=place, share=share)
+            if self.overfit and split == "validation":
+                batches.samples = drawn_subset(len(dataset), self.overfit, self.seed)
+            batches.samples = batches.samples[: self.batches and self.batches * size]
         elif lengths is None:
-            batches = Batches(len(dataset), self.batch_size, self.seed, self.data.subset, place, share)
+            batches = Batches(len(dataset), self.batch_size, self.seed, self.subset, place, share)
         else:
-            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.data.subset, place, share)
-        kind = StreamedBatches if dataset.streamed else DataLoader
+            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.subset, place, share)
+        kind = StreamedBatches if dataset.streamed and not (self.batches or self.overfit) else DataLoader
         # with a generator of its own it leaves the global one, which dropout draws from, as it is
         return kind(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
 
     def _check_divisible(self, length: int, count: int) -> None:
         """InputError unless so many processes get parts of the same size."""
-        batch = min(self.batch_size, length, self.data.subset or length)
+        batch = min(self.batch_size, length, self.subset or length)
         if batch % count:
             raise InputError(
                 f"train.batch_size: batches of {batch} samples cannot be divided evenly among {count} processes; "

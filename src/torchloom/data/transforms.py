@@ -7,21 +7,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
 from torchloom.config import AugmentConfig, PolicyConfig
-from torchloom.validation import check_call
+from torchloom.validation import arguments_of, check_call
 
 POLICIES = {"AugMix", "AutoAugment", "RandAugment", "TrivialAugmentWide"}
 # What torchvision does not check, but fails at or takes for something else.
 _LEAST = {"num_ops": 0, "magnitude": 0, "num_magnitude_bins": 2, "mixture_width": 1}
 
 
+def policy_arguments(name: str) -> type[BaseModel]:
+    return arguments_of(getattr(v2, name))
+
+
 def check_policy(name: str, arguments: dict[str, Any]) -> None:
     """Raise ValueError when torchvision.transforms.v2.<name> does not take `arguments`, or cannot work with them."""
     arguments = _with_members(arguments)
-    check_call(getattr(v2, name), arguments)
+    check_call(policy_arguments(name), arguments)
     for key, least in _LEAST.items():
         if arguments.get(key, least) < least:
             raise ValueError(f"{key} must be at least {least}")

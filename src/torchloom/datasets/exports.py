@@ -1,4 +1,4 @@
-"""Exported models in formats whose files are not ours to read: kept by name in a folder."""
+"""What one stage leaves in files of other formats, which are not ours to read: kept by name in a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torchloom.errors import InputError
 from torchloom.files import atomic_write, checksum, contents
 
 INDEX = "files.json"
-AGAIN = "Run the export stage again: kedro run --tags export_formats"
 
 
 class ExportsDataset(AbstractDataset[dict[str, bytes], dict[str, Path]]):
@@ -22,16 +21,16 @@ class ExportsDataset(AbstractDataset[dict[str, bytes], dict[str, Path]]):
     are no longer wanted are removed.
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(self, *, filepath: str, stage: str = "export_formats", metadata: dict[str, Any] | None = None) -> None:
         """`filepath` is the folder: by this name Kedro takes it from the project's folder on."""
-        self.folder = Path(filepath)
+        self.folder, self.stage = Path(filepath), stage
         self._filepath = self.folder / INDEX
         self.metadata = metadata
 
     def load(self) -> dict[str, Path]:
         for name, expected in self._index().items():
             if contents(self.folder / name) != expected:
-                raise InputError(f"{self.folder / name}: missing or not what was exported. {AGAIN}")
+                raise InputError(f"{self.folder / name}: missing or not what was saved. {self._again()}")
         return {name: self.folder / name for name in self._index()}
 
     def save(self, data: dict[str, bytes]) -> None:
@@ -57,8 +56,11 @@ class ExportsDataset(AbstractDataset[dict[str, bytes], dict[str, Path]]):
             if not isinstance(index, dict) or any(Path(name).name != name for name in index):
                 raise ValueError("not a list of files")
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self._filepath}: missing or damaged ({error}). {AGAIN}") from error
+            raise InputError(f"{self._filepath}: missing or damaged ({error}). {self._again()}") from error
         return index
+
+    def _again(self) -> str:
+        return f"Run the {self.stage} stage again: kedro run --tags {self.stage}"
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

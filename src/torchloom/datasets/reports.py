@@ -1,16 +1,21 @@
-"""Reports: JSON, figures, tables and texts, previewed by kedro-viz where it can, and never seen half-written."""
+"""Reports: JSON, figures, tables and texts, previewed by kedro-viz and never seen half-written.
+
+A preview has only a part of what is long. kedro-viz finds out its kind by the name of its type.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NewType
 
 import kedro_datasets.json
 import kedro_datasets.matplotlib
 from kedro.io import AbstractDataset
-from kedro_datasets._typing import TablePreview
+from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 
+TextPreview = NewType("TextPreview", str)
+
 csv.field_size_limit(1 << 24)  # characters; a review has up to a million, Python's own limit is 131,072
 
 
@@ -28,6 +35,33 @@ def _again(path: Path, error: Exception) -> InputError:
     stage = {"03_primary": "preprocess", "07_model_output": "train"}.get(path.parent.parent.name)
     command = f" again: kedro run --tags {stage}" if stage else " again"
     return InputError(f"{path}: missing or damaged ({error}). Run the stage that writes it{command}")
+
+
+def when_there(preview: Callable[..., Any]) -> Callable[..., Any]:
+    """A dataset's `preview` that is None while there is no file; kedro-viz would warn of each."""
+
+    @wraps(preview)
+    def checked(self: AbstractDataset[Any, Any], *arguments: Any, **options: Any) -> Any:
+        return preview(self, *arguments, **options) if self.exists() else None
+
+    return checked
+
+
+def shortened(value: Any, items: int = 20, characters: int = 300) -> Any:
+    """JSON with only the first `items` of each list and so many characters of each text, and how many there are."""
+    if isinstance(value, dict):
+        return {name: shortened(item, items, characters) for name, item in value.items()}
+    if isinstance(value, list):
+        more = [f"… {len(value):,} in all"] if len(value) > items else []
+        return [shortened(item, items, characters) for item in value[:items]] + more
+    if isinstance(value, str) and len(value) > characters:
+        return f"{value[:characters]} … {len(value):,} characters in all"
+    return value
+
+
+def _table(columns: list[str], rows: Iterable[Iterable[Any]]) -> TablePreview:
+    data = [[shortened(cell) for cell in row] for row in rows]
+    return TablePreview({"index": list(range(len(data))), "columns": columns, "data": data})
 
 
 class JSONDataset(kedro_datasets.json.JSONDataset):  # type: ignore[misc]
@@ -49,6 +83,11 @@ class JSONDataset(kedro_datasets.json.JSONDataset):  # type: ignore[misc]
         with atomic_write(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
+    @when_there
+    def preview(self) -> JSONPreview:
+        """What kedro-viz shows."""
+        return JSONPreview(json.dumps(shortened(self.load())))
+
 
 class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignore[misc]
     """A matplotlib figure as a PNG file; it is loaded as the bytes of that file."""
@@ -63,6 +102,11 @@ class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignor
     def save(self, data: Figure) -> None:
         with atomic_write(Path(self._get_save_path())) as temporary:
             data.savefig(temporary, format="png")
+
+    @when_there
+    def preview(self) -> ImagePreview:
+        """What kedro-viz shows."""
+        return ImagePreview(super().preview())
 
 
 class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
@@ -88,13 +132,11 @@ class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
             writer.writeheader()
             writer.writerows(data)
 
+    @when_there
     def preview(self, nrows: int = 20) -> TablePreview:
         """What kedro-viz shows."""
         rows = self.load()[:nrows]
-        columns = list(rows[0]) if rows else []
-        return TablePreview(
-            {"index": list(range(len(rows))), "columns": columns, "data": [list(row.values()) for row in rows]}
-        )
+        return _table(list(rows[0]) if rows else [], (row.values() for row in rows))
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
@@ -132,11 +174,11 @@ class TableDataset(AbstractDataset["Table", "Table"]):
             else:
                 pyarrow.parquet.write_table(data, temporary)
 
+    @when_there
     def preview(self, nrows: int = 20) -> TablePreview:
         """What kedro-viz shows."""
         table = self.load().slice(0, nrows)
-        rows = [list(row.values()) for row in table.to_pylist()]
-        return TablePreview({"index": list(range(len(rows))), "columns": table.column_names, "data": rows})
+        return _table(table.column_names, (row.values() for row in table.to_pylist()))
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
@@ -161,6 +203,11 @@ class TextDataset(AbstractDataset[str, str]):
     def save(self, data: str) -> None:
         with atomic_write(self._filepath) as temporary:
             temporary.write_text(data, encoding="utf-8", newline="")
+
+    @when_there
+    def preview(self) -> TextPreview:
+        """What kedro-viz shows."""
+        return TextPreview(shortened(self.load(), characters=5000))
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import PlotlyPreview
 
+from torchloom.datasets.reports import when_there
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
 
@@ -94,16 +95,21 @@ class PlotlyDataset(AbstractDataset["Figure", "Figure"]):
     def load(self) -> Figure:
         from plotly.io import from_json
 
-        return from_json(json.dumps(self.preview()))
+        return from_json(json.dumps(self._read()))
 
     def save(self, data: Figure) -> None:
         with atomic_write(self._filepath) as temporary:
             temporary.write_text(data.to_json() + "\n", encoding="utf-8")
 
+    @when_there
     def preview(self) -> PlotlyPreview:
         """What kedro-viz shows."""
+        return PlotlyPreview(self._read())
+
+    def _read(self) -> dict[str, Any]:
         try:
-            return PlotlyPreview(json.loads(self._filepath.read_text(encoding="utf-8")))
+            figure: dict[str, Any] = json.loads(self._filepath.read_text(encoding="utf-8"))
+            return figure
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._filepath}: missing or damaged ({error}). {AGAIN}") from error
 

@@ -19,11 +19,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from torchloom.data.info import ImageInfo, Info, TableInfo
 from torchloom.errors import InputError
-from torchloom.validation import check_call
+from torchloom.validation import arguments_of, check_call
 
 
 def network_names(sizes: Iterable[tuple[str, ...]] | None = None) -> list[str]:
@@ -43,9 +44,14 @@ def _module(name: str) -> ModuleType:
     return import_module(f"torchloom.models.{name}")
 
 
+def network_arguments(name: str) -> type[BaseModel]:
+    """The keys that `model` may have for the network `name`."""
+    return arguments_of(_module(name).build, given_by_us=sizes_of(name))
+
+
 def check_arguments(name: str, arguments: dict[str, Any]) -> None:
     """Raise ArgumentError when the network `name` does not take `arguments`."""
-    check_call(_module(name).build, arguments, given_by_us=sizes_of(name))
+    check_call(network_arguments(name), arguments)
 
 
 def build_network(name: str, sizes: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:

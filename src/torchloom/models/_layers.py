@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 from torch import Tensor, nn
 
 from torchloom.config import Fraction
@@ -81,16 +81,19 @@ _DRAW: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+_NOT_ELEMENTWISE = {"MultiheadAttention", "GLU", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "Threshold"}
+ACTIVATIONS = [name for name in nn.modules.activation.__all__ if name not in _NOT_ELEMENTWISE]
+
+
 def _is_activation(name: str) -> str:
-    allowed = [n for n in nn.modules.activation.__all__ if n not in _NOT_ELEMENTWISE]
-    if name not in allowed:
-        raise ValueError(f"must be an activation of torch.nn; there are {', '.join(allowed)}")
+    if name not in ACTIVATIONS:
+        raise ValueError(f"must be an activation of torch.nn; there are {', '.join(ACTIVATIONS)}")
     return name
 
 
-_NOT_ELEMENTWISE = {"MultiheadAttention", "GLU", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "Threshold"}
-
-Activation = Annotated[str, AfterValidator(_is_activation)]
+Activation = Annotated[
+    str, AfterValidator(_is_activation), WithJsonSchema({"type": "string", "enum": sorted(ACTIVATIONS)})
+]
 
 
 def make_activation(name: Activation) -> nn.Module:

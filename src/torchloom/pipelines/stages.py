@@ -8,15 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torchloom.config import CompareConfig, DataConfig, DistributedConfig, ExportConfig, ModelConfig, TrainConfig
+from torchloom.config import (
+    CompareConfig,
+    DataConfig,
+    DebuggingConfig,
+    DistributedConfig,
+    ExportConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.provenance import code_of
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import debugged
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -45,6 +54,7 @@ def build_dataloaders(
     data: DataConfig,
     training: Any,
     evaluation: Any,
+    debugging: DebuggingConfig,
 ) -> LoaderPlan:
     """Plan the loaders and try them out: one batch of each split that is not empty.
 
@@ -61,6 +71,8 @@ def build_dataloaders(
     files = {name: [_file(tensors, known.kind)] for name, tensors in splits.items()}
     if data.include_validation:
         files["train"], files["validation"] = [*files["train"], *files["validation"]], []
+    if debugging.overfit:
+        files["validation"] = files["train"]
     plan = LoaderPlan.model_validate(
         {
             "splits": files,
@@ -69,6 +81,8 @@ def build_dataloaders(
             "batch_size": training.batch_size,
             "evaluate_batch_size": evaluation.batch_size,
             "seed": training.seed,
+            "batches": debugging.batches,
+            "overfit": debugging.overfit and debugging.overfit.samples,
         }
     )
     for split in files:
@@ -98,24 +112,35 @@ def _file(tensors: Tensors, kind: str) -> TensorFile:
     return TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=len(tensors.arrays[counted]))
 
 
+class Trained(NamedTuple):
+    """The best checkpoint (on validation; without one the last), the last one, a row for each epoch, and the files of
+    a profile, if there is one."""
+
+    best: Checkpoint
+    last: Checkpoint
+    history: list[dict[str, float]]
+    profile: dict[str, bytes]
+
+
 def train_network(
     loaders: LoaderPlan,
     network: ModelConfig | None,
     config: TrainConfig,
     distributed: DistributedConfig,
+    debugging: DebuggingConfig,
     objective: partial[Objective],
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
     at_epoch: partial[Any] | None = None,
     more: Mapping[str, Any] | None = None,
-) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train and return the best checkpoint (on validation; without one the last), the last one, and the history.
+) -> Trained:
+    """Train, and return what came of it.
 
     With `start` the weights are at first those of that checkpoint, but for the head where the classes or the vocabulary
     are others; without `network`, the model is that of `start`. `objective` makes what is minimised, and `at_epoch`,
     from the checkpoint to start from, the model and the loaders, what happens when an epoch begins: in each of the
-    processes that train together. A training of the same recipe that was interrupted goes on from what is in `states`;
-    `more` belongs to the recipe too.
+    processes that train together. A training of the same recipe that was interrupted goes on from what is in `states`,
+    unless it is one for `debugging`; `more` belongs to the recipe too.
     """
     from torchloom.training.distribution import ALONE, launch
 
@@ -129,12 +154,14 @@ def train_network(
         "code": code,
         "packages": packages,
         **({"start": start.fingerprint()} if start else {}),
+        **({"debugging": debugging.model_dump(mode="json")} if debugging.on else {}),
         **(more or {}),
     }
-    job = (loaders, network, config, objective, states, start, at_epoch, recipe)
+    states = None if debugging.on else states
+    job = (loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
     if distributed.alone:
         return _train(ALONE, *job)
-    trained: tuple[Checkpoint, Checkpoint, list[dict[str, float]]] = launch(_train, job, distributed, config.device)
+    trained: Trained = launch(_train, job, distributed, config.device)
     return trained
 
 
@@ -143,12 +170,13 @@ def _train(
     loaders: LoaderPlan,
     network: ModelConfig | None,
     config: TrainConfig,
+    debugging: DebuggingConfig,
     objective: partial[Objective],
     states: TrainingStates | None,
     start: Checkpoint | None,
     at_epoch: partial[Any] | None,
     recipe: Mapping[str, Any],
-) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
+) -> Trained:
     """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
     from torchloom.data.batches import seeded
     from torchloom.training.devices import enough_memory, seed_everything
@@ -161,7 +189,8 @@ def _train(
     changes = at_epoch(start, model, loaders) if at_epoch else None
     if ranks.rank:  # the networks are the same; dropout is not
         seed_everything(seeded(config.seed, ranks.rank).initial_seed(), config.deterministic)
-    with enough_memory(_smaller_batches(config)):
+    first = ranks.rank == 0
+    with enough_memory(_smaller_batches(config)), debugged(model, debugging, first) as profile:
         open_loader = partial(loaders.loader, share=ranks.share)
         result = fit(model, open_loader, config, objective(), states, recipe, changes, ranks)
     described = (
@@ -177,7 +206,7 @@ def _train(
         return described.model_copy(update={"weights": weights, "training": training})
 
     best = checkpoint(result.best, result.best_epoch)
-    return best, checkpoint(result.last, len(result.history)), result.history
+    return Trained(best, checkpoint(result.last, len(result.history)), result.history, profile)
 
 
 def _model(

@@ -2,11 +2,15 @@
 
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from types import ModuleType
 
 from kedro.pipeline import Node, Pipeline
 
+from torchloom import previews
 from torchloom.pipelines.stages import build_dataloaders, compare, export_formats, export_onnx
+
+TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tasks share
 
 
 def task_pipeline(
@@ -27,22 +31,36 @@ def task_pipeline(
     nodes = [
         Node(
             build_dataloaders,
-            inputs=[*prepared, "params:data", "params:train", "params:evaluate"],
+            inputs=[*prepared, "params:data", "params:train", "params:evaluate", "params:debugging"],
             outputs="dataloaders",
             name="build_dataloaders",
             tags="build_dataloaders",
         ),
-        Node(
-            stages.train,
-            inputs=["dataloaders", "params:model", "params:train", "params:distributed", "training_states", *started],
-            outputs=["checkpoint", "last_checkpoint", "history"],
-            name="train",
-            tags="train",
+        train_node(
+            task,
+            stages,
+            inputs=["dataloaders", "params:model", "params:train", *TOGETHER, "training_states", *started],
+            outputs=["checkpoint", "last_checkpoint", "history", "profile"],
+            data=data,
         ),
         *judged(stages, reports),
         *more,
     ]
     return in_namespace(task, nodes, base, prepared)
+
+
+def train_node(task: str, stages: ModuleType, inputs: list[str], outputs: list[str], data: str | None = None) -> Node:
+    """The stage `train`, on which kedro-viz shows the network; where its `data` are known, untrained too."""
+    with warnings.catch_warnings():  # Kedro warns that it may yet change what a preview is
+        warnings.filterwarnings("ignore", message="The 'preview_fn' feature is experimental")
+        return Node(
+            stages.train,
+            inputs=inputs,
+            outputs=outputs,
+            name="train",
+            tags="train",
+            preview_fn=partial(previews.network, task, data),
+        )
 
 
 def judged(stages: ModuleType, reports: list[str]) -> list[Node]:
@@ -90,4 +108,4 @@ def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared
     inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
     with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=used & {"params:distributed"}, tags=task)
+        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=used & set(TOGETHER), tags=task)

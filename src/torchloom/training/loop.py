@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +34,10 @@ Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most
-# Is shown the history's row of each epoch that is over; what it raises ends the training.
-watcher: ContextVar[Callable[[dict[str, float]], None] | None] = ContextVar("watcher", default=None)
+# Each is shown the history's row of an epoch that is over, and says whether the training is over too; so it is when one
+# of them raises something.
+Watcher = Callable[[dict[str, float]], bool | None]
+watchers: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
 
 
@@ -180,8 +183,8 @@ def train_epochs(
             elif improves(row, progress.best_row(), config.monitor):
                 progress.best, progress.best_epoch = snapshot(judged), epoch
             state.end_epoch()
-            if watch := watcher.get():
-                watch(row)
+            if True in [watch(row) for watch in watchers.get()]:
+                break
             if epoch < config.epochs:
                 saver.epoch_done()
     ranks.share_buffers(judged)
@@ -189,6 +192,16 @@ def train_epochs(
     best = progress.best if validated else last
     stop_if_weights_not_finite(best, progress.best_epoch)
     return Fit(best, progress.best_epoch, last, progress.history)
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Trainings within are watched by it too."""
+    token = watchers.set((*watchers.get(), watcher))
+    try:
+        yield
+    finally:
+        watchers.reset(token)
 
 
 @dataclass

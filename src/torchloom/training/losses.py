@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from torchloom.errors import InputError
 from torchloom.training.loop import Objective
-from torchloom.validation import check_call
+from torchloom.validation import arguments_of, check_call
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
 _ON_SCORES = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCEWithLogitsLoss"}  # targets are one-hot rows
@@ -28,9 +29,13 @@ LOSSES = {  # by kind of task
 }
 
 
+def loss_arguments(name: str) -> type[BaseModel]:
+    return arguments_of(getattr(nn, name), given_by_us=("size_average", "reduce", "reduction"))
+
+
 def check_loss(problem: str, name: str, arguments: dict[str, Any]) -> None:
     """Raise ValueError when torch.nn.<name> does not take `arguments`, or does not give a mean."""
-    check_call(getattr(nn, name), arguments, given_by_us=("size_average", "reduce", "reduction"))
+    check_call(loss_arguments(name), arguments)
     try:
         if problem in {"classification", "language_model"}:
             classification_loss(name, arguments)(torch.zeros(2, 3), torch.tensor([0, 2]))

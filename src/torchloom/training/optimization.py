@@ -8,13 +8,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig
 from torchloom.errors import InputError
 from torchloom.training.muon import Muon
-from torchloom.validation import check_call
+from torchloom.validation import arguments_of, check_call
 
 # LBFGS needs a closure, SparseAdam sparse gradients; torch's own Muon takes 2-D weights only, ours is in muon.py.
 _OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
@@ -32,9 +33,17 @@ def _optimizer(name: str) -> Any:
     return Muon if name == "Muon" else getattr(torch.optim, name)
 
 
+def optimizer_arguments(name: str) -> type[BaseModel]:
+    return arguments_of(_optimizer(name), given_by_us=("params",))
+
+
 def scheduler_names() -> list[str]:
     kinds = inspect.getmembers(lr_scheduler, _is(lr_scheduler.LRScheduler))
     return [name for name, _ in kinds if name not in _OTHER_SCHEDULERS and not name.startswith("_")]
+
+
+def scheduler_arguments(name: str) -> type[BaseModel]:
+    return arguments_of(getattr(lr_scheduler, name), given_by_us=("optimizer",))
 
 
 def _is(parent: type) -> Any:
@@ -43,7 +52,7 @@ def _is(parent: type) -> Any:
 
 def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
     """Raise ValueError when the optimiser does not take `arguments`."""
-    check_call(_optimizer(name), arguments, given_by_us=("params",))
+    check_call(optimizer_arguments(name), arguments)
     try:
         _create(name, arguments, list(nn.Linear(2, 2).parameters()))
     except (ValueError, TypeError, RuntimeError) as error:
@@ -147,7 +156,7 @@ def check_scheduler(
     kind = getattr(lr_scheduler, name)
     optimizer = _create(optimizer_name, optimizer_arguments or {}, list(nn.Linear(2, 2).parameters()))
     arguments = {**_lengths(kind, arguments, 10, [0.1]), **arguments}
-    check_call(kind, arguments, given_by_us=("optimizer",))
+    check_call(scheduler_arguments(name), arguments)
     try:
         scheduler = kind(optimizer, **arguments)
         if not isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from torchloom.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
+    DebuggingConfig,
     DistributedConfig,
     EvaluateClassifierConfig,
 )
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import check_suits, train_network
+from torchloom.pipelines.stages import Trained, check_suits, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -35,15 +37,17 @@ def train(
     network: ClassifierConfig,
     config: ClassificationTrainConfig,
     distributed: DistributedConfig,
+    debugging: DebuggingConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
-) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train a classifier: the best checkpoint (on validation; without one the last), the last one, the history."""
+) -> Trained:
+    """Train a classifier; see `train_network`."""
     from torchloom.training.losses import classification_objective
 
     check_labels(config, loaders)
+    config = adjusted(config, debugging)
     objective = partial(classification_objective, config.loss.name, config.loss.arguments)
-    return train_network(loaders, network, config, distributed, objective, states, start)
+    return train_network(loaders, network, config, distributed, debugging, objective, states, start)
 
 
 def check_labels(config: ClassificationTrainConfig, loaders: LoaderPlan) -> None:

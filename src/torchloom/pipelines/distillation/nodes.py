@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from torchloom.config import ClassifierConfig, DistilledTrainConfig, DistributedConfig
+from torchloom.config import ClassifierConfig, DebuggingConfig, DistilledTrainConfig, DistributedConfig
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.pipelines.classification.nodes import check_labels, evaluate
-from torchloom.pipelines.stages import train_network
+from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
 
 __all__ = ["evaluate", "train"]
@@ -24,10 +25,11 @@ def train(
     network: ClassifierConfig,
     config: DistilledTrainConfig,
     distributed: DistributedConfig,
+    debugging: DebuggingConfig,
     states: TrainingStates,
     teacher: Checkpoint,
-) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train the student: the best checkpoint (on validation; without one the last), the last one, the history.
+) -> Trained:
+    """Train the student; see `train_network`.
 
     Raises InputError when the teacher answers for other classes or other inputs.
     """
@@ -40,6 +42,7 @@ def train(
             f"{', '.join(taught.classes)}; these have {info.sizes()} with {', '.join(info.classes)}"
         )
     check_labels(config, loaders)
+    config = adjusted(config, debugging)
     objective = partial(student_objective, config, teacher)
     more = {"teacher": teacher.fingerprint()}
-    return train_network(loaders, network, config, distributed, objective, states, more=more)
+    return train_network(loaders, network, config, distributed, debugging, objective, states, more=more)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchloom.config import ClassifierConfig, FederatedTrainConfig, PartitionConfig
+from torchloom.config import ClassifierConfig, DebuggingConfig, FederatedTrainConfig, PartitionConfig
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import Tensors
@@ -32,8 +32,13 @@ __all__ = ["build_dataloaders", "compare_rounds", "evaluate", "partition", "trai
 logger = logging.getLogger(__name__)
 
 
-def build_dataloaders(loaders: LoaderPlan, training: FederatedTrainConfig) -> LoaderPlan:
+def build_dataloaders(loaders: LoaderPlan, training: FederatedTrainConfig, debugging: DebuggingConfig) -> LoaderPlan:
     """The loaders of the task beside which this one stands, with the batches and the seed of this training."""
+    if debugging.on:
+        raise InputError(
+            "debugging: looks at trainings in one place, not at those of clients. Take the task beside which this one "
+            "stands: its network and its loop are the same"
+        )
     require_flower()
     return loaders.model_copy(update={"batch_size": training.batch_size, "seed": training.seed})
 

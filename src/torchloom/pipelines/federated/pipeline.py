@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.federated import nodes
-from torchloom.pipelines.wiring import in_namespace, judged
+from torchloom.pipelines.wiring import in_namespace, judged, train_node
 
 
 def create_pipeline(task: str, base: str) -> Pipeline:
@@ -17,7 +17,7 @@ def create_pipeline(task: str, base: str) -> Pipeline:
         [
             Node(
                 nodes.build_dataloaders,
-                inputs=["base_dataloaders", "params:train"],
+                inputs=["base_dataloaders", "params:train", "params:debugging"],
                 outputs="dataloaders",
                 name="build_dataloaders",
                 tags="build_dataloaders",
@@ -29,12 +29,11 @@ def create_pipeline(task: str, base: str) -> Pipeline:
                 name="partition",
                 tags="partition",
             ),
-            Node(
-                nodes.train,
+            train_node(
+                task,
+                nodes,
                 inputs=["dataloaders", "partition", "params:model", "params:train", "training_states"],
                 outputs=["checkpoint", "history"],
-                name="train",
-                tags="train",
             ),
             *judged(nodes, REPORTS),
             Node(

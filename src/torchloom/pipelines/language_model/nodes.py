@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
+    DebuggingConfig,
     DistributedConfig,
     EvaluateConfig,
     GenerateConfig,
@@ -18,8 +19,9 @@ from torchloom.config import (
 )
 from torchloom.data.info import TextInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.stages import train_network
+from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -35,15 +37,17 @@ def train(
     network: LanguageModelConfig,
     config: LanguageModelTrainConfig,
     distributed: DistributedConfig,
+    debugging: DebuggingConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
-) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train a language model: the best checkpoint (on validation; without one the last), the last one, the history."""
+) -> Trained:
+    """Train a language model; see `train_network`."""
     from torchloom.training.losses import language_model_objective
 
     expect(loaders.info, TextInfo)
+    config = adjusted(config, debugging)
     objective = partial(language_model_objective, config.loss.name, config.loss.arguments)
-    return train_network(loaders, network, config, distributed, objective, states, start)
+    return train_network(loaders, network, config, distributed, debugging, objective, states, start)
 
 
 def evaluate(

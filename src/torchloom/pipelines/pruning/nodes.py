@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from torchloom.config import DistributedConfig, PrunedTrainConfig
+from torchloom.config import DebuggingConfig, DistributedConfig, PrunedTrainConfig
 from torchloom.data.info import ImageInfo, LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.pipelines.classification.nodes import check_labels, evaluate
 from torchloom.pipelines.stages import train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
 
 __all__ = ["build_dataloaders", "evaluate", "train"]
@@ -28,21 +29,23 @@ def train(
     loaders: LoaderPlan,
     config: PrunedTrainConfig,
     distributed: DistributedConfig,
+    debugging: DebuggingConfig,
     states: TrainingStates,
-) -> tuple[Checkpoint, list[dict[str, float]]]:
+) -> tuple[Checkpoint, list[dict[str, float]], dict[str, bytes]]:
     """Cut weights out of a trained classifier, more at each epoch, while it goes on learning.
 
-    Returns the checkpoint of the last epoch and the history.
+    Returns the checkpoint of the last epoch, the history and the profile.
     """
     from torchloom.training.losses import classification_objective
     from torchloom.training.pruning import gradual_pruning, remove_channels, without_masks
 
     expect(checkpoint.info, ImageInfo if config.prune.form == "structured" else LabelledInfo)
     check_labels(config, loaders)
+    config = adjusted(config, debugging)
     objective = partial(classification_objective, config.loss.name, config.loss.arguments)
     pruning = partial(gradual_pruning, config.prune)
-    _, last, history = train_network(
-        loaders, None, config, distributed, objective, states, start=checkpoint, at_epoch=pruning
+    _, last, history, profile = train_network(
+        loaders, None, config, distributed, debugging, objective, states, start=checkpoint, at_epoch=pruning
     )
     pruned = last.model_copy(update={"weights": without_masks(last.weights)})
     if config.prune.form == "structured":
@@ -50,4 +53,4 @@ def train(
         remove_channels(cut, loaders.first("train", 2)[0])
         weights = {name: tensor.contiguous() for name, tensor in cut.state_dict().items()}
         pruned = pruned.model_copy(update={"weights": weights, "resized": True})
-    return pruned, history
+    return pruned, history, profile

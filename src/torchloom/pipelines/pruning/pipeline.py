@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.pruning import nodes
-from torchloom.pipelines.wiring import compared, in_namespace, judged
+from torchloom.pipelines.wiring import TOGETHER, compared, in_namespace, judged, train_node
 
 
 def create_pipeline(task: str, base: str) -> Pipeline:
@@ -19,12 +19,11 @@ def create_pipeline(task: str, base: str) -> Pipeline:
                 name="build_dataloaders",
                 tags="build_dataloaders",
             ),
-            Node(
-                nodes.train,
-                inputs=["base_checkpoint", "dataloaders", "params:train", "params:distributed", "training_states"],
-                outputs=["checkpoint", "history"],
-                name="train",
-                tags="train",
+            train_node(
+                task,
+                nodes,
+                inputs=["base_checkpoint", "dataloaders", "params:train", *TOGETHER, "training_states"],
+                outputs=["checkpoint", "history", "profile"],
             ),
             *judged(nodes, REPORTS),
             compared(),

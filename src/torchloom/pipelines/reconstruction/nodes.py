@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from torchloom.config import (
     AutoencoderConfig,
+    DebuggingConfig,
     DistributedConfig,
     EvaluateExamplesConfig,
     ReconstructionTrainConfig,
 )
 from torchloom.data.info import ImageInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.stages import train_network
+from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -34,15 +36,17 @@ def train(
     network: AutoencoderConfig,
     config: ReconstructionTrainConfig,
     distributed: DistributedConfig,
+    debugging: DebuggingConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
-) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train an autoencoder: the best checkpoint (on validation; without one the last), the last one, the history."""
+) -> Trained:
+    """Train an autoencoder; see `train_network`."""
     from torchloom.training.losses import reconstruction_objective
 
     expect(loaders.info, ImageInfo)
+    config = adjusted(config, debugging)
     objective = partial(reconstruction_objective, config.loss.name, config.loss.arguments, config.divergence)
-    return train_network(loaders, network, config, distributed, objective, states, start)
+    return train_network(loaders, network, config, distributed, debugging, objective, states, start)
 
 
 def evaluate(

@@ -9,11 +9,12 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import DistributedConfig, EvaluateConfig, RegressionTrainConfig, RegressorConfig
+from torchloom.config import DebuggingConfig, DistributedConfig, EvaluateConfig, RegressionTrainConfig, RegressorConfig
 from torchloom.data.info import TableInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.stages import train_network
+from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -29,17 +30,19 @@ def train(
     network: RegressorConfig,
     config: RegressionTrainConfig,
     distributed: DistributedConfig,
+    debugging: DebuggingConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
-) -> tuple[Checkpoint, Checkpoint, list[dict[str, float]]]:
-    """Train a regressor: the best checkpoint (on validation; without one the last), the last one, the history."""
+) -> Trained:
+    """Train a regressor; see `train_network`."""
     from torchloom.training.losses import regression_objective
 
     info = expect(loaders.info, TableInfo)
+    config = adjusted(config, debugging)
     objective = partial(
         regression_objective, config.loss.name, config.loss.arguments, info.target_mean, info.target_std
     )
-    return train_network(loaders, network, config, distributed, objective, states, start)
+    return train_network(loaders, network, config, distributed, debugging, objective, states, start)
 
 
 def evaluate(

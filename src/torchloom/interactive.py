@@ -1,0 +1,40 @@
+"""Runs in IPython and in notebooks, whose process stays when a run is over, and works in another folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kedro.framework.project import LOGGING, configure_logging
+
+
+def shell() -> Any:
+    """The IPython that this process runs; None in all other processes."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython else None
+
+
+def after_each_cell(function: Callable[[], None]) -> None:
+    """Call it whenever a cell ends: finished, failed or interrupted."""
+    if shell():
+        shell().events.register("post_run_cell", lambda _: function())
+
+
+def log_as_the_project_says(conf: Path) -> None:
+    """Take the project's logging.yml where Kedro did not: it looks for it in the working directory only.
+
+    Kedro's own settings, which it takes then, show a line for each file that is read or written, and long tracebacks.
+    """
+    path, ipython = conf / "logging.yml", shell()
+    if "rich" in LOGGING.get("handlers", {}) and "KEDRO_LOGGING_CONFIG" not in os.environ and path.is_file():
+        configure_logging(yaml.safe_load(path.read_text(encoding="utf-8")))
+        for name in ("showtraceback", "_showtraceback", "showsyntaxerror") if ipython else ():
+            vars(ipython).pop(name, None)  # those that rich has put over IPython's
+    for handler in logging.getLogger().handlers if ipython else ():
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            handler.setStream(sys.stdout)  # on stderr a notebook shows them as if something were wrong

@@ -1,0 +1,238 @@
+"""The documentation: it builds, its links lead somewhere, and every command in it runs."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from kedro.framework.cli.cli import KedroCLI
+from kedro.framework.cli.utils import _split_params
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from PIL import Image
+
+from conftest import ROOT, TINY, make_project
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+# What is run elsewhere, by how it begins, and where.
+ELSEWHERE = {
+    "pip install uv && uv run kedro run --env sample --pipeline cifar_resnet": ".ci/run",
+    "pip install uv && uv run pytest": ".ci/run",
+    "uv run kedro run --env sample": "tests/test_tasks.py::test_a_task_does_its_whole_job",  # all tasks, one by one
+    "UV_PROJECT_ENVIRONMENT=.venv-federated *": (
+        "tests/test_federated.py::test_a_federation_learns_and_goes_on_after_it_was_killed"
+    ),
+    "uv run kedro run --env distributed --pipeline cifar_resnet --params distributed.machines=2*": (
+        "tests/test_machines.py::test_two_machines_one_model"
+    ),
+    "uv run python -m benchmarks*": "tests/test_benchmarks.py::test_the_command_reports",
+    "uv run sphinx-build*": "tests/test_docs.py::test_the_site_is_built",
+    "uv run kedro run --pipeline mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
+    "uv run kedro run --pipeline flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
+    "uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
+    "uv run kedro serve *": "tests/test_docs.py::test_every_command_runs",
+    "curl *": "tests/test_docs.py::test_every_command_runs",
+}
+
+
+def commands(page: Path) -> list[str]:
+    """The command lines of a page, in its blocks and within its sentences, as they are to be typed."""
+    text = page.read_text().replace("\\\n", " ")
+    start = r"(?:pip install uv && )?(?:[A-Z_]+=\S+ )?"
+    lines = re.findall(rf"^ *({start}(?:uv run|kedro|curl) .*)$", text, flags=re.MULTILINE)
+    within = re.findall(rf"`({start}(?:uv run )?kedro (?:run|runs|serve|viz|schema)\b[^`…<]*)`", text)
+    found = [" ".join(line.partition("  #")[0].split()) for line in [*lines, *within]]
+    return [re.sub(rf"^({start})kedro", r"\1uv run kedro", command) for command in found]
+
+
+def all_commands() -> list[str]:
+    return list(dict.fromkeys(command for page in PAGES for command in commands(page)))
+
+
+def test_links_lead_somewhere() -> None:
+    """Sphinx checks those within docs; this one those of the README, and the names of files in all pages."""
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), link
+    for page in PAGES:
+        for name in re.findall(r"`((?:src|conf|tests|docs|benchmarks|notebooks)/[\w./]+\.\w+)`", page.read_text()):
+            assert (ROOT / name).exists() or name in MADE, f"{page.name}: {name}"
+
+
+REFUSED = "optimizer.name=Addam"  # by the project, which the tutorial shows
+ADDED = {"mnist_resnet", "flowers_cnn"}  # tasks, by who follows the page
+MADE = {  # by who follows the page
+    "conf/base/parameters/flowers_cnn.yml",
+    "conf/base/parameters/letters.yml",
+    "conf/base/parameters/mnist_resnet.yml",
+    "src/torchloom/data/letters.py",
+    "src/torchloom/models/logistic.py",
+}
+
+
+@pytest.mark.long
+def test_the_site_is_built(tmp_path: Path) -> None:
+    built = tmp_path / "site"
+    options = ["-W", "-q", "-b", "html", "-d", str(tmp_path / "trees")]
+    subprocess.run([sys.executable, "-m", "sphinx", *options, "docs", str(built)], cwd=ROOT, check=True, timeout=300)
+    reference = (built / "reference" / "parameters.html").read_text()
+    assert "epochs of linear rise to the full learning rate" in reference
+    assert "initialization" in (built / "reference" / "choices.html").read_text()
+
+
+# ---- every command -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project in which all environments are small and have drawn data, and the files that the pages speak of."""
+    folder = make_project(tmp_path_factory.mktemp("docs") / "project")
+    _make_small(folder / "conf")
+    _draw_files(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def _make_small(conf: Path) -> None:
+    """The data and settings of `sample` for base, and TINY's for all environments; processes do with the CPU."""
+    sources = yaml.safe_load((conf / "base/catalog_sources.yml").read_text())
+    sources |= yaml.safe_load((conf / "sample/catalog_sources.yml").read_text())
+    (conf / "base/catalog_sources.yml").write_text(yaml.safe_dump(sources))
+    for path in sorted(conf.glob("*/parameters/*.yml")):
+        parameters = yaml.safe_load(path.read_text())
+        sample = conf / "sample/parameters" / path.name
+        if path.parts[-3] == "base" and sample.is_file():
+            parameters = _merged(parameters, yaml.safe_load(sample.read_text()))
+        for task in parameters.keys() & TINY.keys():
+            few = {"train": {"compile": False, "threads": 1}, "data": {"subset": 256}}
+            parameters[task] = _merged(_merged(parameters[task], TINY[task]), few)
+        path.write_text(yaml.safe_dump(parameters))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {key: _merged(below.get(key), above[key]) if key in above else below[key] for key in {**below, **above}}
+
+
+def _draw_files(folder: Path) -> None:
+    (folder / "photos").mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("photos/a.png", "photos/b.jpg", "photo.png"):
+        Image.fromarray(generator.integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "reviews.txt").write_text("a fine film\nawful\n")
+    (folder / "prompts.txt").write_text("Alice \nThe Queen\n")
+    features = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
+    (folder / "table.csv").write_text(",".join(features) + "\n" + ",".join("1" * len(features)) + "\n")
+
+
+def elsewhere(command: str) -> bool:
+    return any(command == start or (start.endswith("*") and command.startswith(start[:-1])) for start in ELSEWHERE)
+
+
+def test_what_is_run_elsewhere_is_there() -> None:
+    for start, place in ELSEWHERE.items():
+        path, _, test = place.partition("::")
+        assert f"def {test}(" in (ROOT / path).read_text() if test else (ROOT / path).is_file(), place
+        assert any(elsewhere(command) and command.startswith(start.rstrip("*")) for command in all_commands()), start
+
+
+def test_the_commands_are_valid(project: Path) -> None:
+    """Every `kedro run` with its pipelines, nodes, environment and parameters, those that are run elsewhere too."""
+    (project / "conf/tuned").mkdir()  # which a sweep writes
+    bootstrap_project(project)
+    runs = [command.partition("kedro run ")[2] for command in all_commands() if "kedro run " in command]
+    assert len(runs) > 30
+    for run in runs:
+        options = shlex.split(run)
+        given = dict(zip(options[::2], options[1::2], strict=True))
+        names = given.get("--pipeline") or given.get("--pipelines") or "__default__"
+        known = [name for name in names.split(",") if name not in ADDED]
+        nodes = {node.name for name in known for node in pipelines[name].nodes}
+        named = {*given.get("--nodes", "").split(","), *given.get("--from-nodes", "").split(",")} - {""}
+        assert named <= nodes, run
+        if REFUSED not in run:
+            parameters = _split_params(None, None, given.get("--params", ""))  # type: ignore[arg-type]
+            with KedroSession.create(project, env=given.get("--env"), runtime_params=parameters) as session:
+                session.load_context()  # checks the parameters
+
+
+@pytest.mark.long
+def test_every_command_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as a reader would."""
+    failed = []
+    for command in all_commands():
+        if elsewhere(command):
+            continue
+        variables, arguments = _split(command)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        began = time.perf_counter()
+        code = _kedro(reader, arguments)
+        print(f"{time.perf_counter() - began:6.1f} s  {code}  {command}")
+        if (code != 0) != (REFUSED in command):
+            failed.append(command)
+        for name in variables:
+            monkeypatch.delenv(name)
+    assert not failed
+    for command in all_commands():
+        if command.startswith("curl"):
+            assert_answered(reader, command)
+
+
+SERVED = {
+    "@photo.png": "mnist_mlp",
+    '"texts"': "imdb_lstm",
+    '"prompts"': "wonderland_lstm",
+    '"rows"': "linear_regression",
+}
+
+
+def assert_answered(project: Path, request: str) -> None:
+    """The request, sent to a server of such a model; at a port that is free."""
+    (model,) = (name for start, name in SERVED.items() if start in request)
+    serve = [sys.executable, "-m", "kedro", "serve", model, "--port", "0"]
+    with subprocess.Popen(serve, cwd=project, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+            assert address
+            asked = shlex.split(request.replace("http://127.0.0.1:8000", address[0]))
+            answer = subprocess.run(
+                [*asked, "--fail", "--silent", "--max-time", "60"], cwd=project, capture_output=True
+            )
+            assert answer.returncode == 0, (request, answer)
+            assert isinstance(json.loads(answer.stdout), list)
+        finally:
+            server.kill()
+
+
+def _split(command: str) -> tuple[dict[str, str], list[str]]:
+    """The variables that are set for the command, and what follows `kedro`."""
+    words = shlex.split(command.removeprefix("pip install uv && "))
+    place = words.index("uv")
+    assert words[place : place + 3] == ["uv", "run", "kedro"], command
+    return dict(word.split("=", 1) for word in words[:place]), words[place + 3 :]
+
+
+def _kedro(project: Path, arguments: list[str]) -> int:
+    """`kedro …` in this process; its exit status."""
+    try:
+        KedroCLI(project).main(arguments, prog_name="kedro")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:  # what a command line would end with
+        print(f"{type(error).__name__}: {error}")
+        return 1
+    return 0

@@ -1,0 +1,103 @@
+"""What kedro-viz gets to know of the project; what a browser makes of it is in test_tasks.py."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog, MemoryDataset
+
+from conftest import make_project
+from tests.exported import GREY, checkpoint
+from torchloom import pipeline_registry, previews
+from torchloom.datasets.reports import JSONDataset
+from torchloom.models.summary import layers
+from torchloom.pipelines import distillation, federated, pruning, quantization
+from torchloom.training.checkpoint import CheckpointDataset
+
+managers = pytest.importorskip("kedro_viz.data_access.managers", reason="the extra 'viz' is not installed")
+pytestmark = pytest.mark.xdist_group("previews")  # in one process, for the sake of the catalog
+# Tasks that are made of tasks which are made of tasks.
+CHAINS: dict[str, Any] = {
+    "quantized_pruned": (quantization, "cifar_resnet_pruned"),
+    "pruned_distilled": (pruning, "cifar_cnn_distilled"),
+    "quantized_pruned_distilled": (quantization, "pruned_distilled"),
+    "distilled_pruned": (distillation, "cifar10", "cifar_resnet_pruned"),
+    "federated_distilled": (federated, "cifar_cnn_distilled"),
+    "quantized_federated": (quantization, "mnist_lenet_federated"),
+}
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> DataCatalog:
+    """That of the sample environment, of which nothing has run yet."""
+    project = make_project(tmp_path_factory.mktemp("previews") / "project")
+    bootstrap_project(project)
+    with KedroSession.create(project, env="sample") as session:
+        return session.load_context().catalog
+
+
+def test_kedro_viz_finds_the_layers_of_all_pipelines_in_order(
+    catalog: DataCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drops all layers of a pipeline where they are in a circle, counting whole tasks as one step."""
+    monkeypatch.setattr(pipeline_registry, "TASKS", {**pipeline_registry.TASKS, **CHAINS})
+    monkeypatch.setattr(pipeline_registry, "APART", {*pipeline_registry.APART, "federated_distilled"})
+    registered = pipeline_registry.register_pipelines()
+    manager = managers.DataAccessManager()
+    manager.add_catalog(catalog, registered)
+    manager.add_pipelines(registered)
+    for name in registered:
+        manager.create_modular_pipelines_tree_for_registered_pipeline(name)
+        nodes = manager.get_nodes_for_registered_pipeline(name)
+        has = {node.layer for node in nodes if getattr(node, "layer", None)}
+        found = manager.get_sorted_layers_for_registered_pipeline(name)
+        assert [layer for layer in found if layer in has] == sorted(has), name
+        assert "08_reporting" in has or name == "predict"
+
+
+@pytest.mark.parametrize("made", [{"checkpoint"}, {"info"}, {"checkpoint", "info"}])
+def test_the_network_is_the_trained_one_or_else_what_the_parameters_say(tmp_path: Path, made: set[str]) -> None:
+    trained = checkpoint("images")  # an mlp with hidden layers of [8]
+    catalog = DataCatalog(
+        {
+            "task.checkpoint": CheckpointDataset(filepath=str(tmp_path / "checkpoint.safetensors")),
+            "data_info": JSONDataset(filepath=str(tmp_path / "info.json")),
+            "params:task.model": MemoryDataset({"name": "mlp", "hidden": [4], "dropout": None}),
+        }
+    )
+    if "checkpoint" in made:
+        catalog.save("task.checkpoint", trained)
+    if "info" in made:
+        catalog.save("data_info", GREY.model_dump(mode="json"))
+    found = previews.find_network(catalog, "task", "data")
+    assert found is not None
+    title, model, info = found
+    assert title == ("mlp, trained" if "checkpoint" in made else "mlp, not trained yet")
+    width = 8 if "checkpoint" in made else 4
+    assert [line.split() for line in previews.as_text(layers(model, info)).splitlines()] == [
+        ["layer", "type", "output", "parameters"],
+        ["network.0", "Flatten", "48"],
+        ["network.1", "Linear", str(width), str(48 * width + width)],
+        ["network.2", "ReLU", str(width)],
+        ["network.3", "Linear", "3", str(width * 3 + 3)],
+    ]
+
+
+def test_every_stage_that_trains_has_a_preview_before_anything_has_run(
+    catalog: DataCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = managers.DataAccessManager()
+    manager.add_catalog(catalog, {})
+    monkeypatch.setattr("kedro_viz.data_access.data_access_manager", manager)
+    trains = [node for pipeline in pipelines.values() for node in pipeline.nodes if node.short_name == "train"]
+    assert {node.namespace for node in trains} == {
+        task for task, (problem, *_) in pipeline_registry.TASKS.items() if problem is not quantization
+    }
+    for node in trains:
+        preview = node.preview()
+        assert preview is not None
+        assert preview.to_dict()["kind"] == "text"
+        assert f"kedro run --pipeline {node.namespace}" in preview.content
