@@ -182,7 +182,7 @@ def comparison(
     """
     pairs = [(run, name) for run in runs for name in run["tasks"] if task in {None, name}]
     pairs = pairs[-last:] if last else pairs
-    flat = [dict(_flat(run["parameters"].get(name, {}))) for run, name in pairs]
+    flat = [dict(flat(run["parameters"].get(name, {}))) for run, name in pairs]
     rows = []
     for (run, name), parameters in zip(pairs, flat, strict=True):
         others = [other for (_, other_name), other in zip(pairs, flat, strict=True) if other_name == name]
@@ -211,10 +211,10 @@ def comparison(
     return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
-def _flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(values, Mapping):
         for name, value in values.items():
-            yield from _flat(value, f"{key}.{name}" if key else str(name))
+            yield from flat(value, f"{key}.{name}" if key else str(name))
     else:
         yield key, values
 
