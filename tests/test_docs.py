@@ -39,7 +39,13 @@ ELSEWHERE = {
     "uv run sphinx-build*": "tests/test_docs.py::test_the_site_is_built",
     "uv run kedro run --pipeline mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
     "uv run kedro run --pipeline flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
+    "uv run pytest -m long*": ".ci/run",
     "uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
+    "KEDRO_ENV=sample uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
+    "uv run python -m http.server *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
+    "uv run python -m docs.graph *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
+    "uv run --extra notebooks kedro *": "tests/test_notebooks.py::test_it_runs",
+    "uv run jupyter nbconvert *": "tests/test_notebooks.py::test_it_runs",
     "uv run kedro serve *": "tests/test_docs.py::test_every_command_runs",
     "curl *": "tests/test_docs.py::test_every_command_runs",
 }
@@ -52,6 +58,7 @@ def commands(page: Path) -> list[str]:
     lines = re.findall(rf"^ *({start}(?:uv run|kedro|curl) .*)$", text, flags=re.MULTILINE)
     within = re.findall(rf"`({start}(?:uv run )?kedro (?:run|runs|serve|viz|schema)\b[^`…<]*)`", text)
     found = [" ".join(line.partition("  #")[0].split()) for line in [*lines, *within]]
+    found = [command for command in found if not re.fullmatch(r"(uv run )?kedro (run|serve|viz)", command)]  # names
     return [re.sub(rf"^({start})kedro", r"\1uv run kedro", command) for command in found]
 
 

@@ -33,6 +33,7 @@ from torchloom.pipeline_registry import register_pipelines
 from torchloom.pipelines.federated import nodes
 from torchloom.training.federated import Federation, Server, client_seed, proximal_objective, scaled, train_client
 from torchloom.training.state import TrainingStates
+from torchloom.training.watching import watched_by
 
 INFO = ImageInfo(classes=["dark", "light"], shape=[1, 4, 4], mean=[0.5], std=[0.25])
 NETWORK = ClassifierConfig(name="mlp", hidden=[8])
@@ -212,10 +213,13 @@ def telling(known: Federation, sign: float) -> dict[str, torch.Tensor]:
 
 def test_the_server_measures_the_common_weights_and_keeps_the_best(tmp_path: Path) -> None:
     known = federation(tmp_path, federated={"rounds": 4})
-    server = Server(known, TrainingStates(tmp_path / "states"), {})
+    seen: list[dict[str, float]] = []
+    with watched_by(seen.append):
+        server = Server(known, TrainingStates(tmp_path / "states"), {})
     for sign in (-1.0, 1.0, -1.0):
         server.begin_round()
         server.end_round(telling(known, sign), {"train_loss": 0.5, "train_accuracy": 0.5}, [0, 1])
+    assert seen == server.history
     assert [row["test_accuracy"] for row in server.history] == [0, 1, 0]
     assert [row["val_accuracy"] for row in server.history] == [0, 1, 0]
     assert [(row["epoch"], row["clients"]) for row in server.history] == [(1, 2), (2, 2), (3, 2)]

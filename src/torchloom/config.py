@@ -318,6 +318,12 @@ class DebuggingConfig(Block):
         return self != DebuggingConfig()
 
 
+class TrackingConfig(Block):
+    """The block `tracking`: who is shown what becomes of a task, for all tasks the same. It decides nothing."""
+
+    name: Literal["none", "mlflow", "tensorboard"] = Field("none", description="each is an extra of the same name")
+
+
 class GroupConfig(BaseModel):
     """Parameters with settings of their own; every other key is an argument of the optimiser."""
 

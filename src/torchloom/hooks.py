@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -24,21 +25,28 @@ from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config import DebuggingConfig, ServeConfig
+from torchloom.config import DebuggingConfig, ServeConfig, TrackingConfig
+from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
 from torchloom.interactive import after_each_cell, log_as_the_project_says, shell
 from torchloom.locks import Locks, command
+from torchloom.pipeline_registry import TASKS
 from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.runs import FIGURES, RunRecord, device, peak_memory, seeds
+from torchloom.runs import FIGURES, RunRecord, device, flat, peak_memory, seeds
+from torchloom.tracking import Tracking, open_mlflow
 from torchloom.training.state import TrainingStates
+from torchloom.training.watching import watchers
 from torchloom.validation import check_parameters, check_yaml
 
 logger = logging.getLogger(__name__)
+
+BEFORE = {"build_dataloaders", "partition"}  # stages of a task in which there is nothing to track yet
 
 
 class ProjectHooks:
     def __init__(self) -> None:
         self.run: Run | None = None
+        self.context: KedroContext | None = None
         atexit.register(self.interrupted)
         after_each_cell(self.interrupted)
 
@@ -54,16 +62,18 @@ class ProjectHooks:
             parameters = context.config_loader["parameters"]
         except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
-        check_parameters(parameters, {**expected, "serve": ServeConfig}, read)
+        check_parameters(parameters, {**expected, "serve": ServeConfig, "tracking": TrackingConfig}, read)
         models = {name: _from_here(parameters[name], context.project_path) for name in ("predict", "serve")}
         sweep = {**parameters["sweep"], "environment": context.env}
         context.config_loader["parameters"] = {**parameters, **models, "sweep": sweep}
+        self.context = context
+        if sys.argv[1:2] == ["mlflow"]:  # a command of kedro-mlflow
+            open_mlflow(context)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        if self.run:
-            self.run.locks.release()
-        self.run = Run(run_params, pipeline, catalog)
+        self._finish("interrupted")  # one before it in this process, of which nothing was heard any more
+        self.run = Run(run_params, pipeline, catalog, self.context)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -118,7 +128,7 @@ def _from_here(block: dict[str, Any], project: Path) -> dict[str, Any]:
 class Run:
     """A run of a pipeline: its locks, its record, and the records of the nodes that it runs."""
 
-    def __init__(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+    def __init__(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog, context: Any) -> None:
         self.started = time.perf_counter()
         self.id, self.pipeline, self.catalog = str(run_params["run_id"]), pipeline, catalog
         self.records: Records = records_of(catalog)
@@ -129,6 +139,8 @@ class Run:
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
         folders = self.records.folders
         _check_debugging(self.records.parameters, folders)
+        tracking = TrackingConfig.model_validate(self.records.parameters["tracking"])
+        self.tracking = Tracking(tracking, _path(catalog, "tracking"), context)
         self.locks = Locks(folders.data / "locks")
         # a run whose results lie elsewhere does not wait for one that may take hours
         apart = f"@{folders.results.parent.name}" if folders.results != folders.data else ""
@@ -177,6 +189,30 @@ class Run:
             self.locks.wait_for(node.namespace)
             self._reserve(node)
         self.descriptions[node.name] = self.records.describe(node, self.catalog)
+        if self.tracking.tracker and node.namespace in TASKS and not node.tags & BEFORE:
+            self._track(node)
+
+    def _track(self, node: Node) -> None:
+        """Show the tracker the task whose stage begins; a training that goes on has the run that it had."""
+        task, parameters = str(node.namespace), self.records.parameters
+        data = [name for name, tasks in self.readers.items() if task in tasks]
+        states = self.catalog.load(f"{task}.training_states")
+        begun = isinstance(states, TrainingStates) and bool(states.newest())
+        known = {**parameters[task], **{name: parameters[name] for name in data}}
+        anew = bool(node.tags & {"train", "quantize"}) and not begun
+        self.tracking.begin(task, anew, _as_strings(known), _as_strings(self._tags(task)))
+        if "train" in node.tags:
+            watchers.set((*watchers.get(), self.tracking.watch))
+
+    def _tags(self, task: str) -> dict[str, Any]:
+        """What a tracker's run of the task is told of where it comes from."""
+        names = {name for node in self.whole.nodes if node.namespace == task for name in node.inputs}
+        outside = {name for name in names if not name.startswith(("params:", f"{task}."))}
+        record = self.record.values
+        return {
+            **{name: record[name] for name in ("environment", "command", "run", "git")},
+            "data": {name: fingerprint(self.catalog, name) for name in sorted(outside)},
+        }
 
     def _reserve(self, node: Node) -> None:
         """Before prepared data change, take the locks of all tasks that read them; InputError when one is running."""
@@ -203,10 +239,33 @@ class Run:
                 states = self.catalog.load(name) if name.endswith("training_states") else None
                 if isinstance(states, TrainingStates):
                     states.clear()  # the training is over, and what came of it is safe
+        self._stop_watching()
+        if self.tracking.task == node.namespace:
+            self._show(node)
         if node.namespace in self.readers:
             self.locks.release(*(self.locks.held.keys() - set(self.own_locks)))
 
+    def _show(self, node: Node) -> None:
+        """Show the tracker what the stage has left: its files, and the figures on the test split."""
+        for name in node.outputs:
+            dataset, short = self.catalog.get(name), name.partition(".")[2]
+            if isinstance(dataset, ExportsDataset):
+                for path in dataset.load().values():
+                    self.tracking.keep(short, path)
+            elif short != "last_checkpoint":
+                self.tracking.keep(short, _path(self.catalog, name))
+            if short == "metrics":
+                self.tracking.results(self.catalog.load(name))
+            elif short == "history":  # of which a run that was killed may have kept some to itself
+                for row in self.catalog.load(name):
+                    self.tracking.watch(row)
+
+    def _stop_watching(self) -> None:
+        watchers.set(tuple(watcher for watcher in watchers.get() if watcher != self.tracking.watch))
+
     def finish(self, ended: str, **more: Any) -> None:
+        self._stop_watching()
+        self.tracking.end(ended)
         done = self.record.values["nodes"]
         outputs = {name for node in self.pipeline.nodes if node.name in done for name in node.outputs}
         try:
@@ -230,6 +289,11 @@ def _check_debugging(parameters: Mapping[str, Any], folders: RecordFolders) -> N
             f"debugging: what a short run leaves would overwrite the results in {folders.results.parent}. Take "
             "--env debug, overfit or profile, or an environment whose globals.yml has a folder `results` of its own"
         )
+
+
+def _as_strings(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested values by their full keys, as a tracker shows them."""
+    return {name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in flat(values)}
 
 
 def _readers(whole: Pipeline) -> dict[str, list[str]]:

@@ -263,6 +263,8 @@ class Records:
     def _block(self, name: str, catalog: DataCatalog) -> Any:
         """The parameter as nodes get it; of a pipeline that does not run Kedro has it as the user wrote it."""
         value, kind = catalog.load(name), self.kinds.get(name.removeprefix("params:"))
+        if name == "parameters":  # of which this one decides nothing
+            value = {block: values for block, values in value.items() if block != "tracking"}
         return plain(kind.model_validate(value) if kind and isinstance(value, dict) else value)
 
     def _names(self, node: Node) -> set[str]:

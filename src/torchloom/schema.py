@@ -26,6 +26,7 @@ from torchloom.config import (
     PolicyConfig,
     SchedulerConfig,
     ServeConfig,
+    TrackingConfig,
 )
 from torchloom.files import atomic_write
 
@@ -35,7 +36,7 @@ INTERPOLATION = {"$ref": "#/$defs/interpolation"}
 def blocks() -> dict[str, type[BaseModel]]:
     """Every block of parameters by its full key, such as cifar_resnet.train, and the model that checks it."""
     found: dict[str, type[BaseModel]] = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-    return {**found, "serve": ServeConfig}
+    return {**found, "serve": ServeConfig, "tracking": TrackingConfig}
 
 
 def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:

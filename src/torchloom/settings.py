@@ -3,10 +3,13 @@
 from torchloom.hooks import ProjectHooks
 
 HOOKS = (ProjectHooks(),)
+# MLflow is shown what the block `tracking` asks for, and nothing else; see torchloom/tracking.py.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 
 # Parameters of an environment are merged into those of base key by key, instead of replacing whole blocks.
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     "merge_strategy": {"parameters": "soft"},
+    "config_patterns": {"mlflow": ["mlflow*"]},
 }

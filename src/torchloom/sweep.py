@@ -54,7 +54,8 @@ from torchloom.provenance import plain
 from torchloom.runner import SkipUnchanged
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import NoMemoryError, usable_cores
-from torchloom.training.loop import DivergedError, watched_by
+from torchloom.training.loop import DivergedError
+from torchloom.training.watching import watched_by
 from torchloom.validation import mistakes, one_of, refuse, unknown
 
 logger = logging.getLogger(__name__)

@@ -32,6 +32,7 @@ from torchloom.training.distribution import (
 from torchloom.training.loop import TIMES, Objective
 from torchloom.training.losses import classification_objective
 from torchloom.training.state import TrainingStates
+from torchloom.training.watching import watched_by
 
 OBJECTIVE = partial(classification_objective, "CrossEntropyLoss", {})
 RESNET = ClassifierConfig.model_validate({"name": "resnet", "width": 4})
@@ -84,6 +85,14 @@ def assert_equal(one: Trained, other: Trained) -> None:
     assert timeless(one[2]) == timeless(other[2])
     for mine, theirs in zip(one[:2], other[:2], strict=True):
         assert all(torch.equal(weight, theirs.weights[name]) for name, weight in mine.weights.items())
+
+
+@pytest.mark.long
+def test_who_watches_sees_each_epoch(tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+    with watched_by(seen.append):
+        trained = train(plan(tmp_path), 2, network=CNN)
+    assert seen == trained.history
 
 
 @pytest.mark.long

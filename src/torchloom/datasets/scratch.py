@@ -14,7 +14,7 @@ class ScratchDataset(AbstractDataset[None, Path]):
     """A folder for temporary files, on the disk where the stage's outputs will lie; it is made when it is asked for."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self.folder = Path(filepath)
+        self.folder = self._filepath = Path(filepath)
         self.metadata = metadata
 
     def load(self) -> Path:

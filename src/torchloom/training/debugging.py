@@ -23,6 +23,7 @@ from torchloom.config import (
     SchedulerConfig,
     TrainConfig,
 )
+from torchloom.training.watching import watched_by
 
 if TYPE_CHECKING:
     import torch
@@ -252,8 +253,6 @@ def debugged(model: nn.Module, debugging: DebuggingConfig, first: bool) -> Itera
 
     What is yielded holds the files of the profile afterwards.
     """
-    from torchloom.training.loop import watched_by
-
     files: dict[str, bytes] = {}
     with ExitStack() as stack:
         if debugging.detect_anomaly:

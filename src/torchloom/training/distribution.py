@@ -8,6 +8,7 @@ sees of the others. Each process works on its part of every batch, and Distribut
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 import pickle
@@ -16,9 +17,10 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,13 +35,14 @@ from torchloom.config import DistributedConfig
 from torchloom.errors import InputError
 from torchloom.processes import end_with_parent
 from torchloom.training.devices import choose_device
+from torchloom.training.watching import watchers
 from torchloom.validation import differences
 
 logger = logging.getLogger(__name__)
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # files by which a launch and its processes talk
-STOP, JOB, OUTCOME, FAILED, BEGUN = "stop", "job", "outcome", "failed", "begun"
+STOP, JOB, ROWS, OUTCOME, FAILED, BEGUN = "stop", "job", "rows", "outcome", "failed", "begun"
 
 
 # ---- what one process sees of the others ---------------------------------------------------------------------------
@@ -220,8 +223,11 @@ def launch(function: Callable[..., Any], arguments: tuple[Any, ...], config: Dis
 
     processes = processes_here(config, device)
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it would say it all in its own words
-    with TemporaryDirectory(prefix="torchloom-") as name, asking_to_stop(Path(name) / STOP):
+    with ExitStack() as stack:
+        name = stack.enter_context(TemporaryDirectory(prefix="torchloom-"))
         folder = Path(name)
+        stack.enter_context(asking_to_stop(folder / STOP))
+        stack.enter_context(showing_rows(folder / ROWS))
         # else the processes of a restart find the addresses of those before them
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         _write(folder / JOB, (function, arguments, config, device))
@@ -335,6 +341,34 @@ def asking_to_stop(file: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def showing_rows(file: Path) -> Iterator[None]:
+    """Those who watch trainings here are shown the rows that come into `file`; they cannot end the training."""
+    watching, ended = watchers.get(), threading.Event()
+    if not watching:
+        yield
+        return
+    file.touch()
+
+    def follow() -> None:
+        over, rest = False, ""
+        with file.open(encoding="utf-8") as rows:
+            while not over:
+                over = ended.wait(0.2)
+                *lines, rest = (rest + rows.read()).split("\n")
+                for line in lines:
+                    for watch in watching:
+                        watch(json.loads(line))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _failure(folder: Path, config: DistributedConfig) -> str:
     """What to say when they failed for the last time."""
     refused = [message for kind, message in _failures(folder) if kind == "refused"]
@@ -356,6 +390,8 @@ def _run_rank(name: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launch, which tells all of them to stop
     local_rank = int(os.environ["LOCAL_RANK"])
+    if local_rank == 0 and (folder / ROWS).exists():
+        watchers.set((partial(_leave_row, folder / ROWS),))
     _start_logging(local_rank == 0)
     function, arguments, config, device = _read(folder / JOB)
     try:
@@ -370,6 +406,11 @@ def _run_rank(name: str) -> None:
         raise
     if local_rank == 0:
         _write(folder / OUTCOME, outcome)
+
+
+def _leave_row(file: Path, row: Mapping[str, float]) -> None:
+    with file.open("a", encoding="utf-8") as rows:
+        rows.write(json.dumps(row) + "\n")
 
 
 def _no_need(ranks: Ranks) -> tuple[str, Any] | None:

@@ -25,6 +25,7 @@ from torchloom.training.losses import classification_objective
 from torchloom.training.optimization import Schedule, create_optimizer
 from torchloom.training.state import TrainingStates
 from torchloom.training.transfer import freeze
+from torchloom.training.watching import watchers
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class Server:
         if state:
             vars(self).update(state)
         self.model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.watching = watchers.get()  # Flower calls from another thread
         self.began = time.perf_counter()
 
     def begin_round(self) -> tuple[int, float]:
@@ -181,6 +183,8 @@ class Server:
         state = {name: vars(self)[name] for name in STATE}
         self.states.save(state, self.recipe, number, 0, self.config.keep_states)
         self.log(row, seconds)
+        for watch in self.watching:
+            watch(self.history[-1])
 
     def measure(self, split: str, name: str, number: int) -> dict[str, float]:
         """The objective's means over the split, in float32 as `evaluate` has them; nothing when the split is empty."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +22,7 @@ from torchloom.training.distribution import ALONE, Ranks
 from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups
 from torchloom.training.state import Saver, TrainingState, TrainingStates
 from torchloom.training.transfer import training_mode
+from torchloom.training.watching import over
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +33,6 @@ Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most
-# Each is shown the history's row of an epoch that is over, and says whether the training is over too; so it is when one
-# of them raises something.
-Watcher = Callable[[dict[str, float]], bool | None]
-watchers: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
 
 
@@ -183,7 +178,7 @@ def train_epochs(
             elif improves(row, progress.best_row(), config.monitor):
                 progress.best, progress.best_epoch = snapshot(judged), epoch
             state.end_epoch()
-            if True in [watch(row) for watch in watchers.get()]:
+            if over(row):
                 break
             if epoch < config.epochs:
                 saver.epoch_done()
@@ -192,16 +187,6 @@ def train_epochs(
     best = progress.best if validated else last
     stop_if_weights_not_finite(best, progress.best_epoch)
     return Fit(best, progress.best_epoch, last, progress.history)
-
-
-@contextmanager
-def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Trainings within are watched by it too."""
-    token = watchers.set((*watchers.get(), watcher))
-    try:
-        yield
-    finally:
-        watchers.reset(token)
 
 
 @dataclass
