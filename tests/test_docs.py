@@ -36,7 +36,6 @@ ELSEWHERE = {
         "tests/test_machines.py::test_two_machines_one_model"
     ),
     "uv run python -m benchmarks*": "tests/test_benchmarks.py::test_the_command_reports",
-    "uv run sphinx-build*": "tests/test_docs.py::test_the_site_is_built",
     "uv run kedro run --pipeline mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
     "uv run kedro run --pipeline flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
     "uv run pytest -m long*": ".ci/run",
@@ -44,8 +43,8 @@ ELSEWHERE = {
     "KEDRO_ENV=sample uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
     "uv run python -m http.server *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
     "uv run python -m docs.graph *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
-    "uv run --extra notebooks kedro *": "tests/test_notebooks.py::test_it_runs",
-    "uv run jupyter nbconvert *": "tests/test_notebooks.py::test_it_runs",
+    "uv run --extra notebooks kedro *": "tests/test_notebooks.py::test_runs_from_a_clean_state",
+    "uv run jupyter nbconvert *": "tests/test_notebooks.py::test_the_command_that_strips",
     "uv run kedro serve *": "tests/test_docs.py::test_every_command_runs",
     "curl *": "tests/test_docs.py::test_every_command_runs",
 }
