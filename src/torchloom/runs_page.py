@@ -22,8 +22,8 @@ def runs_page(pairs: Pairs, rows: list[dict[str, str]]) -> str:
             points.setdefault(task, []).append(_point(number, run, task))
     return render(
         "Runs",
-        f"Runs so far: {len({run['run'] for run, _ in pairs})}, the oldest first. Parameters are shown where the runs of a "
-        "task differ.",
+        f"Runs so far: {len({run['run'] for run, _ in pairs})}, the oldest first. Parameters are shown where the runs "
+        "of a task differ.",
         {},
         [Section("Table", [Table("", numbered)]), Section("Plots", [_picture(task, points[task]) for task in points])],
     )
