@@ -120,7 +120,7 @@ def test_the_runs_on_one_page(twice: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "train.seed" in page.text
     elsewhere = twice / "elsewhere" / "two.html"
     CliRunner().invoke(runs, ["--env", "sample", "--last", "2", "--html", str(elsewhere)], catch_exceptions=False)
-    assert "2 runs, the oldest first" in check_page(elsewhere.read_text()).text
+    assert "Runs so far: 2, the oldest first" in check_page(elsewhere.read_text()).text
 
 
 def test_runs_of_one_stage_hide_no_difference_and_make_none() -> None:
