@@ -67,10 +67,10 @@ def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any)
         return session.load_context().catalog
 
 
-def kedro(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`kedro …` as a user types it, in a new process."""
+def kedro(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`kedro …` as a user types it, in a new process, with these environment variables."""
     command = [sys.executable, "-m", "kedro", *arguments]
-    environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1"}
+    environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", **variables}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
 
 

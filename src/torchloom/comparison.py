@@ -18,7 +18,7 @@ from torchloom.config import CompareConfig
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.export import open_session
-from torchloom.progress import step_bar
+from torchloom.progress import track
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import tuned_host, usable_cores
 
@@ -88,12 +88,11 @@ def onnx_accuracy(session: InferenceSession, loaders: LoaderPlan, split: str = "
     """The share of the split that a classifier in ONNX Runtime gets right."""
     right = count = 0
     loader = loaders.loader(split)
-    with step_bar() as bar:
-        for *inputs, labels in bar.track(loader, total=len(loader), description=split):
-            named = zip(loaders.info.inputs, inputs, strict=True)
-            (logits,) = session.run(["logits"], {name: tensor.contiguous().numpy() for name, tensor in named})
-            right += int((logits.argmax(1) == labels.numpy()).sum())
-            count += len(labels)
+    for *inputs, labels in track(loader, split):
+        named = zip(loaders.info.inputs, inputs, strict=True)
+        (logits,) = session.run(["logits"], {name: tensor.contiguous().numpy() for name, tensor in named})
+        right += int((logits.argmax(1) == labels.numpy()).sum())
+        count += len(labels)
     return float(right / count)
 
 

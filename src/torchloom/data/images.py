@@ -12,6 +12,7 @@ from torchloom.config import PreprocessConfig
 from torchloom.data.splits import choose_validation, missing_classes
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
+from torchloom.progress import track
 
 PART = 100  # images counted at once: numpy counts bytes as 64-bit integers, which are to fit into the cache
 
@@ -96,7 +97,7 @@ def _check(name: str, part: LabelledImages, classes: list[str]) -> None:
 def channel_counts(images: np.ndarray) -> np.ndarray:
     """How often each channel of (N, H, W, C) uint8 `images` has each value, (C, 256) int64."""
     counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
-    for start in range(0, len(images), PART):
+    for start in track(range(0, len(images), PART), "measuring"):
         for channel, count in enumerate(counts):
             count += np.bincount(images[start : start + PART, ..., channel].ravel(), minlength=256)
     return counts

@@ -27,6 +27,7 @@ from torchloom.data.splits import choose_validation
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
+from torchloom.progress import track
 
 CLASSES = ["negative", "positive"]
 ARCHIVE = "aclImdb_v1.tar.gz"
@@ -94,7 +95,7 @@ def _in_order(split: str, reviews: list[Review]) -> list[Review]:
 
 
 def _tensors(reviews: list[Review], tokenizer: Tokenizer) -> Tensors:
-    tokens = [tokenizer.encode(review.text).astype(np.int32) for review in reviews]
+    tokens = [tokenizer.encode(review.text).astype(np.int32) for review in track(reviews, "reviews")]
     for review, encoded in zip(reviews, tokens, strict=True):
         if not len(encoded):
             raise InputError(f"{review.origin}: holds no word")

@@ -249,11 +249,14 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
     Raises InputError, and leaves an earlier export as it was, when an output differs by more than the tolerance.
     """
     from torchloom.export import compare, signature, to_onnx
+    from torchloom.progress import working
 
     model = checkpoint.build()
     inputs, outputs = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), loaders.info)
-    onnx_model = to_onnx(model, inputs, outputs, checkpoint, config.opset)
-    report = compare(model, onnx_model, inputs, outputs, config.batch_sizes)
+    with working("exporting to ONNX"):
+        onnx_model = to_onnx(model, inputs, outputs, checkpoint, config.opset)
+    with working("comparing with ONNX Runtime"):
+        report = compare(model, onnx_model, inputs, outputs, config.batch_sizes)
     report |= {"tolerance": config.tolerance, "opset": config.opset, "bytes": len(onnx_model)}
     check_parity("the exported model", report, config)
     logger.info("ONNX Runtime agrees to %.2g on %d samples", report["greatest_difference"], report["samples"])
@@ -273,6 +276,7 @@ def export_formats(
     from torchloom import formats
     from torchloom.comparison import machine, onnx_side, pytorch_side, time_side_by_side
     from torchloom.export import open_session, parity, signature
+    from torchloom.progress import working
 
     model = checkpoint.build()
     inputs, outputs = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), loaders.info)
@@ -283,7 +287,8 @@ def export_formats(
     sides["onnx"] = onnx_side(session)
     for name in config.formats:
         logger.info("exporting to %s", name)
-        saved = formats.save(name, model, inputs)
+        with working(f"exporting to {name}"):
+            saved = formats.save(name, model, inputs)
         program, load_ms = formats.reopen(name, saved)
         answers = parity(model, formats.runner(program), inputs, outputs, config.batch_sizes)
         check_parity(name, answers, config)
@@ -291,8 +296,10 @@ def export_formats(
         report[name] = {"bytes": len(saved), "load_ms": load_ms, **answers}
     sizes = (1, config.compare.batch_size)
     one, many = (signature(model, loaders.samples("test", size), loaders.info)[0] for size in sizes)
-    for name, times in time_side_by_side(sides, one, many, config.compare).items():
-        report[name] |= times
+    with working("timing the formats"):
+        times = time_side_by_side(sides, one, many, config.compare)
+    for name, figures in times.items():
+        report[name] |= figures
     return files, {"machine": machine(config.compare.threads), "batch_size": config.compare.batch_size, **report}
 
 

@@ -73,6 +73,16 @@ def free_memory(device: torch.device) -> float:
     return math.inf
 
 
+def used_memory(device: torch.device) -> int:
+    """Bytes that this process holds: on CUDA of the device's memory, else of the machine's; 0 where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    with suppress(OSError, AttributeError):
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
 def usable_memory(groups: Path = Path("/proc/self/cgroup"), limits: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes of memory that the machine has or, if it is less, that a control group (v1 or v2) allows; else inf.
 

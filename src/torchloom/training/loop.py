@@ -16,8 +16,15 @@ from torch.utils.data import DataLoader
 from torchloom.config import TrainConfig
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
-from torchloom.progress import step_bar
-from torchloom.training.devices import autocast, choose_device, choose_precision, compile_network, tuned_host
+from torchloom.progress import CLOCK, duration, step_bar
+from torchloom.training.devices import (
+    autocast,
+    choose_device,
+    choose_precision,
+    compile_network,
+    tuned_host,
+    used_memory,
+)
 from torchloom.training.distribution import ALONE, Ranks
 from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups
 from torchloom.training.state import Saver, TrainingState, TrainingStates
@@ -32,7 +39,7 @@ Loader = DataLoader[Batch]
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
-LOGGED = 100  # lines about epochs that a log holds at most
+LOGGED = 100  # lines about epochs that a log holds at most, or one a minute
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
 
 
@@ -156,8 +163,8 @@ def train_epochs(
                     running.add(len(batch[-1]), loss, figures)
                     if running.seconds_since_glance() > GLANCE:
                         running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
-                        status = describe(running.means(), optimizer, running.rate())
-                        bar.update(task, completed=step + 1, status=status)
+                        left = seconds_left(running, progress.history, config.epochs)
+                        bar.update(task, completed=step + 1, status=describe(running, optimizer, device, left))
                     if last_of_group:
                         saver.step_done()
             running.stop_if_not_finite(f"in epoch {epoch}, {describe_rate(optimizer)}")
@@ -169,7 +176,7 @@ def train_epochs(
                 measured = measure(judged, validation_loader, device, dtype, objective, epoch, saver.step_done, ranks)
                 row |= {f"val_{name}": value for name, value in measured.items()}
             row["seconds"] = running.seconds()
-            if epoch % -(-config.epochs // LOGGED) == 0:
+            if epoch % -(-config.epochs // LOGGED) == 0 or CLOCK.line_is_due():
                 log_row(row, config.epochs)
             schedule.end_epoch(row.get("val_loss", row["train_loss"]))
             progress.history.append(row)
@@ -354,9 +361,19 @@ def describe_rate(optimizer: torch.optim.Optimizer) -> str:
     return f"lr {optimizer.param_groups[0]['lr']:.2e}"
 
 
-def describe(means: dict[str, float], optimizer: torch.optim.Optimizer, rate: float) -> str:
-    figures = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-    return f"{figures}  {describe_rate(optimizer)}  {rate:,.0f} samples/s"
+def seconds_left(running: Running, history: list[dict[str, float]], epochs: int) -> float:
+    """Until the last epoch is over, if all take as long as the one before this one, or as this one so far."""
+    done = running.steps / len(running.losses)
+    epoch = history[-1]["seconds"] if history else running.seconds() / done
+    return max(0.0, (epochs - len(history) - done) * epoch)
+
+
+def describe(running: Running, optimizer: torch.optim.Optimizer, device: torch.device, left: float) -> str:
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in running.means().items())
+    return (
+        f"{figures}  {describe_rate(optimizer)}  {running.rate():,.0f} samples/s  {used_memory(device) / 1e9:.2f} GB  "
+        f"all epochs {duration(left)}"
+    )
 
 
 def log_row(row: dict[str, Any], epochs: int) -> None:

@@ -76,11 +76,12 @@ def evaluate(
 def generate(checkpoint: Checkpoint, config: GenerateConfig) -> str:
     """Let the model continue the prompt; several texts stand one below the other."""
     from torchloom.generation import continue_text, stepper
+    from torchloom.progress import track
 
     tokenizer = expect(checkpoint.info, TextInfo).tokenizer
     texts = [
         continue_text(stepper(checkpoint.build()), tokenizer, config, seed=config.seed + number)
-        for number in range(config.samples)
+        for number in track(range(config.samples), "texts")
     ]
     heading = f"temperature {config.temperature}, top_k {config.top_k}, seed "
     return "\n\n".join(f"== {heading}{config.seed + number}\n{text}" for number, text in enumerate(texts)) + "\n"

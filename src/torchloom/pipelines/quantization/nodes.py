@@ -18,11 +18,13 @@ def quantize(onnx_model: bytes, loaders: LoaderPlan, config: QuantizeConfig) -> 
 
     Raises InputError unless it is a classifier.
     """
+    from torchloom.progress import working
     from torchloom.quantization import quantize_model
 
     expect(loaders.info, LabelledInfo)
     samples = loaders.samples("train", config.samples)
-    quantized = quantize_model(onnx_model, {name: tensor.numpy() for name, tensor in samples.items()}, config)
+    with working("calibrating and quantizing"):
+        quantized = quantize_model(onnx_model, {name: tensor.numpy() for name, tensor in samples.items()}, config)
     logger.info("%.1f kB became %.1f kB", len(onnx_model) / 1000, len(quantized) / 1000)
     return quantized
 
