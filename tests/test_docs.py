@@ -39,6 +39,11 @@ ELSEWHERE = {
     "uv run kedro run --pipeline mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
     "uv run kedro run --pipeline flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
     "uv run pytest -m long*": ".ci/run",
+    "uv run --extra mlflow kedro run *": (
+        "tests/test_tracking.py::test_mlflow_has_each_epoch_once_and_all_that_comes_of_a_task"
+    ),
+    "uv run --extra mlflow kedro mlflow ui": "tests/test_tracking.py::test_mlflow_has_each_epoch_once_and_all_that_comes_of_a_task",
+    "uv run tensorboard *": "tests/test_tracking.py::test_tensorboard_has_each_epoch_once_and_the_results",
     "uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
     "KEDRO_ENV=sample uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
     "uv run python -m http.server *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
