@@ -69,6 +69,13 @@ def test_the_note_says_who_holds_it(tmp_path: Path) -> None:
     assert locks.holder("task") == "another run"
 
 
+def test_the_locks_of_a_task_in_other_environments_are_known(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    for name in ("mnist_mlp", "mnist_mlp@debug", "mnist_mlp@profile", "mnist_mlp_large@debug"):
+        assert locks.take(name)
+    assert locks.known("mnist_mlp@*") == ["mnist_mlp@debug", "mnist_mlp@profile"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "records").write_text("a file")
     with pytest.raises(InputError, match=r"records/locks: cannot be written \(Not a directory\)"):

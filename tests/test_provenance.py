@@ -318,7 +318,9 @@ def test_a_record_says_what_made_the_outputs(project: Path) -> None:
     assert "torchloom.training.loop" in record["code"]
     assert record["packages"]["torch"]
     assert record["inputs"][f"{TASK}.dataloaders"].startswith("sha256:")
-    assert set(record["outputs"]) == {f"{TASK}.{name}" for name in ("checkpoint", "last_checkpoint", "history")}
+    assert set(record["outputs"]) == {
+        f"{TASK}.{name}" for name in ("checkpoint", "last_checkpoint", "history", "profile")
+    }
     assert 0 < record["seconds"] < 600
     assert datetime.fromisoformat(record["end"]) < datetime.now().astimezone()
 
