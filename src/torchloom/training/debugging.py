@@ -149,6 +149,7 @@ def detecting_anomalies(model: nn.Module) -> Iterator[None]:
 
     hooks = [layer.register_forward_hook(_check(name)) for name, layer in model.named_modules() if name]
     with warnings.catch_warnings():
+        warnings.filterwarnings("always", message="Error detected in")  # whatever is shown else
         shown = warnings.showwarning
         warnings.showwarning = show  # type: ignore[assignment]
         try:
