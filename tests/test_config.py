@@ -11,7 +11,7 @@ from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 from torch import nn
 
-from torchloom.config import ClassifierConfig, OptimizerConfig, ServeConfig
+from torchloom.config import ClassifierConfig, OptimizerConfig, ServeConfig, TrackingConfig
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import TASKS, register_pipelines
 from torchloom.training.losses import LOSSES
@@ -23,6 +23,7 @@ PIPELINES = register_pipelines()
 EXPECTED: dict[str, type[BaseModel]] = {
     **TypeExtractor(PIPELINES).extract_types_from_pipelines(),
     "serve": ServeConfig,  # which no pipeline reads, but a command
+    "tracking": TrackingConfig,  # and what happens around a run
 }
 READ = {
     name.removeprefix("params:").partition(".")[0]
@@ -574,7 +575,7 @@ def shipped(environment: str) -> dict[str, Any]:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_shipped_parameters_are_valid(environment: str) -> None:
     parameters = shipped(environment)
-    assert parameters.keys() == READ | {"serve"}
+    assert parameters.keys() == READ | {"serve", "tracking"}
     check_parameters(parameters, EXPECTED, READ)
 
 
