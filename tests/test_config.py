@@ -44,7 +44,7 @@ for place in EXPECTED:
         "train": {"epochs": 3, "optimizer": {"name": "SGD", "lr": 0.1}},
     }.get(name, {})
 VALID |= {"predict": {"model": "mnist_mlp", "files": "photos", "models": "models"}, "serve": {"models": "models"}}
-VALID["distributed"] = VALID["debugging"] = {}
+VALID["distributed"] = VALID["debugging"] = VALID["tracking"] = {}
 VALID["sweep"] = {"task": "mnist_mlp", "space": {"train.epochs": {"low": 1, "high": 9}}}
 EXAMPLES = {problem: task for task, problem in PROBLEMS.items()}  # a task of each kind
 WRITER, TABLE, ENCODER = (EXAMPLES[problem] for problem in ("language_model", "regression", "reconstruction"))

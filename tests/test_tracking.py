@@ -60,6 +60,7 @@ def events(project: Path) -> list[Any]:
     return [EventAccumulator(str(folder)).Reload() for folder in folders]
 
 
+@pytest.mark.long
 @needs_tensorboard
 def test_tensorboard_has_each_epoch_once_and_the_results(project: Path) -> None:
     catalog = interrupted_and_continued(project, "tensorboard", 1)

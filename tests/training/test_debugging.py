@@ -38,10 +38,10 @@ def trained(project: Path, env: str, task: str, **options: Any) -> DataCatalog:
     return kedro_run(project, task, env, to_nodes=[f"{task}.train"], **options)
 
 
-LONG = [pytest.param(task, marks=pytest.mark.long) for task in ("mnist_lenet", "mnist_lstm")]
+LONG = [pytest.param(task, marks=pytest.mark.long) for task in ("mnist_mlp", "mnist_lenet", "mnist_lstm")]
 
 
-@pytest.mark.parametrize("task", ["mnist_mlp", *LONG, REGRESSION])
+@pytest.mark.parametrize("task", [*LONG, REGRESSION])
 def test_a_few_samples_are_learnt_by_heart(project: Path, task: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         history = trained(project, "overfit", task).load(f"{task}.history")
@@ -154,6 +154,7 @@ def test_a_layer_with_a_broken_weight_is_named(project: Path) -> None:
         network(torch.zeros(3, 2))
 
 
+@pytest.mark.long
 def test_a_profile_has_a_trace_and_the_hot_spots(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         catalog = trained(project, "profile", "mnist_mlp", params={"mnist_mlp": {"train": {"accumulate": 4}}})
