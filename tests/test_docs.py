@@ -77,7 +77,8 @@ def test_links_lead_somewhere() -> None:
             assert (ROOT / name).exists() or name in MADE, f"{page.name}: {name}"
 
 
-REFUSED = "optimizer.name=Addam"  # by the project, which the tutorial shows
+# By the project: the tutorial shows it; and nothing was interrupted that could be gone on with.
+REFUSED = ("optimizer.name=Addam", "resume=must")
 ADDED = {"mnist_resnet", "flowers_cnn"}  # tasks, by who follows the page
 MADE = {  # by who follows the page
     "conf/base/parameters/flowers_cnn.yml",
@@ -192,7 +193,7 @@ def test_every_command_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> No
         began = time.perf_counter()
         code = _kedro(reader, arguments)
         print(f"{time.perf_counter() - began:6.1f} s  {code}  {command}")
-        if (code != 0) != (REFUSED in command):
+        if (code != 0) != any(what in command for what in REFUSED):
             failed.append(command)
         for name in variables:
             monkeypatch.delenv(name)

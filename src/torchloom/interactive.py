@@ -35,6 +35,10 @@ def log_as_the_project_says(conf: Path) -> None:
         configure_logging(yaml.safe_load(path.read_text(encoding="utf-8")))
         for name in ("showtraceback", "_showtraceback", "showsyntaxerror") if ipython else ():
             vars(ipython).pop(name, None)  # those that rich has put over IPython's
-    for handler in logging.getLogger().handlers if ipython else ():
+    root = logging.getLogger()
+    for handler in list(root.handlers) if ipython else ():
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
-            handler.setStream(sys.stdout)  # on stderr a notebook shows them as if something were wrong
+            shown = logging.StreamHandler(sys.stdout)  # on stderr a notebook shows lines as if something were wrong
+            shown.setFormatter(handler.formatter)
+            root.removeHandler(handler)
+            root.addHandler(shown)
