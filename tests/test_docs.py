@@ -143,7 +143,7 @@ def _draw_files(folder: Path) -> None:
         Image.fromarray(generator.integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(folder / name)
     (folder / "reviews.txt").write_text("a fine film\nawful\n")
     (folder / "prompts.txt").write_text("Alice \nThe Queen\n")
-    features = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
+    features = re.findall(r'"([^"]+)": [\d.]+', (ROOT / "docs/how-to/serve.md").read_text())  # of a row there
     (folder / "table.csv").write_text(",".join(features) + "\n" + ",".join("1" * len(features)) + "\n")
 
 
