@@ -13,7 +13,6 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "torchloom"
-html_static_path: list[str] = []
 html_show_copyright = False
 html_show_sphinx = False
 

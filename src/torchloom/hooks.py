@@ -21,11 +21,10 @@ from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-from kedro.validation.type_extractor import TypeExtractor
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config import DebuggingConfig, ServeConfig, TrackingConfig
+from torchloom.config import DebuggingConfig, TrackingConfig
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
 from torchloom.interactive import after_each_cell, log_as_the_project_says, shell
@@ -33,6 +32,7 @@ from torchloom.locks import Locks, command
 from torchloom.pipeline_registry import TASKS
 from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.runs import FIGURES, RunRecord, device, flat, peak_memory, seeds
+from torchloom.schema import blocks
 from torchloom.tracking import Tracking, open_mlflow
 from torchloom.training.state import TrainingStates
 from torchloom.training.watching import watchers
@@ -57,12 +57,11 @@ class ProjectHooks:
         check_yaml(Path(context.config_loader.conf_source))
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
-        expected: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
         try:
             parameters = context.config_loader["parameters"]
         except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
-        check_parameters(parameters, {**expected, "serve": ServeConfig, "tracking": TrackingConfig}, read)
+        check_parameters(parameters, blocks(), read)
         models = {name: _from_here(parameters[name], context.project_path) for name in ("predict", "serve")}
         sweep = {**parameters["sweep"], "environment": context.env}
         context.config_loader["parameters"] = {**parameters, **models, "sweep": sweep}
