@@ -8,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from sklearn.decomposition import PCA
 from sklearn.metrics import auc, roc_auc_score
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from torchloom.errors import InputError
 from torchloom.figures import (
+    CELL,
     COLUMNS,
     RIGHT,
     WRONG,
@@ -103,24 +105,27 @@ def test_learning_curves_of_a_single_epoch() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("count", "classes", "grid"), [(1, 1, 1), (4, 2, 4), (9, 10, 9), (11, 40, 18)])
-def test_prediction_grid(channels: int, count: int, classes: int, grid: int) -> None:
+@pytest.mark.parametrize(("count", "classes"), [(1, 1), (4, 2), (9, 10), (11, 40)])
+def test_prediction_grid(channels: int, count: int, classes: int) -> None:
     images = random_images(count, channels)
     labels = torch.randint(classes, (count,))
     figure = prediction_grid(images, labels, torch.randn(count, classes), names(classes))
     assert png(figure).startswith(b"\x89PNG")
-    assert len(figure.axes) == grid
-    shown = [axes.images[0] for axes in figure.axes if axes.images]
-    assert len(shown) == count
-    for picture, image in zip(shown, images, strict=True):
+    (axes,) = figure.axes
+    for picture, image in zip(pictures(axes), images, strict=True):
         np.testing.assert_allclose(picture.get_array(), image.permute(1, 2, 0).squeeze() / 255)
-        assert picture.get_clim() == (0, 1)  # not stretched to the image's own range
+    for picture, title in zip(pictures(axes), axes.texts, strict=True):
+        left, right, bottom, top = picture.get_extent()
+        x, y = title.get_position()
+        assert x == pytest.approx((left + right) / 2)
+        assert top - 0.1 < y < top  # above its image
+        assert (right - left) / (bottom - top) == pytest.approx(5 / 6)  # as the image is
 
 
 def test_wrong_predictions_are_marked() -> None:
     logits = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]).log()
     figure = prediction_grid(random_images(3, 3), torch.tensor([0, 0, 1]), logits, ["cat", "dog"])
-    titles = [(axes.title.get_text(), to_hex(axes.title.get_color())) for axes in figure.axes]
+    titles = [(text.get_text(), to_hex(text.get_color())) for text in figure.axes[0].texts]
     assert titles == [("cat 90%", RIGHT), ("✗ dog 80%\nis cat", WRONG), ("✗ cat 70%\nis dog", WRONG)]
     assert RIGHT != WRONG
 
@@ -248,45 +253,45 @@ def test_what_the_font_lacks_is_shown_as_such() -> None:
 # ---- images --------------------------------------------------------------------------------------------------------
 
 
-def pixels(axes: Axes) -> Any:
-    (image,) = axes.images
-    assert image.get_clim() == (0, 1)  # not stretched to the image's own range
-    return image.get_array()
+def pictures(axes: Axes) -> list[AxesImage]:
+    """The images of a sheet: beside each other, in rows of COLUMNS, and not stretched to their own range."""
+    assert not axes.axison
+    assert {image.get_clim() for image in axes.images} == {(0, 1)}
+    return list(axes.images)
+
+
+def middles(axes: Axes) -> list[tuple[int, int]]:
+    """Row and column of each image of a sheet without captions."""
+    extents = [image.get_extent() for image in axes.images]
+    return [(int((top + bottom) / 2 / CELL), int((left + right) / 2 / CELL)) for left, right, bottom, top in extents]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (4, 4, 1), (9, 9, 1), (20, 9, 3)])
-def test_reconstruction_grid(channels: int, count: int, columns: int, rows: int) -> None:
+@pytest.mark.parametrize("count", [1, 4, 9, 20])
+def test_reconstruction_grid(channels: int, count: int) -> None:
     images = random_images(count, channels)
     answers = torch.rand(images.shape)
     figure = reconstruction_grid(images, answers)
-    assert count > 9 or png(figure).startswith(b"\x89PNG")  # drawing takes its time
-    assert len(figure.axes) == 2 * rows * columns
-    panels = np.array(figure.axes).reshape(2 * rows, columns)
-    for index in range(rows * columns):
-        row, column = divmod(index, columns)
-        above, below = panels[2 * row, column], panels[2 * row + 1, column]
-        if index < count:
-            np.testing.assert_allclose(pixels(above), images[index].permute(1, 2, 0).squeeze() / 255)
-            np.testing.assert_allclose(pixels(below), answers[index].permute(1, 2, 0).squeeze())
-        else:
-            assert not above.images
-            assert not below.images
-        assert not above.axison
-        assert not below.axison
+    assert png(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    shown = [image.get_array() for image in pictures(axes)]
+    for above, below, image, answer in zip(shown[::2], shown[1::2], images, answers, strict=True):
+        np.testing.assert_allclose(above, image.permute(1, 2, 0).squeeze() / 255)
+        np.testing.assert_allclose(below, answer.permute(1, 2, 0).squeeze())
+    places = [divmod(index, COLUMNS) for index in range(count)]
+    assert middles(axes) == [(2 * row + below, column) for row, column in places for below in (0, 1)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("count", "grid"), [(1, 1), (5, 5), (COLUMNS, COLUMNS), (COLUMNS + 2, 2 * COLUMNS)])
-def test_image_grid(channels: int, count: int, grid: int) -> None:
+@pytest.mark.parametrize("count", [1, 5, COLUMNS, COLUMNS + 2])
+def test_image_grid(channels: int, count: int) -> None:
     images = torch.rand(count, channels, 6, 5)
     figure = image_grid(images)
-    assert count >= COLUMNS or png(figure).startswith(b"\x89PNG")  # drawing takes its time
-    assert len(figure.axes) == grid
-    shown = [pixels(axes) for axes in figure.axes if axes.images]
-    assert len(shown) == count
-    for picture, image in zip(shown, images, strict=True):
-        np.testing.assert_allclose(picture, image.permute(1, 2, 0).squeeze())
+    assert png(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    for picture, image in zip(pictures(axes), images, strict=True):
+        np.testing.assert_allclose(picture.get_array(), image.permute(1, 2, 0).squeeze())
+    assert middles(axes) == [divmod(index, COLUMNS) for index in range(count)]
 
 
 # ---- latents and regression ----------------------------------------------------------------------------------------
@@ -371,13 +376,18 @@ def test_a_history_that_is_none_is_refused(history: Any) -> None:
 def test_the_contact_sheet_shows_each_picture_below_its_caption(channels: int) -> None:
     images = [image.numpy() for image in random_images(COLUMNS + 2, channels)]
     figure = contact_sheet(images, [f"$x_{number}$ 映 {number}%" for number in range(len(images))])
-    shown = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == [
-        f"\\$x_{number}\\$ \ufffd {number}%" for number in range(len(images))
-    ]
-    expected = images[-1].transpose(1, 2, 0)
-    np.testing.assert_array_equal(shown[-1].images[0].get_array(), expected[..., 0] if channels == 1 else expected)
-    assert shown[-1].images[0].get_clim() == (0, 255)
+    (axes,) = figure.axes
+    titles = [text.get_text() for text in axes.texts]
+    assert titles == [f"\\$x_{number}\\$ \ufffd {number}%" for number in range(len(images))]
+    for picture, image in zip(pictures(axes), images, strict=True):
+        np.testing.assert_allclose(picture.get_array(), image.transpose(1, 2, 0).squeeze() / 255)
+
+
+def test_a_long_caption_takes_two_lines_and_no_more() -> None:
+    figure = contact_sheet([np.zeros((1, 4, 8), np.uint8)], ["photos/a/long/name.png: a cat 97% " * 3])
+    (caption,) = (text.get_text() for text in figure.axes[0].texts)
+    assert caption.count("\n") == 1
+    assert caption.endswith("…")
     assert png(figure).startswith(b"\x89PNG")
 
 

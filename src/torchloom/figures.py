@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 9  # of images in a grid
+CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
 
 
@@ -118,10 +119,11 @@ def prediction_grid(images: Tensor, labels: Tensor, logits: Tensor, classes: lis
 
     Labels (N,) and logits (N, classes) may go on after the images.
     """
-    figure, panels = _grid(len(images), caption=0.4)
-    for axes, image, (title, right) in zip(panels, images, _verdicts(labels, logits, classes), strict=False):
-        _show(axes, image / 255)
-        axes.set_title(title, color=RIGHT if right else WRONG, fontsize=8)
+    figure, axes = _sheet(*_rows_and_columns(len(images)), caption=CAPTION)
+    for index, (image, (title, right)) in enumerate(zip(images, _verdicts(labels, logits, classes), strict=False)):
+        row, column = divmod(index, COLUMNS)
+        _show(axes, row, column, _pixels(image / 255), CAPTION)
+        _title(axes, row, column, title, RIGHT if right else WRONG)
     return figure
 
 
@@ -146,13 +148,14 @@ def _lines(rows: list[tuple[str, str, str]]) -> Figure:
 
 def contact_sheet(images: list[np.ndarray], captions: list[str]) -> Figure:
     """Images (C, H, W) uint8, each below its caption."""
-    figure, panels = _grid(max(len(images), 1), caption=0.4)
+    figure, axes = _sheet(*_rows_and_columns(max(len(images), 1)), caption=CAPTION)
     if not images:
-        panels[0].text(0.5, 0.5, "no pictures", ha="center")
-    for axes, image, caption in zip(panels, images, captions, strict=False):
-        pixels = image.transpose(1, 2, 0)
-        axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(_literal(_drawable(textwrap.shorten(caption, 40, placeholder=" …"))), fontsize=8)
+        _title(axes, 0, 0, "no pictures")
+    for index, (image, caption) in enumerate(zip(images, captions, strict=False)):
+        row, column = divmod(index, COLUMNS)
+        _show(axes, row, column, image.transpose(1, 2, 0) / 255, CAPTION)
+        lines = textwrap.wrap(_drawable(caption), 22, max_lines=2, placeholder=" …")
+        _title(axes, row, column, _literal("\n".join(lines)))
     return figure
 
 
@@ -182,24 +185,20 @@ def _verdicts(labels: Tensor, logits: Tensor, classes: list[str]) -> Iterator[tu
 
 def reconstruction_grid(images: Tensor, reconstructions: Tensor) -> Figure:
     """Images (B, C, H, W) uint8 in the rows 1, 3, …, below each its reconstruction on [0, 1]."""
-    columns = min(len(images), COLUMNS)
-    rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.1 * columns, 2.2 * rows), layout="constrained")
-    panels = figure.subplots(2 * rows, columns, squeeze=False)
-    for axes in panels.ravel():
-        axes.axis("off")
+    rows, columns = _rows_and_columns(len(images))
+    figure, axes = _sheet(2 * rows, columns)
     for index, (image, reconstruction) in enumerate(zip(images, reconstructions, strict=True)):
-        row, column = divmod(index, columns)
-        _show(panels[2 * row, column], image / 255)
-        _show(panels[2 * row + 1, column], reconstruction)
+        row, column = divmod(index, COLUMNS)
+        _show(axes, 2 * row, column, _pixels(image / 255))
+        _show(axes, 2 * row + 1, column, _pixels(reconstruction))
     return figure
 
 
 def image_grid(images: Tensor) -> Figure:
     """Images (B, C, H, W) on [0, 1]."""
-    figure, panels = _grid(len(images))
-    for axes, image in zip(panels, images, strict=False):
-        _show(axes, image)
+    figure, axes = _sheet(*_rows_and_columns(len(images)))
+    for index, image in enumerate(images):
+        _show(axes, *divmod(index, COLUMNS), _pixels(image))
     return figure
 
 
@@ -321,18 +320,39 @@ def rounds(central: list[dict[str, float]], central_test: float, history: list[d
     return figure
 
 
-def _grid(count: int, caption: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """Panels without axes for `count` images, with room for captions in units of an image's height."""
-    columns = min(count, COLUMNS)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(1.5 * columns, (1.5 + caption) * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for axes in panels:
-        axes.axis("off")
-    return figure, panels
+# ---- sheets of images: one panel for all of them, of which a unit is an inch; a panel for each takes ten times as long
 
 
-def _show(axes: Axes, image: Tensor) -> None:
-    """An image (C, H, W) on [0, 1]."""
-    pixels = image.permute(1, 2, 0).numpy()
-    axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+def _rows_and_columns(count: int) -> tuple[int, int]:
+    return math.ceil(count / COLUMNS), min(count, COLUMNS)
+
+
+def _sheet(rows: int, columns: int, caption: float = 0.0) -> tuple[Figure, Axes]:
+    """Room for rows of images, each below a caption of such a height."""
+    width, height = columns * CELL, rows * (CELL + caption)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    return figure, axes
+
+
+def _show(axes: Axes, row: int, column: int, pixels: np.ndarray, caption: float = 0.0) -> None:
+    """Pixels (H, W, C) on [0, 1] in a place of the sheet, in their own proportions."""
+    height, width = pixels.shape[:2]
+    half = 0.47 * CELL / max(height, width)
+    x, y = (column + 0.5) * CELL, row * (CELL + caption) + caption + 0.5 * CELL
+    extent = (x - half * width, x + half * width, y + half * height, y - half * height)
+    grey = pixels.shape[-1] == 1
+    axes.imshow(pixels.squeeze(-1) if grey else pixels, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+
+
+def _title(axes: Axes, row: int, column: int, text: str, colour: str = "black") -> None:
+    """Up to two lines above an image."""
+    x, y = (column + 0.5) * CELL, row * (CELL + CAPTION) + CAPTION
+    axes.text(x, y, text, color=colour, fontsize=8, ha="center", va="bottom")
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(C, H, W) to (H, W, C)."""
+    pixels: np.ndarray = image.permute(1, 2, 0).numpy()
+    return pixels
