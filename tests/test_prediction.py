@@ -51,7 +51,7 @@ class Answer:
 
     @property
     def captions(self) -> list[str]:
-        return [axes.get_title() for axes in self.sheet.axes if axes.get_title()]
+        return [text.get_text() for text in self.sheet.axes[0].texts]
 
 
 def save_pictures(folder: Path, count: int) -> np.ndarray:
