@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
@@ -56,13 +57,23 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+class OneContextSession(KedroSession):
+    """The context of a run serves afterwards too: it takes a third of a second to read and check all of conf."""
+
+    context: KedroContext | None = None
+
+    def load_context(self) -> KedroContext:
+        self.context = self.context or super().load_context()
+        return self.context
+
+
 def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any) -> DataCatalog:
     """Run a pipeline of `project` in this process and return the catalog of what it left.
 
     `params` are what `--params` would give; all further options are those of KedroSession.run.
     """
     bootstrap_project(project)
-    with KedroSession.create(project, env=env, runtime_params=options.pop("params", None)) as session:
+    with OneContextSession.create(project, env=env, runtime_params=options.pop("params", None)) as session:
         session.run(pipeline_names=[pipeline], **options)
         return session.load_context().catalog
 

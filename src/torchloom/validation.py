@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -34,7 +35,8 @@ class ArgumentError(ValueError):
         self.model, self.errors, self.place = model, errors, place
 
 
-def arguments_of(function: Callable[..., Any], given_by_us: Iterable[str] = ()) -> type[BaseModel]:
+@cache  # many tasks have the same optimiser
+def arguments_of(function: Callable[..., Any], given_by_us: tuple[str, ...] = ()) -> type[BaseModel]:
     """What a user may give to `function`, by its signature, as a model of their names, types and defaults.
 
     `given_by_us` are parameters of the function that are not the user's to set, such as an optimiser's `params`.
