@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_the_site_is_built(tmp_path: Path) -> None:
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project in which all environments are small and have drawn data, and the files that the pages speak of."""
     folder = make_project(tmp_path_factory.mktemp("docs") / "project")
-    _make_small(folder / "conf")
+    _make_small(folder)
     _draw_files(folder)
     before = Path.cwd()
     os.chdir(folder)
@@ -114,19 +115,27 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-def _make_small(conf: Path) -> None:
-    """The data and settings of `sample` for base, and TINY's for all environments; processes do with the CPU."""
-    sources = yaml.safe_load((conf / "base/catalog_sources.yml").read_text())
-    sources |= yaml.safe_load((conf / "sample/catalog_sources.yml").read_text())
-    (conf / "base/catalog_sources.yml").write_text(yaml.safe_dump(sources))
-    for path in sorted(conf.glob("*/parameters/*.yml")):
+FEW = {"mnist": (400, 100), "cifar10": (400, 100), "imdb": (200, 50), "wonderland": (20_000,)}  # drawn for each
+
+
+def _make_small(folder: Path) -> None:
+    """Few drawn samples, short training and small networks in all environments; processes do with the CPU."""
+    sources = yaml.safe_load((folder / "conf/base/catalog_sources.yml").read_text())
+    sources |= yaml.safe_load((folder / "conf/sample/catalog_sources.yml").read_text())
+    for name, counts in FEW.items():
+        drawn = folder / "drawn" / name
+        drawn.mkdir(parents=True)
+        import_module(f"torchloom.data.{name}").draw_sample(drawn, *counts)
+        sources[f"{name}_source"]["places"] = [str(drawn)]
+    for environment in ("base", "sample"):
+        (folder / "conf" / environment / "catalog_sources.yml").write_text(yaml.safe_dump(sources))
+    for path in sorted((folder / "conf").glob("*/parameters/*.yml")):
         parameters = yaml.safe_load(path.read_text())
-        sample = conf / "sample/parameters" / path.name
+        sample = folder / "conf/sample/parameters" / path.name
         if path.parts[-3] == "base" and sample.is_file():
             parameters = _merged(parameters, yaml.safe_load(sample.read_text()))
-        for task in parameters.keys() & TINY.keys():
-            few = {"train": {"compile": False, "threads": 1}, "data": {"subset": 256}}
-            parameters[task] = _merged(_merged(parameters[task], TINY[task]), few)
+        for task in parameters.keys() & SMALL.keys():
+            parameters[task] = _merged(parameters[task], SMALL[task])
         path.write_text(yaml.safe_dump(parameters))
 
 
@@ -134,6 +143,17 @@ def _merged(below: Any, above: Any) -> Any:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return {key: _merged(below.get(key), above[key]) if key in above else below[key] for key in {**below, **above}}
+
+
+ONE_EPOCH = {"train": {"epochs": 1, "warmup_epochs": 0.0, "compile": False, "threads": 1}}
+QUICK = {"compare": {"seconds": 0.001, "turns": 1, "batch_size": 16}}
+SMALL = {task: _merged(settings, ONE_EPOCH) for task, settings in TINY.items()} | {
+    "cifar_cnn_distilled": _merged(QUICK, ONE_EPOCH),
+    "cifar_resnet_pruned": _merged({"train": {"prune": {"epochs": 1}}, **QUICK}, ONE_EPOCH),
+    "cifar_resnet_quantized": {"quantize": {"samples": 100}, **QUICK},
+    "mnist_lenet_quantized": {"quantize": {"samples": 100}, **QUICK},
+    "sweep": {"trials": 3},
+}
 
 
 def _draw_files(folder: Path) -> None:
