@@ -24,16 +24,16 @@ def test_mnist_mlp_reaches_98_3_percent(run: Callable[..., DataCatalog]) -> None
 
 
 def test_the_reviews_are_told_apart(run: Callable[..., DataCatalog]) -> None:
-    catalog = run("imdb_lstm", env="local", params={"imdb_lstm": {"train": {"epochs": 2}}})
-    assert catalog.load("imdb_lstm.metrics")["accuracy"] >= 0.84
+    catalog = run("imdb_lstm", env="local", params={"imdb_lstm": {"train": {"epochs": 1}}})
+    assert catalog.load("imdb_lstm.metrics")["accuracy"] >= 0.80
     assert catalog.load("imdb_info")["documents"]["test"] == {"negative": 12_500, "positive": 12_500}
     assert len(catalog.load("imdb_lstm.mistakes")) == 100
 
 
 def test_the_language_model_foretells_the_end_of_the_book(run: Callable[..., DataCatalog]) -> None:
-    parameters = {"wonderland_lstm": {"train": {"epochs": 8, "warmup_epochs": 1.0}}}
+    parameters = {"wonderland_lstm": {"train": {"epochs": 5, "warmup_epochs": 1.0}}}
     catalog = run("wonderland_lstm", env="local", params=parameters)
-    assert catalog.load("wonderland_lstm.metrics")["bits_per_character"] <= 2.2
+    assert catalog.load("wonderland_lstm.metrics")["bits_per_character"] <= 2.35
     words = re.findall("[a-z]+", catalog.load("wonderland_lstm.sample_text").lower())
     book = (Path(os.environ["TORCHLOOM_MIRROR"]) / "wonderland" / "wonderland.txt").read_text().lower()
     known = set(re.findall("[a-z]+", book))
@@ -56,11 +56,12 @@ def assert_hardly_worse_in_int8(run: Callable[..., DataCatalog], task: str, env:
     assert change["times_smaller"] >= 3.5
 
 
-def test_cifar_resnet_passes_55_percent_in_two_epochs_on_a_cpu_and_is_as_good_in_int8(
+def test_cifar_resnet_passes_50_percent_in_one_epoch_on_a_cpu_and_is_as_good_in_int8(
     run: Callable[..., DataCatalog],
 ) -> None:
-    catalog = run("cifar_resnet", env="cpu", params={"cifar_resnet": {"train": {"epochs": 2}}})
-    assert catalog.load("cifar_resnet.metrics")["accuracy"] > 0.55
+    parameters = {"cifar_resnet": {"train": {"epochs": 1, "warmup_epochs": 0.2}}}
+    catalog = run("cifar_resnet", env="cpu", params=parameters)
+    assert catalog.load("cifar_resnet.metrics")["accuracy"] > 0.50
     info = catalog.load("cifar10_info")
     assert info["classes"][:3] == ["airplane", "automobile", "bird"]
     assert info["mean"] == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)
@@ -69,6 +70,7 @@ def test_cifar_resnet_passes_55_percent_in_two_epochs_on_a_cpu_and_is_as_good_in
     assert_hardly_worse_in_int8(run, "cifar_resnet_quantized", env="cpu")
 
 
-def test_the_speedrun_passes_75_percent_in_one_epoch(run: Callable[..., DataCatalog]) -> None:
-    catalog = run("cifar_speedrun", env="local", params={"cifar_speedrun": {"train": {"epochs": 1}}})
-    assert catalog.load("cifar_speedrun.metrics")["accuracy"] > 0.75
+def test_the_speedrun_passes_55_percent_in_one_epoch_of_two_fifths(run: Callable[..., DataCatalog]) -> None:
+    parameters = {"data": {"subset": 20_000}, "train": {"epochs": 1}, "evaluate": {"views": "mirror"}}
+    catalog = run("cifar_speedrun", env="local", params={"cifar_speedrun": parameters})
+    assert catalog.load("cifar_speedrun.metrics")["accuracy"] > 0.55
