@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 
+from processes import KedroProcess
 from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
@@ -78,11 +79,12 @@ def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any)
         return session.load_context().catalog
 
 
-def kedro(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def kedro(project: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """`kedro …` as a user types it, in a new process, with these environment variables."""
-    command = [sys.executable, "-m", "kedro", *arguments]
-    environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", **variables}
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        code = KedroProcess(project, *arguments, output=output, errors=errors, environment=variables).wait(300)
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
 
 @pytest.fixture

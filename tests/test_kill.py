@@ -4,13 +4,10 @@ Everything here is a real process that SIGKILL ends, as a power cut would. `pyte
 """
 
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +17,7 @@ import pytest
 import yaml
 
 from conftest import make_project
+from processes import KedroProcess
 from reports import check_page
 from torchloom.datasets.tensors import read_tensors
 from torchloom.training.loop import TIMES
@@ -59,11 +57,8 @@ class Attempt:
 
     def __init__(self, project: Path, task: str, *options: str) -> None:
         self.output = project / f"output{len(list(project.glob('output*')))}.txt"
-        command = [sys.executable, "-m", "kedro", "run", "--env", "sample", "--pipeline", task, *options]
-        environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-        with self.output.open("wb") as output:
-            streams: dict[str, Any] = {"stdout": output, "stderr": output}
-            self.process = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True, **streams)
+        command = ["run", "--env", "sample", "--pipeline", task, *options]
+        self.process = KedroProcess(project, *command, output=self.output, errors=self.output)
 
     @property
     def log(self) -> str:

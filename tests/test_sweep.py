@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 import torchloom
 from conftest import ROOT, TINY, kedro_run, make_project
+from processes import KedroProcess
 from torchloom import sweep, tuned
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
@@ -395,11 +396,8 @@ class Attempt:
 
     def __init__(self, project: Path, *options: str) -> None:
         self.output = project / f"output{len(list(project.glob('output*')))}.txt"
-        command = [sys.executable, "-m", "kedro", "run", "--env", "sample", "--pipeline", "sweep", *options]
-        environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-        with self.output.open("wb") as output:
-            streams: dict[str, Any] = {"stdout": output, "stderr": output}
-            self.process = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True, **streams)
+        command = ["run", "--env", "sample", "--pipeline", "sweep", *options]
+        self.process = KedroProcess(project, *command, output=self.output, errors=self.output)
 
     @property
     def log(self) -> str:

@@ -88,17 +88,12 @@ def assert_equal(one: Trained, other: Trained) -> None:
 
 
 @pytest.mark.long
-def test_who_watches_sees_each_epoch(tmp_path: Path) -> None:
+def test_who_watches_sees_each_epoch_and_the_first_of_them_is_profiled(tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
-    with watched_by(seen.append):
-        trained = train(plan(tmp_path), 2, network=CNN)
-    assert seen == trained.history
-
-
-@pytest.mark.long
-def test_the_first_of_them_is_profiled(tmp_path: Path) -> None:
     steps = {"wait": 0, "warmup": 1, "active": 2}
-    trained = train(plan(tmp_path), 2, network=CNN, debugging={"profile": steps})
+    with watched_by(seen.append):
+        trained = train(plan(tmp_path), 2, network=CNN, debugging={"profile": steps})
+    assert seen == trained.history
     assert set(trained.profile) == {TRACE, TABLE}
     assert b"c10d::allreduce_" in trained.profile[TABLE]
 

@@ -1,0 +1,74 @@
+"""`kedro …` in processes of their own, forked from one that has imported the large libraries already.
+
+Each has its own session, directory, environment and output, imports Kedro and the project's own code, and ends as any
+other process does. Only the seconds are spared that PyTorch and its like take to import.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+LIBRARIES = ["torch", "torch._dynamo", "torch.onnx._internal.exporter._compat", "torch.utils.data", "torchmetrics"]
+LIBRARIES += ["torchvision", "onnxruntime", "onnxscript.function_libs.torch_lib.ops", "matplotlib.pyplot", "pandas"]
+LIBRARIES += ["pyarrow.compute", "pydantic", "rich.progress", "sklearn", "optuna", "numpy.testing"]
+TESTS = Path(__file__).parent
+
+_context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+_context.set_forkserver_preload(LIBRARIES)
+
+
+class KedroProcess:
+    """`kedro …` in the folder of a project; used as a subprocess.Popen.
+
+    What it says is appended to the files `output` and `errors`, which may be the same.
+    """
+
+    def __init__(
+        self, project: Path, *arguments: str, output: Path, errors: Path, environment: dict[str, str] | None = None
+    ) -> None:
+        given = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", **(environment or {})}
+        for path in (output, errors):
+            path.touch()
+        self._process = _context.Process(target=_run, args=(project, arguments, given, output, errors))
+        self._process.start()
+        assert self._process.pid
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, or the number of the signal that ended it, negative."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("kedro", timeout or 0)
+        return self.returncode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _run(project: Path, arguments: tuple[str, ...], environment: dict[str, str], output: Path, errors: Path) -> None:
+    """What `python -m kedro …` does."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    for number, path in ((1, output), (2, errors)):
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(project)
+    sys.path[:] = [str(project), *(path for path in sys.path if not _of_the_tests(path))]
+    sys.argv = ["kedro", *arguments]
+    runpy.run_module("kedro", run_name="__main__", alter_sys=True)
+
+
+def _of_the_tests(path: str) -> bool:
+    return Path(path) == TESTS.parent or Path(path).is_relative_to(TESTS)
