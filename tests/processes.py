@@ -4,6 +4,7 @@ Each has its own session, directory, environment and output, imports Kedro and t
 other process does. Only the seconds are spared that PyTorch and its like take to import.
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -67,7 +68,10 @@ def _run(project: Path, arguments: tuple[str, ...], environment: dict[str, str],
     os.chdir(project)
     sys.path[:] = [str(project), *(path for path in sys.path if not _of_the_tests(path))]
     sys.argv = ["kedro", *arguments]
-    runpy.run_module("kedro", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("kedro", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
 
 
 def _of_the_tests(path: str) -> bool:
