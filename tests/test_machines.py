@@ -142,8 +142,10 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
     """When the run alone is killed, not those that it has started."""
     machine = Machine("", tmp_path / "project")
     running = machine.run(f"distributed.processes=2,{TASK}.train.epochs=500")
-    machine.wait_for("epoch 5/500", running)
-    os.kill(running.pid, signal.SIGKILL)
+    try:
+        machine.wait_for("epoch 5/500", running)
+    finally:
+        os.kill(running.pid, signal.SIGKILL)
     assert running.wait(30) != 0
     end = time.monotonic() + 10
     while processes_of(machine) and time.monotonic() < end:
