@@ -59,7 +59,7 @@ def left_on_screen(written: str) -> list[str]:
 @pytest.mark.long
 def test_bars_are_shown_and_vanish(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    written = on_a_terminal(project, *LENET, "--params", "mnist_lenet.train.epochs=3")
+    written = on_a_terminal(project, *LENET, "--params", "mnist_lenet.train.epochs=3,mnist_lenet.train.batch_size=16")
     plain = ESCAPES.sub("", written)
     assert re.search(r"epoch 2/3 .*\d+/\d+ +train_|epoch 2/3 .*loss \d\.\d+", plain)
     assert re.search(r"samples/s  \d+\.\d\d GB  all epochs \d:\d\d", plain)
