@@ -111,6 +111,8 @@ def take_picture(page: Page, site: Path, task: str, picture: Path) -> None:
     """The whole graph of the task, its groups open, with what there is to know of the stage that trains it."""
     show(page, task, expanded=True)
     drawn(page, node_id(site, task, f"{task}.train")).click()
+    page.wait_for_timeout(GLIDE)
+    page.get_by_label("Reset zoom").click()  # the whole graph, into the room that is left beside what was opened
     page.mouse.move(0, 0)
     page.wait_for_timeout(GLIDE)
     page.screenshot(path=picture)
