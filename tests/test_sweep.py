@@ -424,8 +424,8 @@ class Attempt:
 
 
 # long enough to be caught in the middle, and none is pruned
-LONGER = {TASK: {**SMALL, "train": {**SMALL["train"], "epochs": 40}}}
-FEW = {**BLOCK, "trials": 3, "pruner": {"name": "NopPruner"}}
+LONGER = {TASK: {**SMALL, "train": {**SMALL["train"], "epochs": 100}}}
+FEW = {**BLOCK, "trials": 5, "pruner": {"name": "NopPruner"}}
 
 
 def study_of(project: Path) -> optuna.Study:
@@ -443,7 +443,7 @@ def in_training(project: Path) -> list[optuna.trial.FrozenTrial]:
 def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
     project = small_project(tmp_path / "project", {**FEW, "workers": 2}, **LONGER)
     attempt = Attempt(project)
-    attempt.wait_for("1 of 3: ")
+    attempt.wait_for("1 of 5: ")
     while not in_training(project):
         assert attempt.process.poll() is None, attempt.log
     attempt.process.kill()
@@ -454,9 +454,9 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert 1 <= len(unfinished) <= states.count("RUNNING") <= 2
     again = Attempt(project)
     again.finish()
-    assert f": {len(states) - states.count('RUNNING')} of 3 trials are done" in again.log
+    assert f": {len(states) - states.count('RUNNING')} of 5 trials are done" in again.log
     trials = rows(project)
-    assert len(trials) == 3
+    assert len(trials) == 5
     assert [trial.state.name for trial in study_of(project).trials].count("FAIL") == states.count("RUNNING")
     for trial in unfinished:
         tried = [row for row in trials if row["train.optimizer.lr"] == str(trial.params["train.optimizer.lr"])]
@@ -468,7 +468,7 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
 def test_ctrl_c_stops_a_sweep_with_its_workers(tmp_path: Path) -> None:
     project = small_project(tmp_path / "project", {**FEW, "workers": 2}, **LONGER)
     attempt = Attempt(project)
-    attempt.wait_for("1 of 3: ")
+    attempt.wait_for("1 of 5: ")
     assert len(attempt.family()) >= 3
     os.killpg(attempt.process.pid, signal.SIGINT)  # as a terminal does
     assert attempt.process.wait(30) != 0
@@ -478,7 +478,7 @@ def test_ctrl_c_stops_a_sweep_with_its_workers(tmp_path: Path) -> None:
     assert "Traceback" not in attempt.log
     again = Attempt(project, "--params", "sweep.workers=1")
     again.finish()
-    assert len(rows(project)) == 3
+    assert len(rows(project)) == 5
     assert (project / f"conf/tuned/parameters/{TASK}.yml").exists()
 
 
