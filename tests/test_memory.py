@@ -20,7 +20,7 @@ from conftest import make_project
 from torchloom.datasets.tensors import read_tensors
 from torchloom.training.loop import TIMES
 
-LIMIT = 896 << 20  # bytes; kedro, torch and the network take 600 to 750 MB of them
+LIMIT = 896 << 20  # bytes; the libraries take most of them
 SIZE, COUNT = 128, 26_000
 DRAWN = 20  # files in each class; the others are links to them
 SETTINGS = {

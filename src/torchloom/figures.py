@@ -320,7 +320,7 @@ def rounds(central: list[dict[str, float]], central_test: float, history: list[d
     return figure
 
 
-# ---- sheets of images: one panel for all of them, of which a unit is an inch; a panel for each takes ten times as long
+# ---- sheets of images: one panel for all of them, of which a unit is an inch; a panel for each is slow to draw
 
 
 def _rows_and_columns(count: int) -> tuple[int, int]:
