@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 from torchloom.models import NormalizedImages, _layers, build_network, check_arguments, network_names
+from torchloom.models.resnet import Projection
 from torchloom.validation import ArgumentError
 
 ACTIVATIONS = sorted(set(nn.modules.activation.__all__) - _layers._NOT_ELEMENTWISE)
@@ -126,6 +127,25 @@ def test_the_memory_format_changes_nothing(name: str, shape: list[int], argument
     for gradient, other in zip(*gradients, strict=True):
         torch.testing.assert_close(gradient, other)
     assert all(gradient.any() for gradient in gradients[0])  # every parameter takes part
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 8, 15, 16])
+def test_the_gradient_of_a_narrow_projection(channels: int) -> None:
+    """Which oneDNN gets wrong, or crashes on, with channels last on CPUs with AVX2."""
+    torch.manual_seed(0)
+    projection = Projection(channels, 8, 1, 2, bias=False)
+    exact = nn.Conv2d(channels, 8, 1, 2, bias=False).double()
+    exact.load_state_dict(projection.state_dict())
+    images = torch.randn(5, channels, 7, 9)
+    projection.to(memory_format=torch.channels_last)
+    answers, expected = projection(images.to(memory_format=torch.channels_last)), exact(images.double())
+    answers.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(answers, expected.float())
+    assert projection.weight.grad is not None
+    assert exact.weight.grad is not None
+    torch.testing.assert_close(projection.weight.grad, exact.weight.grad.float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(projection.eval()(images), expected.float())
 
 
 @pytest.mark.parametrize(("depth", "channels"), [(18, 32), (50, 128)])

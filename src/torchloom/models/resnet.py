@@ -12,6 +12,7 @@ from torchloom.config import Count
 from torchloom.models._layers import Initialization, initialize
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # residual blocks per stage
+ONEDNN_BLOCK = 16  # channels; with AVX2 8
 
 
 def build(
@@ -101,4 +102,19 @@ class Bottleneck(nn.Module):
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.Sequential(Projection(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class Projection(nn.Conv2d):
+    """A 1x1 convolution with a stride, whose gradient is right on every CPU.
+
+    With a stride and fewer channels than in one of its blocks, oneDNN (3.13 and before) writes past its buffer in the
+    gradient of the weights: wrong numbers, a crash or a hang, on CPUs with AVX2 (github.com/uxlfoundation/oneDNN,
+    issue 6035). Narrow ones therefore pick the pixels themselves while they learn; the result is the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.device.type == "cpu" and self.in_channels < ONEDNN_BLOCK:
+            rows, columns = self.stride
+            return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
+        return super().forward(x)
