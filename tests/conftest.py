@@ -3,13 +3,17 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # or Kedro looks for it once for each parameter: 0.2 s a run
 
 import pytest
 from kedro.framework.context import KedroContext
@@ -47,6 +51,14 @@ def _seeded() -> None:
     seed_everything(0)
 
 
+@cache
+def keep_the_exporters_table() -> None:
+    """torch.onnx reads what it knows of each operator anew for every export: half of the time that small ones take."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[assignment]
+
+
 def make_project(folder: Path) -> Path:
     """A copy of the project: its configuration and its code, without data and without a user's own settings."""
     folder.mkdir()
@@ -73,6 +85,7 @@ def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any)
 
     `params` are what `--params` would give; all further options are those of KedroSession.run.
     """
+    keep_the_exporters_table()
     bootstrap_project(project)
     with OneContextSession.create(project, env=env, runtime_params=options.pop("params", None)) as session:
         session.run(pipeline_names=[pipeline], **options)

@@ -1,4 +1,4 @@
-"""`kedro …` in processes of their own, forked from one that has imported the large libraries already.
+"""`kedro …` in processes of their own, forked from one that has imported the large libraries already; and servers.
 
 Each has its own session, directory, environment and output, imports Kedro and the project's own code, and ends as any
 other process does. Only the seconds are spared that PyTorch and its like take to import.
@@ -8,8 +8,13 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.request
 from pathlib import Path
 
 LIBRARIES = ["torch", "torch._dynamo", "torch.onnx._internal.exporter._compat", "torch.utils.data", "torchmetrics"]
@@ -76,3 +81,30 @@ def _run(project: Path, arguments: tuple[str, ...], environment: dict[str, str],
 
 def _of_the_tests(path: str) -> bool:
     return Path(path) == TESTS.parent or Path(path).is_relative_to(TESTS)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answer(command: list[str], folder: Path, address: str, seconds: float = 90, **environment: str) -> str:
+    """What the server that `command` starts answers at the address, as soon as it does; it is ended then."""
+    with tempfile.TemporaryFile("w+") as said:
+        server = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **environment}, stdout=said, stderr=said, start_new_session=True
+        )
+        try:
+            end = time.monotonic() + seconds
+            while server.poll() is None and time.monotonic() < end:
+                try:
+                    with urllib.request.urlopen(address, timeout=seconds) as response:
+                        return str(response.read().decode())
+                except OSError:
+                    time.sleep(0.2)
+            said.seek(0)
+            raise AssertionError(f"{' '.join(command)} does not answer at {address}:\n{said.read()}")
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()

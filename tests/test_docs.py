@@ -22,7 +22,8 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from PIL import Image
 
-from conftest import ROOT, TINY, make_project
+from conftest import ROOT, TINY, keep_the_exporters_table, make_project
+from processes import answer, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 # What is run elsewhere, by how it begins, and where.
@@ -39,18 +40,20 @@ ELSEWHERE = {
     "uv run python -m benchmarks*": "tests/test_benchmarks.py::test_the_command_reports",
     "uv run kedro run --pipeline mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
     "uv run kedro run --pipeline flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
-    "uv run --extra mlflow kedro *": (
+    "uv run --extra mlflow kedro run *": (
         "tests/test_tracking.py::test_mlflow_has_each_epoch_once_and_all_that_comes_of_a_task"
     ),
-    "uv run tensorboard *": "tests/test_tracking.py::test_tensorboard_has_each_epoch_once_and_the_results",
-    "uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
+    "uv run --extra mlflow kedro mlflow ui": "tests/test_tracking.py::test_mlflow_shows_the_runs",
     "KEDRO_ENV=sample uv run kedro viz *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
     "uv run python -m http.server *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
     "uv run python -m docs.graph *": "tests/test_tasks.py::test_the_static_site_of_kedro_viz_in_a_browser",
-    "uv run --extra notebooks kedro *": "tests/test_notebooks.py::test_runs_from_a_clean_state",
+    "uv run --extra notebooks kedro jupyter lab *": "tests/test_notebooks.py::test_jupyter_lab_opens",
+    "uv run --extra notebooks kedro ipython *": "tests/test_notebooks.py::test_runs_from_a_clean_state",
     "uv run jupyter nbconvert *": "tests/test_notebooks.py::test_the_command_that_strips",
     "uv run kedro serve *": "tests/test_docs.py::test_every_command_runs",
     "curl *": "tests/test_docs.py::test_every_command_runs",
+    "uv run kedro viz run*": "tests/test_docs.py::test_every_command_runs",
+    "uv run tensorboard *": "tests/test_docs.py::test_every_command_runs",
 }
 
 
@@ -200,6 +203,7 @@ def test_the_commands_are_valid(project: Path) -> None:
 @pytest.mark.long
 def test_every_command_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would."""
+    keep_the_exporters_table()
     failed = []
     for command in all_commands():
         if elsewhere(command):
@@ -221,6 +225,18 @@ def test_every_command_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for command in all_commands():
         if command.startswith("curl"):
             assert_answered(reader, command)
+    assert '"name":"mnist_mlp"' in shown(reader, "uv run kedro viz run --env sample", "api/main", "--no-browser")
+    tensorboard = "uv run tensorboard --logdir data/tracking/tensorboard"
+    assert "loss/train" in shown(reader, tensorboard, "data/plugin/scalars/tags")
+
+
+def shown(project: Path, command: str, page: str, *more: str) -> str:
+    """What a command of the documentation that starts a server for a browser shows there, at a port that is free."""
+    assert command in all_commands()
+    port = free_port()
+    name, *arguments = command.removeprefix("uv run ").split()
+    program = str(Path(sys.executable).with_name(name))
+    return answer([program, *arguments, "--port", str(port), *more], project, f"http://127.0.0.1:{port}/{page}")
 
 
 SERVED = {

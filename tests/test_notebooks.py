@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from conftest import ROOT
+from processes import answer, free_port
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STRIP = "jupyter nbconvert --inplace --clear-output --ClearMetadataPreprocessor.enabled=True notebooks/*.ipynb"
@@ -83,3 +85,14 @@ def test_runs_from_a_clean_state(project: Path, path: Path) -> None:
     assert sum(cell.source.count("assert ") for cell in code_cells(notebook)) >= 3
     assert contents(project) == before
     assert path.stem.startswith("04") or (project / "data/sample/records").is_dir()
+
+
+@pytest.mark.skipif(find_spec("jupyterlab") is None, reason="needs the extra notebooks")
+def test_jupyter_lab_opens(project: Path, tmp_path: Path) -> None:
+    """`kedro jupyter lab`, with a kernel that knows the project."""
+    port = free_port()
+    command = [sys.executable, "-m", "kedro", "jupyter", "lab", "--env", "sample", "--port", str(port), "--no-browser"]
+    command += ["--allow-root", "--ServerApp.token="]
+    address = f"http://127.0.0.1:{port}/api/kernelspecs"
+    kernels = answer(command, project, address, JUPYTER_DATA_DIR=str(tmp_path / "jupyter"), HOME=str(tmp_path))
+    assert "Kedro (torchloom)" in kernels

@@ -1,5 +1,6 @@
 """What MLflow and TensorBoard are shown; MLflow's part runs where the extra is installed."""
 
+import json
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ import pytest
 from kedro.io import DataCatalog
 
 from conftest import kedro_run, make_project
+from processes import answer, free_port
 from torchloom import tracking
 from torchloom.config import TrackingConfig
 from torchloom.errors import InputError
@@ -130,6 +132,15 @@ def test_mlflow_has_a_later_stage_in_the_run_that_trained_and_knows_which_run_fa
     with pytest.raises(InputError, match="the loss became"):
         kedro_run(project, TASK, params=settings)
     assert [run.info.status for run in runs(project)[1]] == ["FINISHED", "FAILED"]
+
+
+@needs_mlflow
+def test_mlflow_shows_the_runs(project: Path) -> None:
+    """`kedro mlflow ui`, on the store of the environment."""
+    port = free_port()
+    command = [sys.executable, "-m", "kedro", "mlflow", "ui", "--env", "sample", "--port", str(port)]
+    experiments = answer(command, project, f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=torchloom")
+    assert json.loads(experiments)["experiment"]["lifecycle_stage"] == "active"
 
 
 # ---- without, and with what goes wrong ------------------------------------------------------------------------------

@@ -311,7 +311,7 @@ def test_drawn_data_are_all_different_and_of_every_class(tmp_path: Path) -> None
     assert [np.bincount(batch.labels).tolist() for batch in batches] == [[2] * 10] * 6
     assert len({image.tobytes() for batch in batches for image in batch.images}) == 120
     assert len({tuple(batch.labels) for batch in batches}) == 6
-    assert read_class_names(folder / META) == SHAPES
+    assert read_class_names(folder / META) == list(SHAPES)
     assert len(set(SHAPES)) == 10
 
 
@@ -323,7 +323,7 @@ def test_batches_become_splits(tmp_path: Path) -> None:
     raw = RawFiles(folder, dict.fromkeys(ALL, ""))
     train, validation, test, info = preprocess(raw, PreprocessConfig(validation_fraction=0.2, seed=3))
     assert [len(part.arrays["labels"]) for part in (train, validation, test)] == [80, 20, 20]
-    assert info["classes"] == SHAPES
+    assert info["classes"] == list(SHAPES)
     assert info["shape"] == [3, 32, 32]
     np.testing.assert_array_equal(test.arrays["images"], read_batch(folder / TEST_BATCH).images)
     everything = [image.tobytes() for part in (train, validation) for image in part.arrays["images"]]

@@ -9,6 +9,7 @@ import io
 import math
 import pickle
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,19 @@ def _as_array(standin: _Array) -> np.ndarray:
     raise InputError(f"holds an array that is not plain uint8 values of the shape it states. {AGAIN}")
 
 
-SHAPES = ["disk", "ring", "square", "frame", "triangle", "cross", "stripes", "checkers", "star", "crescent"]
+# The points (x, y) of each shape around (0, 0), which reaches out to about 1.
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "disk": lambda x, y: np.hypot(x, y) < 0.9,
+    "ring": lambda x, y: abs(np.hypot(x, y) - 0.8) < 0.2,
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.8,
+    "frame": lambda x, y: abs(np.maximum(abs(x), abs(y)) - 0.725) < 0.175,
+    "triangle": lambda x, y: (y < 0.7) & (y > 1.8 * abs(x) - 1),
+    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 1),
+    "stripes": lambda x, y: (np.sin(y * 7) > 0) & (np.maximum(abs(x), abs(y)) < 1),
+    "checkers": lambda x, y: (np.sin(x * 6) * np.sin(y * 6) > 0) & (np.maximum(abs(x), abs(y)) < 1),
+    "star": lambda x, y: np.hypot(x, y) < 0.55 + 0.4 * np.cos(5 * np.arctan2(y, x)),
+    "crescent": lambda x, y: (np.hypot(x, y) < 0.95) & (np.hypot(x - 0.45, y) > 0.75),
+}
 
 
 def draw_sample(folder: Path, train: int = 4000, test: int = 1000, seed: int = 0) -> None:
@@ -194,18 +207,19 @@ def draw_sample(folder: Path, train: int = 4000, test: int = 1000, seed: int = 0
     for number, name in enumerate(TRAIN_BATCHES, 1):
         _write_batch(folder / name, f"training batch {number} of 5", train // 5, generator)
     _write_batch(folder / FOLDER / "test_batch", "testing batch 1 of 1", test, generator)
-    meta = {"num_cases_per_batch": train // 5, "label_names": SHAPES, "num_vis": 3072}
+    meta = {"num_cases_per_batch": train // 5, "label_names": list(SHAPES), "num_vis": 3072}
     (folder / FOLDER / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
     write_sums(folder)
 
 
 def _write_batch(path: Path, title: str, count: int, generator: np.random.Generator) -> None:
     labels = generator.permutation(np.arange(count) % len(SHAPES))
+    names = list(SHAPES)
     batch = {
         "batch_label": title,
         "labels": labels.tolist(),
         "data": draw_shapes(labels, generator).reshape(count, 3072),
-        "filenames": [f"{SHAPES[label]}_{index:05d}.png" for index, label in enumerate(labels)],
+        "filenames": [f"{names[label]}_{index:05d}.png" for index, label in enumerate(labels)],
     }
     path.write_bytes(pickle.dumps(batch, protocol=2))
 
@@ -213,29 +227,17 @@ def _write_batch(path: Path, title: str, count: int, generator: np.random.Genera
 def draw_shapes(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """(N, 3, 32, 32) uint8 images of the shapes that (N,) `labels` name, on coloured ground."""
     count = len(labels)
-    size = generator.uniform(8, 14, (count, 1, 1))  # radius in pixels
-    turn = generator.uniform(-0.5, 0.5, (count, 1, 1))
-    centre = generator.uniform(-4, 4, (2, count, 1, 1)) + 15.5
-    y, x = np.mgrid[0:32, 0:32][:, None]
+    size = generator.uniform(8, 14, (count, 1, 1)).astype(np.float32)  # radius in pixels
+    turn = generator.uniform(-0.5, 0.5, (count, 1, 1)).astype(np.float32)
+    centre = (generator.uniform(-4, 4, (2, count, 1, 1)) + 15.5).astype(np.float32)
+    y, x = np.mgrid[0:32, 0:32][:, None].astype(np.float32)
     x, y = (x - centre[0]) / size, (y - centre[1]) / size
     x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
-    radius, angle, extent = np.hypot(x, y), np.arctan2(y, x), np.maximum(abs(x), abs(y))
-    inside = np.choose(
-        labels[:, None, None],
-        [
-            radius < 0.9,
-            (radius < 1) & (radius > 0.6),
-            extent < 0.8,
-            (extent < 0.9) & (extent > 0.55),
-            (y < 0.7) & (y > 1.8 * abs(x) - 1),
-            (np.minimum(abs(x), abs(y)) < 0.3) & (extent < 1),
-            (np.sin(y * 7) > 0) & (extent < 1),
-            (np.sin(x * 6) * np.sin(y * 6) > 0) & (extent < 1),
-            radius < 0.55 + 0.4 * np.cos(5 * angle),
-            (radius < 0.95) & (np.hypot(x - 0.45, y) > 0.75),
-        ],
-    )
-    ground = generator.uniform(0, 255, (count, 3, 1, 1))
-    ink = (ground + generator.uniform(70, 185, (count, 3, 1, 1))) % 256  # never near the ground's colour
-    pictures = np.where(inside[:, None], ink, ground) + generator.normal(0, 18, (count, 3, 32, 32))
+    inside = np.empty((count, 32, 32), bool)
+    for label, covers in enumerate(SHAPES.values()):
+        inside[labels == label] = covers(x[labels == label], y[labels == label])
+    ground = generator.uniform(0, 255, (count, 3, 1, 1)).astype(np.float32)
+    ink = (ground + generator.uniform(70, 185, ground.shape).astype(np.float32)) % 256  # never near the ground's colour
+    noise = 18 * generator.standard_normal((count, 3, 32, 32), dtype=np.float32)
+    pictures = np.where(inside[:, None], ink, ground) + noise
     return np.clip(pictures, 0, 255).astype(np.uint8)

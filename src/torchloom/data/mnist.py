@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,27 +127,37 @@ def draw_sample(folder: Path, train: int = 4000, test: int = 1000, seed: int = 0
     generator = np.random.default_rng(seed)
     for part, count in (("train", train), ("t10k", test)):
         labels = generator.permutation(np.arange(count) % 10)
-        images = np.stack([draw_digit(int(label), generator) for label in labels])
-        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-images-idx3-ubyte", draw_digits(labels, generator))
         write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
     write_sums(folder)
 
 
-def draw_digit(label: int, generator: np.random.Generator) -> np.ndarray:
-    """One (28, 28) uint8 image: bright strokes on black."""
-    turn, shear = generator.normal(0, 0.15), generator.normal(0, 0.2)
-    size = generator.uniform(15, 22, 2)  # width and height in pixels
-    matrix = np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]]) * size
-    centre = 13.5 + generator.normal(0, 1.2, 2)
-    y, x = np.mgrid[0:28, 0:28]
-    pixels = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
-    distance = np.full(28 * 28, np.inf)
-    for stroke in STROKES[label]:
-        points = np.array(stroke) - 0.5 + generator.normal(0, 0.03, (len(stroke), 2))
-        points = points @ matrix.T + centre
-        start, along = points[:-1], np.diff(points, axis=0)
-        share = np.clip(((pixels - start) * along).sum(-1) / (along**2).sum(-1), 0, 1)
-        distance = np.minimum(distance, np.linalg.norm(pixels - start - share[..., None] * along, axis=-1).min(1))
-    ink = np.clip(generator.uniform(1.2, 2.0) - distance, 0, 1) * generator.uniform(180, 255)
-    noisy = ink + generator.normal(0, 12, ink.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8).reshape(28, 28)
+def draw_digits(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(N, 28, 28) uint8 images of the digits that (N,) `labels` name: bright strokes on black."""
+    images = np.empty((len(labels), 28, 28), np.uint8)
+    for label, strokes in STROKES.items():
+        chosen = np.flatnonzero(labels == label)
+        images[chosen] = _draw(strokes, len(chosen), generator)
+    return images
+
+
+def _draw(strokes: list[list[tuple[float, float]]], count: int, generator: np.random.Generator) -> np.ndarray:
+    """(count, 28, 28) uint8 images of one digit."""
+    turn, shear = generator.normal(0, 0.15, count), generator.normal(0, 0.2, count)
+    rows = [[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]]
+    matrix = np.moveaxis(np.array(rows), 2, 0) * generator.uniform(15, 22, (count, 1, 2))  # width and height in pixels
+    centre = 13.5 + generator.normal(0, 1.2, (count, 1, 2))
+    y, x = np.mgrid[0:28, 0:28].astype(np.float32)
+    nearest = np.full((count, 28, 28), np.inf, np.float32)  # squared distance to the strokes
+    for stroke in strokes:
+        points = np.array(stroke) - 0.5 + generator.normal(0, 0.03, (count, len(stroke), 2))
+        points = (points @ matrix.transpose(0, 2, 1) + centre).astype(np.float32)
+        for start, end in pairwise(np.moveaxis(points, 1, 0)[..., None, None]):
+            across, down = end[:, 0] - start[:, 0], end[:, 1] - start[:, 1]
+            right, below = x - start[:, 0], y - start[:, 1]
+            share = np.clip((right * across + below * down) / (across**2 + down**2), 0, 1)
+            nearest = np.minimum(nearest, (right - share * across) ** 2 + (below - share * down) ** 2)
+    thickness, brightness = (generator.uniform(*span, (count, 1, 1)) for span in ((1.2, 2.0), (180, 255)))
+    ink = np.clip(thickness - np.sqrt(nearest), 0, 1) * brightness
+    noise = 12 * generator.standard_normal(ink.shape, dtype=np.float32)
+    return np.clip(ink + noise, 0, 255).astype(np.uint8)

@@ -54,9 +54,25 @@ def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
     """Raise ValueError when the optimiser does not take `arguments`."""
     check_call(optimizer_arguments(name), arguments)
     try:
-        _create(name, arguments, list(nn.Linear(2, 2).parameters()))
+        _on_trial(name, arguments)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{'' if name == 'Muon' else 'torch.optim.'}{name} says: {error}") from None
+
+
+def _on_trial(name: str, arguments: dict[str, Any]) -> Optimizer:
+    """An optimiser that looks at its arguments and learns nothing.
+
+    For the methods that it goes without, torch imports torch._dynamo: a second or two of every command, also of those
+    that train nothing.
+    """
+
+    def add_param_group(optimizer: Optimizer, group: dict[str, Any]) -> None:
+        optimizer.param_groups.append({**optimizer.defaults, **group})
+
+    kind = _optimizer(name)
+    on_trial = type(kind.__name__, (kind,), {"add_param_group": add_param_group, "step": lambda _: None})
+    optimizer: Optimizer = on_trial(list(nn.Linear(2, 2).parameters()), **_tuples(arguments))
+    return optimizer
 
 
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -154,7 +170,7 @@ def check_scheduler(
 ) -> None:
     """Raise ValueError when torch.optim.lr_scheduler.<name> does not take `arguments`, or not this optimiser."""
     kind = getattr(lr_scheduler, name)
-    optimizer = _create(optimizer_name, optimizer_arguments or {}, list(nn.Linear(2, 2).parameters()))
+    optimizer = _on_trial(optimizer_name, optimizer_arguments or {})
     arguments = {**_lengths(kind, arguments, 10, [0.1]), **arguments}
     check_call(scheduler_arguments(name), arguments)
     try:
