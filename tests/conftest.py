@@ -13,8 +13,6 @@ from typing import Any
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # or Kedro looks for it once for each parameter: 0.2 s a run
-
 import pytest
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
@@ -26,6 +24,8 @@ from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
 
+sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # Kedro looks for it at each parameter: 0.2 s of a run
+
 # Settings that make each task small enough for seconds and leave it enough to learn from.
 TINY: dict[str, dict[str, Any]] = {
     "mnist_mlp": {"model": {"hidden": [64]}, "train": {"epochs": 3, "batch_size": 64}},
@@ -33,12 +33,19 @@ TINY: dict[str, dict[str, Any]] = {
     "mnist_lstm": {"model": {"width": 48}, "train": {"epochs": 3}},
     "mnist_autoencoder": {"model": {"hidden": [64]}, "train": {"epochs": 4}},
     "cifar_cnn": {"model": {"form": "lenet"}, "train": {"epochs": 3, "warmup_epochs": 0.5}},
-    "cifar_alexnet": {"model": {"width": 4}, "train": {"epochs": 3}},
-    "cifar_vgg": {"model": {"width": 8}, "train": {"epochs": 3}},
+    "cifar_alexnet": {"data": {"subset": 2400}, "model": {"width": 4}, "train": {"epochs": 3}},
+    "cifar_vgg": {"data": {"subset": 2400}, "model": {"width": 8}, "train": {"epochs": 3}},
     "cifar_resnet": {"model": {"width": 8}, "train": {"epochs": 2, "batch_size": 64}},
-    "cifar_densenet": {"model": {"growth": 4, "depth": 10}, "train": {"epochs": 3, "warmup_epochs": 0.2}},
-    "cifar_speedrun": {"model": {"widths": [8, 16, 16]}, "train": {"epochs": 3, "batch_size": 100, "accumulate": 1}},
-    "cifar_speedrun96": {"model": {"widths": [8, 16, 16]}, "train": {"epochs": 4}},
+    "cifar_densenet": {
+        "model": {"growth": 4, "depth": 10},
+        "train": {"epochs": 3, "batch_size": 32, "warmup_epochs": 0.2, "optimizer": {"lr": 0.2}},
+    },
+    "cifar_speedrun": {
+        "data": {"subset": 1200},
+        "model": {"widths": [8, 16, 16]},
+        "train": {"epochs": 3, "batch_size": 100, "accumulate": 1},
+    },
+    "cifar_speedrun96": {"data": {"subset": 1200}, "model": {"widths": [8, 16, 16]}, "train": {"epochs": 4}},
     "linear_regression": {"train": {"epochs": 100}},
     "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
     "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},
@@ -49,6 +56,12 @@ TINY: dict[str, dict[str, Any]] = {
 def _seeded() -> None:
     """What a test draws does not depend on the tests before it in its process."""
     seed_everything(0)
+
+
+@pytest.fixture(scope="session")
+def exporter() -> None:
+    """For tests that export without Kedro."""
+    keep_the_exporters_table()
 
 
 @cache

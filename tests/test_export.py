@@ -23,7 +23,10 @@ from torchloom.models import build_model
 from torchloom.pipelines.stages import export_onnx
 from torchloom.training.checkpoint import Checkpoint
 
-pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
+pytestmark = [
+    pytest.mark.xdist_group("export"),  # in one process, for the sake of what the tests share
+    pytest.mark.usefixtures("exporter"),
+]
 
 INFO = ImageInfo(classes=["a", "b", "c", "ü"], shape=[3, 8, 8], mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
 IMAGES = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

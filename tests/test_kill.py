@@ -30,6 +30,7 @@ NODE = re.compile(r"Running node: (\w+): ")
 # One of each kind, small, and with randomness and memory of all sorts in the training.
 TASKS: dict[str, dict[str, Any]] = {
     "cifar_speedrun": {
+        "data": {"subset": 1200},
         "model": {"widths": [8, 16, 16], "norm_momentum": 0.3},
         "train": {"epochs": 3, "batch_size": 100, "accumulate": 2, "lookahead": {"every": 2}},
     },

@@ -60,8 +60,12 @@ QUICK = {"seconds": 0.001, "turns": 1, "batch_size": 16}
 TINY_SMALLER: dict[str, dict[str, Any]] = {
     "mnist_lenet_quantized": {},
     "cifar_resnet_quantized": {"quantize": {"samples": 200}},
-    "cifar_resnet_pruned": {"train": {"epochs": 2, "prune": {"epochs": 2}}},
-    "cifar_cnn_distilled": {"model": {"form": "lenet"}, "train": {"epochs": 2, "warmup_epochs": 0.5}},
+    "cifar_resnet_pruned": {"train": {"epochs": 1, "prune": {"epochs": 1}}},
+    "cifar_cnn_distilled": {
+        "data": {"subset": 1200},
+        "model": {"form": "lenet"},
+        "train": {"epochs": 2, "warmup_epochs": 0.5},
+    },
 }
 SMALLER = [task for task, (_, source, *base) in TASKS.items() if (source in TASKS or base) and task not in APART]
 

@@ -139,7 +139,11 @@ def test_mlflow_shows_the_runs(project: Path) -> None:
     """`kedro mlflow ui`, on the store of the environment."""
     port = free_port()
     command = [sys.executable, "-m", "kedro", "mlflow", "ui", "--env", "sample", "--port", str(port)]
-    experiments = answer(command, project, f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=torchloom")
+    experiments = answer(
+        command,
+        project,
+        f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=torchloom",
+    )
     assert json.loads(experiments)["experiment"]["lifecycle_stage"] == "active"
 
 

@@ -183,6 +183,7 @@ def test_the_named_initialization_is_used_in_all_layers(name: str, shape: list[i
     assert max(weight.std().item() for weight in weights_of(default)) > 0.03
 
 
+@pytest.mark.usefixtures("exporter")
 @pytest.mark.parametrize(("name", "shape", "arguments"), EXPORTED)
 def test_onnx_runtime_gives_the_networks_logits(name: str, shape: list[int], arguments: dict[str, Any]) -> None:
     network = seeded_network(name, shape, 10, **arguments)

@@ -592,7 +592,9 @@ def test_no_bar_is_left_running(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "epoch 1/2" in shown
     assert "samples/s" in shown
-    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 4  # the cursor is hidden and shown again each epoch
+    assert "validation 1" in shown
+    # the cursor is hidden and shown again by each of four epochs and of three validations
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 7
 
 
 def test_one_plain_line_per_epoch(caplog: pytest.LogCaptureFixture) -> None:

@@ -315,11 +315,13 @@ def measure(
     """The objective's means over all of `loader`, in evaluation mode; of `ranks` each has its part of the samples."""
     model.eval()
     running = Running(len(loader), device)
-    for batch in loader:
-        with autocast(device, dtype):
-            running.add(len(batch[-1]), *objective(model, batch))
-        if ranks.size == 1:  # others may have fewer batches, and would wait for this one
-            step_done()
+    with step_bar() as bar:
+        task = bar.add_task(f"validation {epoch}", total=len(loader), status="")
+        for batch in bar.track(loader, task_id=task):
+            with autocast(device, dtype):
+                running.add(len(batch[-1]), *objective(model, batch))
+            if ranks.size == 1:  # others may have fewer batches, and would wait for this one
+                step_done()
     running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
     return running.means(ranks)
 
