@@ -157,7 +157,8 @@ def _draw(strokes: list[list[tuple[float, float]]], count: int, generator: np.ra
             right, below = x - start[:, 0], y - start[:, 1]
             share = np.clip((right * across + below * down) / (across**2 + down**2), 0, 1)
             nearest = np.minimum(nearest, (right - share * across) ** 2 + (below - share * down) ** 2)
-    thickness, brightness = (generator.uniform(*span, (count, 1, 1)) for span in ((1.2, 2.0), (180, 255)))
-    ink = np.clip(thickness - np.sqrt(nearest), 0, 1) * brightness
-    noise = 12 * generator.standard_normal(ink.shape, dtype=np.float32)
-    return np.clip(ink + noise, 0, 255).astype(np.uint8)
+    thickness, brightness = generator.uniform(1.2, 2.0, (count, 1, 1)), generator.uniform(180, 255, (count, 1, 1))
+    ink: np.ndarray = np.clip(thickness - np.sqrt(nearest), 0, 1) * brightness
+    ink += 12 * generator.standard_normal(ink.shape, dtype=np.float32)
+    images: np.ndarray = np.clip(ink, 0, 255).astype(np.uint8)
+    return images
