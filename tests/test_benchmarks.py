@@ -133,8 +133,8 @@ def test_no_measurement_is_begun_that_would_not_be_done_in_time(monkeypatch: pyt
 
 @pytest.mark.long
 def test_seeds_are_trained_in_one_process(run: Callable[..., DataCatalog], project: Path) -> None:
-    settings = json.dumps({"cifar_speedrun": TINY["cifar_speedrun"]})
-    (project / "conf/sample/parameters/cifar_speedrun.yml").write_text(settings)
+    settings = {**TINY["cifar_speedrun"], "train": {**TINY["cifar_speedrun"]["train"], "epochs": 6}}
+    (project / "conf/sample/parameters/cifar_speedrun.yml").write_text(json.dumps({"cifar_speedrun": settings}))
     run("cifar_speedrun", to_nodes=["cifar_speedrun.build_dataloaders"])
     with contextlib.chdir(project):
         train = trainings("cifar_speedrun", "sample")
