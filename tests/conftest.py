@@ -24,7 +24,7 @@ from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
 
-sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # Kedro looks for it at each parameter: 0.2 s of a run
+sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # Kedro looks for it anew at each parameter
 
 # Settings that make each task small enough for seconds and leave it enough to learn from.
 TINY: dict[str, dict[str, Any]] = {

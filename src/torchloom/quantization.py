@@ -63,7 +63,7 @@ def quantize_model(serialised: bytes, samples: dict[str, np.ndarray], config: Qu
                 _Batches(samples),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                reduce_range=True,  # CPUs with AVX2 and no VNNI would overflow with 8 bits, and lose a point or more
+                reduce_range=True,  # CPUs with AVX2 and no VNNI would overflow with 8 bits, and lose accuracy
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=METHODS[config.calibration],

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -430,3 +432,14 @@ def test_lookahead_leaves_groups_alone_that_have_learnt_their_epochs() -> None:
         lookahead.step()
         assert torch.equal(first, frozen)
     assert not torch.equal(second, learning)
+
+
+def test_checking_imports_no_compiler() -> None:
+    """Which takes seconds of each command, also of those that train nothing."""
+    code = (
+        "import sys; from torchloom.training.optimization import check_optimizer, check_scheduler;"
+        "check_optimizer('AdamW', {'lr': 0.1}); check_scheduler('StepLR', {'step_size': 3}, 'Muon');"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "False"

@@ -106,7 +106,7 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class Projection(nn.Conv2d):
-    """A 1x1 convolution with a stride, whose gradient is right on every CPU.
+    """A 1x1 convolution with a stride, whose gradient is right on CPUs with AVX2 too.
 
     With a stride and fewer channels than in one of its blocks, oneDNN 3.13 writes past its buffer in the
     gradient of the weights: wrong numbers, a crash or a hang, on CPUs with AVX2 (github.com/uxlfoundation/oneDNN,
