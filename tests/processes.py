@@ -7,6 +7,7 @@ other process does. Only the seconds are spared that PyTorch and its like take t
 import atexit
 import multiprocessing
 import os
+import random
 import runpy
 import signal
 import socket
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 LIBRARIES = ["torch", "torch._dynamo", "torch.onnx._internal.exporter._compat", "torch.utils.data", "torchmetrics"]
@@ -84,9 +86,12 @@ def _of_the_tests(path: str) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One below those that systems give to connections, which come and go; kedro-viz takes none above 49151."""
+    for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def answer(command: list[str], folder: Path, address: str, seconds: float = 90, **environment: str) -> str:
@@ -106,5 +111,6 @@ def answer(command: list[str], folder: Path, address: str, seconds: float = 90, 
             said.seek(0)
             raise AssertionError(f"{' '.join(command)} does not answer at {address}:\n{said.read()}")
         finally:
-            os.killpg(server.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended, and left processes or none
+                os.killpg(server.pid, signal.SIGKILL)
             server.wait()
