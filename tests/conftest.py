@@ -35,7 +35,7 @@ TINY: dict[str, dict[str, Any]] = {
     "cifar_cnn": {"model": {"form": "lenet"}, "train": {"epochs": 3, "warmup_epochs": 0.5}},
     "cifar_alexnet": {"data": {"subset": 2400}, "model": {"width": 4}, "train": {"epochs": 3}},
     "cifar_vgg": {"data": {"subset": 2400}, "model": {"width": 8}, "train": {"epochs": 3}},
-    "cifar_resnet": {"model": {"width": 8}, "train": {"epochs": 2, "batch_size": 64}},
+    "cifar_resnet": {"data": {"subset": 1800}, "model": {"width": 8}, "train": {"epochs": 2, "batch_size": 32}},
     "cifar_densenet": {
         "model": {"growth": 4, "depth": 10},
         "train": {"epochs": 3, "batch_size": 32, "warmup_epochs": 0.2, "optimizer": {"lr": 0.2}},

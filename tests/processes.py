@@ -94,7 +94,7 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
-def answer(command: list[str], folder: Path, address: str, seconds: float = 90, **environment: str) -> str:
+def answer(command: list[str], folder: Path, address: str, seconds: float = 240, **environment: str) -> str:
     """What the server that `command` starts answers at the address, as soon as it does; it is ended then."""
     with tempfile.TemporaryFile("w+") as said:
         server = subprocess.Popen(
