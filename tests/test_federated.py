@@ -370,8 +370,8 @@ def start_and_end(project: Path, ending: signal.Signals) -> None:
         time.sleep(0.02)
     started = descendants(process.pid)
     process.send_signal(ending)
-    assert process.wait(30) != 0, output.read_text()
-    until = time.monotonic() + 40
+    assert process.wait(60) != 0, output.read_text()
+    until = time.monotonic() + 60
     while any(map(alive, started)) and time.monotonic() < until:
         time.sleep(0.1)
     assert len(started) > 3

@@ -54,7 +54,7 @@ def cells(project: Path) -> dict[str, NotebookNode]:
         made[name].metadata["tags"] = ["raises-exception"]
     notebook = nbformat.v4.new_notebook(cells=list(made.values()))
     resources = {"metadata": {"path": str(project / "notebooks")}}
-    NotebookClient(notebook, kernel_name="python3", timeout=100, resources=resources).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=300, resources=resources).execute()
     return dict(zip(CELLS, notebook.cells, strict=True))
 
 

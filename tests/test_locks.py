@@ -46,7 +46,7 @@ def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
 def test_waiting_says_for_whom_and_ends_with_the_other_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     process = holder(tmp_path, 1.0)
     Locks(tmp_path).wait_for("task")
-    assert process.wait(5) == 0
+    assert process.wait(60) == 0
     assert f"waiting: task is in use by process {process.pid} on " in caplog.text
 
 

@@ -101,7 +101,7 @@ def processes_of(machine: Machine) -> list[str]:
                 found.append((entry / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
-    return [command for command in found if "resource_tracker" not in command]
+    return [command for command in found if command and "resource_tracker" not in command]  # "": it is ending
 
 
 @pytest.mark.long
@@ -146,8 +146,8 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
         machine.wait_for("epoch 5/500", running)
     finally:
         os.kill(running.pid, signal.SIGKILL)
-    assert running.wait(30) != 0
-    end = time.monotonic() + 10
+    assert running.wait(60) != 0
+    end = time.monotonic() + 60
     while processes_of(machine) and time.monotonic() < end:
         time.sleep(0.1)
     assert processes_of(machine) == []

@@ -79,7 +79,7 @@ def test_runs_from_a_clean_state(project: Path, path: Path) -> None:
     before = contents(project)
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(project / "notebooks")}}
-    NotebookClient(notebook, kernel_name="python3", timeout=200, resources=resources).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=300, resources=resources).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert sum(cell.source.count("assert ") for cell in code_cells(notebook)) >= 3

@@ -118,7 +118,7 @@ def test_a_browser_sees_what_was_written_and_runs_nothing(project: Path) -> None
     if browser is None:
         pytest.skip("no Chromium here")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page_of(project).as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     there, here = (check_page(html) for html in (dom, page_of(project).read_text()))
     assert there.rows == here.rows
     assert there.facts == here.facts

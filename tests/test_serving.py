@@ -287,7 +287,7 @@ def test_a_client_asks_the_running_command(project: Path, tmp_path: Path) -> Non
             refused(asked.post("/predict", content=iter([b"x" * 100_000] * 200)), 413, "larger than 1,000,000 bytes")
             assert asked.post("/predict", content=picture).json() == answer.json()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
         assert "Traceback" not in errors
     finally:

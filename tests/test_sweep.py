@@ -414,7 +414,7 @@ class Attempt:
         return [int(pid) for pid in found.split()]
 
     def assert_gone(self) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while self.family() and time.monotonic() < end:
             time.sleep(0.05)
         assert self.family() == []
@@ -471,7 +471,7 @@ def test_ctrl_c_stops_a_sweep_with_its_workers(tmp_path: Path) -> None:
     attempt.wait_for("1 of 5: ")
     assert len(attempt.family()) >= 3
     os.killpg(attempt.process.pid, signal.SIGINT)  # as a terminal does
-    assert attempt.process.wait(30) != 0
+    assert attempt.process.wait(60) != 0
     attempt.assert_gone()
     assert "interrupted. What is finished stays" in attempt.log
     assert "kedro run --env sample --pipeline sweep" in attempt.log.partition("interrupted.")[2]
