@@ -113,6 +113,12 @@ def kedro(project: Path, *arguments: str, **variables: str) -> "subprocess.Compl
         return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
 
+def imported_by(code: str) -> set[str]:
+    """The modules that a new Python has after it."""
+    command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return make_project(tmp_path / "project")

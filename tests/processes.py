@@ -87,7 +87,8 @@ def _of_the_tests(path: str) -> bool:
 
 def free_port() -> int:
     """One below those that systems give to connections, which come and go; kedro-viz takes none above 49151."""
-    for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
+    unseeded = random.SystemRandom()  # the other gives all tests the same
+    for port in unseeded.sample(range(20_000, 32_768), 100):
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port

@@ -56,13 +56,14 @@ def test_it_answers_nearly_the_same(exported: bytes, quantized: bytes) -> None:
     assert np.corrcoef(plain.ravel(), coarse.ravel())[0, 1] > 0.98
 
 
-def test_weights_are_int8_with_a_scale_for_each_channel(quantized: bytes) -> None:
+def test_weights_are_7_bits_of_int8_with_a_scale_for_each_channel(quantized: bytes) -> None:
     model = onnx.load_from_string(quantized)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     kernels = kernels_of(model)
     assert len(kernels) == 20
     for kernel in kernels:
         assert kernel.data_type == onnx.TensorProto.INT8
+        assert np.abs(onnx.numpy_helper.to_array(kernel).astype(int)).max() == 64
         scale = stored[kernel.name.replace("_quantized", "_scale")]
         assert list(scale.dims) == [kernel.dims[0]]
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}

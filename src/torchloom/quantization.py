@@ -45,7 +45,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantize_model(serialised: bytes, samples: dict[str, np.ndarray], config: QuantizeConfig) -> bytes:
-    """The ONNX model with int8 weights and uint8 activations, whose ranges are those that `samples` give.
+    """The ONNX model with int8 weights of 7 bits and uint8 activations, whose ranges are those that `samples` give.
 
     `samples` are arrays (N, …) by the names of the graph's inputs, of which whole batches of 100 count. Raises
     InputError for a node to exclude that the graph does not have.
@@ -63,7 +63,7 @@ def quantize_model(serialised: bytes, samples: dict[str, np.ndarray], config: Qu
                 _Batches(samples),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                reduce_range=True,  # CPUs with AVX2 and no VNNI would overflow with 8 bits, and lose accuracy
+                reduce_range=True,  # weights of 8 bits overflow on CPUs with AVX2 and no VNNI, which costs accuracy
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=METHODS[config.calibration],
