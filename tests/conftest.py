@@ -23,6 +23,7 @@ from processes import KedroProcess
 from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
+SEED = int(os.environ.get("TORCHLOOM_SEED", "0"))  # of the networks: nothing here may hang on one draw of weights
 
 sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # Kedro looks for it anew at each parameter
 
@@ -50,12 +51,15 @@ TINY: dict[str, dict[str, Any]] = {
     "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
     "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},
 }
+if SEED:
+    for settings in TINY.values():
+        settings["train"]["seed"] = SEED
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """What a test draws does not depend on the tests before it in its process."""
-    seed_everything(0)
+    seed_everything(SEED)
 
 
 @pytest.fixture(scope="session")

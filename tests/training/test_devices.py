@@ -1,6 +1,8 @@
 import os
 import platform
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,9 +71,47 @@ def test_auto_precision_is_bf16_only_where_it_is_native() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="needs Linux")
-def test_a_cpu_without_the_instructions_has_no_native_bf16() -> None:
+@pytest.mark.skipif("ONEDNN_MAX_CPU_ISA" in os.environ, reason="needs the processor as it is")
+def test_native_bf16_is_what_the_processor_says_of_itself() -> None:
     flags = set(Path("/proc/cpuinfo").read_text().split())
-    assert has_native_bf16(CPU) <= bool(flags & {"amx_tile", "avx512_bf16"})
+    assert has_native_bf16(CPU) is bool(flags & {"amx_tile", "avx512_bf16"})
+
+
+@pytest.mark.parametrize("flag", ["_is_amx_tile_supported", "_is_avx512_bf16_supported", None])
+@pytest.mark.parametrize(
+    ("limit", "taken", "native"),
+    [
+        (None, True, True),
+        ("ALL", True, True),
+        ("AVX512_CORE_BF16", True, True),
+        ("AVX512_CORE_AMX", True, True),
+        ("AVX512_CORE", True, False),
+        ("avx512_core", True, False),
+        ("AVX512_CORE_VNNI", True, False),
+        ("AVX2", False, False),
+    ],
+)
+def test_bf16_is_native_where_a_flag_stands_and_onednn_may_use_it(
+    monkeypatch: pytest.MonkeyPatch, flag: str | None, limit: str | None, taken: bool, native: bool
+) -> None:
+    """On processors that this one may not be: what torch tells of them and of oneDNN."""
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == flag, raising=False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: taken)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert has_native_bf16(CPU) is (flag is not None and native)
+
+
+def test_onednn_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, since oneDNN looks at the limit once."""
+    code = "import torch; from torchloom.training.devices import onednn_computes_bf16 as f; print(f())"
+    for limit in ("AVX2", "AVX512_CORE"):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert answer == "False\n"
 
 
 def test_the_memory_of_a_cpu_is_that_of_the_machine_at_most() -> None:

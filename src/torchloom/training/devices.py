@@ -18,6 +18,7 @@ from torchloom.errors import InputError
 
 # What torch says when there is no memory left: on CUDA, XPU and MPS; on CPUs; from the libraries that it calls.
 OUT_OF_MEMORY = ("out of memory", "Cannot allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+EMULATE_BF16 = {"AVX512_CORE", "AVX512_CORE_VNNI"}  # limits under which oneDNN says that it takes bf16
 
 
 class NoMemoryError(InputError):
@@ -53,13 +54,19 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Compute capability 8 on CUDA; AMX or AVX512-BF16 on the CPU."""
+    """Compute capability 8 on CUDA; AMX or AVX512-BF16 on the CPU, where oneDNN may use them."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         checks = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
-        return any(check() for check in checks if check is not None)
+        return any(check() for check in checks if check is not None) and onednn_computes_bf16()
     return False
+
+
+def onednn_computes_bf16() -> bool:
+    """Whether oneDNN, which follows ONEDNN_MAX_CPU_ISA, takes bf16 and does not emulate it."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and limit.upper() not in EMULATE_BF16
 
 
 def free_memory(device: torch.device) -> float:
