@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 from kedro.io import DataCatalog
 from onnxruntime import InferenceSession
 
-from benchmarks import inference, inputs, measure, plain_mnist, records, scaling, step, without_kedro
+from benchmarks import inference, inputs, measure, ours, plain, plain_mnist, records, scaling, step, without_kedro
 from benchmarks.measure import Comparison, Options, Worker, interleave, report
 from benchmarks.plain import NETWORKS
 from benchmarks.step import CONTESTS, Contest
@@ -182,7 +182,32 @@ def test_plain_script_stops_at_its_goal(
         assert json.loads(capsys.readouterr().out)["epochs"] == epochs
 
 
-def test_rate_counts_samples() -> None:
-    calls: list[None] = []
-    assert measure.rate(lambda: calls.append(None), samples=5, seconds=0.01, device="cpu") > 0
-    assert calls
+def test_a_rate_is_samples_for_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def call() -> None:
+        nonlocal now
+        now += 0.25
+
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert measure.rate(call, samples=5, seconds=0.9, device="cpu") == 4 * 5 / 1.0
+
+
+def test_rates_of_inference_are_of_the_samples_that_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "rate", lambda call, samples, *_: (len(np.asarray(call()).reshape(-1, 10)), samples))
+    folder = inputs.random_images(tmp_path, 16)
+    assert inference.by_torch(folder, 4, 0.0, "cpu")(inference.BY_TORCH[0], 6) == (6, 6)
+    by_onnx = inference.by_onnx(folder, 4, 0.0)
+    assert by_onnx(inference.BY_ONNX[0], 5) == (5, 5)
+
+
+@pytest.mark.parametrize("count", [None, 24])
+def test_rates_of_the_data_are_of_the_images_that_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    """Of 64 images in batches of 8, in two seconds by each side's clock."""
+    folder = inputs.random_images(tmp_path, 64)
+    for side in (ours, plain):
+        monkeypatch.setattr(side, "time", SimpleNamespace(perf_counter=iter([10.0, 12.0]).__next__))
+    assert ours.data_path("cpu")(folder, 8, count) == (count or 64) / 2
+    assert plain.data_path("cpu")(folder, 8, count, 0) == (count or 64) / 2

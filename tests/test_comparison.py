@@ -1,12 +1,16 @@
 """Models side by side: what is counted and what is measured."""
 
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from torchloom import comparison
 from torchloom.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
 from torchloom.data.info import ImageInfo
@@ -98,6 +102,35 @@ def test_a_model_that_is_there_in_onnx_only(loaders: LoaderPlan) -> None:
     assert report["after"]["multiply_adds"] == report["before"]["multiply_adds"]
     assert "pytorch" not in report["after"]
     assert report["change"]["accuracy_points"] == 0
+
+
+def test_the_files_are_measured_compressed_too(loaders: LoaderPlan) -> None:
+    before, after = checkpoint([64]), checkpoint([64])
+    for weight in after.weights.values():
+        weight.zero_()
+    files = [export_checkpoint(made) for made in (before, after)]
+    report = compare_models((before, files[0]), (after, files[1]), loaders, QUICK)
+    sizes = [report[name]["compressed_bytes"] for name in ("before", "after")]
+    assert sizes == [len(zlib.compress(file, 6)) for file in files]
+    assert sizes[1] < sizes[0]
+    assert report["change"]["times_smaller_compressed"] == sizes[0] / sizes[1]
+
+
+def test_times_have_their_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds for one sample, samples for each second."""
+    now = 0.0
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def side(inputs: dict[str, torch.Tensor]) -> Callable[[], None]:
+        def call() -> None:
+            nonlocal now
+            now += 0.004 if len(inputs["x"]) == 1 else 0.05
+
+        return call
+
+    config = CompareConfig(batch_size=3, turns=3, seconds=0.2)
+    times = time_side_by_side({"a": side}, {"x": torch.zeros(1)}, {"x": torch.zeros(3)}, config)
+    assert times["a"] == pytest.approx({"latency_ms": 4.0, "samples_per_second": 60.0})
 
 
 def test_sides_take_turns() -> None:

@@ -1,4 +1,5 @@
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_two_writers_do_not_meet(target: Path) -> None:
         other.write_text("other")
     assert target.read_text() == "one"  # which ends last
     assert names(target.parent) == ["file.txt"]
+
+
+def test_what_killed_writers_left_of_this_file_is_removed_after_an_hour(target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    ages = {".file.txt.0123abcd.tmp": 3700, ".file.txt.89abcdef.tmp": 3500, ".other.txt.0123abcd.tmp": 10**6}
+    for name, age in ages.items():
+        (target.parent / name).touch()
+        os.utime(target.parent / name, (time.time() - age,) * 2)
+    with atomic_write(target) as temporary:
+        temporary.write_text("new")
+    assert names(target.parent) == [".file.txt.89abcdef.tmp", ".other.txt.0123abcd.tmp", "file.txt"]
 
 
 @pytest.fixture

@@ -343,6 +343,21 @@ def test_classes_can_be_drawn_with_a_loss_of_another_kind(parameters: dict[str, 
 
 
 @pytest.mark.xdist_group("sweep")
+@pytest.mark.parametrize(
+    ("workers", "own", "threads"),
+    [(1, None, 6), (2, None, 3), (4, None, 1), (8, None, 1), (2, 5, 5)],
+)
+def test_workers_share_the_cores(
+    parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch, workers: int, own: int | None, threads: int
+) -> None:
+    """Of a machine of six, unless the task says how many it takes."""
+    monkeypatch.setattr(sweep, "usable_cores", lambda: 6)
+    config = SweepConfig(**{**BLOCK, "workers": workers})
+    blocks = sweep.put(parameters[config.task], {"train.threads": own})
+    shared = sweep._shared(sweep.Sweep(config, {**parameters, config.task: blocks}, Path("study"), {}))
+    assert shared.parameters[config.task]["train"]["threads"] == threads
+
+
 def test_keys_for_other_data_are_refused(search: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match=r"^sweep\.space\.data\.window: is for text, but these data are images"):
         search(space={"data.window": {"low": 16, "high": 64}})

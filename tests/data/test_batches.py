@@ -1,4 +1,5 @@
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -278,6 +279,18 @@ def reading_loader(fails_at: int | None = None) -> tuple[Any, list[str]]:
 
     loader.dataset.gather = read
     return loader, reads
+
+
+def test_the_next_two_batches_are_read_while_one_is_used() -> None:
+    loader, reads = reading_loader()
+    batches = iter(loader)
+    for taken in (1, 2):
+        next(batches)
+        deadline = time.monotonic() + 20
+        while len(reads) < taken + 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert len(reads) == taken + 2
+    batches.close()
 
 
 def test_another_thread_reads_not_too_far_ahead() -> None:

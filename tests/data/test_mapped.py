@@ -1,6 +1,7 @@
 import ctypes
 import mmap
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import Tensor
 from torchloom.config import DataConfig
 from torchloom.data.info import DocumentInfo, TableInfo, TextInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
-from torchloom.data.mapped import Shards, join, read_ahead, whole
+from torchloom.data.mapped import Shards, join, read_ahead, read_at_random, whole
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 
@@ -181,8 +182,56 @@ def test_each_row_has_a_length_of_its_own(cold: tuple[Tensor, Callable[[int], bo
     assert not there(500)
 
 
+def advised(path: Path) -> set[bool]:
+    """Whether the mappings of a file are to be read in no order, as Linux says it in /proc/self/smaps."""
+    mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    ours = [mapping for mapping in mappings if mapping.partition("\n")[0].endswith(str(path))]
+    return {" rr" in re.findall("^VmFlags:(.*)$", mapping, flags=re.MULTILINE)[0] for mapping in ours}
+
+
+def in_smaps(folder: Path) -> bool:
+    """Whether advice can be read there, which not every system shows."""
+    (folder / "probe").write_bytes(bytes(mmap.PAGESIZE))
+    with (folder / "probe").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as probe:
+        probe.madvise(mmap.MADV_RANDOM)
+        return Path("/proc/self/smaps").is_file() and advised(folder / "probe") == {True}
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_rows_that_come_in_no_order_are_announced(tmp_path: Path, divided: bool) -> None:
+    if not in_smaps(tmp_path):
+        pytest.skip("this system does not tell what it was advised")
+    path = tmp_path / "rows"
+    path.write_bytes(bytes(64 * ROW))
+    mapped = torch.from_numpy(np.memmap(path, np.uint8, "c", shape=(64, ROW)))
+    assert advised(path) == {False}
+    read_at_random(Shards([mapped[:16], mapped[:0], mapped[16:]]) if divided else mapped)
+    assert advised(path) == {True}
+
+
+@pytest.mark.parametrize("on_device", [None, False])
+def test_only_what_is_streamed_is_announced(tmp_path: Path, on_device: bool | None) -> None:
+    if not in_smaps(tmp_path):
+        pytest.skip("this system does not tell what it was advised")
+    path = tmp_path / "data.safetensors"
+    dataset = TensorsDataset(filepath=str(path))
+    dataset.save(Tensors({"features": np.zeros((4096, 2), np.float32), "target": np.zeros(4096, np.float32)}))
+    tensors = dataset.load()
+    splits = {"train": [TensorFile(path=path, fingerprint=tensors.fingerprint or "", length=4096)]}
+    data = DataConfig(on_device=on_device)
+    plan = LoaderPlan.model_validate(
+        {"splits": {**splits, "validation": [], "test": []}, "info": TABLE, "data": data, "batch_size": 8, "seed": 0}
+    )
+    del tensors
+    loader = plan.loader("train")
+    assert (True in advised(path)) is (on_device is False)
+    del loader
+
+
 def test_what_is_not_mapped_is_left_alone() -> None:
     rows = ROWS.clone()
+    read_at_random(rows)
+    read_at_random(object())
     read_ahead(rows, torch.tensor([3, 11]))
     read_ahead(shards(), torch.tensor([11]), 5)
     read_ahead(rows, torch.tensor([], dtype=torch.int64))

@@ -1,5 +1,8 @@
 """A student that learns from a teacher."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,10 +17,12 @@ from torchloom.config import (
     DistributedConfig,
 )
 from torchloom.data.info import ImageInfo
-from torchloom.data.loaders import LoaderPlan
+from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.models import build_model
 from torchloom.pipelines.distillation.nodes import train
+from torchloom.pipelines.stages import Trained
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.distillation import distillation_objective
 from torchloom.training.losses import classification_loss
@@ -75,6 +80,36 @@ def test_validation_goes_by_the_labels() -> None:
     loss, figures = objective(student.eval(), (INPUTS, LABELS))
     torch.testing.assert_close(loss, F.cross_entropy(student(INPUTS), LABELS))
     assert figures.keys() == {"accuracy"}
+
+
+def taught(seed: int) -> Checkpoint:
+    torch.manual_seed(seed)
+    weights = build_model("mlp", {"hidden": []}, INFO).state_dict()
+    return Checkpoint(network="mlp", arguments={"hidden": []}, info=INFO, training={}, weights=weights)
+
+
+def test_a_student_does_not_go_on_under_another_teacher(tmp_path: Path) -> None:
+    dataset = TensorsDataset(filepath=str(tmp_path / "train.safetensors"))
+    dataset.save(Tensors({"images": np.zeros((8, 4, 4, 1), np.uint8), "labels": np.arange(8) % 2}))
+    tensors = dataset.load()
+    file = TensorFile(path=tmp_path / "train.safetensors", fingerprint=tensors.fingerprint or "", length=8)
+    plan = LoaderPlan(
+        splits={"train": [file], "validation": [], "test": []}, info=INFO, data=DataConfig(), batch_size=2, seed=0
+    )
+    block = {"epochs": 2, "optimizer": {"name": "SGD", "lr": 0.1}, "device": "cpu", "save_minutes": 1e-9}
+    config = DistilledTrainConfig.model_validate(block)
+    network = ClassifierConfig.model_validate({"name": "mlp", "hidden": []})
+    states = TrainingStates(tmp_path / "states")
+
+    def learn(teacher: Checkpoint) -> Trained:
+        return train(plan, network, config, DistributedConfig(), DebuggingConfig(), states, teacher)
+
+    first = learn(taught(0))
+    assert states.files()
+    again = learn(taught(0))  # goes on from the last state, to the same end
+    assert torch.equal(first.last.weights["network.1.weight"], again.last.weights["network.1.weight"])
+    with pytest.raises(InputError, match=r"it had another recipe:\n  teacher: "):
+        learn(taught(1))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The loop on real networks and toy images: bright rows tell the classes, so a linear layer can learn them."""
 
 import io
+import itertools
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from torchloom.errors import InputError
 from torchloom.models import NormalizedImages, build_network
 from torchloom.training import loop
 from torchloom.training.devices import seed_everything
-from torchloom.training.loop import Fit, Objective, fit, improves, penalty, should_stop, snapshot
+from torchloom.training.loop import Fit, Objective, Running, fit, improves, penalty, should_stop, snapshot
 from torchloom.training.losses import classification_objective
 
 Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)
@@ -595,6 +597,86 @@ def test_no_bar_is_left_running(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert "validation 1" in shown
     # the cursor is hidden and shown again by each of four epochs and of three validations
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 7
+
+
+class Watch:
+    """A clock that only what is timed moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float, things: Iterable[Any]) -> Iterator[Any]:
+        for thing in things:
+            self.now += seconds
+            yield thing
+
+
+def test_rates_and_waiting_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four batches of 10 samples, for each of which 2 s are waited and 3 s computed."""
+    watch = Watch()
+    monkeypatch.setattr(loop, "time", watch)
+
+    class Slow(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            return watch.passes(2.0, super().__iter__())
+
+    running = Running(4, torch.device("cpu"))
+    for _ in running.timed(Slow([0, 1, 2, 3])):  # type: ignore[arg-type]
+        watch.now += 3.0
+        running.add(10, torch.tensor(0.5), {})
+    assert (running.waited, running.seconds(), running.rate()) == (8.0, 20.0, 2.0)
+
+
+def test_the_history_has_what_the_clock_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is a second further each time that it is looked at."""
+    seconds = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    monkeypatch.setattr(loop, "GLANCE", float("inf"))
+    _, result = run(epochs=1)
+    (row,) = result.history
+    assert row["seconds_waiting"] == 6.0  # a second for each of the batches
+    # two looks for each of six batches, and one whether it is time for the figures; validation is not training
+    assert 96 / row["seconds"] < row["samples_per_second"] < 96 / (3 * 6)
+
+
+@pytest.mark.parametrize(
+    ("history", "steps", "left"),
+    [
+        ([], 2, 50.0),  # 10 s for half of the first of three epochs: 20 s for each
+        ([{"seconds": 8.0}], 2, 12.0),  # as long as the epoch before
+        ([{"seconds": 80.0}, {"seconds": 8.0}], 4, 0.0),
+    ],
+)
+def test_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, history: list[dict[str, float]], steps: int, left: float
+) -> None:
+    watch = Watch()
+    monkeypatch.setattr(loop, "time", watch)
+    running = Running(4, torch.device("cpu"))
+    watch.now, running.steps = 10.0, steps
+    assert loop.seconds_left(running, history, epochs=3) == left
+    assert loop.describe(running, torch.optim.SGD([torch.zeros(1)], 0.1), torch.device("cpu"), left).endswith(
+        f"all epochs 0:{left:02.0f}"
+    )
+
+
+def test_a_log_has_at_most_a_hundred_lines_of_epochs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "torchloom")
+    run(epochs=201, data=toy(16))
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
+    assert [line.partition("/")[0] for line in lines] == [f"epoch {epoch}" for epoch in range(3, 202, 3)]
+
+
+def test_after_a_minute_of_silence_an_epoch_has_a_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "torchloom")
+    monkeypatch.setattr(loop.CLOCK, "line_is_due", lambda: True)
+    run(epochs=101, data=toy(16))
+    assert sum(record.getMessage().startswith("epoch ") for record in caplog.records) == 101
 
 
 def test_one_plain_line_per_epoch(caplog: pytest.LogCaptureFixture) -> None:
