@@ -38,8 +38,12 @@ TINY: dict[str, dict[str, Any]] = {
     "cifar_vgg": {"data": {"subset": 2400}, "model": {"width": 8}, "train": {"epochs": 3}},
     "cifar_resnet": {"data": {"subset": 1800}, "model": {"width": 8}, "train": {"epochs": 2, "batch_size": 32}},
     "cifar_densenet": {
-        "model": {"growth": 4, "depth": 10},
-        "train": {"epochs": 3, "batch_size": 32, "warmup_epochs": 0.2, "optimizer": {"lr": 0.2}},
+        "data": {"subset": 64, "augment": {"crop_padding": 0, "flip": False}},  # to be learnt by heart
+        "model": {"growth": 8, "depth": 10},
+        "train": {
+            **{"epochs": 30, "batch_size": 16, "warmup_epochs": 0.2},
+            "optimizer": {"name": "AdamW", "lr": 0.01, "momentum": None, "nesterov": None},
+        },
     },
     "cifar_speedrun": {
         "data": {"subset": 1200},
