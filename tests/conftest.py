@@ -36,7 +36,11 @@ TINY: dict[str, dict[str, Any]] = {
     "cifar_cnn": {"model": {"form": "lenet"}, "train": {"epochs": 3, "warmup_epochs": 0.5}},
     "cifar_alexnet": {"data": {"subset": 2400}, "model": {"width": 4}, "train": {"epochs": 3}},
     "cifar_vgg": {"data": {"subset": 2400}, "model": {"width": 8}, "train": {"epochs": 3}},
-    "cifar_resnet": {"data": {"subset": 1800}, "model": {"width": 8}, "train": {"epochs": 2, "batch_size": 32}},
+    "cifar_resnet": {
+        "data": {"subset": 1800, "augment": {"cutout": 0}},
+        "model": {"width": 8},
+        "train": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.02}},
+    },
     "cifar_densenet": {
         "data": {"subset": 64, "augment": {"crop_padding": 0, "flip": False}},  # to be learnt by heart
         "model": {"growth": 8, "depth": 10},
