@@ -1,11 +1,12 @@
 """A project folder of its own for each test that runs Kedro, so that nothing is written into the repository."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -64,6 +66,17 @@ if SEED:
         settings["train"]["seed"] = SEED
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are about CPUs and see no GPU, but for those that a GPU should pass as well, in a run with `-m gpu`.
+
+    On a GPU some of the others would fail: equal bits, threads and the memory of a process are matters of CPUs.
+    """
+    if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA starts: here and in all processes of the tests
+    elif not torch.accelerator.is_available():
+        raise pytest.UsageError("-m gpu is for a machine with a GPU; without it those tests run on the CPU, as all do")
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """What a test draws does not depend on the tests before it in its process."""
@@ -82,6 +95,41 @@ def keep_the_exporters_table() -> None:
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[assignment]
+
+
+COMPILER = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
+
+
+@pytest.fixture
+def inductor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """For tests that compile networks: on CPUs in less time, as a C++ compiler reads headers for seconds in each file.
+
+    One file is made of a graph, instead of one of each loop, and nothing is optimised, though with the same vectors.
+    """
+    import torch._inductor.config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config, "fallback_random", True)  # draws what eager draws
+    if not torch.accelerator.is_available():
+        if COMPILER is None:
+            pytest.skip("needs a C++ compiler")
+        monkeypatch.setenv("TORCHINDUCTOR_DEBUG_COMPILE", "1")
+        for name, value in {"compile_threads": 1, "cpp_wrapper": True, "cpp_cache_precompile_headers": False}.items():
+            monkeypatch.setattr(torch._inductor.config, name, value)
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture(scope="session")
+def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("headers")
+
+
+@pytest.fixture
+def precompiled(inductor: None, monkeypatch: pytest.MonkeyPatch, headers: Path) -> None:
+    """`inductor`, with headers compiled once for all tests, which pays from the third graph on."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(headers))
+    monkeypatch.setattr(torch._inductor.config, "cpp_cache_precompile_headers", True)
 
 
 def make_project(folder: Path) -> Path:

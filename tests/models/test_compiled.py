@@ -1,0 +1,207 @@
+"""Compiled networks give the outputs and the gradients of eager ones, also where values are tied.
+
+What torch.compile makes of bf16 is as exact as eager, and not the same: it does not round between the operations that
+it puts together. Both are therefore held to float32.
+"""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from test_networks import ACTIVATIONS
+from torch import Tensor, nn
+
+from torchloom.data.info import ImageInfo
+from torchloom.models import NormalizedImages, airbench, build_model, build_network, network_names, resnet, vgg
+from torchloom.training.devices import autocast, choose_device, compile_network
+
+DEVICE = choose_device("auto")  # the CPU, but with -m gpu
+
+SHAPES = {"vgg": [3, 32, 32], "airbench": [3, 25, 29], "alexnet": [3, 15, 21], "row_rnn": [3, 4, 6]}
+# Each network in each way that has code of its own; those of one stage more have none.
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mlp": ("mlp", {"hidden": [8], "batch_norm": True}),
+    "lenet classic": ("lenet", {"form": "classic"}),
+    "lenet": ("lenet", {"batch_norm": True}),
+    "cnn two_conv": ("cnn", {"width": 4, "hidden": 8}),
+    "cnn six_conv": ("cnn", {"form": "six_conv", "width": 4, "hidden": 8}),
+    "alexnet": ("alexnet", {"width": 1, "dropout": 0.0}),
+    "airbench": ("airbench", {"widths": [4, 8, 8], "scale": 1.0}),
+    "airbench deep": ("airbench", {"widths": [4, 8, 8], "depth": 3, "scale": 1.0}),
+    "vgg": ("vgg", {"depth": 11, "width": 4}),
+    "resnet": ("resnet", {"depth": 18, "width": 4}),
+    "resnet bottleneck": ("resnet", {"depth": 50, "width": 2}),
+    "densenet": ("densenet", {"depth": 10, "growth": 4}),
+    "row_rnn lstm": ("row_rnn", {"width": 8}),
+    "row_rnn gru": ("row_rnn", {"cell": "gru", "width": 8, "layers": 2, "bidirectional": True}),
+    "text_rnn lstm": ("text_rnn", {"embedding": 4, "width": 8, "embedding_dropout": 0.0, "dropout": 0.0}),
+    "text_rnn gru": (
+        "text_rnn",
+        {"cell": "gru", "embedding": 4, "width": 8, "layers": 2, "bidirectional": False, "pooling": "max"}
+        | {"embedding_dropout": 0.0, "dropout": 0.0},
+    ),
+    "language_rnn lstm": (
+        "language_rnn",
+        {"embedding": 4, "width": 8, "layers": 1, "tied": True, "embedding_dropout": 0.0, "dropout": 0.0},
+    ),
+    "language_rnn gru": (
+        "language_rnn",
+        {"cell": "gru", "embedding": 4, "width": 8, "embedding_dropout": 0.0, "dropout": 0.0},
+    ),
+    "autoencoder": ("autoencoder", {"hidden": [8], "latent": 4, "variational": True}),
+    "autoencoder convolutional": (
+        "autoencoder",
+        {"form": "convolutional", "hidden": [4, 8], "latent": 4, "batch_norm": True},
+    ),
+    "linear": ("linear", {}),
+}
+# How far compiled may be off, as a share of a gradient's size: some hundred roundings in float32, some in bf16, beside
+# three times as far as eager itself is off there.
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+
+
+@pytest.fixture
+def no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which GPUs otherwise take for float32 in convolutions, with 10 bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def pictures(shape: list[int]) -> dict[str, tuple[Tensor, ...]]:
+    """(8, C, H, W) uint8: all levels; and mostly ties: black, white and grey ones, and such of large equal squares.
+
+    Two ordinary ones among those keep the variance that batch norm divides by away from zero.
+    """
+    ordinary = torch.randint(256, (8, *shape), dtype=torch.uint8)
+    tied = ordinary.clone()
+    for picture, level in zip(tied, (0, 0, 128, 255), strict=False):
+        picture[:] = level
+    squares = 255 * torch.randint(2, (2, shape[0], 8, 8), dtype=torch.uint8)
+    tied[4:6] = squares.repeat_interleave(5, 2).repeat_interleave(5, 3)[:, :, : shape[1], : shape[2]]
+    return {"ordinary": (ordinary,), "tied": (tied,), "black": (torch.zeros_like(ordinary),)}
+
+
+def texts(*more: Tensor) -> dict[str, tuple[Tensor, ...]]:
+    """Tokens (6, 5): any; mostly the same one; only the padding."""
+    ordinary = torch.randint(1, 9, (6, 5))
+    tied = ordinary.clone()
+    tied[:4] = 3
+    return {name: (x, *more) for name, x in {"ordinary": ordinary, "tied": tied, "black": 0 * ordinary}.items()}
+
+
+def rows() -> dict[str, tuple[Tensor, ...]]:
+    ordinary = torch.randn(8, 5)
+    return {"ordinary": (ordinary,), "tied": (ordinary.sign(),), "black": (0 * ordinary,)}
+
+
+def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
+    """The model and its inputs."""
+    name, arguments = NETWORKS[case]
+    if name in {"text_rnn", "language_rnn"}:
+        lengths = (torch.tensor([5, 1, 3, 5, 2, 4]),) if name == "text_rnn" else ()
+        return build_network(name, {"tokens": 9, "classes": 3}, arguments), texts(*lengths)
+    if name == "linear":
+        return build_network(name, {"features": 5}, arguments), rows()
+    shape = SHAPES.get(name, [3, 9, 13])
+    info = ImageInfo(classes=list("abc"), shape=shape, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+    return build_model(name, arguments, info), pictures(shape)
+
+
+def results(model: nn.Module, called: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> dict[str, Tensor]:
+    """All outputs of `called` in training, and the gradients of a sum of them, each with a weight, in `model`."""
+    torch.manual_seed(1)
+    model.zero_grad()
+    with autocast(DEVICE, dtype):
+        answer = called(*inputs)
+    outputs = list(answer) if isinstance(answer, tuple) else [answer]
+    generator = torch.Generator().manual_seed(2)
+    weights = [torch.randn(output.shape, generator=generator).to(DEVICE) for output in outputs]
+    torch.stack([(output.float() * w).sum() for output, w in zip(outputs, weights, strict=True)]).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {f"output {i}": output.detach().float().clone() for i, output in enumerate(outputs)} | gradients
+
+
+def assert_as_good(
+    compiled: dict[str, Tensor], eager: dict[str, Tensor], exact: dict[str, Tensor], share: float
+) -> None:
+    """Each tensor of `compiled` is about as near to `exact` as that of `eager`.
+
+    What is small beside all of them together, such as the gradient of a bias before batch norm, which is 0 but for
+    rounding, is held to a share of that.
+    """
+    assert compiled.keys() == eager.keys() == exact.keys()
+    all_gradients = math.sqrt(sum(float(value.square().sum()) for value in exact.values()))
+    for name, value in exact.items():
+        assert compiled[name].isfinite().all(), name
+        allowed = share * (float(value.norm()) + 0.01 * all_gradients) + 3 * float((eager[name] - value).norm())
+        assert float((compiled[name] - eager[name]).norm()) <= allowed, name
+
+
+def compare(model: nn.Module, inputs: dict[str, tuple[Tensor, ...]], dtype: torch.dtype) -> None:
+    model.train().to(device=DEVICE, memory_format=torch.channels_last)  # as training does
+    inputs = {kind: tuple(tensor.to(DEVICE) for tensor in tensors) for kind, tensors in inputs.items()}
+    compiled = compile_network(model, DEVICE, one_pass_a_step=True)
+    for kind in ("ordinary", "tied"):
+        exact = results(model, model, inputs[kind], torch.float32)
+        eager = results(model, model, inputs[kind], dtype)
+        assert_as_good(results(model, compiled, inputs[kind], dtype), eager, exact, TOLERANCES[dtype])
+    black = results(model, compiled, inputs["black"], dtype)
+    assert all(value.isfinite().all() for value in black.values())
+
+
+def test_every_network_is_compared() -> None:
+    assert {name for name, _ in NETWORKS.values()} == set(network_names())
+
+
+@pytest.mark.gpu
+@pytest.mark.long
+@pytest.mark.usefixtures("precompiled", "no_tf32")
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=["fp32", "bf16"])
+@pytest.mark.parametrize("case", NETWORKS)
+def test_a_compiled_network_is_the_network(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (
+        DEVICE.type == "cpu"
+        and dtype is torch.bfloat16
+        and "lstm" in case
+        and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
+        pytest.skip("no LSTM computes in bf16 on this CPU")
+    monkeypatch.setitem(resnet.BLOCKS, NETWORKS[case][1].get("depth", 18), (1, 1))  # all others are alike
+    monkeypatch.setitem(vgg.CONVOLUTIONS, 11, (1, 1, 1, 1, 1))
+    compare(*make(case), dtype)
+
+
+class Activations(nn.Module):
+    """Each activation behind a linear layer of its own: (B, …) -> (B, 4 activations)."""
+
+    def __init__(self, names: list[str], features: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(
+            {
+                name: build_network(
+                    "mlp", {"shape": (1, 1, features), "classes": 4}, {"hidden": [8], "activation": name}
+                )
+                for name in names
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self.parts.values()], dim=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.long
+@pytest.mark.usefixtures("precompiled", "no_tf32")
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=["fp32", "bf16"])
+def test_compiled_activations_are_the_activations(dtype: torch.dtype) -> None:
+    names = [name for name in ACTIVATIONS if name != "RReLU"]  # which draws its slopes in other ways
+    compare(Activations(names, 5), rows(), dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("inductor")
+def test_airbench_learns_from_ties_when_compiled_in_bf16() -> None:
+    """Its end alone, behind the first convolution, which is what takes the greatest of many equal values."""
+    network = airbench.build((3, 25, 25), 3, widths=[4, 4, 24], scale=1.0)
+    network.groups = nn.Identity()
+    compare(NormalizedImages(network, [0.4] * 3, [0.2] * 3), pictures([3, 5, 5]), torch.bfloat16)
