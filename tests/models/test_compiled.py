@@ -17,6 +17,7 @@ from torchloom.models import NormalizedImages, airbench, build_model, build_netw
 from torchloom.training.devices import autocast, choose_device, compile_network
 
 DEVICE = choose_device("auto")  # the CPU, but with -m gpu
+LSTM_IN_BF16 = DEVICE.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 SHAPES = {"vgg": [3, 32, 32], "airbench": [3, 25, 29], "alexnet": [3, 15, 21], "row_rnn": [3, 4, 6]}
 # Each network in each way that has code of its own; those of one stage more have none.
@@ -159,12 +160,7 @@ def test_every_network_is_compared() -> None:
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=["fp32", "bf16"])
 @pytest.mark.parametrize("case", NETWORKS)
 def test_a_compiled_network_is_the_network(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    if (
-        DEVICE.type == "cpu"
-        and dtype is torch.bfloat16
-        and "lstm" in case
-        and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    ):
+    if "lstm" in case and dtype is torch.bfloat16 and not LSTM_IN_BF16:
         pytest.skip("no LSTM computes in bf16 on this CPU")
     monkeypatch.setitem(resnet.BLOCKS, NETWORKS[case][1].get("depth", 18), (1, 1))  # all others are alike
     monkeypatch.setitem(vgg.CONVOLUTIONS, 11, (1, 1, 1, 1, 1))
@@ -176,14 +172,9 @@ class Activations(nn.Module):
 
     def __init__(self, names: list[str], features: int) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict(
-            {
-                name: build_network(
-                    "mlp", {"shape": (1, 1, features), "classes": 4}, {"hidden": [8], "activation": name}
-                )
-                for name in names
-            }
-        )
+        sizes = {"shape": (1, 1, features), "classes": 4}
+        parts = {name: build_network("mlp", sizes, {"hidden": [8], "activation": name}) for name in names}
+        self.parts = nn.ModuleDict(parts)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([part(x) for part in self.parts.values()], dim=1)

@@ -2,11 +2,8 @@
 
 import io
 import itertools
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -222,23 +219,14 @@ def test_threads_are_those_asked_for_while_it_trains() -> None:
     assert torch.get_num_threads() == before
 
 
-COMPILER = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
-
-
 @pytest.mark.long
-@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
-def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import torch._inductor.config
-
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
-    monkeypatch.setattr(torch._inductor.config, "cpp_cache_precompile_headers", False)  # they take longer than all else
+@pytest.mark.usefixtures("inductor")
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[nn.Module] = []
     compile_ = loop.compile_network
     monkeypatch.setattr(loop, "compile_network", lambda *given: calls.append(compile_(*given)) or calls[-1])
     settings: dict[str, Any] = {"epochs": 2, "ema": 0.5}
     (model, compiled), (_, eager) = (run(linear_without_bias, compile=choice, **settings) for choice in (True, False))
-    torch.compiler.reset()
     assert len(calls) == 1
     assert compiled.last.keys() == eager.last.keys() == model.state_dict().keys()
     assert_same_weights(compiled.last, eager.last, tolerance=1e-5)
