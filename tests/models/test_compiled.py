@@ -4,9 +4,9 @@ What torch.compile makes of bf16 is as exact as eager, and not the same: it does
 it puts together. Both are therefore held to float32.
 """
 
-import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_networks import ACTIVATIONS
@@ -19,47 +19,48 @@ from torchloom.training.devices import autocast, choose_device, compile_network
 DEVICE = choose_device("auto")  # the CPU, but with -m gpu
 LSTM_IN_BF16 = DEVICE.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
-SHAPES = {"vgg": [3, 32, 32], "airbench": [3, 25, 29], "alexnet": [3, 15, 21], "row_rnn": [3, 4, 6]}
+SHAPES = {"vgg": [3, 32, 32], "airbench": [3, 25, 29], "alexnet": [3, 15, 21], "row_rnn": [3, 3, 6]}
 # Each network in each way that has code of its own; those of one stage more have none.
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mlp": ("mlp", {"hidden": [8], "batch_norm": True}),
+    "mlp": ("mlp", {"hidden": [64], "batch_norm": True}),
     "lenet classic": ("lenet", {"form": "classic"}),
-    "lenet": ("lenet", {"batch_norm": True}),
-    "cnn two_conv": ("cnn", {"width": 4, "hidden": 8}),
-    "cnn six_conv": ("cnn", {"form": "six_conv", "width": 4, "hidden": 8}),
-    "alexnet": ("alexnet", {"width": 1, "dropout": 0.0}),
-    "airbench": ("airbench", {"widths": [4, 8, 8], "scale": 1.0}),
-    "airbench deep": ("airbench", {"widths": [4, 8, 8], "depth": 3, "scale": 1.0}),
-    "vgg": ("vgg", {"depth": 11, "width": 4}),
-    "resnet": ("resnet", {"depth": 18, "width": 4}),
-    "resnet bottleneck": ("resnet", {"depth": 50, "width": 2}),
-    "densenet": ("densenet", {"depth": 10, "growth": 4}),
-    "row_rnn lstm": ("row_rnn", {"width": 8}),
-    "row_rnn gru": ("row_rnn", {"cell": "gru", "width": 8, "layers": 2, "bidirectional": True}),
-    "text_rnn lstm": ("text_rnn", {"embedding": 4, "width": 8, "embedding_dropout": 0.0, "dropout": 0.0}),
+    "lenet": ("lenet", {"width": 3, "batch_norm": True}),
+    "cnn two_conv": ("cnn", {"width": 16, "hidden": 64}),
+    "cnn six_conv": ("cnn", {"form": "six_conv", "width": 16, "hidden": 64}),
+    "alexnet": ("alexnet", {"width": 4, "dropout": 0.0}),
+    "airbench": ("airbench", {"widths": [16, 32, 32], "scale": 1.0}),
+    "airbench deep": ("airbench", {"widths": [16, 32, 32], "depth": 3, "scale": 1.0}),
+    "vgg": ("vgg", {"depth": 11, "width": 16}),
+    "resnet": ("resnet", {"depth": 18, "width": 16}),
+    "resnet bottleneck": ("resnet", {"depth": 50, "width": 16}),
+    "densenet": ("densenet", {"depth": 10, "growth": 12}),
+    "row_rnn lstm": ("row_rnn", {"width": 32}),
+    "row_rnn gru": ("row_rnn", {"cell": "gru", "width": 32, "bidirectional": True}),
+    "text_rnn lstm": ("text_rnn", {"embedding": 16, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0}),
     "text_rnn gru": (
         "text_rnn",
-        {"cell": "gru", "embedding": 4, "width": 8, "layers": 2, "bidirectional": False, "pooling": "max"}
+        {"cell": "gru", "embedding": 16, "width": 32, "layers": 2, "bidirectional": False, "pooling": "max"}
         | {"embedding_dropout": 0.0, "dropout": 0.0},
     ),
     "language_rnn lstm": (
         "language_rnn",
-        {"embedding": 4, "width": 8, "layers": 1, "tied": True, "embedding_dropout": 0.0, "dropout": 0.0},
+        {"embedding": 16, "width": 32, "layers": 1, "tied": True, "embedding_dropout": 0.0, "dropout": 0.0},
     ),
     "language_rnn gru": (
         "language_rnn",
-        {"cell": "gru", "embedding": 4, "width": 8, "embedding_dropout": 0.0, "dropout": 0.0},
+        {"cell": "gru", "embedding": 16, "width": 32, "layers": 1, "embedding_dropout": 0.0, "dropout": 0.0},
     ),
-    "autoencoder": ("autoencoder", {"hidden": [8], "latent": 4, "variational": True}),
+    "autoencoder": ("autoencoder", {"hidden": [64], "latent": 8, "variational": True}),
     "autoencoder convolutional": (
         "autoencoder",
-        {"form": "convolutional", "hidden": [4, 8], "latent": 4, "batch_norm": True},
+        {"form": "convolutional", "hidden": [16, 32], "latent": 8, "batch_norm": True},
     ),
     "linear": ("linear", {}),
 }
-# How far compiled may be off, as a share of a gradient's size: some hundred roundings in float32, some in bf16, beside
-# three times as far as eager itself is off there.
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+# By how much of a gradient's size compiled and eager may differ, in bf16 beside four times what eager is off on average.
+# Almost all of it comes from units that rounding switches on or off: in float32 up to 0.01 of a gradient, in bf16, whose
+# roundings are 2^16 times as large, up to 0.4 behind several convolutions. A gradient that is lost differs by 1.
+TOLERANCES = {torch.float32: 0.05, torch.bfloat16: 0.1}
 
 
 @pytest.fixture
@@ -69,29 +70,29 @@ def no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pictures(shape: list[int]) -> dict[str, tuple[Tensor, ...]]:
-    """(8, C, H, W) uint8: all levels; and mostly ties: black, white and grey ones, and such of large equal squares.
+    """(32, C, H, W) uint8: of all levels; a quarter of one level each, a quarter of large squares; all black.
 
-    Two ordinary ones among those keep the variance that batch norm divides by away from zero.
+    Ordinary ones among the others keep the variance that batch norm divides by away from zero.
     """
-    ordinary = torch.randint(256, (8, *shape), dtype=torch.uint8)
+    ordinary = torch.randint(256, (32, *shape), dtype=torch.uint8)
     tied = ordinary.clone()
-    for picture, level in zip(tied, (0, 0, 128, 255), strict=False):
-        picture[:] = level
-    squares = 255 * torch.randint(2, (2, shape[0], 8, 8), dtype=torch.uint8)
-    tied[4:6] = squares.repeat_interleave(5, 2).repeat_interleave(5, 3)[:, :, : shape[1], : shape[2]]
+    tied[:8] = torch.tensor([0, 0, 0, 0, 64, 128, 192, 255], dtype=torch.uint8).reshape(8, 1, 1, 1)
+    squares = 255 * torch.randint(2, (8, shape[0], 8, 8), dtype=torch.uint8)
+    tied[8:16] = squares.repeat_interleave(5, 2).repeat_interleave(5, 3)[:, :, : shape[1], : shape[2]]
     return {"ordinary": (ordinary,), "tied": (tied,), "black": (torch.zeros_like(ordinary),)}
 
 
 def texts(*more: Tensor) -> dict[str, tuple[Tensor, ...]]:
-    """Tokens (6, 5): any; mostly the same one; only the padding."""
-    ordinary = torch.randint(1, 9, (6, 5))
+    """Tokens (32, 3): any; in a half always the same one; only padding."""
+    ordinary = torch.randint(1, 9, (32, 3))
     tied = ordinary.clone()
-    tied[:4] = 3
+    tied[:16] = 3
     return {name: (x, *more) for name, x in {"ordinary": ordinary, "tied": tied, "black": 0 * ordinary}.items()}
 
 
 def rows() -> dict[str, tuple[Tensor, ...]]:
-    ordinary = torch.randn(8, 5)
+    """Features (32, 5): any; only -1 and 1; 0."""
+    ordinary = torch.randn(32, 5)
     return {"ordinary": (ordinary,), "tied": (ordinary.sign(),), "black": (0 * ordinary,)}
 
 
@@ -99,7 +100,7 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     """The model and its inputs."""
     name, arguments = NETWORKS[case]
     if name in {"text_rnn", "language_rnn"}:
-        lengths = (torch.tensor([5, 1, 3, 5, 2, 4]),) if name == "text_rnn" else ()
+        lengths = (1 + torch.arange(32) % 3,) if name == "text_rnn" else ()
         return build_network(name, {"tokens": 9, "classes": 3}, arguments), texts(*lengths)
     if name == "linear":
         return build_network(name, {"features": 5}, arguments), rows()
@@ -122,20 +123,17 @@ def results(model: nn.Module, called: nn.Module, inputs: tuple[Tensor, ...], dty
     return {f"output {i}": output.detach().float().clone() for i, output in enumerate(outputs)} | gradients
 
 
-def assert_as_good(
-    compiled: dict[str, Tensor], eager: dict[str, Tensor], exact: dict[str, Tensor], share: float
-) -> None:
-    """Each tensor of `compiled` is about as near to `exact` as that of `eager`.
+def off(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """How far each tensor is off, as a share of its norm.
 
     What is small beside all of them together, such as the gradient of a bias before batch norm, which is 0 but for
-    rounding, is held to a share of that.
+    rounding, is held to a hundredth of that.
     """
-    assert compiled.keys() == eager.keys() == exact.keys()
-    all_gradients = math.sqrt(sum(float(value.square().sum()) for value in exact.values()))
-    for name, value in exact.items():
-        assert compiled[name].isfinite().all(), name
-        allowed = share * (float(value.norm()) + 0.01 * all_gradients) + 3 * float((eager[name] - value).norm())
-        assert float((compiled[name] - eager[name]).norm()) <= allowed, name
+    assert found.keys() == exact.keys()
+    everything = torch.cat([value.flatten() for value in exact.values()]).norm()
+    return {
+        name: float((found[name] - value).norm() / (value.norm() + everything / 100)) for name, value in exact.items()
+    }
 
 
 def compare(model: nn.Module, inputs: dict[str, tuple[Tensor, ...]], dtype: torch.dtype) -> None:
@@ -145,9 +143,18 @@ def compare(model: nn.Module, inputs: dict[str, tuple[Tensor, ...]], dtype: torc
     for kind in ("ordinary", "tied"):
         exact = results(model, model, inputs[kind], torch.float32)
         eager = results(model, model, inputs[kind], dtype)
-        assert_as_good(results(model, compiled, inputs[kind], dtype), eager, exact, TOLERANCES[dtype])
-    black = results(model, compiled, inputs["black"], dtype)
-    assert all(value.isfinite().all() for value in black.values())
+        rounding = np.sqrt(np.mean(np.square(list(off(eager, exact).values()))))
+        differences = off(results(model, compiled, inputs[kind], dtype), eager)
+        wrong = {name: share for name, share in differences.items() if not share < TOLERANCES[dtype] + 4 * rounding}
+        assert not wrong, kind
+    if is_finite(
+        results(model, model, inputs["black"], dtype)
+    ):  # not where no pixel varies and batch norm divides by 0
+        assert is_finite(results(model, compiled, inputs["black"], dtype))
+
+
+def is_finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
 def test_every_network_is_compared() -> None:

@@ -58,6 +58,6 @@ class TextRNN(nn.Module):
         """(B, T, features) -> (B, features), or twice as many for both."""
         inside = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         mean = x.sum(1) / lengths.unsqueeze(1)
-        # not amax, which has no gradient where compiled bf16 is not rounded as it was (see airbench)
+        # not amax, which does not know its place any more when it comes to gradients (see airbench)
         greatest = x.masked_fill(~inside.unsqueeze(2), -torch.inf).max(1).values
         return {"mean": mean, "max": greatest, "both": torch.cat([mean, greatest], dim=1)}[self.pooling]
