@@ -69,6 +69,7 @@ TINY_SMALLER: dict[str, dict[str, Any]] = {
 SMALLER = [task for task, (_, source, *base) in TASKS.items() if (source in TASKS or base) and task not in APART]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("task", [task for task in TASKS if task not in {*SMALLER, *APART}])
 def test_a_task_does_its_whole_job(
     run: Callable[..., DataCatalog], project: Path, task: str, caplog: pytest.LogCaptureFixture

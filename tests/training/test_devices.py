@@ -31,6 +31,7 @@ def draws() -> list[float]:
     return [random.random(), float(np.random.rand()), float(torch.rand(())), float(torch.randn(()))]
 
 
+@pytest.mark.gpu
 def test_auto_is_a_device_that_is_there() -> None:
     device = choose_device("auto")
     assert torch.ones(2, device=device).sum().item() == 2
