@@ -26,6 +26,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def history(project: Path, task: str, **changes: Any) -> list[dict[str, float]]:
     """What `kedro run --env gpu` trains with, but for a small network and few images."""
     train = {"epochs": 3, **RECIPES[task][task]["train"], **changes}
+    if "optimizer" in train:  # large steps for large batches; few images make few of them, and small batches more
+        train["batch_size"] //= 8
+        train["optimizer"] = {"lr": train["optimizer"]["lr"] / 8}
     model = {**TINY[task]["model"], **RECIPES[task][task].get("model", {})}
     settings = {"data": {"subset": SUBSET.get(task, 1536)}, "model": model, "train": train}
     nodes = [f"{task}.build_dataloaders", f"{task}.train"]
