@@ -20,6 +20,7 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import compare, to_onnx
 from torchloom.models import build_model
+from torchloom.models._operators import with_operators
 from torchloom.pipelines.stages import export_onnx
 from torchloom.training.checkpoint import Checkpoint
 
@@ -346,14 +347,47 @@ def test_a_single_sample_of_length_one_leaves_the_graph_open(
         assert report["greatest_difference"] < 1e-4
 
 
-def test_an_earlier_export_does_not_fix_the_length_of_a_later_one() -> None:
-    """PyTorch keeps the loops that it traced, and takes one over 8 rows for one over a text that is 8 long as well."""
-    weights = build_model("row_rnn", {}, INFO).state_dict()
-    trained = Checkpoint(network="row_rnn", arguments={}, info=INFO, training={}, weights=weights)
-    to_graph(trained.build(), trained)
-    text = CASES["text"].checkpoint()
-    serialised = to_onnx(text.build(), windows(5, 8), CASES["text"].outputs, text, opset=20)
-    assert compare(text.build(), serialised, windows(3, 5), CASES["text"].outputs, [3])["greatest_difference"] < 1e-4
+class Own(nn.Module):
+    """A user's own network: layers of LSTM without biases, of GRU that go on from a state, and an Elman network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 6)
+        self.lstm = nn.LSTM(6, 5, num_layers=2, bidirectional=True, bias=False)
+        self.gru = nn.GRU(10, 4, num_layers=2, batch_first=True, bidirectional=True)
+        self.rnn = nn.RNN(8, 5, nonlinearity="relu")
+        self.head = nn.Linear(5, 7)
+
+    def forward(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, (ends, _) = self.lstm(self.embedding(tokens).transpose(0, 1))
+        outputs, after = self.gru(outputs.transpose(0, 1), hx=hidden)
+        outputs, last = self.rnn(outputs.transpose(0, 1))
+        return self.head(outputs.transpose(0, 1) + last.transpose(0, 1)) + ends.sum(), after
+
+
+def test_recurrent_layers_of_any_kind_become_operators_that_leave_batch_and_time_open() -> None:
+    torch.manual_seed(0)
+    model, text = Own().eval(), CASES["text"].checkpoint()
+
+    def inputs(count: int, time: int) -> dict[str, Tensor]:
+        tokens = torch.randint(7, (count, time), generator=seeded())
+        return {"tokens": tokens, "hidden": torch.randn(4, count, 4, generator=seeded())}
+
+    serialised = to_onnx(model, inputs(2, 9), ["logits", "next_hidden"], text, opset=20)
+    for count, time in ((1, 1), (3, 30), (8, 2)):
+        report = compare(model, serialised, inputs(count, time), ["logits", "next_hidden"], [1, count])
+        assert report["greatest_difference"] < 1e-5
+    graph = onnx.load_from_string(serialised).graph
+    recurrent = [node.op_type for node in graph.node if node.op_type in {"LSTM", "GRU", "RNN", "Loop", "Scan"}]
+    assert recurrent == ["LSTM", "LSTM", "GRU", "GRU", "RNN"]
+    stored = {tensor.name for tensor in graph.initializer}
+    assert all({*node.input[1:3]} <= stored for node in graph.node if node.op_type in recurrent)
+    assert type(model.lstm) is nn.LSTM  # the model itself is left as it was
+
+
+def test_a_recurrent_layer_that_onnx_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match="proj_size"):
+        with_operators(nn.Sequential(nn.LSTM(3, 5, proj_size=2)))
 
 
 class FixedTime(nn.Module):

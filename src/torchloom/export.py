@@ -18,6 +18,7 @@ import torchloom
 from torchloom.data.info import ImageInfo, Info, TableInfo, TextInfo
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
+from torchloom.models._operators import with_operators
 from torchloom.models.summary import example
 from torchloom.training.checkpoint import Checkpoint
 
@@ -43,12 +44,11 @@ def to_onnx(
     """
     dims = {name: torch.export.Dim(name) for axes in AXES.values() for name in axes.values()}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    torch.compiler.reset()  # loops traced for an earlier export of this process would fix this one's lengths to theirs
     with warnings.catch_warnings():
-        for message in ("_check_is_size", "# The axis name", "The tensor attributes self"):  # torch about itself
-            warnings.filterwarnings("ignore", message=message)
+        for about_torch in ("_check_is_size", "# The axis name", "The tensor attributes self", "`isinstance.treespec"):
+            warnings.filterwarnings("ignore", message=about_torch)
         program = torch.onnx.export(
-            model,
+            with_operators(model),
             tuple(at_least_two(tensor, AXES[name]) for name, tensor in inputs.items()),
             dynamo=True,
             dynamic_shapes=tuple({axis: dims[name] for axis, name in AXES[given].items()} for given in inputs),

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from torchloom.models._operators import Operator
+
 Cell = Literal["lstm", "gru"]
 
 
@@ -22,6 +24,9 @@ def run_packed(rnn: nn.RNNBase, x: Tensor, lengths: Tensor) -> Tensor:
 
     As if each sequence were alone: what follows its end has no influence, and the outputs there are zero.
     """
+    if isinstance(rnn, Operator):
+        whole: Tensor = rnn(x, lengths=lengths)[0]
+        return whole
     if x.device.type == "cpu" or torch.compiler.is_exporting():
         return run_padded(rnn, x, lengths)
     packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
