@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from kedro.config import OmegaConfigLoader
 
 from torchloom.config import TablePreprocessConfig
 from torchloom.data.diabetes import FEATURES, preprocess, read_numbers
-from torchloom.data.download import AGAIN, RawFiles, download
+from torchloom.data.download import AGAIN, RawFiles, Source, download
 from torchloom.data.info import TableInfo
 from torchloom.datasets.raw import SourceDataset
 from torchloom.errors import InputError
@@ -99,16 +100,37 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, data: Any, target: Any, 
     assert caught.value.message == message.format(*(tmp_path / name for name in FILES)) + again
 
 
+def source(env: str, folder: Path, **changes: Any) -> Source:
+    conf = Path(__file__).parents[2] / "conf"
+    catalog = OmegaConfigLoader(str(conf), base_env="base", default_run_env=env, env=env)["catalog"]
+    entry = {key: value for key, value in catalog["diabetes_source"].items() if key != "type"}
+    return SourceDataset(**entry | {"filepath": str(folder / "diabetes")} | changes).load()
+
+
 def test_the_real_table_comes_with_scikit_learn(tmp_path: Path) -> None:
     from sklearn.datasets import load_diabetes
 
-    conf = Path(__file__).parents[2] / "conf"
     for env in ("base", "sample"):
-        catalog = OmegaConfigLoader(str(conf), base_env="base", default_run_env=env, env=env)["catalog"]
-        entry = {key: value for key, value in catalog["diabetes_source"].items() if key != "type"}
-        files = download(SourceDataset(**entry | {"filepath": str(tmp_path / env / "diabetes")}).load())
+        files = download(source(env, tmp_path / env))
         features, target = load_diabetes(return_X_y=True, scaled=False)
         np.testing.assert_array_equal(read_numbers(files.path(FILES[0]), 10), features)
         np.testing.assert_array_equal(read_numbers(files.path(FILES[1]), 1)[:, 0], target)
         *_, info = preprocess(files, TablePreprocessConfig())
         assert info["rows"] == {"train": 319, "validation": 35, "test": 88}
+
+
+def test_the_table_of_another_scikit_learn_is_taken_too(tmp_path: Path) -> None:
+    """Before 1.8 a few of its numbers had more digits."""
+    digits = {"4.804": "4.803999999999999", "5.247": "5.247000000000001"}
+    digits |= {"5.366": "5.3660000000000005", "5.451": "5.4510000000000005"}
+    here = download(source("base", tmp_path / "here"))
+    table = here.path(FILES[0]).read_text()
+    older = "4.803999999999999" in table
+    for new, old in digits.items():
+        table = table.replace(f" {old} ", f" {new} ") if older else table.replace(f" {new} ", f" {old} ")
+    for name, text in zip(FILES, (table, here.path(FILES[1]).read_text()), strict=True):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    there = download(source("base", tmp_path / "there", places=[str(tmp_path)]))
+    assert there.path(FILES[0]).read_bytes() != here.path(FILES[0]).read_bytes()
+    ours, theirs = (read_numbers(files.path(FILES[0]), 10).astype(np.float32) for files in (here, there))
+    np.testing.assert_array_equal(ours, theirs)
