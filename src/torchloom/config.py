@@ -364,7 +364,9 @@ class SchedulerConfig(Named):
     """A class of torch.optim.lr_scheduler by its name, with its arguments.
 
     Left out, the length (`T_max`, `total_steps`, `total_iters`) is the whole run after warm-up, in optimiser steps;
-    arguments that you give are counted in epochs. `interval` overrides which of both the scheduler counts.
+    arguments that you give are counted in epochs, but those of CyclicLR and OneCycleLR in optimiser steps, as PyTorch
+    has it. `interval` overrides which of both the scheduler counts. Counting begins when warm-up is over: after 5 epochs
+    of it the milestone 30 is the end of epoch 35. ReduceLROnPlateau watches what the training monitors.
     """
 
     interval: Literal["step", "epoch"] | None = Field(None, description="what the scheduler counts")
@@ -373,7 +375,7 @@ class SchedulerConfig(Named):
     @classmethod
     def _countable(cls, interval: str | None, info: ValidationInfo) -> str | None:
         if interval == "step" and info.data.get("name") == "ReduceLROnPlateau":
-            raise ValueError("must be epoch: ReduceLROnPlateau watches the loss of whole epochs")
+            raise ValueError("must be epoch: ReduceLROnPlateau watches figures of whole epochs")
         return interval
 
     @model_validator(mode="after")
@@ -424,6 +426,11 @@ class EarlyStoppingConfig(Block):
     min_delta: NotNegative = Field(0.0, description="a smaller improvement than this counts as none")
 
 
+def direction(monitor: str) -> Literal["max", "min"]:
+    """Which values of a figure are better."""
+    return "max" if monitor == "accuracy" else "min"
+
+
 class LookaheadConfig(Block):
     """Slow weights that follow the trained ones and are handed back to them (Zhang et al., NeurIPS 2019)."""
 
@@ -448,6 +455,9 @@ class TrainConfig(Block):
     epochs: Count = Field(description="passes over the training data")
     batch_size: Count = Field(128, description="samples per step")
     optimizer: OptimizerConfig
+    monitor: Literal["accuracy", "loss"] = Field(
+        "loss", description="which validation figure makes an epoch the best; of equal ones the loss decides"
+    )
     scheduler: SchedulerConfig | None = Field(None, description="none keeps the learning rate")
     warmup_epochs: NotNegative = Field(0.0, description="epochs of linear rise to the full learning rate")
     l1: NotNegative = Field(0.0, description="adds l1 * sum of |w| over all weight matrices and kernels to the loss")
@@ -465,7 +475,6 @@ class TrainConfig(Block):
         description="names or patterns (network.stages.*) as in model.named_parameters() of what stays as it is; "
         "layers that stay as a whole keep their statistics too",
     )
-    monitor: Literal["accuracy", "loss"] = Field("loss", description="which validation figure makes an epoch the best")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
     deterministic: bool = Field(False, description="only deterministic algorithms, at some cost in speed on GPUs")
     device: Device = Field("auto", description="auto is the first of cuda, mps, xpu, cpu that is there; or e.g. cuda:1")
@@ -505,6 +514,11 @@ class TrainConfig(Block):
         optimizer = info.data.get("optimizer")
         if scheduler and optimizer:
             check_scheduler(scheduler.name, scheduler.arguments, optimizer.name, optimizer.arguments)
+        if scheduler and optimizer and optimizer.name == "Rprop":
+            raise ValueError("must be left out: Rprop takes its learning rate from the gradients' signs after one step")
+        mode, monitor = scheduler and scheduler.arguments.get("mode"), info.data.get("monitor")
+        if scheduler and scheduler.name == "ReduceLROnPlateau" and monitor and mode not in {None, direction(monitor)}:
+            raise ArgumentError.of("mode", mode, f"must be left out, or {direction(monitor)}, as train.monitor is {monitor}")
         return scheduler
 
     @field_validator("warmup_epochs")
@@ -521,7 +535,7 @@ class TrainConfig(Block):
 class ClassificationTrainConfig(TrainConfig):
     loss: ClassificationLoss = Field(default_factory=ClassificationLoss)
     monitor: Literal["accuracy", "loss"] = Field(
-        "accuracy", description="which validation figure makes an epoch the best"
+        "accuracy", description="which validation figure makes an epoch the best; of equal ones the loss decides"
     )
 
 

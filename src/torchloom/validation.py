@@ -34,6 +34,11 @@ class ArgumentError(ValueError):
         super().__init__(f"arguments do not fit {model.__name__}")
         self.model, self.errors, self.place = model, errors, place
 
+    @classmethod
+    def of(cls, name: str, given: Any, message: str) -> ArgumentError:
+        """What is wrong with the value of one argument."""
+        return cls(BaseModel, [{"type": "value_error", "loc": (name,), "msg": message, "input": given}])
+
 
 @cache  # many tasks have the same optimiser
 def arguments_of(function: Callable[..., Any], given_by_us: tuple[str, ...] = ()) -> type[BaseModel]:
@@ -208,9 +213,15 @@ def parts_of(annotation: Any) -> Iterator[Any]:
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
-    """A line `key: before, now …` for each value in which two nested mappings differ."""
+    """A line `key: before, now …` for each value in which two nested mappings differ, and those in lists of them."""
+    if _mappings(before) and _mappings(now) and len(before) == len(now):
+        before, now = (dict(enumerate(blocks)) for blocks in (before, now))
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in [*before, *(name for name in now if name not in before)]:
             yield from differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
     elif before != now:
         yield f"{key}: {before!r}, now {now!r}"
+
+
+def _mappings(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)

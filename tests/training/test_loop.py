@@ -173,9 +173,24 @@ def test_history_has_a_row_per_epoch(validation: Split | None) -> None:
 
 def test_the_validation_loss_lowers_the_rate_of_plateaus() -> None:
     scheduler = {"name": "ReduceLROnPlateau", "patience": 0, "factor": 0.5}
-    _, result = run(epochs=4, validation=WRONG, scheduler=scheduler)
+    _, result = run(epochs=4, validation=WRONG, scheduler=scheduler, monitor="loss")
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+
+
+@pytest.mark.parametrize("mode", [{}, {"mode": "max"}])
+def test_plateaus_are_those_of_what_is_monitored_in_its_direction(mode: dict[str, str]) -> None:
+    """The accuracy, which rises each epoch; as a loss it would lower the rate each time, and so would the loss here."""
+    calls = [0]
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        loss, _ = CROSS_ENTROPY(model, batch)
+        calls[0] += not model.training
+        return loss + calls[0] * (not model.training), {"accuracy": torch.tensor(calls[0] / 100)}
+
+    scheduler = {"name": "ReduceLROnPlateau", "patience": 0, "factor": 0.5, **mode}
+    _, rising = run(epochs=4, objective=objective, monitor="accuracy", scheduler=scheduler)
+    assert [row["learning_rate"] for row in rising.history] == [0.1] * 4
 
 
 # ---- repeatability -------------------------------------------------------------------------------------------------
@@ -510,6 +525,15 @@ def test_an_equal_figure_is_no_improvement() -> None:
     assert improves(row, None, "loss")
     assert not improves(row, row, "loss")
     assert not improves(row, row, "accuracy")
+
+
+def test_of_equal_figures_the_loss_decides() -> None:
+    better, worse = ({"val_accuracy": 0.5, "val_loss": loss} for loss in (0.1, 0.4))
+    assert improves(better, worse, "accuracy")
+    assert not improves(worse, better, "accuracy")
+    assert not improves({"val_accuracy": 0.4, "val_loss": 0.01}, worse, "accuracy")
+    config = {"epochs": 9, "optimizer": {"name": "SGD"}, "early_stopping": {"patience": 1}}
+    assert should_stop([worse, better], ClassificationTrainConfig.model_validate(config))  # the accuracy stays
 
 
 # ---- diverging -----------------------------------------------------------------------------------------------------

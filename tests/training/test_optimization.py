@@ -8,7 +8,14 @@ from torch import nn
 from conftest import imported_by
 from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig
 from torchloom.errors import InputError
-from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups, optimizer_names
+from torchloom.training.optimization import (
+    Lookahead,
+    Schedule,
+    create_optimizer,
+    freeze_groups,
+    optimizer_names,
+    scheduler_names,
+)
 
 
 def optimizer_of(model: nn.Module, name: str, **settings: Any) -> torch.optim.Optimizer:
@@ -85,11 +92,55 @@ def test_a_length_left_out_is_the_whole_run_in_steps(scheduler: dict[str, Any], 
         ({"name": "CosineAnnealingLR", "T_max": 4}, cosine(4)),
         ({"name": "PolynomialLR", "total_iters": 2}, [1, 0.5, 0, 0, 0]),
         ({"name": "CosineAnnealingWarmRestarts", "T_0": 2}, [1, 0.5, 1, 0.5, 1]),
-        ({"name": "CyclicLR", "base_lr": 0.2, "step_size_up": 2}, [0.2, 0.6, 1.0, 0.6, 0.2]),
+        ({"name": "CyclicLR", "base_lr": 0.2, "step_size_up": 2, "interval": "epoch"}, [0.2, 0.6, 1.0, 0.6, 0.2]),
     ],
 )
 def test_arguments_count_epochs(scheduler: dict[str, Any], expected: list[float]) -> None:
     assert rates(scheduler, epochs=4, steps=3) == pytest.approx(by_epoch(expected, 3), abs=1e-6)
+
+
+AS_DOCUMENTED: dict[str, dict[str, Any]] = {
+    "ConstantLR": {"factor": 0.5, "total_iters": 2},
+    "CosineAnnealingLR": {"T_max": 3},
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+    "CyclicLR": {"base_lr": 0.1, "max_lr": 2.0, "step_size_up": 5},
+    "ExponentialLR": {"gamma": 0.7},
+    "LinearLR": {"total_iters": 3},
+    "MultiStepLR": {"milestones": [1, 3]},
+    "OneCycleLR": {"max_lr": 2.0, "total_steps": 14},
+    "PolynomialLR": {"total_iters": 3},
+    "ReduceLROnPlateau": {"patience": 0},
+    "StepLR": {"step_size": 2},
+}
+
+
+@pytest.mark.parametrize("name", scheduler_names())
+def test_each_scheduler_is_stepped_as_its_documentation_says(name: str) -> None:
+    """After each batch where that says so, else after each epoch; of a class that is new the arguments are missing."""
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0, momentum=0.9)
+    scheduler: Any = getattr(torch.optim.lr_scheduler, name)(optimizer, **AS_DOCUMENTED[name])
+    expected = []
+    for _ in range(4):
+        for _ in range(3):
+            expected.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if "step should be called after a batch" in " ".join((scheduler.__doc__ or "").replace("`", "").split()):
+                scheduler.step()
+        if name == "ReduceLROnPlateau":
+            scheduler.step(1.0)
+        elif name not in {"CyclicLR", "OneCycleLR"}:
+            scheduler.step()
+    assert rates({"name": name, **AS_DOCUMENTED[name]}, epochs=4, steps=3)[:-1] == pytest.approx(expected)
+
+
+def test_milestones_count_from_the_end_of_warm_up() -> None:
+    """As configure.md says; the epoch in which the warm-up ends is the first."""
+    scheduler = {"name": "MultiStepLR", "milestones": [2], "gamma": 0.1}
+    assert [rates(scheduler, epochs=6, steps=2, warmup=warmup)[2 * 4 :: 2] for warmup in (2.0, 1.5)] == [
+        pytest.approx([0.1, 0.1, 0.1]),
+        pytest.approx([0.1, 0.1, 0.1]),
+    ]
+    assert rates(scheduler, epochs=6, steps=2, warmup=2.0)[6] == rates(scheduler, epochs=6, steps=2, warmup=1.5)[4] == 1
 
 
 def test_arguments_count_epochs_after_warm_up() -> None:
@@ -131,7 +182,8 @@ def test_one_cycle_spans_the_run() -> None:
 
 
 def test_one_cycle_takes_its_highest_rate_and_a_length_in_epochs() -> None:
-    seen = rates({"name": "OneCycleLR", "max_lr": 2.0, "total_steps": 10}, epochs=10, steps=2)
+    scheduler = {"name": "OneCycleLR", "max_lr": 2.0, "total_steps": 10, "interval": "epoch"}
+    seen = rates(scheduler, epochs=10, steps=2)
     assert max(seen) == pytest.approx(2.0)
     assert seen[0:20:2] == seen[1:20:2]
 
@@ -139,8 +191,8 @@ def test_one_cycle_takes_its_highest_rate_and_a_length_in_epochs() -> None:
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        ({"name": "OneCycleLR", "total_steps": 3}, "over after 3 epochs, the run after 4"),
-        ({"name": "OneCycleLR", "total_steps": 19, "interval": "step"}, "over after 19 steps, the run after 20"),
+        ({"name": "OneCycleLR", "total_steps": 3, "interval": "epoch"}, "over after 3 epochs, the run after 4"),
+        ({"name": "OneCycleLR", "total_steps": 19}, "over after 19 steps, the run after 20"),
     ],
 )
 def test_one_cycle_shorter_than_the_run_is_said_before_it(scheduler: dict[str, Any], message: str) -> None:

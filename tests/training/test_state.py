@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
 from torchloom.config import AugmentConfig, ClassificationTrainConfig
@@ -246,9 +247,106 @@ def test_must_goes_on_under_the_new_recipe(interrupted: TrainingStates, caplog: 
     assert longer.history[0]["train_loss"] == train(None).history[0]["train_loss"]
 
 
-def test_must_says_what_does_not_fit(interrupted: TrainingStates) -> None:
-    with pytest.raises(InputError, match=r"the saved state does not fit this training .* Use train\.resume=never"):
-        train(interrupted, resume="must", ema=0.9)
+RATES = {
+    "cosine": {"scheduler": {"name": "CosineAnnealingLR"}},
+    "one cycle": {"scheduler": {"name": "OneCycleLR", "max_lr": 0.2}},
+    "warm-up": {"scheduler": {"name": "StepLR", "step_size": 2}, "warmup_epochs": 3.0},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("before", RATES)
+@pytest.mark.parametrize("now", RATES)
+def test_must_takes_the_new_schedule_at_the_old_place(states: TrainingStates, before: str, now: str) -> None:
+    new: dict[str, Any] = {"epochs": 7, "optimizer": {"name": "SGD", "lr": 0.01, "momentum": 0.9}, **RATES[now]}
+    with pytest.raises(PowerCut):
+        train(states, cut(8), **RATES[before])
+    gone_on, whole = train(states, resume="must", **new), train(None, **new)
+    rates = [[row["learning_rate"] for row in fit.history[2:]] for fit in (gone_on, whole)]
+    assert len(rates[0]) == 5
+    assert rates[0] == rates[1]
+
+
+def test_must_takes_new_arguments_and_old_moments(states: TrainingStates) -> None:
+    old = {"name": "AdamW", "lr": 0.01, "groups": [{"parameters": ["*bias"], "lr": 0.02}]}
+    with pytest.raises(PowerCut):
+        train(states, cut(8), optimizer=old)
+    new = {"name": "AdamW", "lr": 0.003, "betas": [0.8, 0.9], "weight_decay": 0.5, "eps": 1e-6}
+    new["groups"] = [{"parameters": ["*bias"], "lr": 0.004}]
+    seen: list[tuple[list[Any], float, float]] = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        groups = optimizer.param_groups
+        moments = next(iter(optimizer.state.values()))
+        found = [(group["lr"], group["betas"], group["weight_decay"], group["eps"]) for group in groups]
+        seen.append((found, float(moments["step"]), float(moments["exp_avg_sq"].sum())))
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        with pytest.raises(PowerCut):
+            train(states, cut(1), resume="must", optimizer=new)
+    finally:
+        hook.remove()
+    arguments, steps, squares = seen[-1]  # the first is a step on trial
+    assert arguments == [(0.003, (0.8, 0.9), 0.5, 1e-6), (0.004, (0.8, 0.9), 0.5, 1e-6)]
+    assert steps == 8
+    assert squares > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "key"),
+    [
+        ({}, {"optimizer": {"name": "AdamW"}}, "train.optimizer.name: 'SGD', now 'AdamW'"),
+        ({}, {"optimizer": {"name": "SGD", "groups": [{"parameters": ["*bias"]}]}}, "train.optimizer.groups: [], now"),
+        (
+            {"optimizer": {"name": "SGD", "groups": [{"parameters": ["*bias"]}]}},
+            {"optimizer": {"name": "SGD", "groups": [{"parameters": ["*weight"]}]}},
+            "train.optimizer.groups.0.parameters: ['*bias'], now ['*weight']",
+        ),
+        (
+            {"optimizer": {"name": "AdamW"}},
+            {"optimizer": {"name": "AdamW", "amsgrad": True}},
+            "train.optimizer.amsgrad: None, now True",
+        ),
+        ({}, {"ema": 0.9}, "train.ema: None, now 0.9"),
+        ({}, {"lookahead": {}}, "train.lookahead: None, now {"),
+        ({}, {"loss": {"name": "CrossEntropyLoss", "label_smoothing": 0.1}}, "train.loss.label_smoothing: None, now"),
+        ({}, {"monitor": "loss"}, "train.monitor: 'accuracy', now 'loss'"),
+        ({}, {"freeze": ["network.0.*"]}, "train.freeze: [], now ['network.0.*']"),
+        ({}, {"batch_size": 6}, "train.batch_size: 12, now 6"),
+        ({}, {"epochs": 1}, "train.epochs 1: the saved state is of epoch 2"),
+    ],
+    ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
+)
+def test_must_names_what_no_training_goes_on_with(
+    states: TrainingStates, before: dict[str, Any], now: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(PowerCut):
+        train(states, cut(8), **before)
+    files = states.files()
+    with pytest.raises(InputError) as caught:
+        train(states, cut(0), **{**before, "resume": "must", **now})
+    assert key in caught.value.message
+    assert "train.resume=never" in caught.value.message
+    assert states.files() == files
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"precision": "fp32"}, {"precision": "fp16"}),
+        ({"ema": 0.5}, {"ema": None}),
+        ({"lookahead": {"every": 2}}, {"lookahead": {"every": 3, "decay": 0.9}}),
+        ({}, {"optimizer": {"name": "SGD", "lr": 0.01}}),  # without the momentum that was kept
+        ({"optimizer": {"name": "SGD", "lr": 0.01}}, {}),  # with momentum that begins now
+    ],
+)
+def test_must_goes_on_where_it_can(states: TrainingStates, before: dict[str, Any], now: dict[str, Any]) -> None:
+    with pytest.raises(PowerCut):
+        train(states, cut(8), **before)
+    taken: list[int] = []
+    assert len(train(states, taken.append, **{**before, "resume": "must", **now}).history) == 4
+    assert len(taken) == 4 * STEPS - 8
 
 
 @pytest.mark.parametrize("settings", [{"keep_states": 5}, {"save_minutes": 1.0}, {"keep_memory": False}])
@@ -263,6 +361,7 @@ def test_differences_name_the_key() -> None:
         "gone: {'x': 1}, now None",
         "d: None, now 0",
     ]
+    assert list(differences({"a": [{"b": 1}, {"c": 2}]}, {"a": [{"b": 1}, {"c": 3}]})) == ["a.1.c: 2, now 3"]
 
 
 # ---- a signal ------------------------------------------------------------------------------------------------------

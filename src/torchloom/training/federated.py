@@ -20,7 +20,16 @@ from torchloom.config import ClassifierConfig, FederatedTrainConfig, OptimizerCo
 from torchloom.data.loaders import LoaderPlan
 from torchloom.models import build_model
 from torchloom.training.devices import choose_device, seed_everything
-from torchloom.training.loop import Loader, Objective, fit, improves, measure, snapshot, stop_if_weights_not_finite
+from torchloom.training.loop import (
+    Loader,
+    Objective,
+    fit,
+    improves,
+    measure,
+    snapshot,
+    stop_if_weights_not_finite,
+    watched,
+)
 from torchloom.training.losses import classification_objective
 from torchloom.training.optimization import Schedule, create_optimizer
 from torchloom.training.state import TrainingStates
@@ -154,11 +163,11 @@ class Server:
     def rates(self) -> tuple[float, float]:
         """The learning rate by the schedule, which counts rounds, after those that are over; and the full one."""
         optimizer = create_optimizer(self.model, self.config.optimizer)
-        schedule = Schedule(optimizer, self.config.scheduler, self.config.federated.rounds, 1, 0)
+        schedule = Schedule(optimizer, self.config.scheduler, self.config.federated.rounds, 1, 0, self.config.monitor)
         for row in self.history:
             optimizer.step()
             schedule.step()
-            schedule.end_epoch(row.get("val_loss", row["train_loss"]))
+            schedule.end_epoch(watched(row, self.config.monitor))
         return optimizer.param_groups[0]["lr"], optimizer.defaults["lr"]
 
     def end_round(self, weights: Weights, figures: Mapping[str, float], clients: list[int]) -> None:

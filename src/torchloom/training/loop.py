@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from torchloom.config import TrainConfig
+from torchloom.config import TrainConfig, direction
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
 from torchloom.progress import CLOCK, duration, step_bar
@@ -108,7 +108,8 @@ def train_epochs(
     averaged = average(model, config.ema)
     optimizer = create_optimizer(model, config.optimizer)
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
-    schedule = Schedule(optimizer, config.scheduler, config.epochs, steps_per_epoch, config.warmup_epochs)
+    lengths = config.epochs, steps_per_epoch, config.warmup_epochs
+    schedule = Schedule(optimizer, config.scheduler, *lengths, config.monitor)
     lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     compiled = compile_network(model, device, config.accumulate == 1) if config.compile else model
@@ -178,7 +179,7 @@ def train_epochs(
             row["seconds"] = running.seconds()
             if epoch % -(-config.epochs // LOGGED) == 0 or CLOCK.line_is_due():
                 log_row(row, config.epochs)
-            schedule.end_epoch(row.get("val_loss", row["train_loss"]))
+            schedule.end_epoch(watched(row, config.monitor))
             progress.history.append(row)
             if not validated:
                 progress.best_epoch = epoch
@@ -338,22 +339,33 @@ def stop_if_weights_not_finite(weights: dict[str, Tensor], epoch: int) -> None:
             raise DivergedError(f"{name} is no longer finite after epoch {epoch}. Try a lower train.optimizer.lr.")
 
 
-def improves(row: dict[str, float], best: dict[str, float] | None, monitor: str, min_delta: float = 0.0) -> bool:
-    """Whether the epoch's validation figure is better than the best so far by more than `min_delta`."""
+def watched(row: dict[str, float], monitor: str) -> float:
+    """The figure of an epoch that is monitored: of the validation data or, without any, of the training."""
+    return row.get(f"val_{monitor}", row[f"train_{monitor}"])
+
+
+def improves(row: dict[str, float], best: dict[str, float] | None, monitor: str) -> bool:
+    """Whether the epoch's validation figure is better than the best so far; of equal ones the loss decides."""
     if best is None:
         return True
+    gain = gained(row, best, monitor)
+    return gain > 0 or (gain == 0 and row["val_loss"] < best["val_loss"])
+
+
+def gained(row: dict[str, float], best: dict[str, float], monitor: str) -> float:
+    """By how much the epoch's validation figure is better."""
     gain = row[f"val_{monitor}"] - best[f"val_{monitor}"]
-    return (gain if monitor == "accuracy" else -gain) > min_delta
+    return gain if direction(monitor) == "max" else -gain
 
 
 def should_stop(history: list[dict[str, float]], config: TrainConfig) -> bool:
     """Whether the last `patience` epochs brought nothing better than the best before them."""
     stopping = config.early_stopping
     assert stopping is not None
-    best, waited = None, 0
-    for row in history:
-        if improves(row, best, config.monitor, stopping.min_delta):
-            best, waited = row, 0
+    best, waited = history[:1], 0
+    for row in history[1:]:
+        if gained(row, best[0], config.monitor) > stopping.min_delta:
+            best, waited = [row], 0
         else:
             waited += 1
     return waited >= stopping.patience

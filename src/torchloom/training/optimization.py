@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig
+from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, direction
 from torchloom.errors import InputError
 from torchloom.training.muon import Muon
 from torchloom.validation import arguments_of, check_call
@@ -22,6 +22,7 @@ _OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 # These take Python functions or other schedulers, which YAML cannot name.
 _OTHER_SCHEDULERS = {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
 _LENGTHS = {"T_max", "total_iters", "total_steps"}
+_BY_STEP = {"CyclicLR", "OneCycleLR"}  # of which PyTorch says: step should be called after a batch
 
 
 def optimizer_names() -> list[str]:
@@ -196,7 +197,8 @@ def _lengths(kind: type, arguments: dict[str, Any], steps: int, rates: list[floa
 class Schedule:
     """The learning rate over the run: linear warm-up per step, then the named scheduler by step or by epoch.
 
-    Call `step` after each optimiser step and `end_epoch` after each epoch.
+    Call `step` after each optimiser step and `end_epoch` after each epoch. ReduceLROnPlateau watches what the training
+    monitors, so that its direction follows from `monitor`.
     """
 
     def __init__(
@@ -206,8 +208,10 @@ class Schedule:
         epochs: int,
         steps_per_epoch: int,
         warmup_epochs: float,
+        monitor: str = "loss",
     ) -> None:
         self.taken = 0
+        self.ends: list[tuple[int, float]] = []  # of the epochs so far: the steps before, and what was watched
         self.warmup_steps = round(warmup_epochs * steps_per_epoch)
         self.main: Any = None
         self.by_step = False
@@ -216,11 +220,13 @@ class Schedule:
             steps = max(1, epochs * steps_per_epoch - self.warmup_steps)
             rates = [group["lr"] for group in optimizer.param_groups]
             filled = _lengths(kind, config.arguments, steps, rates)
-            self.by_step = config.interval == "step" if config.interval else bool(_LENGTHS & filled.keys())
+            self.by_step = config.interval == "step" if config.interval else _counts_steps(config.name, filled)
             if not self.by_step:
                 steps = epochs - self.warmup_steps // steps_per_epoch
                 filled = _lengths(kind, config.arguments, steps, rates)
-            self.main = kind(optimizer, **filled, **config.arguments)
+            if kind is lr_scheduler.ReduceLROnPlateau:
+                filled["mode"] = direction(monitor)
+            self.main = kind(optimizer, **{**filled, **config.arguments})
             if getattr(self.main, "total_steps", steps) < steps:  # OneCycleLR fails when it is asked for more
                 length = f"{self.main.total_steps} {'steps' if self.by_step else 'epochs'}"
                 raise InputError(f"train.scheduler: {config.name} is over after {length}, the run after {steps}")
@@ -231,31 +237,38 @@ class Schedule:
     def step(self) -> None:
         self.taken += 1
         if self.taken <= self.warmup_steps:
-            self.warmup.step()
+            _advance(self.warmup)
         elif self.by_step:
-            self._advance()
+            _advance(self.main)
 
-    def end_epoch(self, monitored_loss: float) -> None:
-        """`monitored_loss` is what ReduceLROnPlateau watches."""
+    def end_epoch(self, watched: float) -> None:
+        """`watched` is the epoch's figure that the training monitors."""
+        self.ends.append((self.taken, watched))
         if self.main is None or self.by_step or self.taken <= self.warmup_steps:
             return
         if isinstance(self.main, lr_scheduler.ReduceLROnPlateau):
-            self.main.step(monitored_loss)
+            self.main.step(watched)
         else:
-            self._advance()
+            _advance(self.main)
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"main": self.main, "warmup": self.warmup}
-        return {"taken": self.taken, **{name: part.state_dict() for name, part in parts.items() if part is not None}}
+        return {"taken": self.taken, "ends": self.ends}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the optimiser's state too: it has the learning rates."""
-        self.taken = state["taken"]
-        for name, part in (("main", self.main), ("warmup", self.warmup)):
-            if part is not None:
-                part.load_state_dict(state[name])
+        """Go on from the place of `state`, which may be that of another schedule: all steps before are taken anew."""
+        for taken, *watched in [*state["ends"], (state["taken"],)]:
+            for _ in range(self.taken, taken):
+                self.step()
+            if watched:
+                self.end_epoch(*watched)
 
-    def _advance(self) -> None:
-        with warnings.catch_warnings():  # fp16 skips optimiser steps while it looks for its scale
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            self.main.step()
+
+def _counts_steps(name: str, filled: dict[str, Any]) -> bool:
+    """Whether a scheduler is stepped after each optimiser step, as its documentation or the run's length asks for."""
+    return name in _BY_STEP or bool(_LENGTHS & filled.keys())
+
+
+def _advance(scheduler: Any) -> None:
+    with warnings.catch_warnings():  # fp16 skips optimiser steps while it looks for its scale
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        scheduler.step()

@@ -5,6 +5,7 @@ What is saved is data, not code: tensors and JSON, sealed with a fingerprint (to
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +38,27 @@ AGREE = 0.5  # seconds, about, between two steps at which several processes agre
 SHARE = 0.01  # of the time, at most, goes into the states that are saved when epochs end
 State = dict[str, Any]  # nested dictionaries, lists and tuples of tensors, numbers, strings and None
 
+# Differences of two recipes, as `differences` says them, over which no training goes on, and those that are exempt.
+FIXED = (
+    *("model.name: *", "start: *", "train.freeze: *", "train.whitening*"),  # how the weights began
+    *("train.optimizer.name: *", "train.optimizer.groups: *", "train.optimizer.groups.*.parameters: *"),  # whose moments
+    *("train.ema: None, *", "train.lookahead: None, *"),  # nothing of the kind was kept
+    *("train.monitor: *", "train.loss*", "train.divergence: *"),  # what the best epoch so far was found by
+    *("train.seed: *", "train.batch_size: *", "train.accumulate: *", "dataloaders.*", "processes: *"),  # the batches
+)
+FREE = ("dataloaders.data.augment*", "dataloaders.data.on_device: *", "dataloaders.evaluate_batch_size: *")
+
 
 class TrainingStates:
     """The saved states of one task's training, in a folder of their own; the newest is the one to go on from.
 
     `recipe` is all that decides how a training goes on. A state of another recipe is not continued without being asked.
+    `changes` says in what the state that was loaded last differs from it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.changes: list[str] = []
 
     def files(self) -> list[Path]:
         """The oldest first."""
@@ -62,7 +76,8 @@ class TrainingStates:
     def load(self, recipe: Mapping[str, Any], mode: str) -> State | None:
         """The newest state that is whole, or None when there is nothing to go on from; `mode` is `train.resume`.
 
-        Raises InputError when it is of another recipe and mode is not `must`, and when there is none and it is `must`.
+        Raises InputError when it is of another recipe and mode is not `must`, or the difference is one of `FIXED`, and
+        when there is none and it is `must`.
         """
         if mode == "never":
             self.clear()
@@ -74,10 +89,13 @@ class TrainingStates:
             except (InputError, KeyError, TypeError, AttributeError) as error:
                 logger.warning("%s", error if isinstance(error, InputError) else f"{path}: not a state of ours")
                 continue
-            changes = list(differences(saved, recipe))
-            if changes and mode != "must":
-                raise InputError(_another_recipe(path, changes))
-            for line in changes:
+            self.changes = list(differences(saved, recipe))
+            fixed = [line for line in self.changes if _fits(line, FIXED) and not _fits(line, FREE)]
+            if self.changes and mode != "must":
+                raise InputError(_another_recipe(path, self.changes))
+            if fixed:
+                raise InputError(_cannot_go_on(path, fixed))
+            for line in self.changes:
                 logger.warning("going on although it differs: %s", line)
             logger.info("going on from %s", path)
             return state
@@ -95,6 +113,20 @@ class TrainingStates:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not there, or holds something else
             self.folder.rmdir()
+
+
+def _fits(line: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(line, pattern) for pattern in patterns)
+
+
+def _cannot_go_on(path: Path, changes: list[str]) -> str:
+    return "\n".join(
+        [
+            f"{path}: a training cannot go on from here with these differences, also with train.resume=must:",
+            *(f"  {line}" for line in changes),
+            "Undo them, or start anew with train.resume=never.",
+        ]
+    )
 
 
 def _another_recipe(path: Path, changes: list[str]) -> str:
@@ -197,7 +229,7 @@ class TrainingState:
         for name, part in self.parts.items():
             if name == "optimizer":
                 restore_optimizer(part, state["parts"][name])
-            else:
+            elif state["parts"][name]:  # empty is what a scaler saves that scales nothing
                 part.load_state_dict(state["parts"][name])
         if len(state["ranks"]) != self.ranks.size:
             raise ValueError(f"it is of {len(state['ranks'])} processes, and these are {self.ranks.size}")
@@ -224,7 +256,7 @@ class Saver:
         newest = self.ranks.gather(self.states.newest())
         holder = newest.index(max(newest))
         state = self.states.load(self.state.recipe, self.config.resume) if self.ranks.rank == holder else None
-        state = self.ranks.one(state, holder)
+        state, changes = self.ranks.one((state, self.states.changes), holder)
         if self.config.resume == "never" and self.ranks.local_rank == 0:
             self.states.clear()
         if state is None:
@@ -232,7 +264,16 @@ class Saver:
         try:
             self.state.load_state_dict(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"the saved state does not fit this training ({error}). Use train.resume=never") from error
+            raise InputError(
+                f"the saved state does not fit this training ({error}). What differs: {'; '.join(changes) or 'nothing'}. "
+                "Undo that, or use train.resume=never"
+            ) from error
+        begun = len(self.state.parts["progress"].history) + (self.state.interrupted is not None)
+        if begun > self.config.epochs:
+            raise InputError(
+                f"train.epochs {self.config.epochs}: the saved state is of epoch {begun}. Give as many at least, or use "
+                "train.resume=never"
+            )
 
     def step_done(self) -> None:
         """Call it where the state can be saved: after an optimiser step, or in validation.
@@ -329,11 +370,38 @@ def set_random_state(state: State, device: torch.device) -> None:
 
 
 def restore_optimizer(optimizer: Optimizer, state: State) -> None:
-    """Load the state, with each tensor laid out in memory as its parameter, which fused kernels take for granted."""
+    """Load moments and step counts; the arguments, learning rates and all, stay those of `optimizer`.
+
+    Each tensor is laid out in memory as its parameter, which fused kernels take for granted. Raises ValueError when the
+    arguments need other moments.
+    """
     import torch
 
+    arguments = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, arguments, strict=True):
+        parameters = group["params"]
+        group.clear()
+        group.update(params=parameters, **own)
+        try_step(optimizer, group)
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if name != "step" and isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def try_step(optimizer: Optimizer, group: dict[str, Any]) -> None:
+    """Raise ValueError when `group` lacks moments for a step, which is tried on a copy of its smallest parameter."""
+    known = [parameter for parameter in group["params"] if optimizer.state.get(parameter)]
+    if not known:
+        return
+    parameter = min(known, key=lambda parameter: parameter.numel())
+    copied = parameter.detach().clone().requires_grad_()
+    copied.grad = copied.detach() * 0
+    kind: Any = type(optimizer)
+    trial = kind([{**group, "params": [copied]}])
+    trial.state[copied] = copy.deepcopy(optimizer.state[parameter])
+    try:
+        trial.step()
+    except KeyError as error:
+        raise ValueError(f"{kind.__name__} with these arguments needs {error}, which was not kept before") from error
