@@ -14,7 +14,7 @@ from torchmetrics.functional import classification as tm
 from torchloom.data.augment import reflect
 from torchloom.data.info import TableInfo
 from torchloom.progress import step_bar
-from torchloom.training.devices import autocast, enough_memory
+from torchloom.training.devices import autocast, computable, enough_memory
 
 BINS = 15  # of confidence, equally wide
 
@@ -53,7 +53,9 @@ def predict(model: nn.Module, loader: Any, dtype: torch.dtype = torch.float32) -
     model.eval().to(memory_format=torch.channels_last)
     outputs: list[tuple[Tensor, ...]] = []
     targets = []
-    with enough_memory(_smaller_batches(loader.sampler.batch_size)), step_bar() as bar:
+    device = next(model.parameters()).device
+    advice = _smaller_batches(loader.sampler.batch_size)
+    with enough_memory(advice), computable(device, dtype, "evaluate"), step_bar() as bar:
         task = bar.add_task("test", total=len(loader), status="")
         for *inputs, truth in bar.track(loader, total=len(loader), task_id=task):
             with autocast(inputs[0].device, dtype):

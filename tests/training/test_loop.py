@@ -401,12 +401,13 @@ def test_ema_is_the_average_made_by_hand() -> None:
             before_each_step.append(parameters_of(model))
         return CROSS_ENTROPY(model, batch)
 
-    model, result = run(objective=objective, ema=0.7, epochs=2)
+    model, result = run(objective=objective, ema=0.4, epochs=2)
     after_each_step = [*before_each_step[1:], parameters_of(model)]
     assert len(after_each_step) == 12
     average = after_each_step[0]
-    for weights in after_each_step[1:]:
-        average = 0.7 * average + 0.3 * weights
+    for taken, weights in enumerate(after_each_step[1:], start=1):
+        decay = min(0.4, (1 + taken) / (10 + taken))  # which warms up for five steps
+        average = decay * average + (1 - decay) * weights
     averaged = fresh()
     averaged.load_state_dict(result.last)
     torch.testing.assert_close(parameters_of(averaged), average, rtol=0, atol=1e-6)
@@ -424,6 +425,51 @@ def test_ema_averages_batch_norm_and_keeps_the_normalisation() -> None:
     assert torch.equal(result.last["mean"], raw["mean"])
     assert torch.equal(result.last["std"], raw["std"])
     assert not torch.equal(result.last["network.2.running_mean"], raw["network.2.running_mean"])
+
+
+def test_a_slow_average_keeps_up_in_a_short_run(caplog: pytest.LogCaptureFixture) -> None:
+    _, result = run(epochs=8, ema=0.9999)
+    assert result.history[-1]["val_accuracy"] == 1.0
+    assert "far worse" not in caplog.text
+
+
+@pytest.mark.parametrize("validation", [None, NOTHING])
+def test_kept_weights_that_have_lost_what_was_learnt_are_said(
+    validation: Split | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Slow weights that hardly move; with validation data an epoch before they meet for the last time is the best."""
+    _, result = run(epochs=8, validation=validation, lookahead={"every": 100, "decay": 0.99})
+    assert result.history[-1]["train_accuracy"] > 0.9
+    assert ("are far worse than the trained ones" in caplog.text) is (validation is NOTHING)
+
+
+# ---- what a network cannot have ------------------------------------------------------------------------------------
+
+
+def test_one_sample_at_a_time_is_too_few_for_batch_norm() -> None:
+    with pytest.raises(InputError, match=r"^train\.batch_size: batch norm cannot train on one sample at a time"):
+        run(lambda: classifier(batch_norm=True), batch_size=1)
+
+
+class Rows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.head = nn.LSTM(4, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.head(self.recurrent(images[:, 0].float() / 255)[0][:, -1])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_precision_that_the_cpu_has_no_kernel_for_is_said(precision: str) -> None:
+    try:
+        with torch.autocast("cpu", {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]):
+            nn.LSTM(4, 8)(torch.ones(2, 2, 4))
+    except RuntimeError:
+        with pytest.raises(InputError, match=rf"^train\.precision: this cpu cannot .* Take train\.precision=fp32"):
+            run(Rows, precision=precision)
+    else:
+        assert run(Rows, precision=precision)[1].history
 
 
 # ---- the best epoch and early stopping -----------------------------------------------------------------------------

@@ -133,6 +133,15 @@ class LoaderPlan(BaseModel):
         """The first `count` samples of the split, or all if there are fewer, as a batch without augmentation."""
         return self.chosen(split, range(min(count, len(self._dataset(split)))))
 
+    def trained(self, count: int | None = None) -> tuple[torch.Tensor, ...]:
+        """The samples that are trained on, or the first `count` of them, as a batch without augmentation."""
+        return self.chosen("train", self.trained_numbers()[:count].tolist())
+
+    def trained_numbers(self) -> torch.Tensor:
+        """The numbers (N,) in the train split of the samples that are trained on, which `data.subset` may choose."""
+        numbers: torch.Tensor = self.loader("train").sampler.samples  # type: ignore[attr-defined]
+        return numbers
+
     def chosen(self, split: str, numbers: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """The samples of the split with these numbers, as a batch without augmentation."""
         import torch

@@ -184,6 +184,8 @@ def _train(
 
     if config.resume == "never" and ranks.again:
         config = config.model_copy(update={"resume": "auto"})
+    if not debugging.on:
+        say_if_one_step(config, len(loaders.trained_numbers()), "training samples")
     seed_everything(config.seed, config.deterministic)
     model = _model(loaders, network, config, start)
     changes = at_epoch(start, model, loaders) if at_epoch else None
@@ -229,8 +231,20 @@ def _model(
     freeze(model, config.freeze)
     if config.whitening:
         check_suits("train.whitening", loaders.info.kind)
-        whiten(model, loaders.first("train", config.whitening.images)[0], config.whitening)
+        whiten(model, loaders.trained(config.whitening.images)[0], config.whitening)
     return model
+
+
+def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:
+    """Warn when so many samples make no more than one optimiser step an epoch, and that of fewer than it asks for."""
+    batches = max(1, count // config.batch_size)
+    if config.batch_size > count:
+        said = f"train.batch_size {config.batch_size} is more than the {count} {what}"
+    elif config.accumulate > batches:
+        said = f"train.accumulate {config.accumulate} is more than the {batches} batches of {count} {what}"
+    else:
+        return
+    logger.warning("%s: each epoch is one step, on all of them", said)
 
 
 def _smaller_batches(config: TrainConfig) -> str:

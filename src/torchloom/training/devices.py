@@ -19,6 +19,9 @@ from torchloom.errors import InputError
 # What torch says when there is no memory left: on CUDA, XPU and MPS; on CPUs; from the libraries that it calls.
 OUT_OF_MEMORY = ("out of memory", "Cannot allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
 EMULATE_BF16 = {"AVX512_CORE", "AVX512_CORE_VNNI"}  # limits under which oneDNN says that it takes bf16
+# What it says of layers that it has no kernels for in a type.
+NO_KERNEL = ("could not create a primitive", "not implemented for 'Half'", "not implemented for 'BFloat16'")
+ONE_VALUE = "more than 1 value per channel"  # what it says of batch norm that is to train on one value
 
 
 class NoMemoryError(InputError):
@@ -166,6 +169,25 @@ def enough_memory(advice: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         raise NoMemoryError(f"the memory is not enough ({lines[0]}). {advice}") from error
+
+
+@contextmanager
+def computable(device: torch.device, dtype: torch.dtype, block: str) -> Iterator[None]:
+    """InputError, which names the key of `block`, when the first batch within shows that a network cannot have it so."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if ONE_VALUE in str(error):
+            raise InputError(
+                f"{block}.batch_size: batch norm cannot train on one sample at a time, as it takes out their mean. Take "
+                "2 samples or more for each process, or a network without batch norm"
+            ) from error
+        if dtype is torch.float32 or not any(sign in str(error) for sign in NO_KERNEL):
+            raise
+        raise InputError(
+            f"{block}.precision: this {device.type} cannot compute a layer of the network in {dtype} "
+            f"({str(error).splitlines()[0]}). Take {block}.precision=fp32"
+        ) from error
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from torchloom.training.devices import (
     choose_device,
     choose_precision,
     compile_network,
+    computable,
     tuned_host,
     used_memory,
 )
@@ -40,6 +43,7 @@ Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most, or one a minute
+SOME = 10  # training batches that show whether averaged weights have kept up
 GLANCE = 0.5  # seconds between two looks at the running figures; each waits for the device
 
 
@@ -77,7 +81,8 @@ def fit(
     finite number, and KeyboardInterrupt when the run is told to stop.
     """
     device = choose_device(config.device)
-    with tuned_host(device, config.threads, config.keep_memory, ranks.local_size):
+    dtype = choose_precision(config.precision, device)
+    with tuned_host(device, config.threads, config.keep_memory, ranks.local_size), computable(device, dtype, "train"):
         try:
             return train_epochs(model, open_loader, config, objective, device, states, recipe or {}, at_epoch, ranks)
         except DivergedError:
@@ -194,6 +199,13 @@ def train_epochs(
     last = snapshot(judged)
     best = progress.best if validated else last
     stop_if_weights_not_finite(best, progress.best_epoch)
+    if averaged or lookahead:
+        start_epoch(train_loader, config.epochs)
+        some = list(islice(train_loader, SOME))
+        kept = copy.deepcopy(judged)
+        kept.load_state_dict(best)
+        found = run_through(kept, some, device, dtype, objective, "training data").means(ranks)
+        say_if_far_worse(found, progress.history[progress.best_epoch - 1])
     return Fit(best, progress.best_epoch, last, progress.history)
 
 
@@ -216,10 +228,20 @@ class Progress:
 
 
 def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """An exponential moving average of weights and buffers, updated after each optimiser step."""
+    """An exponential moving average of weights and buffers, updated after each optimiser step.
+
+    It warms up, as in TensorFlow: the decay of step n is (1 + n) / (10 + n) at most, so that what the network was at
+    first is forgotten in short trainings too.
+    """
     if decay is None:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+    def update(old: Any, new: Any, _: Any) -> None:
+        taken = int(averaged.n_averaged)  # on the CPU; what is given is a copy on the device
+        get_ema_multi_avg_fn(min(decay, (1 + taken) / (10 + taken)))(old, new, taken)  # type: ignore[no-untyped-call]
+
+    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)  # type: ignore[no-untyped-call]
+    return averaged
 
 
 def penalty(model: nn.Module, l1: float, l2: float) -> Tensor | float:
@@ -302,7 +324,6 @@ class Running:
             )
 
 
-@torch.no_grad()
 def measure(
     model: nn.Module,
     loader: Loader,
@@ -314,17 +335,48 @@ def measure(
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """The objective's means over all of `loader`, in evaluation mode; of `ranks` each has its part of the samples."""
-    model.eval()
-    running = Running(len(loader), device)
-    with step_bar() as bar:
-        task = bar.add_task(f"validation {epoch}", total=len(loader), status="")
-        for batch in bar.track(loader, task_id=task):
-            with autocast(device, dtype):
-                running.add(len(batch[-1]), *objective(model, batch))
-            if ranks.size == 1:  # others may have fewer batches, and would wait for this one
-                step_done()
+    alone = step_done if ranks.size == 1 else lambda: None  # others may have fewer batches, and would wait for this one
+    running = run_through(model, loader, device, dtype, objective, f"validation {epoch}", alone)
     running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
     return running.means(ranks)
+
+
+@torch.no_grad()
+def run_through(
+    model: nn.Module,
+    batches: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+    objective: Objective,
+    title: str,
+    step_done: Callable[[], None] = lambda: None,
+) -> Running:
+    """The objective's figures over `batches`, a loader or a list, in evaluation mode."""
+    model.eval()
+    running = Running(len(batches), device)
+    with step_bar() as bar:
+        task = bar.add_task(title, total=len(batches), status="")
+        for batch in bar.track(batches, task_id=task):
+            with autocast(device, dtype):
+                running.add(len(batch[-1]), *objective(model, batch))
+            step_done()
+    return running
+
+
+def say_if_far_worse(kept: dict[str, float], row: dict[str, float]) -> None:
+    """Warn when averaged weights have lost what was learnt: ten points of accuracy or, without one, twice the loss.
+
+    `kept` are figures of the weights that are kept on training data, `row` has those of the epoch's training.
+    """
+    name = "accuracy" if "accuracy" in kept else "loss"
+    found, trained = kept[name], row[f"train_{name}"]
+    if not (found >= trained - 0.1 if name == "accuracy" else found <= 2 * trained):  # NaN is worse, too
+        logger.warning(
+            "the weights that are kept, those of epoch %d, are far worse than the trained ones that they are an average "
+            "of: %s %.4g on training data, where training had %.4g. A lower train.ema or train.lookahead.decay lets "
+            "them keep up",
+            *(row["epoch"], name, found, trained),
+        )
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.locks import command
 from torchloom.pipelines.classification.nodes import check_labels, evaluate
+from torchloom.pipelines.stages import say_if_one_step
 from torchloom.provenance import code_of
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
@@ -64,9 +65,8 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     from torchloom.data import shards
 
     classes = expect(loaders.info, LabelledInfo).classes
-    loader: Any = loaders.loader("train")
-    known = loader.sampler.samples.numpy()  # data.subset leaves some out
-    labels = loader.dataset.labels.numpy()[known]
+    known = loaders.trained_numbers().numpy()
+    labels = loaders.loader("train").dataset.labels.numpy()[known]  # type: ignore[attr-defined]
     parts = shards.partition(labels, len(classes), config)
     counts = shards.class_counts(labels, parts, len(classes))
     logger.info(
@@ -104,6 +104,7 @@ def train(
     if dealt.description != _data(loaders):
         raise InputError(f"{dealt.path}: is of other data. Run the partition stage again: kedro run --tags partition")
     samples, starts = (np.asarray(dealt.arrays[name]) for name in ("samples", "starts"))
+    say_if_one_step(config, len(samples) // (len(starts) - 1), "client's samples")
     federation = Federation(loaders, network, config, np.split(samples, starts[1:-1]))
     code, packages = code_of(train, names=[network.name])
     recipe: dict[str, Any] = {

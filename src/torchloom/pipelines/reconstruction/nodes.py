@@ -67,7 +67,7 @@ def evaluate(
     model = checkpoint.build().to(device)
     (reconstructions, latents, divergences), _ = predict(model, loaders.loader("test", device))
     images, labels = loaders.first("test", len(latents))
-    train_images, _ = loaders.first("train", loaders.length("train"))
+    train_images, _ = loaders.trained()
     metrics = reconstruction_metrics(images, reconstructions, divergences)
     metrics["principal_components_mse"] = principal_components_mse(train_images, images, latents.shape[1])
     metrics |= {"latent": latents.shape[1], "epoch": int(checkpoint.training["epoch"]), "test_samples": len(images)}

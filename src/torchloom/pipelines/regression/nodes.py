@@ -48,7 +48,7 @@ def train(
 def evaluate(
     checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Figure, Figure, Figure, list[dict[str, Any]]]:
-    """Measure the checkpoint on the test split, beside linear least squares solved in closed form.
+    """Measure the checkpoint on the test split, beside linear least squares on the same rows in closed form.
 
     Returns the metrics, the coefficients as a table, the figures: learning curves, residuals, coefficients; and the
     samples that are missed by the most as a table.
@@ -62,7 +62,7 @@ def evaluate(
     model = checkpoint.build()
     (prediction,), target = predict(model.to(device), loaders.loader("test", device))
     features, _ = loaders.first("test", len(target))
-    rows, truth = loaders.first("train", loaders.length("train"))
+    rows, truth = loaders.trained()
     solution = least_squares(rows, truth, info, l2=checkpoint.training["parameters"]["l2"])
     metrics = regression_metrics(prediction, target)
     closed_form = regression_metrics(solution.predict(features), target)
