@@ -111,6 +111,7 @@ def test_the_smallest_parameters_are_valid() -> None:
             ".base_lr: given 'x'; must be a valid number or a valid list",
         ),
         (f"{TRAIN}.loss.label_smoothing", "x", "given 'x'; must be a valid number"),
+        (f"{TRAIN}.loss.weight", 2.0, "given 2.0; must be a valid list"),
         ("mnist_mlp.model.hidden", 5, "given 5; must be a valid list"),
         ("mnist_mlp.model.batch_norm", "on", "given 'on'; must be a valid boolean"),
         # not one of the choices
@@ -424,6 +425,35 @@ def test_a_scheduler_that_does_not_suit_the_optimiser() -> None:
     (line,) = mistakes({f"{TRAIN}.optimizer.name": "Adagrad", f"{TRAIN}.scheduler": {"name": "OneCycleLR"}})
     assert line.startswith(f"{TRAIN}.scheduler: ")
     assert "optimizer must support momentum" in line
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ([1.0, "x"], ".1: given 'x'; must be a valid number"),
+        ([1.0, -1.0], ".1: given -1.0; must be greater than or equal to 0"),
+        ([0.0, 0.0], ": given [0.0, 0.0]; must have a weight above 0"),
+        ([1.0], ": given [1.0]; List should have at least 2 items"),
+    ],
+)
+def test_weights_of_classes_that_no_loss_works_with(weights: list[Any], says: str) -> None:
+    (line,) = mistakes({f"{TRAIN}.loss": {"name": "CrossEntropyLoss", "weight": weights}})
+    assert line.startswith(f"{TRAIN}.loss.weight{says}")
+
+
+@pytest.mark.parametrize(("monitor", "mode", "must"), [("accuracy", "min", "max"), ("loss", "max", "min")])
+def test_plateaus_are_looked_for_in_the_direction_of_what_is_monitored(monitor: str, mode: str, must: str) -> None:
+    scheduler = {"name": "ReduceLROnPlateau", "mode": mode}
+    (line,) = mistakes({f"{TRAIN}.monitor": monitor, f"{TRAIN}.scheduler": scheduler})
+    follows = f"it follows train.monitor, which is {monitor}"
+    assert line == f"{TRAIN}.scheduler.mode: given '{mode}'; must be {must} or left out: {follows}"
+    assert mistakes({f"{TRAIN}.monitor": monitor, f"{TRAIN}.scheduler": {**scheduler, "mode": must}}) == []
+
+
+def test_a_schedule_that_an_optimiser_would_not_look_at_is_refused() -> None:
+    scheduler = {"name": "ExponentialLR", "gamma": 0.9}
+    (line,) = mistakes({f"{TRAIN}.optimizer": {"name": "Rprop"}, f"{TRAIN}.scheduler": scheduler})
+    assert "must be left out: Rprop" in line
 
 
 def test_plateaus_are_not_looked_for_at_every_step() -> None:

@@ -45,6 +45,7 @@ from torchloom.evaluation import (
 from torchloom.models import NormalizedImages, build_model
 from torchloom.pipelines.classification.nodes import evaluate
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.losses import classification_loss
 
 # Images as (true, predicted). By class: a has 2 right and 1 wrongly called so, b 1 right and 1 called so, c 1 right.
 PAIRS = [(0, 0), (0, 0), (1, 1), (2, 1), (2, 2), (1, 0)]
@@ -304,6 +305,12 @@ MIDGETS = ImageInfo(classes=list("abcd"), shape=[3, 8, 9], mean=[0.5] * 3, std=[
 
 def evaluation(folder: Path, info: Any = MIDGETS, **settings: Any) -> tuple[dict[str, Any], nn.Module]:
     """The metrics of an untrained network on SHOWN, and the model."""
+    metrics, model, *_ = everything(folder, info, **settings)
+    return metrics, model
+
+
+def everything(folder: Path, info: Any = MIDGETS, loss: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """The metrics, the model, and all else that evaluating gives, of a model that this loss has trained."""
     name, arguments = ("mlp", {"hidden": [16]}) if info is MIDGETS else ("text_rnn", {"embedding": 4, "width": 4})
     dataset = TensorsDataset(filepath=str(folder / "test.safetensors"))
     dataset.save(Tensors({"images": SHOWN.numpy(), "labels": SHOWN_AS.numpy()}))
@@ -316,12 +323,49 @@ def evaluation(folder: Path, info: Any = MIDGETS, **settings: Any) -> tuple[dict
     torch.manual_seed(0)
     model = build_model(name, arguments, info)
     weights = {key: 3 * value if key.endswith("weight") else value for key, value in model.state_dict().items()}
-    training = {"epoch": 1}
+    training = {"epoch": 1, **({"parameters": {"loss": loss}} if loss else {})}
     checkpoint = Checkpoint(network=name, arguments=arguments, info=info, training=training, weights=weights)
     history = [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}]
     config = EvaluateClassifierConfig.model_validate({"device": "cpu", "pictures": 4, **settings})
-    metrics, *_ = evaluate(checkpoint, plan, history, config)
-    return metrics, checkpoint.build()
+    metrics, *rest = evaluate(checkpoint, plan, history, config)
+    return metrics, checkpoint.build(), *rest
+
+
+@pytest.mark.parametrize(
+    ("loss", "sure"),
+    [
+        ({"name": "CrossEntropyLoss", "label_smoothing": 0.3}, lambda logits: logits.softmax(1)),
+        ({"name": "CrossEntropyLoss", "weight": [1.0, 2.0, 3.0, 4.0]}, lambda logits: logits.softmax(1)),
+        ({"name": "BCEWithLogitsLoss"}, torch.sigmoid),
+        ({"name": "MSELoss"}, None),
+        ({"name": "L1Loss"}, None),
+        ({"name": "MultiMarginLoss"}, None),
+    ],
+)
+def test_loss_and_probabilities_are_those_of_the_training(tmp_path: Path, loss: dict[str, Any], sure: Any) -> None:
+    metrics, model, _, _, _, calibration, _, shown, _, mistakes = everything(tmp_path, loss=loss)
+    arguments = {key: value for key, value in loss.items() if key != "name"}
+    with torch.no_grad():
+        logits = model(SHOWN.permute(0, 3, 1, 2))
+    trained_for = classification_loss(loss["name"], arguments)(logits, SHOWN_AS).item()
+    assert metrics["loss"] == pytest.approx(trained_for, rel=1e-5)
+    titles = " ".join(text.get_text() for axes in shown.axes for text in axes.texts)
+    assert len(mistakes) > 3
+    assert ("%" in titles) is (sure is not None)
+    if sure is None:
+        assert "calibration_error" not in metrics
+        assert mistakes[0].keys() == {"test_sample", "true", "predicted"}
+        assert "no probabilities" in calibration.texts[0].get_text()
+        best = logits.max(1).values
+    else:
+        best = sure(logits).max(1).values
+        assert mistakes[0]["confidence"] == pytest.approx(best[mistakes[0]["test_sample"]].item(), abs=1e-4)
+        right = (logits.argmax(1) == SHOWN_AS).float()
+        bins = (best * 15).floor()
+        gaps = sum(abs((right - best)[bins == place].sum().item()) for place in bins.unique())
+        assert metrics["calibration_error"] == pytest.approx(gaps / 40, abs=1e-5)
+    order = [best[row["test_sample"]].item() for row in mistakes]
+    assert order == sorted(order, reverse=True)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

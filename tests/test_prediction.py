@@ -21,6 +21,7 @@ import exported
 from conftest import ROOT
 from torchloom.config import ContinueConfig, GenerateConfig, PredictConfig
 from torchloom.errors import InputError
+from torchloom.export import export_checkpoint
 from torchloom.generation import continue_text, stepper
 from torchloom.inference import pad
 from torchloom.pipelines.prediction.nodes import find, predict
@@ -79,6 +80,26 @@ def test_pictures_are_classified(files: Path) -> None:
     assert len(answer.captions) == 5
     assert answer.captions[0].replace("\\", "") == f"{first['class_1']} {first['probability_1']:.0%}"
     assert answer.unreadable == {}
+
+
+@pytest.mark.parametrize(("loss", "sure"), [("BCEWithLogitsLoss", True), ("MSELoss", False)])
+def test_probabilities_are_those_of_the_loss_that_trained(files: Path, loss: str, sure: bool) -> None:
+    trained = exported.checkpoint("images").model_copy(update={"training": {"parameters": {"loss": {"name": loss}}}})
+    path = files.parent / "trained.onnx"
+    path.write_bytes(export_checkpoint(trained))
+    images = save_pictures(files, 2)
+    config = PredictConfig(model=str(path), files=str(files), models="", top=2)
+    table, _, sheet, _ = predict(*find(config), config)
+    logits = exported.answers("images", images)
+    order = np.argsort(-logits, axis=1)
+    assert table["class_2"].to_pylist() == [exported.GREY.classes[place] for place in order[:, 1]]
+    captions = " ".join(text.get_text() for text in sheet.axes[0].texts)
+    assert ("%" in captions) is sure
+    if sure:
+        expected = 1 / (1 + np.exp(-logits.max(1)))
+        assert table["probability_1"].to_pylist() == pytest.approx(expected.tolist(), abs=1e-5)
+    else:
+        assert table.column_names == ["file", "class_1", "class_2"]
 
 
 def test_more_classes_are_asked_for_than_there_are(files: Path) -> None:

@@ -233,6 +233,19 @@ def test_the_linear_regression_finds_the_closed_form(run: Callable[..., DataCata
         assert float(row["network"]) == pytest.approx(weight * std, abs=1e-3 * spread)
 
 
+def test_the_closed_form_takes_the_rows_that_were_trained_on(
+    run: Callable[..., DataCatalog], caplog: pytest.LogCaptureFixture
+) -> None:
+    params = {"linear_regression": {"data": {"subset": 25}, "train": {"epochs": 1}}}
+    catalog = run("linear_regression", params=params, to_nodes=["linear_regression.evaluate"])
+    features, target = next(iter(catalog.load("linear_regression.dataloaders").loader("train")))
+    reference = LinearRegression().fit(features.numpy(), target.numpy())
+    found = [float(row["closed_form"]) for row in catalog.load("linear_regression.coefficients")]
+    assert len(target) == 25
+    np.testing.assert_allclose(found, reference.coef_ * catalog.load("diabetes_info")["std"], rtol=1e-3)
+    assert "train.batch_size 354 is more than the 25 training samples: each epoch is one step" in caplog.text
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("penalty", "strength"), [("l2", 0.2), ("l1", 0.1)])
 def test_ridge_and_lasso_are_those_of_scikit_learn(

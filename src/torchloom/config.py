@@ -365,8 +365,8 @@ class SchedulerConfig(Named):
 
     Left out, the length (`T_max`, `total_steps`, `total_iters`) is the whole run after warm-up, in optimiser steps;
     arguments that you give are counted in epochs, but those of CyclicLR and OneCycleLR in optimiser steps, as PyTorch
-    has it. `interval` overrides which of both the scheduler counts. Counting begins when warm-up is over: after 5 epochs
-    of it the milestone 30 is the end of epoch 35. ReduceLROnPlateau watches what the training monitors.
+    has it. `interval` overrides which of both the scheduler counts. Counting begins when warm-up is over: after 5
+    epochs of it the milestone 30 is the end of epoch 35. ReduceLROnPlateau watches what the training monitors.
     """
 
     interval: Literal["step", "epoch"] | None = Field(None, description="what the scheduler counts")
@@ -518,7 +518,8 @@ class TrainConfig(Block):
             raise ValueError("must be left out: Rprop takes its learning rate from the gradients' signs after one step")
         mode, monitor = scheduler and scheduler.arguments.get("mode"), info.data.get("monitor")
         if scheduler and scheduler.name == "ReduceLROnPlateau" and monitor and mode not in {None, direction(monitor)}:
-            raise ArgumentError.of("mode", mode, f"must be left out, or {direction(monitor)}, as train.monitor is {monitor}")
+            must = f"must be {direction(monitor)} or left out: it follows train.monitor, which is {monitor}"
+            raise ArgumentError.of("mode", mode, must)
         return scheduler
 
     @field_validator("warmup_epochs")

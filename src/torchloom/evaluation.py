@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torchloom.data.augment import reflect
 from torchloom.data.info import TableInfo
 from torchloom.progress import step_bar
 from torchloom.training.devices import autocast, computable, enough_memory
+from torchloom.training.losses import scores
 
 BINS = 15  # of confidence, equally wide
 
@@ -70,32 +72,38 @@ def _smaller_batches(size: int) -> str:
 
 
 def classification_metrics(
-    logits: Tensor, labels: Tensor, classes: list[str]
+    logits: Tensor,
+    labels: Tensor,
+    classes: list[str],
+    link: str | None = "softmax",
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> tuple[dict[str, Any], dict[str, Any], Tensor]:
     """All figures of a classifier from logits (N, C) and labels (N,).
 
-    Returns flat metrics (fractions in [0, 1]; `loss` is the cross entropy in nats), a table by class, and the
-    confusion matrix (C, C) of counts, true classes down. The calibration error is the expected one over BINS bins of
-    confidence (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015).
-    `roc_auc` is the mean over the classes that some, but not all labels are of; without any it is left out.
+    Returns flat metrics (fractions in [0, 1]; `loss` is what the model was trained with), a table by class, and the
+    confusion matrix (C, C) of counts, true classes down. The calibration error, of what has probabilities by its
+    `link`, is the expected one over BINS bins of confidence (Naeini et al., "Obtaining well calibrated probabilities
+    using Bayesian binning", AAAI 2015). `roc_auc` is the mean over the classes that some, but not all labels are of;
+    without any it is left out.
     """
     count = len(classes)
     samples = labels.bincount(minlength=count)
     told_apart = (samples > 0) & (samples < len(labels))
-    probabilities = logits.softmax(1)
+    answers = scores(logits, link)
     macro: dict[str, Any] = {"num_classes": count, "average": "macro"}
     each: dict[str, Any] = {"num_classes": count, "average": None}
     metrics = {
         "accuracy": tm.multiclass_accuracy(logits, labels, count, average="micro"),
         "top5_accuracy": tm.multiclass_accuracy(logits, labels, count, average="micro", top_k=min(5, count)),
-        "loss": F.cross_entropy(logits, labels),
+        "loss": loss(logits, labels),
         "macro_f1": tm.multiclass_f1_score(logits, labels, **macro),
         "macro_precision": tm.multiclass_precision(logits, labels, **macro),
         "macro_recall": tm.multiclass_recall(logits, labels, **macro),
-        "calibration_error": tm.multiclass_calibration_error(probabilities, labels, count, n_bins=BINS),
     }
+    if link:
+        metrics["calibration_error"] = tm.multiclass_calibration_error(answers, labels, count, n_bins=BINS)
     if told_apart.any():
-        metrics["roc_auc"] = tm.multiclass_auroc(probabilities, labels, count, average=None)[told_apart].mean()
+        metrics["roc_auc"] = tm.multiclass_auroc(answers, labels, count, average=None)[told_apart].mean()
     columns = {
         "precision": tm.multiclass_precision(logits, labels, **each),
         "recall": tm.multiclass_recall(logits, labels, **each),
@@ -109,13 +117,13 @@ def classification_metrics(
     return {name: float(value) for name, value in metrics.items()}, per_class, confusion
 
 
-def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> list[dict[str, float]]:
+def reliability(logits: Tensor, labels: Tensor, link: str = "softmax", bins: int = BINS) -> list[dict[str, float]]:
     """How often answers are right, by how confident they are: a row for each bin of confidence that has samples.
 
     `low` and `high` are the bin's ends, `confidence` and `accuracy` the means over its samples, all in [0, 1]. The
     calibration error is the mean of |accuracy - confidence| over all samples.
     """
-    confidence, predicted = logits.softmax(1).max(1)
+    confidence, predicted = scores(logits, link).max(1)
     right = (predicted == labels).float()
     place = torch.bucketize(confidence, torch.linspace(0, 1, bins + 1), right=True).sub(1).clamp(max=bins - 1)
     return [
@@ -131,28 +139,29 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> list[dict[s
     ]
 
 
-def most_confident(logits: Tensor, labels: Tensor, right: bool) -> Tensor:
+def most_confident(logits: Tensor, labels: Tensor, right: bool, link: str | None = "softmax") -> Tensor:
     """The numbers (M,) of the samples that are answered right, or wrong, the most confident first."""
-    confidence, predicted = logits.softmax(1).max(1)
+    confidence, predicted = scores(logits, link).max(1)
     chosen = ((predicted == labels) == right).nonzero().flatten()
     return chosen[confidence[chosen].argsort(descending=True, stable=True)]
 
 
-def worst_mistakes(logits: Tensor, labels: Tensor, classes: list[str], count: int = 100) -> list[dict[str, Any]]:
-    """The wrong answers, most confident first, at most `count`: a table with the sample's number in the test split."""
-    probabilities = logits.softmax(1)
-    confidence, predicted = probabilities.max(1)
-    worst = most_confident(logits, labels, right=False)[:count]
-    return [
-        {
-            "test_sample": index,
-            "true": classes[labels[index]],
-            "predicted": classes[predicted[index]],
-            "confidence": round(confidence[index].item(), 4),
-            "probability_of_true": round(probabilities[index, labels[index]].item(), 4),
-        }
-        for index in worst.tolist()
-    ]
+def worst_mistakes(
+    logits: Tensor, labels: Tensor, classes: list[str], count: int = 100, link: str | None = "softmax"
+) -> list[dict[str, Any]]:
+    """The wrong answers, most confident first, at most `count`: a table with the sample's number in the test split.
+
+    Without a `link` it has no probabilities.
+    """
+    answers = scores(logits, link)
+    confidence, predicted = answers.max(1)
+    table: list[dict[str, Any]] = []
+    for index in most_confident(logits, labels, right=False, link=link)[:count].tolist():
+        row = {"test_sample": index, "true": classes[labels[index]], "predicted": classes[predicted[index]]}
+        probabilities = {"confidence": confidence[index], "probability_of_true": answers[index, labels[index]]}
+        shown = {name: round(value.item(), 4) for name, value in probabilities.items()} if link else {}
+        table.append({**row, **shown})
+    return table
 
 
 # ---- reconstruction ------------------------------------------------------------------------------------------------
@@ -214,17 +223,23 @@ def draw_images(model: nn.Module, images: Tensor, count: int, seed: int = 0) -> 
 
 @torch.no_grad()
 def language_model_metrics(
-    model: nn.Module, tokens: Tensor, vocabulary: list[str], chunk: int = 1000
+    model: nn.Module,
+    tokens: Tensor,
+    vocabulary: list[str],
+    chunk: int = 1000,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """How well each of `tokens` (N,) is foretold from all before it; the state is handed from chunk to chunk.
 
-    `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power. Returns also a row for each
+    `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power, and `loss` the mean of what
+    the model was trained with. Returns also a row for each
     character of the vocabulary that comes up, those that cost the most bits in all first.
     """
     model.eval()
     tokens = tokens.long()
     nats, right = (torch.zeros(len(vocabulary), dtype=torch.float64, device=tokens.device) for _ in range(2))
     state: tuple[Tensor, ...] = ()
+    trained = torch.zeros((), dtype=torch.float64, device=tokens.device)
     with enough_memory(_smaller_batches(chunk)), step_bar() as bar:
         starts = range(0, len(tokens) - 1, chunk)
         task = bar.add_task("test", total=len(starts), status="")
@@ -233,13 +248,14 @@ def language_model_metrics(
             logits, *rest = model(tokens[start : start + len(following)].unsqueeze(0), *state)
             state = tuple(rest)
             nats.index_add_(0, following, F.cross_entropy(logits[0].float(), following, reduction="none").double())
+            trained += loss(logits[0].float(), following) * len(following)
             right.index_add_(0, following, (logits[0].argmax(1) == following).double())
     count = len(tokens) - 1
-    loss = nats.sum().item() / count
+    mean = nats.sum().item() / count
     metrics = {
-        "bits_per_character": loss / math.log(2),
-        "perplexity": math.exp(loss),
-        "loss": loss,
+        "bits_per_character": mean / math.log(2),
+        "perplexity": math.exp(mean),
+        "loss": trained.item() / count,
         "accuracy": right.sum().item() / count,
         "test_characters": count,
     }

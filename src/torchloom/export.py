@@ -74,6 +74,8 @@ def to_onnx(
         "network": json.dumps({"name": checkpoint.network, **checkpoint.arguments}),
         **_described(checkpoint.info),
     }
+    if outputs == ["logits"]:
+        metadata["probabilities"] = json.dumps(checkpoint.link)
     onnx.helper.set_model_props(proto, metadata)
     for node in [*proto.graph.node, *(node for function in proto.functions for node in function.node)]:
         kept = [entry for entry in node.metadata_props if entry.key != STACK_TRACE]
@@ -91,7 +93,8 @@ def signature(model: nn.Module, inputs: dict[str, Tensor], info: Info) -> tuple[
     - of images: `images` (batch, channels, height, width) uint8, with the normalisation inside -> `logits` (batch,
       classes), or of an autoencoder `reconstruction` of that shape on [0, 1], `latent` (batch, latent) and `divergence`
       (batch);
-    - of documents: `tokens` (batch, time) and `lengths` (batch) int64 -> `logits` (batch, classes);
+    - of documents: `tokens` (batch, time) and `lengths` (batch) int64 -> `logits` (batch, classes), of which the
+      metadata `probabilities` say what makes probabilities of them (softmax, sigmoid; null: nothing does);
     - of a text: `tokens` (batch, time) int64 and the state before them, `hidden` and for an LSTM `cell` (layers, batch,
       width), zeros at the beginning -> `logits` (batch, time, tokens) and the state after them, `next_…`; the samples
       are the second half of `inputs`, with the state after the first;

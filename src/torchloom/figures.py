@@ -73,16 +73,18 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def roc_curves(logits: Tensor, labels: Tensor, classes: list[str]) -> Figure:
+def roc_curves(logits: Tensor, labels: Tensor, classes: list[str], link: str | None = "softmax") -> Figure:
     """For each class against the rest, the share found over the share of false alarms, with the area below."""
     from torchmetrics.functional.classification import binary_auroc, binary_roc
 
+    from torchloom.training.losses import scores as on_scale
+
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.add_subplot()
-    probabilities = logits.softmax(1)
+    answers = on_scale(logits, link)
     shown = [1] if len(classes) == 2 else range(len(classes))  # of two classes, one curve is the other's mirror image
     for index in shown:
-        scores, truth = probabilities[:, index], (labels == index).long()
+        scores, truth = answers[:, index], (labels == index).long()
         false_alarms, found, _ = binary_roc(scores, truth)
         area = binary_auroc(scores, truth)
         axes.plot(false_alarms, found, linewidth=1, label=f"{_literal(classes[index])}  {area:.4f}")
@@ -90,6 +92,13 @@ def roc_curves(logits: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, one class against the rest")
     if len(shown) <= 20:
         axes.legend(title="area", fontsize=8, loc="lower right")
+    return figure
+
+
+def no_calibration(loss: str) -> Figure:
+    """In place of `calibration`, where the loss gives no probabilities."""
+    figure = Figure(figsize=(5, 1), layout="constrained")
+    figure.text(0.5, 0.5, f"{loss} gives no probabilities, and so nothing to calibrate", ha="center", va="center")
     return figure
 
 
@@ -114,22 +123,27 @@ def calibration(bins: list[dict[str, float]], error: float) -> Figure:
     return figure
 
 
-def prediction_grid(images: Tensor, labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
+def prediction_grid(
+    images: Tensor, labels: Tensor, logits: Tensor, classes: list[str], link: str | None = "softmax"
+) -> Figure:
     """Images (B, C, H, W) uint8 with predicted names; the wrong ones in red, with the true name below.
 
     Labels (N,) and logits (N, classes) may go on after the images.
     """
     figure, axes = _sheet(*_rows_and_columns(len(images)), caption=CAPTION)
-    for index, (image, (title, right)) in enumerate(zip(images, _verdicts(labels, logits, classes), strict=False)):
+    verdicts = _verdicts(labels, logits, classes, link)
+    for index, (image, (title, right)) in enumerate(zip(images, verdicts, strict=False)):
         row, column = divmod(index, COLUMNS)
         _show(axes, row, column, _pixels(image / 255), CAPTION)
         _title(axes, row, column, title, RIGHT if right else WRONG)
     return figure
 
 
-def text_predictions(texts: list[str], labels: Tensor, logits: Tensor, classes: list[str]) -> Figure:
+def text_predictions(
+    texts: list[str], labels: Tensor, logits: Tensor, classes: list[str], link: str | None = "softmax"
+) -> Figure:
     """How each text begins, with the predicted name; the wrong ones in red, with the true name."""
-    verdicts = [(title, RIGHT if right else WRONG) for title, right in _verdicts(labels, logits, classes)]
+    verdicts = [(title, RIGHT if right else WRONG) for title, right in _verdicts(labels, logits, classes, link)]
     return _lines([(title, text, colour) for text, (title, colour) in zip(texts, verdicts, strict=False)])
 
 
@@ -175,11 +189,13 @@ def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _verdicts(labels: Tensor, logits: Tensor, classes: list[str]) -> Iterator[tuple[str, bool]]:
-    """What to write beside each sample, and whether the model is right."""
-    confidences, predicted = logits.softmax(1).max(1)
+def _verdicts(labels: Tensor, logits: Tensor, classes: list[str], link: str | None) -> Iterator[tuple[str, bool]]:
+    """What to write beside each sample, and whether the model is right; without a `link` it has no probability."""
+    from torchloom.training.losses import scores
+
+    confidences, predicted = scores(logits, link).max(1)
     for label, guess, confidence in zip(labels.tolist(), predicted.tolist(), confidences.tolist(), strict=True):
-        title = f"{_literal(classes[guess])} {confidence:.0%}"
+        title = f"{_literal(classes[guess])} {confidence:.0%}" if link else _literal(classes[guess])
         yield (title, True) if guess == label else (f"✗ {title}\nis {_literal(classes[label])}", False)
 
 

@@ -44,7 +44,8 @@ class Model:
 
     `kind` is what it does: classify `images` or `documents`, give a `reconstruction` of images, continue a `text`, or
     give the number that belongs to each row of a `table`. `classes`, `shape` (channels, height, width), `tokenizer`,
-    `features` and `target` are there as far as they belong to the kind.
+    `features` and `target` are there as far as they belong to the kind. `link` is what makes probabilities of logits:
+    softmax, sigmoid, or nothing where the loss that trained it gives none.
     """
 
     classes: list[str]
@@ -52,6 +53,7 @@ class Model:
     tokenizer: Tokenizer
     features: list[str]
     target: str
+    link: str | None
 
     def __init__(self, serialised: bytes, threads: int | None = None) -> None:
         """Raises InputError when `serialised` is not a model of ours."""
@@ -73,6 +75,9 @@ class Model:
         for name in NEEDS[self.kind]:
             value = json.loads(metadata[name])
             setattr(self, name, Tokenizer.model_validate(value) if name == "tokenizer" else value)
+        self.link = json.loads(metadata.get("probabilities", '"softmax"'))
+        if self.link not in {"softmax", "sigmoid", None}:
+            raise ValueError(f"probabilities {self.link!r}")
         if first.name == "images":
             channels, height, width = first.shape[1:]
             self.shape = (int(channels), int(height), int(width))
@@ -85,8 +90,16 @@ class Model:
         return answer
 
     def probabilities(self, **inputs: np.ndarray) -> np.ndarray:
-        """(B, classes) float32 for a batch of `images` (B, C, H, W) uint8, or `tokens` (B, T) and `lengths` (B,)."""
+        """(B, classes) float32 for a batch of `images` (B, C, H, W) uint8, or `tokens` (B, T) and `lengths` (B,).
+
+        Without a `link` they are the logits themselves, which say no more than an order.
+        """
         logits = self.run("logits", **inputs)
+        if self.link is None:
+            return logits
+        if self.link == "sigmoid":
+            odds: np.ndarray = np.exp(-np.logaddexp(0, -logits))  # no overflow
+            return odds
         shares = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: np.ndarray = shares / shares.sum(1, keepdims=True)
         return probabilities

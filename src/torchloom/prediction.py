@@ -186,6 +186,8 @@ def answering(model: Model, config: AnswerConfig) -> tuple[pyarrow.Schema, Calla
     if model.kind in {"images", "documents"}:
         places = range(1, min(config.top, len(model.classes)) + 1)
         columns = {name: kind for k in places for name, kind in ((f"class_{k}", text), (f"probability_{k}", number))}
+        if not model.link:
+            columns = {f"class_{k}": text for k in places}
         return pyarrow.schema(columns), partial(_classify, model, len(places))
     if model.kind == "reconstruction":
         latent = model.session.get_outputs()[1].shape[1]
@@ -202,7 +204,8 @@ def _classify(model: Model, top: int, samples: list[np.ndarray]) -> Columns:
     columns: Columns = {}
     for column in range(top):
         columns[f"class_{column + 1}"] = [model.classes[place] for place in places[:, column]]
-        columns[f"probability_{column + 1}"] = probabilities[:, column]
+        if model.link:
+            columns[f"probability_{column + 1}"] = probabilities[:, column]
     return columns
 
 
@@ -230,7 +233,7 @@ def _regress(model: Model, samples: list[np.ndarray]) -> Columns:
 def caption(model: Model, row: dict[str, Any]) -> str:
     """An answer, a row of the table, in a few words."""
     if model.kind in {"images", "documents"}:
-        return f"{row['class_1']} {row['probability_1']:.0%}"
+        return f"{row['class_1']} {row['probability_1']:.0%}" if model.link else str(row["class_1"])
     if model.kind == "reconstruction":
         return f"MSE {row['mse']:.4f}"
     if model.kind == "text":

@@ -199,6 +199,8 @@ def test_a_subset_is_of_the_training_split_alone(files: dict[str, TensorFile]) -
     assert sorted(first) != list(range(16))
     assert len(epoch(plan.loader("test"))[1]) == 25
     assert len(plan.first("train", 100)[1]) == plan.length("train") == 37
+    assert sorted(plan.trained()[1].tolist()) == sorted(first)
+    assert plan.trained(3)[1].tolist() == plan.trained()[1][:3].tolist()
     other = plan.model_copy(update={"seed": 1}).loader("train")
     assert sorted(epoch(other)[1]) != sorted(first)
 

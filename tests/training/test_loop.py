@@ -466,7 +466,7 @@ def test_a_precision_that_the_cpu_has_no_kernel_for_is_said(precision: str) -> N
         with torch.autocast("cpu", {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]):
             nn.LSTM(4, 8)(torch.ones(2, 2, 4))
     except RuntimeError:
-        with pytest.raises(InputError, match=rf"^train\.precision: this cpu cannot .* Take train\.precision=fp32"):
+        with pytest.raises(InputError, match=r"^train\.precision: this cpu cannot .* Take train\.precision=fp32"):
             run(Rows, precision=precision)
     else:
         assert run(Rows, precision=precision)[1].history

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -7,14 +7,20 @@ from torch import Tensor, nn
 
 from torchloom.data.info import TextInfo
 from torchloom.data.text import Tokenizer
+from torchloom.errors import InputError
 from torchloom.models import build_model
 from torchloom.training.losses import (
+    LINKS,
     LOSSES,
+    check_loss,
+    check_soft_labels,
+    check_weights,
     classification_loss,
     classification_objective,
     language_model_objective,
     reconstruction_objective,
     regression_objective,
+    scores,
 )
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3], [-2.0, 3.0, 1.0], [0.0, 1.5, 1.0]])
@@ -32,6 +38,54 @@ CASES: list[tuple[str, dict[str, Any], Tensor]] = [
     ("HuberLoss", {"delta": 0.5}, F.huber_loss(LOGITS, ONE_HOT, delta=0.5)),
     ("BCEWithLogitsLoss", {}, F.binary_cross_entropy_with_logits(LOGITS, ONE_HOT)),
 ]
+
+
+WEIGHTS = [1.0, 2.0, 0.5]
+EACH = torch.tensor(WEIGHTS)
+WEIGHTED: list[tuple[str, dict[str, Any], Tensor]] = [
+    ("CrossEntropyLoss", {"weight": WEIGHTS}, F.cross_entropy(LOGITS, LABELS, EACH)),
+    ("MultiMarginLoss", {"weight": WEIGHTS}, F.multi_margin_loss(LOGITS, LABELS, weight=EACH)),
+    ("BCEWithLogitsLoss", {"weight": WEIGHTS}, F.binary_cross_entropy_with_logits(LOGITS, ONE_HOT, EACH)),
+    (
+        "BCEWithLogitsLoss",
+        {"pos_weight": [1, 2, 3]},
+        F.binary_cross_entropy_with_logits(LOGITS, ONE_HOT, pos_weight=torch.tensor([1.0, 2.0, 3.0])),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "expected"), WEIGHTED)
+def test_weights_by_class_are_given_as_a_list(name: str, arguments: dict[str, Any], expected: Tensor) -> None:
+    check_loss("classification", name, arguments)
+    assert classification_loss(name, arguments)(LOGITS, LABELS).item() == pytest.approx(expected.item(), abs=1e-7)
+
+
+def test_every_tensor_that_a_loss_takes_is_tried_here() -> None:
+    """So that a new one of PyTorch's is not left out."""
+    hints = {name: get_type_hints(getattr(nn, name).__init__) for name in LOSSES["classification"]}
+    taken = {(name, key) for name, keys in hints.items() for key, hint in keys.items() if "Tensor" in str(hint)}
+    assert {(name, *arguments) for name, arguments, _ in WEIGHTED} == taken
+
+
+def test_mixed_labels_are_weighted_too() -> None:
+    check_soft_labels("CrossEntropyLoss", {"weight": [1.0, 2.0]})
+    check_soft_labels("BCEWithLogitsLoss", {"pos_weight": [1.0, 2.0]})
+
+
+def test_there_is_a_weight_for_each_class() -> None:
+    check_weights("CrossEntropyLoss", {"weight": [1.0, 2.0]}, ["cat", "dog"])
+    with pytest.raises(InputError, match=r"^train\.loss\.weight: .* 2 weights, but there are 3 classes: 'a', 'b', 'c'"):
+        check_weights("CrossEntropyLoss", {"weight": [1.0, 2.0]}, ["a", "b", "c"])
+
+
+def test_answers_are_scaled_as_the_loss_has_them() -> None:
+    assert LINKS.keys() <= LOSSES["classification"]
+    torch.testing.assert_close(scores(LOGITS, "softmax"), LOGITS.softmax(1))
+    torch.testing.assert_close(scores(LOGITS, "sigmoid"), LOGITS.sigmoid())
+    order = scores(LOGITS, None)
+    assert (order.min(), order.max()) == (0, 1)
+    assert torch.equal(order.flatten().argsort(stable=True), LOGITS.flatten().argsort(stable=True))
+    assert scores(torch.ones(2, 3), None).isfinite().all()
 
 
 def test_every_loss_has_a_case_here() -> None:

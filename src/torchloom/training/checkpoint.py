@@ -34,6 +34,19 @@ class Checkpoint(BaseModel):
         """SHA-256, in hexadecimal digits, over all of it."""
         return fingerprint(self.weights, self.model_dump(mode="json"))
 
+    @property
+    def loss(self) -> tuple[str, dict[str, Any]]:
+        """The name and the arguments of the loss that a classifier was trained with."""
+        given = self.training.get("parameters", {}).get("loss", {"name": "CrossEntropyLoss"})
+        return given["name"], {key: value for key, value in given.items() if key != "name" and value is not None}
+
+    @property
+    def link(self) -> str | None:
+        """What makes a classifier's outputs probabilities: softmax, sigmoid, or nothing, as the loss has it."""
+        from torchloom.training.losses import LINKS
+
+        return LINKS.get(self.loss[0])
+
     def build(self) -> nn.Module:
         """The model with its weights, on the CPU in evaluation mode; it takes what `info.inputs` names."""
         from torchloom.models import build_model, resize_layers

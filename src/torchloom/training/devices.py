@@ -173,14 +173,14 @@ def enough_memory(advice: str) -> Iterator[None]:
 
 @contextmanager
 def computable(device: torch.device, dtype: torch.dtype, block: str) -> Iterator[None]:
-    """InputError, which names the key of `block`, when the first batch within shows that a network cannot have it so."""
+    """InputError, which names the key of `block`, when the first batch shows that a network cannot have it so."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
         if ONE_VALUE in str(error):
             raise InputError(
-                f"{block}.batch_size: batch norm cannot train on one sample at a time, as it takes out their mean. Take "
-                "2 samples or more for each process, or a network without batch norm"
+                f"{block}.batch_size: batch norm cannot train on one sample at a time, as it takes out their mean. "
+                "Take 2 samples or more for each process, or a network without batch norm"
             ) from error
         if dtype is torch.float32 or not any(sign in str(error) for sign in NO_KERNEL):
             raise

@@ -372,9 +372,9 @@ def say_if_far_worse(kept: dict[str, float], row: dict[str, float]) -> None:
     found, trained = kept[name], row[f"train_{name}"]
     if not (found >= trained - 0.1 if name == "accuracy" else found <= 2 * trained):  # NaN is worse, too
         logger.warning(
-            "the weights that are kept, those of epoch %d, are far worse than the trained ones that they are an average "
-            "of: %s %.4g on training data, where training had %.4g. A lower train.ema or train.lookahead.decay lets "
-            "them keep up",
+            "the weights that are kept, those of epoch %d, are far worse than the trained ones that they are an "
+            "average of: %s %.4g on training data, where training had %.4g. A lower train.ema or "
+            "train.lookahead.decay lets them keep up",
             *(row["epoch"], name, found, trained),
         )
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, Field, create_model
 from torch import Tensor, nn
 
+from torchloom.config import NotNegative
 from torchloom.errors import InputError
 from torchloom.training.loop import Objective
-from torchloom.validation import arguments_of, check_call
+from torchloom.validation import arguments_of, check_call, parts_of
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
 _ON_SCORES = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCEWithLogitsLoss"}  # targets are one-hot rows
 
+
+# How a classifier's outputs become probabilities, by the loss that trained it; from others none follow.
+LINKS = {"CrossEntropyLoss": "softmax", "BCEWithLogitsLoss": "sigmoid"}
 
 _ON_VALUES = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"}
 
@@ -29,8 +34,46 @@ LOSSES = {  # by kind of task
 }
 
 
+def _some(weights: list[float]) -> list[float]:
+    if not any(weights):
+        raise ValueError("must have a weight above 0")
+    return weights
+
+
+Weights = Annotated[list[NotNegative], Field(min_length=2), AfterValidator(_some)]
+
+
+@cache
 def loss_arguments(name: str) -> type[BaseModel]:
-    return arguments_of(getattr(nn, name), given_by_us=("size_average", "reduce", "reduction"))
+    """What a user may give to torch.nn.<name>; where it takes a tensor, that is a list with a weight for each class."""
+    by_us = ("size_average", "reduce", "reduction", *(("weight",) if name == "BCELoss" else ()))  # it has no classes
+    plain = arguments_of(getattr(nn, name), given_by_us=by_us)
+    hints = {key: field.annotation for key, field in plain.model_fields.items()}
+    weights: dict[str, Any] = {key: (Weights | None, None) for key, hint in hints.items() if Tensor in parts_of(hint)}
+    return create_model(plain.__name__, __base__=plain, **weights)
+
+
+def check_weights(name: str, arguments: dict[str, Any], classes: list[str], what: str = "classes") -> None:
+    """Raise InputError unless each list of weights has one for each of the classes."""
+    for key, weights in arguments.items():
+        if isinstance(weights, list) and len(weights) != len(classes):
+            raise InputError(
+                f"train.loss.{key}: {name} was given {len(weights)} weights, but there are {len(classes)} {what}: "
+                + ", ".join(map(repr, classes))
+            )
+
+
+def _trial_classes(arguments: dict[str, Any]) -> int:
+    """For how many classes a loss with these arguments can be tried out."""
+    return next((len(weights) for weights in arguments.values() if isinstance(weights, list)), 3)
+
+
+def scores(logits: Tensor, link: str | None) -> Tensor:
+    """A classifier's answers (N, classes) on [0, 1]: probabilities or, without a link, nothing but an order."""
+    if link is None:
+        low, high = logits.aminmax()
+        return (logits - low) / (high - low).clamp(min=1e-12)
+    return logits.softmax(1) if link == "softmax" else logits.sigmoid()
 
 
 def check_loss(problem: str, name: str, arguments: dict[str, Any]) -> None:
@@ -38,7 +81,8 @@ def check_loss(problem: str, name: str, arguments: dict[str, Any]) -> None:
     check_call(loss_arguments(name), arguments)
     try:
         if problem in {"classification", "language_model"}:
-            classification_loss(name, arguments)(torch.zeros(2, 3), torch.tensor([0, 2]))
+            classes = _trial_classes(arguments)
+            classification_loss(name, arguments)(torch.zeros(2, classes), torch.tensor([0, classes - 1]))
         else:
             getattr(nn, name)(**arguments)(torch.zeros(2, 3), torch.ones(2, 3))
     except (ValueError, TypeError, RuntimeError) as error:
@@ -50,10 +94,11 @@ def classification_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tenso
 
     Labels are classes (B,) int64, or shares of each class (B, classes) float32, for which see `check_soft_labels`.
     """
-    loss = getattr(nn, name)(**arguments)
+    weights = {key: torch.tensor(value).float() for key, value in arguments.items() if isinstance(value, list)}
+    loss = getattr(nn, name)(**{**arguments, **weights})
     if name in _ON_CLASSES:
-        return lambda logits, labels: loss(logits.float(), labels)
-    return lambda logits, labels: loss(logits.float(), _shares(labels, logits.shape[1]))
+        return lambda logits, labels: loss.to(logits.device)(logits.float(), labels)
+    return lambda logits, labels: loss.to(logits.device)(logits.float(), _shares(labels, logits.shape[1]))
 
 
 def _shares(labels: Tensor, classes: int) -> Tensor:
@@ -62,8 +107,9 @@ def _shares(labels: Tensor, classes: int) -> Tensor:
 
 def check_soft_labels(name: str, arguments: dict[str, Any]) -> None:
     """Raise InputError when the loss needs one class per image, and so cannot learn from mixed ones."""
+    classes = _trial_classes(arguments)
     try:
-        classification_loss(name, arguments)(torch.zeros(2, 3), torch.full((2, 3), 1 / 3))
+        classification_loss(name, arguments)(torch.zeros(2, classes), torch.full((2, classes), 1 / classes))
     except (ValueError, TypeError, RuntimeError):
         given = f"{name} with {', '.join(arguments)}" if arguments else name
         raise InputError(

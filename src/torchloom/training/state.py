@@ -41,7 +41,7 @@ State = dict[str, Any]  # nested dictionaries, lists and tuples of tensors, numb
 # Differences of two recipes, as `differences` says them, over which no training goes on, and those that are exempt.
 FIXED = (
     *("model.name: *", "start: *", "train.freeze: *", "train.whitening*"),  # how the weights began
-    *("train.optimizer.name: *", "train.optimizer.groups: *", "train.optimizer.groups.*.parameters: *"),  # whose moments
+    *("train.optimizer.name: *", "train.optimizer.groups: *", "train.optimizer.groups.*.parameters: *"),  # the moments
     *("train.ema: None, *", "train.lookahead: None, *"),  # nothing of the kind was kept
     *("train.monitor: *", "train.loss*", "train.divergence: *"),  # what the best epoch so far was found by
     *("train.seed: *", "train.batch_size: *", "train.accumulate: *", "dataloaders.*", "processes: *"),  # the batches
@@ -265,14 +265,14 @@ class Saver:
             self.state.load_state_dict(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"the saved state does not fit this training ({error}). What differs: {'; '.join(changes) or 'nothing'}. "
-                "Undo that, or use train.resume=never"
+                f"the saved state does not fit this training ({error}). What differs: "
+                f"{'; '.join(changes) or 'nothing'}. Undo that, or use train.resume=never"
             ) from error
         begun = len(self.state.parts["progress"].history) + (self.state.interrupted is not None)
         if begun > self.config.epochs:
             raise InputError(
-                f"train.epochs {self.config.epochs}: the saved state is of epoch {begun}. Give as many at least, or use "
-                "train.resume=never"
+                f"train.epochs {self.config.epochs}: the saved state is of epoch {begun}. Give as many at least, or "
+                "use train.resume=never"
             )
 
     def step_done(self) -> None:

@@ -52,11 +52,12 @@ def train(
 
 def check_labels(config: ClassificationTrainConfig, loaders: LoaderPlan) -> None:
     """InputError unless the loaders give labels that the loss can learn from."""
-    from torchloom.training.losses import check_soft_labels
+    from torchloom.training.losses import check_soft_labels, check_weights
 
     classes = expect(loaders.info, LabelledInfo).classes
     if len(classes) < 2:
         raise InputError(f"to classify takes two classes or more, but these data have only {', '.join(classes)}")
+    check_weights(config.loss.name, config.loss.arguments, classes)
     if loaders.data.augment.mixes:
         check_soft_labels(config.loss.name, config.loss.arguments)
 
@@ -80,6 +81,7 @@ def evaluate(
         worst_mistakes,
     )
     from torchloom.training.devices import choose_device, choose_precision
+    from torchloom.training.losses import classification_loss
 
     device = choose_device(config.device)
     model = checkpoint.build()
@@ -90,30 +92,35 @@ def evaluate(
         model.to(device), loaders.loader("test", device), choose_precision(config.precision, device)
     )
     classes = expect(loaders.info, LabelledInfo).classes
-    metrics, per_class, confusion = classification_metrics(logits, labels, classes)
+    link, (loss, arguments) = checkpoint.link, checkpoint.loss
+    trained_for = classification_loss(loss, arguments)
+    metrics, per_class, confusion = classification_metrics(logits, labels, classes, link, trained_for)
     metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(labels)}
-    mistakes = worst_mistakes(logits, labels, classes)
+    mistakes = worst_mistakes(logits, labels, classes, link=link)
     if loaders.info.kind == "documents":
         texts = loaders.texts("test", [row["test_sample"] for row in mistakes])
         mistakes = [{**row, "text": text} for row, text in zip(mistakes, texts, strict=True)]
 
     def shown(numbers: list[int]) -> Figure:
-        answers = labels[numbers], logits[numbers], classes
+        answers = labels[numbers], logits[numbers], classes, link
         if loaders.info.kind == "documents":
             return figures.text_predictions(loaders.texts("test", numbers), *answers)
         return figures.prediction_grid(loaders.chosen("test", numbers)[0], *answers)
 
     first = list(range(min(config.pictures, len(labels))))
-    extremes = [number for right in (True, False) for number in most_confident(logits, labels, right)[:9].tolist()]
+    sides = [most_confident(logits, labels, right, link)[:9].tolist() for right in (True, False)]
+    calibration = figures.no_calibration(loss)
+    if link:
+        calibration = figures.calibration(reliability(logits, labels, link), metrics["calibration_error"])
     logger.info("test accuracy %.4f, loss %.4f", metrics["accuracy"], metrics["loss"])
     return (
         metrics,
         per_class,
         figures.confusion_matrix(confusion, classes),
-        figures.roc_curves(logits, labels, classes),
-        figures.calibration(reliability(logits, labels), metrics["calibration_error"]),
+        figures.roc_curves(logits, labels, classes, link),
+        calibration,
         figures.learning_curves(history),
         shown(first),
-        shown(extremes),
+        shown([*sides[0], *sides[1]]),
         mistakes,
     )

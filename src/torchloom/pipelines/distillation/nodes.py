@@ -31,7 +31,7 @@ def train(
 ) -> Trained:
     """Train the student; see `train_network`.
 
-    Raises InputError when the teacher answers for other classes or other inputs.
+    Raises InputError when the teacher answers for other classes or other inputs, or without probabilities.
     """
     from torchloom.training.distillation import student_objective
 
@@ -40,6 +40,11 @@ def train(
         raise InputError(
             f"the teacher, {teacher.network}, was trained for other data: {taught.sizes()} with the classes "
             f"{', '.join(taught.classes)}; these have {info.sizes()} with {', '.join(info.classes)}"
+        )
+    if teacher.link != "softmax":
+        raise InputError(
+            f"the teacher, {teacher.network}, was trained with {teacher.loss[0]}, which gives no probabilities of one "
+            "class among others that a student could learn. Take a teacher of CrossEntropyLoss"
         )
     check_labels(config, loaders)
     config = adjusted(config, debugging)

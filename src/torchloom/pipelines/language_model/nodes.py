@@ -42,9 +42,10 @@ def train(
     start: Checkpoint | None = None,
 ) -> Trained:
     """Train a language model; see `train_network`."""
-    from torchloom.training.losses import language_model_objective
+    from torchloom.training.losses import check_weights, language_model_objective
 
-    expect(loaders.info, TextInfo)
+    vocabulary = expect(loaders.info, TextInfo).tokenizer.vocabulary
+    check_weights(config.loss.name, config.loss.arguments, vocabulary, "characters")
     config = adjusted(config, debugging)
     objective = partial(language_model_objective, config.loss.name, config.loss.arguments)
     return train_network(loaders, network, config, distributed, debugging, objective, states, start)
@@ -60,6 +61,7 @@ def evaluate(
     from torchloom.evaluation import language_model_metrics
     from torchloom.figures import learning_curves
     from torchloom.training.devices import choose_device
+    from torchloom.training.losses import classification_loss
 
     device = choose_device(config.device)
     metrics, characters = language_model_metrics(
@@ -67,6 +69,7 @@ def evaluate(
         loaders.tokens("test").to(device),
         expect(loaders.info, TextInfo).tokenizer.vocabulary,
         config.batch_size or 1000,
+        classification_loss(*checkpoint.loss),
     )
     metrics |= {"epoch": int(checkpoint.training["epoch"])}
     logger.info("test: %.3f bits per character", metrics["bits_per_character"])
