@@ -450,6 +450,18 @@ def test_plateaus_are_looked_for_in_the_direction_of_what_is_monitored(monitor: 
     assert mistakes({f"{TRAIN}.monitor": monitor, f"{TRAIN}.scheduler": {**scheduler, "mode": must}}) == []
 
 
+def test_highest_rates_of_groups_are_a_list() -> None:
+    groups = [{"parameters": ["*.bias"], "lr": 0.2}]
+    keys = {f"{TRAIN}.optimizer": {"name": "SGD", "lr": 0.1, "groups": groups}}
+    (line,) = mistakes({**keys, f"{TRAIN}.scheduler": {"name": "OneCycleLR", "max_lr": 0.3}})
+    assert line.startswith(f"{TRAIN}.scheduler.max_lr: given 0.3; must be a list of 2")
+    for name in ("OneCycleLR", "CyclicLR"):
+        arguments = {"max_lr": [0.3, 0.6], **({"base_lr": 0.1} if name == "CyclicLR" else {})}
+        assert mistakes({**keys, f"{TRAIN}.scheduler": {"name": name, **arguments}}) == []
+    (line,) = mistakes({**keys, f"{TRAIN}.scheduler": {"name": "OneCycleLR", "max_lr": [0.3, 0.6, 0.9]}})
+    assert "max_lr" in line
+
+
 def test_a_schedule_that_an_optimiser_would_not_look_at_is_refused() -> None:
     scheduler = {"name": "ExponentialLR", "gamma": 0.9}
     (line,) = mistakes({f"{TRAIN}.optimizer": {"name": "Rprop"}, f"{TRAIN}.scheduler": scheduler})

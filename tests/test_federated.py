@@ -115,6 +115,7 @@ def test_the_first_client_has_the_shares_that_were_drawn() -> None:
         (FederatedTrainConfig, {"federated": {"strategy": {"proximal_mu": 0.1}}}, "for FedProx only"),
         (FederatedTrainConfig, {"federated": {"fraction": 0.0}}, "greater than 0"),
         (FederatedTrainConfig, {"ema": 0.9}, "should be None"),
+        (FederatedTrainConfig, {"scheduler": {"name": "OneCycleLR"}}, "must have cycle_momentum: false"),
     ],
 )
 def test_settings_that_do_not_fit(model: type[Any], settings: dict[str, Any], message: str) -> None:

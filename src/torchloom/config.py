@@ -512,14 +512,26 @@ class TrainConfig(Block):
         from torchloom.training.optimization import check_scheduler
 
         optimizer = info.data.get("optimizer")
-        if scheduler and optimizer:
-            check_scheduler(scheduler.name, scheduler.arguments, optimizer.name, optimizer.arguments)
-        if scheduler and optimizer and optimizer.name == "Rprop":
-            raise ValueError("must be left out: Rprop takes its learning rate from the gradients' signs after one step")
-        mode, monitor = scheduler and scheduler.arguments.get("mode"), info.data.get("monitor")
-        if scheduler and scheduler.name == "ReduceLROnPlateau" and monitor and mode not in {None, direction(monitor)}:
-            must = f"must be {direction(monitor)} or left out: it follows train.monitor, which is {monitor}"
-            raise ArgumentError.of("mode", mode, must)
+        if scheduler is None or optimizer is None:
+            return scheduler
+        check_scheduler(scheduler.name, scheduler.arguments, optimizer)
+        if optimizer.name == "Rprop":
+            raise ValueError("must be left out: Rprop looks at its learning rate in its first step only")
+        highest = scheduler.arguments.get("max_lr", [])
+        if not isinstance(highest, list) and any("lr" in group.arguments for group in optimizer.groups):
+            must = f"must be a list of {1 + len(optimizer.groups)}, as groups of the optimiser have rates of their own"
+            raise ArgumentError.of("max_lr", highest, must)
+        return scheduler
+
+    @field_validator("scheduler")
+    @classmethod
+    def _follows_monitor(cls, scheduler: SchedulerConfig | None, info: ValidationInfo) -> SchedulerConfig | None:
+        monitor = info.data.get("monitor")
+        if scheduler and scheduler.name == "ReduceLROnPlateau" and monitor:
+            mode = scheduler.arguments.get("mode", direction(monitor))
+            if mode != direction(monitor):
+                must = f"must be {direction(monitor)} or left out: it follows train.monitor, which is {monitor}"
+                raise ArgumentError.of("mode", mode, must)
         return scheduler
 
     @field_validator("warmup_epochs")
@@ -641,6 +653,14 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     lookahead: None = None
     early_stopping: None = None
     whitening: None = None
+
+    @field_validator("scheduler")
+    @classmethod
+    def _rates_alone(cls, scheduler: SchedulerConfig | None) -> SchedulerConfig | None:
+        moves = scheduler and scheduler.name in {"CyclicLR", "OneCycleLR"}
+        if scheduler and moves and scheduler.arguments.get("cycle_momentum", True):
+            raise ValueError("must have cycle_momentum: false, as clients are told a round's rate and no momentum")
+        return scheduler
 
     def recipe(self) -> dict[str, Any]:
         recipe = super().recipe()

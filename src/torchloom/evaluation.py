@@ -55,9 +55,8 @@ def predict(model: nn.Module, loader: Any, dtype: torch.dtype = torch.float32) -
     model.eval().to(memory_format=torch.channels_last)
     outputs: list[tuple[Tensor, ...]] = []
     targets = []
-    device = next(model.parameters()).device
     advice = _smaller_batches(loader.sampler.batch_size)
-    with enough_memory(advice), computable(device, dtype, "evaluate"), step_bar() as bar:
+    with enough_memory(advice), computable(dtype, "evaluate"), step_bar() as bar:
         task = bar.add_task("test", total=len(loader), status="")
         for *inputs, truth in bar.track(loader, total=len(loader), task_id=task):
             with autocast(inputs[0].device, dtype):

@@ -1,6 +1,7 @@
 """A student that learns from a teacher."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,21 +113,30 @@ def test_a_student_does_not_go_on_under_another_teacher(tmp_path: Path) -> None:
         learn(taught(1))
 
 
+def taught_by(teacher: Checkpoint, states: Path) -> None:
+    plan = LoaderPlan(
+        splits={"train": [], "validation": [], "test": []}, info=INFO, data=DataConfig(), batch_size=2, seed=0
+    )
+    config = DistilledTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD"}})
+    network = ClassifierConfig.model_validate({"name": "mlp", "hidden": []})
+    train(plan, network, config, DistributedConfig(), DebuggingConfig(), TrainingStates(states), teacher)
+
+
+def teacher_of(info: ImageInfo, training: dict[str, Any]) -> Checkpoint:
+    weights = build_model("mlp", {"hidden": []}, info).state_dict()
+    return Checkpoint(network="mlp", arguments={"hidden": []}, info=info, training=training, weights=weights)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"classes": ["a", "c"]}, "classes a, c"), ({"classes": list("abc")}, "a, b, c"), ({"shape": [1, 8, 8]}, "8, 8")],
 )
-def test_a_teacher_of_other_things(
-    tmp_path_factory: pytest.TempPathFactory, change: dict[str, list], named: str
-) -> None:  # type: ignore[type-arg]
-    plan = LoaderPlan(
-        splits={"train": [], "validation": [], "test": []}, info=INFO, data=DataConfig(), batch_size=2, seed=0
-    )
-    info = INFO.model_copy(update=change)
-    weights = build_model("mlp", {"hidden": []}, info).state_dict()
-    teacher = Checkpoint(network="mlp", arguments={"hidden": []}, info=info, training={}, weights=weights)
-    config = DistilledTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD"}})
-    network = ClassifierConfig.model_validate({"name": "mlp", "hidden": []})
-    states = TrainingStates(tmp_path_factory.mktemp("states"))
+def test_a_teacher_of_other_things(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=f"the teacher, mlp, was trained for other data.*{named}"):
-        train(plan, network, config, DistributedConfig(), DebuggingConfig(), states, teacher)
+        taught_by(teacher_of(INFO.model_copy(update=change), {}), tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["MSELoss", "BCEWithLogitsLoss"])
+def test_a_teacher_without_probabilities_of_classes(tmp_path: Path, loss: str) -> None:
+    with pytest.raises(InputError, match=f"the teacher, mlp, was trained with {loss}, which gives no probabilities"):
+        taught_by(teacher_of(INFO, {"parameters": {"loss": {"name": loss}}}), tmp_path)

@@ -193,6 +193,22 @@ def test_plateaus_are_those_of_what_is_monitored_in_its_direction(mode: dict[str
     assert [row["learning_rate"] for row in rising.history] == [0.1] * 4
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "said"),
+    [
+        ({"momentum": 0.5}, {"name": "OneCycleLR"}, True),
+        ({"momentum": 0.5}, {"name": "OneCycleLR", "cycle_momentum": False}, False),
+        ({}, {"name": "CyclicLR", "base_lr": 0.01}, False),
+        ({"momentum": 0.5}, {"name": "CosineAnnealingLR"}, False),
+    ],
+)
+def test_a_momentum_that_a_schedule_moves_is_said(
+    optimizer: dict[str, Any], scheduler: dict[str, Any], said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(epochs=1, optimizer={"name": "SGD", "lr": 0.1, **optimizer}, scheduler=scheduler)
+    assert ("moves the momentum, too, whatever train.optimizer.momentum says" in caplog.text) is said
+
+
 # ---- repeatability -------------------------------------------------------------------------------------------------
 
 
@@ -466,7 +482,7 @@ def test_a_precision_that_the_cpu_has_no_kernel_for_is_said(precision: str) -> N
         with torch.autocast("cpu", {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]):
             nn.LSTM(4, 8)(torch.ones(2, 2, 4))
     except RuntimeError:
-        with pytest.raises(InputError, match=r"^train\.precision: this cpu cannot .* Take train\.precision=fp32"):
+        with pytest.raises(InputError, match=r"^train\.precision: a layer .* cannot .* Take train\.precision=fp32"):
             run(Rows, precision=precision)
     else:
         assert run(Rows, precision=precision)[1].history

@@ -486,7 +486,7 @@ def test_checking_imports_no_compiler() -> None:
     """Which takes seconds of each command, also of those that train nothing."""
     imported = imported_by(
         "from torchloom.training.optimization import check_optimizer, check_scheduler;"
-        "check_optimizer('AdamW', {'lr': 0.1}); check_scheduler('StepLR', {'step_size': 3}, 'Muon')"
+        "check_optimizer('AdamW', {'lr': 0.1}); check_scheduler('StepLR', {'step_size': 3})"
     )
     assert "torch.optim" in imported
     assert "torch._dynamo" not in imported

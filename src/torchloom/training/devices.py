@@ -172,7 +172,7 @@ def enough_memory(advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def computable(device: torch.device, dtype: torch.dtype, block: str) -> Iterator[None]:
+def computable(dtype: torch.dtype, block: str) -> Iterator[None]:
     """InputError, which names the key of `block`, when the first batch shows that a network cannot have it so."""
     try:
         yield
@@ -185,7 +185,7 @@ def computable(device: torch.device, dtype: torch.dtype, block: str) -> Iterator
         if dtype is torch.float32 or not any(sign in str(error) for sign in NO_KERNEL):
             raise
         raise InputError(
-            f"{block}.precision: this {device.type} cannot compute a layer of the network in {dtype} "
+            f"{block}.precision: a layer of the network cannot be computed in {dtype} on this machine "
             f"({str(error).splitlines()[0]}). Take {block}.precision=fp32"
         ) from error
 

@@ -29,7 +29,13 @@ from torchloom.training.devices import (
     used_memory,
 )
 from torchloom.training.distribution import ALONE, Ranks
-from torchloom.training.optimization import Lookahead, Schedule, create_optimizer, freeze_groups
+from torchloom.training.optimization import (
+    Lookahead,
+    Schedule,
+    create_optimizer,
+    freeze_groups,
+    say_if_momentum_moves,
+)
 from torchloom.training.state import Saver, TrainingState, TrainingStates
 from torchloom.training.transfer import training_mode
 from torchloom.training.watching import over
@@ -82,7 +88,7 @@ def fit(
     """
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
-    with tuned_host(device, config.threads, config.keep_memory, ranks.local_size), computable(device, dtype, "train"):
+    with tuned_host(device, config.threads, config.keep_memory, ranks.local_size), computable(dtype, "train"):
         try:
             return train_epochs(model, open_loader, config, objective, device, states, recipe or {}, at_epoch, ranks)
         except DivergedError:
@@ -115,6 +121,7 @@ def train_epochs(
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
     lengths = config.epochs, steps_per_epoch, config.warmup_epochs
     schedule = Schedule(optimizer, config.scheduler, *lengths, config.monitor)
+    say_if_momentum_moves(schedule, config)
     lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     compiled = compile_network(model, device, config.accumulate == 1) if config.compile else model
@@ -200,10 +207,10 @@ def train_epochs(
     best = progress.best if validated else last
     stop_if_weights_not_finite(best, progress.best_epoch)
     if averaged or lookahead:
-        start_epoch(train_loader, config.epochs)
-        some = list(islice(train_loader, SOME))
         kept = copy.deepcopy(judged)
         kept.load_state_dict(best)
+        start_epoch(train_loader, config.epochs)
+        some = list(islice(train_loader, SOME))
         found = run_through(kept, some, device, dtype, objective, "training data").means(ranks)
         say_if_far_worse(found, progress.history[progress.best_epoch - 1])
     return Fit(best, progress.best_epoch, last, progress.history)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,16 +13,19 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, direction
+from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, direction
 from torchloom.errors import InputError
 from torchloom.training.muon import Muon
 from torchloom.validation import arguments_of, check_call
+
+logger = logging.getLogger(__name__)
 
 # LBFGS needs a closure, SparseAdam sparse gradients; torch's own Muon takes 2-D weights only, ours is in muon.py.
 _OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 # These take Python functions or other schedulers, which YAML cannot name.
 _OTHER_SCHEDULERS = {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
 _LENGTHS = {"T_max", "total_iters", "total_steps"}
+_BY_GROUP = {"max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum"}  # may be lists
 _BY_STEP = {"CyclicLR", "OneCycleLR"}  # of which PyTorch says: step should be called after a batch
 
 
@@ -60,8 +64,8 @@ def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
         raise ValueError(f"{'' if name == 'Muon' else 'torch.optim.'}{name} says: {error}") from None
 
 
-def _on_trial(name: str, arguments: dict[str, Any]) -> Optimizer:
-    """An optimiser that looks at its arguments and learns nothing.
+def _on_trial(name: str, arguments: dict[str, Any], groups: int = 1) -> Optimizer:
+    """An optimiser of so many groups that looks at its arguments and learns nothing.
 
     For the methods that it goes without, torch imports torch._dynamo: a second or two of every command, also of those
     that train nothing.
@@ -72,7 +76,8 @@ def _on_trial(name: str, arguments: dict[str, Any]) -> Optimizer:
 
     kind = _optimizer(name)
     on_trial = type(kind.__name__, (kind,), {"add_param_group": add_param_group, "step": lambda _: None})
-    optimizer: Optimizer = on_trial(list(nn.Linear(2, 2).parameters()), **_tuples(arguments))
+    parameters = [{"params": list(nn.Linear(2, 2).parameters())} for _ in range(groups)]
+    optimizer: Optimizer = on_trial(parameters, **_tuples(arguments))
     return optimizer
 
 
@@ -166,13 +171,18 @@ class Lookahead:
             slow.copy_(saved)
 
 
-def check_scheduler(
-    name: str, arguments: dict[str, Any], optimizer_name: str = "SGD", optimizer_arguments: dict[str, Any] | None = None
-) -> None:
-    """Raise ValueError when torch.optim.lr_scheduler.<name> does not take `arguments`, or not this optimiser."""
+def check_scheduler(name: str, arguments: dict[str, Any], config: OptimizerConfig | None = None) -> None:
+    """Raise ValueError when torch.optim.lr_scheduler.<name> does not take `arguments`, or not this optimiser.
+
+    Lists of rates have one for each of its groups: those of `config.groups`, and all other parameters before them.
+    """
     kind = getattr(lr_scheduler, name)
-    optimizer = _on_trial(optimizer_name, optimizer_arguments or {})
-    arguments = {**_lengths(kind, arguments, 10, [0.1]), **arguments}
+    if config:
+        optimizer = _on_trial(config.name, config.arguments, 1 + len(config.groups))
+    else:
+        lists = [value for key, value in arguments.items() if key in _BY_GROUP and isinstance(value, list)]
+        optimizer = _on_trial("SGD", {}, max([1, *map(len, lists)]))
+    arguments = {**_lengths(kind, arguments, 10, [0.1] * len(optimizer.param_groups)), **arguments}
     check_call(scheduler_arguments(name), arguments)
     try:
         scheduler = kind(optimizer, **arguments)
@@ -261,6 +271,17 @@ class Schedule:
                 self.step()
             if watched:
                 self.end_epoch(*watched)
+
+
+def say_if_momentum_moves(schedule: Schedule, config: TrainConfig) -> None:
+    """Warn when the schedule moves a momentum that the recipe gives a value, without being asked to."""
+    given = [name for name in ("momentum", "betas") if name in config.optimizer.arguments]
+    if given and getattr(schedule.main, "cycle_momentum", False) and "cycle_momentum" not in config.scheduler.arguments:  # type: ignore[union-attr]
+        logger.warning(
+            "train.scheduler: %s moves the momentum, too, whatever train.optimizer.%s says; cycle_momentum: false lets "
+            "it be, and true is what it does now",
+            *(type(schedule.main).__name__, given[0]),
+        )
 
 
 def _counts_steps(name: str, filled: dict[str, Any]) -> bool:

@@ -48,7 +48,7 @@ def train(
 def evaluate(
     checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Figure, Figure, Figure, list[dict[str, Any]]]:
-    """Measure the checkpoint on the test split, beside linear least squares on the same rows in closed form.
+    """Measure the checkpoint on the test split, beside linear least squares on the rows that it was trained on.
 
     Returns the metrics, the coefficients as a table, the figures: learning curves, residuals, coefficients; and the
     samples that are missed by the most as a table.
