@@ -247,7 +247,7 @@ def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
         taken = int(averaged.n_averaged)  # on the CPU; what is given is a copy on the device
         get_ema_multi_avg_fn(min(decay, (1 + taken) / (10 + taken)))(old, new, taken)  # type: ignore[no-untyped-call]
 
-    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     return averaged
 
 
