@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,16 +83,24 @@ def roc_curves(logits: Tensor, labels: Tensor, classes: list[str], link: str | N
     axes = figure.add_subplot()
     answers = on_scale(logits, link)
     shown = [1] if len(classes) == 2 else range(len(classes))  # of two classes, one curve is the other's mirror image
+    names = []
     for index in shown:
         scores, truth = answers[:, index], (labels == index).long()
         false_alarms, found, _ = binary_roc(scores, truth)
-        area = binary_auroc(scores, truth)
-        axes.plot(false_alarms, found, linewidth=1, label=f"{_literal(classes[index])}  {area:.4f}")
+        axes.plot(false_alarms, found, linewidth=1)
+        names.append(f"{classes[index]}  {binary_auroc(scores, truth):.4f}")
+    if len(shown) <= 20:
+        _legend(axes, axes.lines, names, title="area", loc="lower right")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.5, linestyle="--")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, one class against the rest")
-    if len(shown) <= 20:
-        axes.legend(title="area", fontsize=8, loc="lower right")
     return figure
+
+
+def _legend(axes: Axes, drawn: Sequence[Any], names: list[str], **options: Any) -> None:
+    """A legend of what was `drawn`, with names of a user's own: matplotlib leaves out those that begin with `_`."""
+    legend = axes.legend(list(drawn), ["name"] * len(names), fontsize=8, **options)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(_literal(name))
 
 
 def no_calibration(loss: str) -> Figure:
@@ -231,11 +239,11 @@ def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
     x, y = centred.T.numpy()
-    for index, name in enumerate(classes):
+    for index in range(len(classes)):
         chosen = (labels == index).numpy()
-        axes.scatter(x[chosen], y[chosen], s=2, label=_literal(name))
+        axes.scatter(x[chosen], y[chosen], s=2)
     axes.set(xlabel="first principal component", ylabel="second principal component", title="latent space")
-    axes.legend(fontsize=8, markerscale=4)
+    _legend(axes, axes.collections, classes, markerscale=4)
     return figure
 
 
@@ -246,6 +254,7 @@ def residuals(prediction: Tensor, target: Tensor, name: str) -> Figure:
     left.scatter(target, prediction, s=10)
     ends = [min(target.min(), prediction.min()), max(target.max(), prediction.max())]
     left.plot(ends, ends, color="grey", linewidth=0.7)
+    name = _literal(name)
     left.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
     right.scatter(prediction, target - prediction, s=10)
     right.axhline(0, color="grey", linewidth=0.7)
@@ -261,7 +270,7 @@ def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:
         places = [index + offset for index in range(len(rows))]
         axes.barh(places, [row[column] for row in rows], height=0.38, label=column.replace("_", " "))
     axes.set(yticks=range(len(rows)), xlabel="change of the prediction per standard deviation of the feature")
-    axes.set_yticklabels([row["feature"] for row in rows])
+    axes.set_yticklabels([_literal(row["feature"]) for row in rows])
     axes.axvline(0, color="grey", linewidth=0.7)
     axes.invert_yaxis()
     axes.legend()
@@ -302,14 +311,14 @@ def class_shares(counts: np.ndarray, classes: list[str]) -> Figure:
     figure = Figure(figsize=(8, 1.2 + 0.28 * max(len(counts), len(classes) / 2)), layout="constrained")
     axes = figure.add_subplot()
     begins = np.cumsum(counts, axis=1) - counts
-    for index, name in enumerate(classes):
+    for index in range(len(classes)):
         colour = colormaps["tab20"](index % 20)
-        axes.barh(range(len(counts)), counts[:, index], left=begins[:, index], color=colour, label=_literal(name))
+        axes.barh(range(len(counts)), counts[:, index], left=begins[:, index], color=colour)
     axes.set(xlabel="training samples", ylabel="client")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.invert_yaxis()
     if len(classes) <= 20:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        _legend(axes, axes.containers, classes, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
