@@ -167,6 +167,19 @@ def test_prompts_are_continued(files: Path) -> None:
     assert "'Ü'" in answer.unreadable["prompts.txt:3"]
 
 
+def test_a_prompt_in_a_file_keeps_its_spaces_as_one_in_a_line(files: Path) -> None:
+    prompts = [" a ", "abc", "a b\n", "  "]
+    for number, prompt in enumerate(prompts):
+        (files / f"{number}.txt").write_text(prompt + "\n")
+    settings = ContinueConfig(length=5, temperature=2.0)
+    found = {row["prompt"]: row["continuation"] for row in Answer("text", files, generate=settings).rows}
+    assert list(found) == prompts
+    lines = files.parent / "prompts.txt"
+    lines.write_text(" a \nabc\n")
+    for row in Answer("text", lines, generate=settings).rows:
+        assert found[row["prompt"]] == row["continuation"]
+
+
 def test_rows_of_numbers_are_answered_by_name(files: Path) -> None:
     (files / "a.csv").write_text("bmi,name,age\n20,x,40\n\n30, y,6e1\n")
     (files / "b.csv").write_bytes(b'\xef\xbb\xbf"age", "bmi"\r\n"50","25"\r\nold,25\r\n50\r\n50,inf\r\n')
@@ -200,6 +213,18 @@ def test_what_cannot_be_read_does_not_stop_the_rest(files: Path, caplog: pytest.
     assert "a.png: is empty" in caplog.messages
 
 
+def test_what_systems_leave_in_folders_is_not_looked_at(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_pictures(files, 2)
+    for name in ("__MACOSX/._00.png", ".DS_Store", "._00.png", "Thumbs.db", "desktop.ini", "@eaDir/00.png/THUMB.jpg"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).write_bytes(b"\0\x05\x16\x07")
+    (files / "linked").symlink_to(files.parent)
+    answer = Answer("images", files)
+    assert [row["file"] for row in answer.rows] == ["00.png", "01.png"]
+    assert answer.unreadable == {}
+    assert f"{files}: links to folders, and to nothing, are skipped: linked" in caplog.messages
+
+
 @pytest.mark.parametrize("kind", list(exported.KINDS))
 def test_nothing_can_be_read(kind: str, files: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     for number in range(7):
@@ -220,10 +245,12 @@ def test_nothing_can_be_read(kind: str, files: Path, caplog: pytest.LogCaptureFi
         ("age,weight\n1,2\n3,4\n", "^lacks 'bmi'; its first line must name the columns, and has 'age', 'weight'$"),
         ("1,2\n3,4\n", "^lacks 'age', 'bmi'; its first line must name"),
         ("", "^lacks 'age', 'bmi'; .* has nothing$"),
-        ("age;bmi\n1;2\n", "has 'age;bmi'$"),
+        ("age;bmi\n1;2\n", "has 'age;bmi'. Separate its cells by commas, not by ';'$"),
+        ("age,bmi,age\n1,2,3\n", "^its first line names 'age' more than once, and only one can be meant. Rename or r"),
+        ("age,bmi, age \n1,2,3\n", "^its first line names 'age' more than once"),
         ('age,bmi\n"' + "1" * (1 << 25), "^line 2 is not CSV"),
     ],
-    ids=["another column", "no names", "empty", "semicolons", "an endless cell"],
+    ids=["another column", "no names", "empty", "semicolons", "a name twice", "and with spaces", "an endless cell"],
 )
 def test_a_table_is_refused_once_and_not_row_by_row(files: Path, text: str, reason: str) -> None:
     (files / "table.csv").write_text(text)
@@ -233,11 +260,32 @@ def test_a_table_is_refused_once_and_not_row_by_row(files: Path, text: str, reas
     assert re.search(reason, answer.unreadable["table.csv"])
 
 
+def test_columns_that_are_left_out_may_have_one_name(files: Path) -> None:
+    (files / "table.csv").write_text(" age ,note,bmi,note,,\n40,x,20,y,,\n")
+    expected = exported.answers("table", np.array([[40, 20]], dtype=np.float32))
+    assert [row["glucose"] for row in Answer("table", files).rows] == pytest.approx(expected, rel=1e-5)
+
+
+def test_cells_that_are_no_numbers(files: Path) -> None:
+    cells = ["1_000", "\uff15", "5,0", "0x10", "", "5\xa0", "1e1"]
+    (files / "table.csv").write_text("age,bmi\n" + "".join(f'"{cell}",20\n' for cell in cells))
+    answer = Answer("table", files)
+    expected = exported.answers("table", np.array([[5, 20], [10, 20]], dtype=np.float32))
+    assert [row["glucose"] for row in answer.rows] == pytest.approx(expected, rel=1e-5)
+    assert answer.unreadable == {
+        "table.csv:2": "age: '1_000' is not a number",
+        "table.csv:3": "age: '\uff15' is not a number",
+        "table.csv:4": "age: '5,0' is not a number. It takes no comma: decimals follow a point",
+        "table.csv:5": "age: '0x10' is not a number",
+        "table.csv:6": "age: '' is not a number",
+    }
+
+
 def test_a_file_that_turns_bad_keeps_the_rows_before(files: Path) -> None:
     (files / "table.csv").write_bytes(b"age,bmi\n" + b"50,25\n" * 10_000 + b"\xff,1\n")
     answer = Answer("table", files)
     assert 1 <= len(answer.rows) <= 10_000
-    assert answer.unreadable == {"table.csv": "is not a text in UTF-8 (invalid start byte)"}
+    assert answer.unreadable == {"table.csv": "is not a text in UTF-8 (invalid start byte). Save it as such"}
 
 
 def test_a_text_that_is_far_too_long_is_not_read_to_its_end(files: Path) -> None:

@@ -157,6 +157,7 @@ def refused(response: httpx.Response, status: int, message: str) -> None:
         ("table", [{"age": 1}], r"^rows\[0\]: lacks 'bmi'$"),
         ("table", [{"age": 1, "bmi": None}], r"^rows\[0\]: lacks 'bmi'$"),
         ("table", [{"age": 1, "bmi": "x"}], r"^rows\[0\]: bmi: 'x' is not a number$"),
+        ("table", [{"age": 1, "bmi": "1_000"}], r"^rows\[0\]: bmi: '1_000' is not a number$"),
         ("table", [{"age": 3e38, "bmi": -3e38}], r"^the model's glucose is -?(inf|nan): the input is far"),
         ("table", [[1, 2]], r'^the body must be {"rows": \[\.\.\.\]} with a list of objects'),
         ("documents", [1], "with a list of strings"),
@@ -173,6 +174,12 @@ def test_what_is_wrong_with_a_list(kind: str, items: list[Any], message: str) ->
 def test_numbers_that_are_not_finite(number: str) -> None:
     body = f'{{"rows": [{{"age": {number}, "bmi": 1}}]}}'
     refused(Client("table").post("/predict", content=body), 422, r"^rows\[0\]: age: .* is not a finite number")
+
+
+@pytest.mark.parametrize("body", ['{"rows": [{"age": 1, "bmi": 2, "age": 3}]}', '{"rows": [], "rows": [{}]}'])
+def test_of_two_values_of_one_name_neither_is_taken(body: str) -> None:
+    message = "^an object of the body names '(age|rows)' more than once, and only one can be meant$"
+    refused(Client("table").post("/predict", content=body), 422, message)
 
 
 @pytest.mark.parametrize("kind", ["documents", "text", "table"])

@@ -11,14 +11,14 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from torchloom.data.text import Tokenizer
+from torchloom.data.pictures import FORMATS
+from torchloom.data.text import Tokenizer, read_number
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.errors import InputError
 
 LARGEST_IMAGE = 100_000_000  # pixels; decoded, each takes up to four bytes
 LONGEST_TEXT = 10_000  # tokens; a batch takes memory by its longest text
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # of Pillow's; for EPS it would start Ghostscript
 KINDS = {  # what a model does, by its first input and its first output
     ("images", "logits"): "images",
     ("images", "reconstruction"): "reconstruction",
@@ -231,9 +231,10 @@ def numbers(row: dict[str, Any], features: list[str]) -> np.ndarray:
 
 def _number(name: str, given: Any) -> float:
     try:
-        value = float(given)
+        value = read_number(given) if isinstance(given, str) else float(given)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name}: {given!r} is not a number") from None
+        advice = ". It takes no comma: decimals follow a point" if isinstance(given, str) and "," in given else ""
+        raise InputError(f"{name}: {given!r} is not a number{advice}") from None
     if isinstance(given, bool):
         raise InputError(f"{name}: {given!r} is not a number")
     if not abs(value) <= LARGEST_NUMBER:  # NaN is not either

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -93,7 +93,7 @@ def _text(path: Path, read: Callable[[Any], Any]) -> Any:
         text = file.read(LARGEST_TEXT + 1)
     if len(text) > LARGEST_TEXT:
         raise InputError(f"holds more than {LARGEST_TEXT:,} characters")
-    return read(text.strip())
+    return read(text.removesuffix("\n"))  # all else may belong to a prompt
 
 
 def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
@@ -107,7 +107,7 @@ def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callabl
     with _opened(path, newline="") as file:
         lines = csv.reader(file, skipinitialspace=True)
         try:
-            names = next(lines, [])
+            names = [name.strip() for name in next(lines, [])]
             _check_names(names, read)
             for row in lines:
                 if row:
@@ -117,12 +117,22 @@ def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callabl
 
 
 def _check_names(names: list[str], read: Callable[[Any], Any]) -> None:
-    """InputError when no row below such a line of names can be read."""
+    """InputError when no row below such a line of names can be read, or when it is unclear which of its cells are."""
     try:
         read(dict.fromkeys(names, "0"))
     except InputError as error:
         given = ", ".join(map(repr, names)) or "nothing"
-        raise InputError(f"{error.message}; its first line must name the columns, and has {given}") from error
+        other = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
+        advice = f". Separate its cells by commas, not by {other!r}" if other else ""
+        raise InputError(f"{error.message}; its first line must name the columns, and has {given}{advice}") from error
+    counts = Counter(names)
+    try:
+        read({name: "0" for name, count in counts.items() if count == 1})
+    except InputError as error:
+        twice = ", ".join(repr(name) for name, count in counts.items() if count > 1)
+        raise InputError(
+            f"its first line names {twice} more than once, and only one can be meant. Rename or remove the others"
+        ) from error
 
 
 def _row(names: list[str], row: list[str], read: Callable[[Any], Any]) -> Any:
@@ -140,7 +150,7 @@ def _opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"is not a text in UTF-8 ({error.reason})") from error
+        raise InputError(f"is not a text in UTF-8 ({error.reason}). Save it as such") from error
 
 
 class Batch(NamedTuple):

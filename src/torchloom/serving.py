@@ -14,6 +14,7 @@ import io
 import json
 import math
 import socket
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -116,7 +117,7 @@ async def _body(request: Request, largest: int) -> bytes:
 def _items(body: bytes, field: str, most: int) -> list[Any]:
     """The list that the JSON in `body` has under `field`."""
     try:
-        given = json.loads(body)
+        given = json.loads(body, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"the body is not JSON ({error})") from error
     kind, called = (dict, "objects") if field == "rows" else (str, "strings")
@@ -126,6 +127,14 @@ def _items(body: bytes, field: str, most: int) -> list[Any]:
     if len(items) > most:
         raise HTTPException(422, f"{field}: {len(items)} are more than {most} in one request")
     return items
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python would take the last of two values of one name."""
+    twice = ", ".join(repr(name) for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    if twice:
+        raise InputError(f"an object of the body names {twice} more than once, and only one can be meant")
+    return dict(pairs)
 
 
 # ---- the process ---------------------------------------------------------------------------------------------------

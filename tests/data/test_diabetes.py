@@ -84,6 +84,7 @@ def test_a_column_of_one_value_gets_the_deviation_one(tmp_path: Path) -> None:
         (ROWS, "1\n-inf\n", "{1}, line 2: holds a number that is not finite in 32 bits"),
         (ROWS, "1\n1e39\n", "{1}, line 2: holds a number that is not finite in 32 bits"),
         (ROWS, "1\n2,5\n", "{1}, line 2: holds something else than numbers (could not convert string to float: '2,5')"),
+        (ROWS, "1\n1_0\n", "{1}, line 2: holds something else than numbers (could not convert string to float: '1_0')"),
         ("\x1f\ufffd", TARGET, "{0}, line 1: holds something else than numbers (could not convert string to float: "
          "'\ufffd')"),
         ("", TARGET, "{0}: holds no rows"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from torchloom.data.text import Tokenizer, split_words
+from torchloom.data.text import Tokenizer, read_number, split_words
 from torchloom.errors import InputError
 
 
@@ -84,3 +84,19 @@ def test_another_description_is_refused(fields: dict) -> None:
         Tokenizer.model_validate(fields)
     with pytest.raises(ValidationError):
         Tokenizer.of_characters("a").vocabulary = []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("5", 5), (" -2.50\t", -2.5), ("+.5", 0.5), ("1.", 1), ("6e1", 60), ("1E-3", 0.001), ("007", 7), ("5\xa0", 5)],
+)
+def test_a_number(text: str, number: float) -> None:
+    assert read_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["1_000", "_1", "1e1_0", "\u0e51", "\uff11", "\u0661.5", "1,5", "1 000", "0x10", "", "x"]
+)
+def test_what_is_no_number(text: str) -> None:
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        read_number(text)

@@ -13,6 +13,7 @@ import numpy as np
 
 from torchloom.config import TablePreprocessConfig
 from torchloom.data.download import AGAIN, RawFiles
+from torchloom.data.text import read_number
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
@@ -83,7 +84,7 @@ def read_numbers(path: Path, columns: int) -> np.ndarray:
     rows: list[list[float]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
-            rows.append([float(value) for value in line.split()])
+            rows.append([read_number(value) for value in line.split()])
         except ValueError as error:
             raise InputError(f"{path}, line {number}: holds something else than numbers ({error}). {AGAIN}") from None
         if len(rows[-1]) != columns:

@@ -28,6 +28,17 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(_BREAK.sub(" ", text.lower().replace("\u2019", "'")))
 
 
+def read_number(text: str) -> float:
+    """The number that a person has written; ValueError for what only Python takes for one, as 1_000 or digits of Thai.
+
+    What `inf` and `nan` make of it is not finite.
+    """
+    plain = text.strip()
+    if "_" in plain or not plain.isascii():
+        raise ValueError(f"could not convert string to float: {text!r}")
+    return float(plain)
+
+
 class Tokenizer(BaseModel):
     """A vocabulary of characters or of words; a token is a place in it. JSON keeps all of it."""
 
