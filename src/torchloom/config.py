@@ -64,11 +64,25 @@ class PreprocessConfig(Block):
     seed: Seed = Field(0, description="draws the validation split")
 
 
+class SplitFolders(Block):
+    """Which folders of pictures are which split, all others being left out; none of them: no folder is."""
+
+    train: str | None = Field(None, min_length=1, description="a folder below `folder` that holds the class folders")
+    validation: str | None = Field(None, min_length=1, description="the same; none cuts it from the training data")
+    test: str | None = Field(None, min_length=1, description="the same; none cuts it from the training data")
+
+    @model_validator(mode="after")
+    def _trains(self) -> SplitFolders:
+        if not self.train and (self.validation or self.test):
+            raise ValueError("must say which folder is train, too")
+        return self
+
+
 class FolderPreprocessConfig(PreprocessConfig):
     """The block `preprocess` of a folder of pictures, in a subfolder for each class.
 
-    The class folders lie in the folder itself, or in its folders `train`, `test` and `val` (`valid`, `validation`); a
-    split that has no folder is cut from the training data.
+    The class folders lie in the folder itself, or in its folders of the splits; a split that has no folder is cut from
+    the training data.
     """
 
     hint: ClassVar[str] = (
@@ -77,10 +91,13 @@ class FolderPreprocessConfig(PreprocessConfig):
     )
 
     folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
+    splits: SplitFolders | None = Field(
+        None, description="none knows the folders of splits by their usual names; with {} every folder is a class"
+    )
     size: list[Count] = Field([64, 64], min_length=2, max_length=2, description="height and width in pixels")
     channels: Literal[1, 3] = Field(3, description="1 makes them grey, 3 coloured")
     fit: Literal["crop", "pad", "squash"] = Field("crop", description="of other proportions; as predict.fit")
-    test_fraction: Fraction = Field(0.1, description="share of each class to test, without a folder test")
+    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without a folder test")
     validation_fraction: Fraction = Field(
         0.1, description="share of each class, of what remains, to validate, without a folder val"
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from PIL import Image
 from conftest import kedro_run
 from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
+from torchloom.data.class_folders import class_roots, split_named
 from torchloom.data.folder import prepare_folder, split_pictures
 from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
-from torchloom.datasets.listing import Listing, ListingDataset
+from torchloom.data.pictures import ENDINGS as ENDINGS_OF_FORMATS
+from torchloom.datasets.listing import Listing, ListingDataset, scan
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.hooks import _readers
@@ -97,7 +100,7 @@ def test_what_has_no_folder_is_cut_from_each_class(flat: Path, caplog: pytest.Lo
     config = FolderPreprocessConfig(folder=str(flat), test_fraction=0.2, validation_fraction=0.25)
     found = find_images(config)
     assert len(found.names) == 61
-    assert "61 pictures; 1 other files are ignored" in caplog.text
+    assert "61 pictures; 1 other files are ignored: 1 .txt" in caplog.text
     classes, parts = split_pictures(found, config)
     assert classes == ["blue", "green", "red"]
     assert {name: np.bincount(part.labels).tolist() for name, part in parts.items()} == {
@@ -113,9 +116,21 @@ def test_what_has_no_folder_is_cut_from_each_class(flat: Path, caplog: pytest.Lo
     assert set(other["test"].places) != set(parts["test"].places)
 
 
-@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
-def test_folders_of_the_splits_are_taken_as_they_are(tmp_path: Path, validation: str) -> None:
-    for split, count in (("train", 5), (validation, 4), ("test", 3)):
+FOLDERS_OF_SPLITS = [
+    ("train", "val", "test"),
+    ("Training", "Validation", "Testing"),
+    ("TRAIN", "VALID", "TEST"),
+    ("seg_train", "seg_dev", "seg_test"),
+    ("train_set", "dev set", "hold-out"),
+    ("Train Images", "val_data", "evaluation"),
+    ("seg_train/seg_train", "validation/valid", "test_set/test_set"),
+    ("wrapper/data/train", "wrapper/data/val", "wrapper/data/eval"),
+]
+
+
+@pytest.mark.parametrize("folders", FOLDERS_OF_SPLITS)
+def test_folders_of_the_splits_are_known_by_their_usual_names(folders: tuple[str, str, str], tmp_path: Path) -> None:
+    for split, count in zip(folders, (5, 4, 3), strict=True):
         draw_class_folders(tmp_path / split, count)
     config = FolderPreprocessConfig(folder=str(tmp_path))
     classes, parts = split_pictures(find_images(config), config)
@@ -127,11 +142,212 @@ def test_folders_of_the_splits_are_taken_as_they_are(tmp_path: Path, validation:
     }
 
 
-def test_a_class_may_be_called_train() -> None:
-    names = [f"{kind}/{number}.png" for kind in ("plane", "train") for number in range(9)]
+@pytest.mark.parametrize(
+    "name", ["trainer", "bullet_train", "contest", "validity", "developer", "set", "data", "images"]
+)
+def test_other_names_are_none_of_splits(name: str) -> None:
+    assert split_named(name) is None
+
+
+def pictures(*folders: str, count: int = 9) -> list[str]:
+    return [f"{folder}/{number}.png" for folder in folders for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (pictures("plane", "train"), ["plane", "train"]),  # a folder of pictures may be a class
+        (pictures("plane", "test", "train"), ["plane", "test", "train"]),
+        (pictures("archive/plane", "archive/ship"), ["plane", "ship"]),  # as in archives
+        (pictures("a/b/plane", "a/b/ship/big", "a/b/ship/small"), ["plane", "ship"]),
+        (pictures("cat/images", "dog/images"), ["cat", "dog"]),  # read the other way it is one class
+        (pictures("cat/in", "cat/out", "dog/in", "dog/far"), ["cat", "dog"]),
+    ],
+)
+def test_what_the_classes_are_without_splits(names: list[str], classes: list[str]) -> None:
+    found, parts = split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
+    assert found == classes
+    assert all((np.bincount(parts[name].labels, minlength=len(classes)) > 0).all() for name in ("train", "test"))
+    assert sum(len(part.places) for part in parts.values()) == len(names)
+
+
+TWO_READINGS = pictures("first/cat", "first/dog", "second/cat", "second/dog", "second/extra")
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        ({}, {"first": 18, "second": 27}),
+        ({"train": "second", "validation": "./first"}, {"cat": 18, "dog": 18, "extra": 9}),
+    ],
+)
+def test_two_readings_are_told_apart_by_saying_which_is_meant(splits: Any, expected: Any) -> None:
+    found = listing(*TWO_READINGS)
+    with pytest.raises(InputError) as caught:
+        class_roots(found, FolderPreprocessConfig(folder="pictures"))
+    assert caught.value.message == (
+        "/pictures: its folders first, second all hold cat, dog, which can be read in two ways. Either the classes are "
+        "cat, dog, and first, second the splits: preprocess.splits: {train: first, test: second}. Or the classes are "
+        "first, second, with all that is below them: preprocess.splits: {}"
+    )
+    config = FolderPreprocessConfig.model_validate({"folder": "pictures", "splits": splits})
+    classes, parts = split_pictures(found, config)
+    labels = np.concatenate([part.labels for part in parts.values()])
+    assert dict(zip(classes, np.bincount(labels), strict=True)) == expected
+    if splits:
+        assert {found.names[place][:6] for place in parts["validation"].places} == {"first/"}
+        assert len(parts["validation"].places) == 18
+
+
+@pytest.mark.parametrize(
+    ("names", "splits", "message"),
+    [
+        (
+            pictures("test/x", "test/y", "val/x"),
+            None,
+            "test, val: by their names these are splits, and there is none",
+        ),
+        (pictures("x", "y", "test/x", "test/y"), None, "test: by their names these are splits, and there is none to"),
+        (pictures("train/x", "train/y", "Training/x"), None, "Training and train are both names of the train split"),
+        (pictures("train/x", "test/x", "eval/x"), None, "eval and test are both names of the test split"),
+        (
+            pictures("x/train", "x/test", "y/train", "y/test"),
+            None,
+            "(test, train) lie inside the classes (x, y). Put",
+        ),
+        (
+            pictures("x", "y"),
+            {"train": "z"},
+            "preprocess.splits.train z: is no folder with class folders of pictures in",
+        ),
+        (pictures("a/x", "a/y", "b"), {"train": "b"}, "in /pictures; such are a/"),
+        (
+            pictures("a/x", "a/y"),
+            {"train": "a", "test": "a"},
+            "splits.test a: lies in another split's folder, or is the",
+        ),
+    ],
+)
+def test_folders_that_can_be_no_splits_are_refused(names: list[str], splits: Any, message: str) -> None:
+    config = FolderPreprocessConfig.model_validate({"folder": "pictures", "splits": splits})
+    with pytest.raises(InputError) as caught:
+        class_roots(listing(*names), config)
+    assert message in caught.value.message
+    assert splits is not None or "preprocess.splits" in caught.value.message
+
+
+def test_pictures_outside_of_the_splits_that_are_given_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where Kaggle has pictures without classes, in a folder that cannot be changed."""
+    for split in ("seg_train/seg_train", "seg_test/seg_test"):
+        draw_class_folders(tmp_path / split, 4)
+    draw(tmp_path / "seg_pred" / "seg_pred" / "1.png", COLOURS["red"], 1)
+    with pytest.raises(
+        InputError, match=r"in no class folder inside seg_test/seg_test/ or .*: seg_pred/.*splits: {train"
+    ):
+        find_images(FolderPreprocessConfig(folder=str(tmp_path)))
+    config = FolderPreprocessConfig.model_validate(
+        {"folder": str(tmp_path), "splits": {"train": "seg_train", "test": "seg_test"}}
+    )
+    classes, parts = split_pictures(find_images(config), config)
+    assert "1 pictures outside of preprocess.splits are left out" in caplog.text
+    assert classes == sorted(COLOURS)
+    assert len(parts["test"].labels) == 12
+
+
+def test_a_name_is_one_class_whichever_way_its_accents_are_written() -> None:
+    one, other = (normalize(form, "café") for form in ("NFC", "NFD"))
+    names = [*pictures(f"train/{one}", "train/bar"), *pictures(f"test/{other}", "test/bar")]
     classes, parts = split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
-    assert classes == ["plane", "train"]
-    assert [len(parts[name].labels) for name in SPLITS] == [14, 2, 2]
+    assert classes == ["bar", one]
+    assert np.bincount(parts["test"].labels).tolist() == [9, 9]
+    classes, _ = split_pictures(listing(*pictures(one, other, "bar")), FolderPreprocessConfig(folder="pictures"))
+    assert classes == ["bar", one]
+
+
+def test_names_that_differ_in_case_are_two_classes() -> None:
+    names = pictures("train/Cat", "train/dog", "train/E", "train/e", "test/cat", "test/dog", "test/E", "test/e")
+    with pytest.raises(
+        InputError, match=r"train data hold no picture of 'cat' \('Cat' and 'cat' are two classes\); ever"
+    ):
+        split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
+
+
+def test_a_class_of_three_pictures_takes_no_other_fractions() -> None:
+    names = [*pictures("many", count=100), *pictures("few", count=3), *pictures("two", count=2)]
+    classes, parts = split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
+    assert classes == ["few", "many", "two"]
+    assert {name: np.bincount(part.labels, minlength=3).tolist() for name, part in parts.items()} == {
+        "train": [2, 81, 1],
+        "validation": [0, 9, 0],
+        "test": [1, 10, 1],
+    }
+
+
+LEFT_BY_SYSTEMS = [
+    "__MACOSX/colours/red/._00.png", "__MACOSX/red/00.png", ".DS_Store", "red/.DS_Store", "red/._00.png", "Thumbs.db",
+    "red/THUMBS.DB", "desktop.ini", "red/.ipynb_checkpoints/00-checkpoint.png", ".ipynb_checkpoints/00.png",
+    "red/@eaDir/00.png/SYNOPHOTO_THUMB_M.jpg", "@eaDir/thumb.jpg", "$RECYCLE.BIN/S-1/00.png", "lost+found/00.png",
+    "System Volume Information/IndexerVolumeGuid", ".Trash-1000/files/00.png", "green/Icon\r",
+]  # fmt: skip
+
+
+def test_what_systems_leave_in_folders_is_not_the_users(flat: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = FolderPreprocessConfig(folder=str(flat))
+    before = find_images(config)
+    for name in LEFT_BY_SYSTEMS:
+        (flat / name).parent.mkdir(parents=True, exist_ok=True)
+        (flat / name).write_bytes(b"\0\x05\x16\x07")
+    (flat / "__MACOSX" / "empty").mkdir()
+    caplog.clear()
+    assert find_images(config) == before
+    assert scan(flat, "predict.files").names == sorted([*before.names, "LICENSE.txt"])
+    assert "61 pictures; 1 other files are ignored: 1 .txt" in caplog.text
+
+
+def test_links_to_folders_are_said_to_be_skipped(flat: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw(tmp_path / "elsewhere" / "0.png", COLOURS["red"], 0)
+    (flat / "red" / "linked").symlink_to(tmp_path / "elsewhere")
+    (flat / "red" / "lost.png").symlink_to(tmp_path / "nothing.png")
+    (flat / "red" / "one.png").symlink_to(tmp_path / "elsewhere" / "0.png")
+    config = FolderPreprocessConfig(folder=str(flat))
+    found = find_images(config)
+    said = f"{flat}: links to folders, and to nothing, are skipped: red/linked, red/lost.png"
+    assert said in caplog.messages
+    assert len(found.names) == 62
+    (flat / "blau").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(
+        InputError, match=r"class folders without a picture: blau \(links to folders are not followed\)"
+    ):
+        find_images(config)
+
+
+@pytest.mark.parametrize("kind", ENDINGS_OF_FORMATS)
+def test_every_ending_of_a_format_is_trained_on_as_it_is_predicted(kind: str, tmp_path: Path) -> None:
+    Image.init()
+    known = {ending for ending, name in Image.registered_extensions().items() if name == kind}
+    assert known <= set(ENDINGS_OF_FORMATS[kind])
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    for ending in [*ENDINGS_OF_FORMATS[kind], ENDINGS_OF_FORMATS[kind][0].upper()]:
+        (tmp_path / "a").mkdir(exist_ok=True)
+        saved = picture.convert("F") if ending == ".pfm" else picture
+        saved.save(tmp_path / "a" / f"{ending[1:]}{ending}", kind)
+    draw(tmp_path / "b" / "0.png", COLOURS["red"], 0)
+    found = find_images(FolderPreprocessConfig(folder=str(tmp_path)))
+    assert len(found.names) == len(ENDINGS_OF_FORMATS[kind]) + 2
+    for path in found.paths:
+        if path.suffix != ".pfm":  # of 32 bits
+            with path.open("rb") as file:
+                decode_image(file, (3, 9, 9))
+
+
+def test_the_log_names_the_classes_and_their_counts(
+    flat: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared(flat, tmp_path / "cache", size=[2, 2])
+    for said in ("train: 49 in 3 classes: blue 16, green 16, red 17", "test: 6 in 3 classes: blue 2, green 2, red 2"):
+        assert said in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -139,12 +355,14 @@ def test_a_class_may_be_called_train() -> None:
     [
         (["a.png", "b.txt"], "has no subfolders with pictures. Make one for each class, by its name"),
         (["x/a.png", "y/b.png", "c.png"], "in no class folder: c.png. Move them there, or out of this folder"),
-        (["train/x/a.png", "train/y/a.png", "test/1.png", "test/2.png"], "val or test: test/1.png, test/2.png. Move"),
-        (["train/x/a.png", "train/y/a.png", "more/x/a.png"], "in no class folder inside train, val or test: more/x"),
+        (["train/x/a.png", "train/y/a.png", "test/1.png", "test/2.png"], "train/: test/1.png, test/2.png. Move"),
+        (["train/x/a.png", "train/y/a.png", "more/x/a.png"], "in no class folder inside train/: more/x/a.png. Move"),
+        (["train/a.png", "test/b.png"], "in no class folder inside test/ or train/: test/b.png, train/a.png. Move"),
+        (["train/x/a.png", "train/y/a.png", "test/x/a.txt"], "class folders without a picture: test (links"),
         (["x/a.png", "y/b.txt"], "class folders without a picture: y (links to folders are not followed)"),
         (["train/x/a.png", "test/x/a.png", "test/y/a.txt"], "class folders without a picture: test/y (links"),
-        (["b.txt"], "the folder holds no files of the kinds .bmp, .gif, "),
-        ([], "the folder holds no files of the kinds .bmp, .gif, "),
+        (["b.txt"], "the folder holds no files of the kinds .apng, .bmp, .gif, "),
+        ([], "the folder holds no files of the kinds .apng, .bmp, .gif, "),
     ],
 )
 def test_a_folder_that_is_not_in_order_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
@@ -173,12 +391,15 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, kind: str) -> None:
         (["x/a.png", "x/b.png"], {}, "has one class only, 'x'; to classify takes two folders or more"),
         (["train/x/a.png", "train/y/a.png", "test/z/a.png"], {}, "the train data hold no picture of 'z'; every class"),
         (["train/x/a.png", "train/y/a.png", "test/x/a.png"], {}, "the test data hold no picture of 'y'"),
-        (["x/1.png", "y/1.png"], {}, "the test data hold no picture of 'x', 'y'; .* raise preprocess.test_fraction"),
-        (["x/1.png", "y/1.png"], {"test_fraction": 0.0}, "the test data hold no picture of 'x', 'y'"),
         (
-            ["x/1.png", "x/2.png", "x/3.png", "y/1.png", "y/2.png", "y/3.png"],
-            {"test_fraction": 0.3, "validation_fraction": 0.9},
-            "validation_fraction 0.9 leaves nothing of 'x', 'y' to train on",
+            ["x/1.png", "y/1.png"],
+            {},
+            "the test data hold no picture of 'x', 'y'; .* takes two pictures, and preprocess.t",
+        ),
+        (
+            ["x/1.png", "x/2.png", "y/1.png", "y/2.png"],
+            {"test_fraction": 0.0},
+            "the test data hold no picture of 'x', 'y'",
         ),
     ],
 )
@@ -307,6 +528,19 @@ def test_unreadable_pictures_are_named_or_left_out(
     )
 
 
+def test_an_empty_file_is_said_to_be_empty(flat: Path, tmp_path: Path) -> None:
+    (flat / "red" / "nothing.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 of 62 pictures cannot be read:\n.*red/nothing\.png: is empty\n"):
+        prepared(flat, tmp_path / "cache")
+
+
+def test_what_counts_is_what_a_file_holds_and_not_its_ending(flat: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "0.png", COLOURS["red"], 0)
+    (tmp_path / "0.png").rename(flat / "red" / "png.jfif")
+    splits, _ = prepared(flat, tmp_path / "cache")
+    assert sum(len(part.arrays["labels"]) for part in splits.values()) == 62
+
+
 def test_a_class_of_unreadable_pictures_is_refused(flat: Path, tmp_path: Path) -> None:
     for path in flat.glob("blue/*"):
         path.write_bytes(b"damaged")
@@ -417,6 +651,8 @@ def test_an_unknown_data_set_is_answered_by_what_to_do(
         ({"channels": 2}, "channels: given 2; must be 1 or 3"),
         ({"cache": "maybe"}, "cache: given 'maybe'; must be 'auto', 'always' or 'never'"),
         ({"sizes": [64, 64]}, "sizes: unknown key (did you mean size?); allowed are cache, channels, fit, folder"),
+        ({"splits": {"test": "b"}}, "splits: given {'test': 'b'}; must say which folder is train, too"),
+        ({"splits": {"train": "a", "tset": "b"}}, "splits.tset: unknown key (did you mean test?)"),
     ],
 )
 def test_a_wrong_parameter_is_named(change: dict[str, Any], message: str) -> None:

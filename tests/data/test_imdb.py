@@ -308,12 +308,11 @@ def test_a_number_that_comes_twice_is_refused(tmp_path: Path) -> None:
         preprocess(archive(tmp_path, *members([*ROWS, again])), config())
 
 
-def test_a_fraction_that_leaves_nothing(tmp_path: Path) -> None:
+def test_something_of_each_class_is_left_to_train_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     raw = tables_of(tmp_path, [row for row in ROWS if row[3] == 0 or row[0] == "test"])
-    with pytest.raises(
-        InputError, match=r"^validation_fraction 0\.9 leaves nothing of 'negative', 'positive' to train on$"
-    ):
-        preprocess(raw, config(validation_fraction=0.9))
+    *_, info = preprocess(raw, config(validation_fraction=0.9))
+    assert info["documents"]["train"] == {"negative": 1, "positive": 1}
+    assert "train: 2 in 2 classes: negative 1, positive 1" in caplog.messages
 
 
 def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:

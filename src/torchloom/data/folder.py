@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 
 from torchloom.config import FolderPreprocessConfig
+from torchloom.data.class_folders import class_roots, place_pictures, split_named
 from torchloom.data.images import channel_counts, describe
-from torchloom.data.splits import choose_validation, missing_classes, stratified_choice
-from torchloom.datasets.listing import Listing, stamp_of
+from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
+from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, stamp_of
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.progress import step_bar
@@ -34,13 +37,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+SPLITS = ("train", "validation", "test")
 AGAIN = "Run the data set's stages again, from find_images on"
 ROOM = 0.8  # share of the free disk space that may be taken
 BLOCK = 128  # pictures decoded before they are written
 SHARE = 8  # pictures that a thread takes at once
-NAMED = 5  # files that a message names, of many
 
 
 # ---- which pictures there are --------------------------------------------------------------------------------------
@@ -57,72 +58,70 @@ class Part:
         return Part(self.places[chosen], self.labels[chosen])
 
 
-def check_class_folders(listing: Listing) -> None:
-    """InputError unless it is a folder where each picture lies in a class folder, and each of those has a picture."""
+def check_class_folders(listing: Listing, config: FolderPreprocessConfig) -> None:
+    """InputError unless each picture lies in a class folder, see `class_roots`, and each of those has a picture."""
     if listing.single:
         raise InputError(f"{next(listing.paths)}: is a file, not a folder with class subfolders")
     odd = [name for name in listing.names if name.encode(errors="ignore").decode() != name]
     if odd:
-        raise InputError(f"{listing.folder}: names that are not in UTF-8: {_first(odd)}. Rename them")
-    depth = _class_depth(listing)
-    used: set[str] = set()
-    strays = []
-    for name in listing.names:
-        folders = name.split("/")[:-1]
-        if len(folders) <= depth or (depth and folders[0].lower() not in SPLITS):
-            strays.append(name)
-        used.add("/".join(folders[: depth + 1]))
-    if len(strays) == len(listing.names):
+        raise InputError(f"{listing.folder}: names that are not in UTF-8: {first_of(odd)}. Rename them")
+    roots = class_roots(listing, config)
+    placed = place_pictures(listing.names, roots)
+    if len(roots) == 1 and not any(placed):
         raise InputError(f"{listing.folder}: has no subfolders with pictures. Make one for each class, by its name")
+    strays = [name for name, place in zip(listing.names, placed, strict=True) if not place]
+    if strays and not (config.splits and config.splits.train):
+        kind = f"class folder inside {' or '.join(roots)}" if min(roots) else "class folder"
+        raise InputError(
+            f"{listing.folder}: in no {kind}: {first_of(strays)}. Move them there, or out of this folder; or say which "
+            "folders to use, preprocess.splits: {train: …, test: …}, or {} when every folder is a class"
+        )
     if strays:
-        kind = "class folder inside train, val or test" if depth else "class folder"
-        raise InputError(f"{listing.folder}: in no {kind}: {_first(strays)}. Move them there, or out of this folder")
-    empty = sorted(_folders(Path(listing.folder), depth) - used)
+        logger.info("%s: %d pictures outside of preprocess.splits are left out", listing.folder, len(strays))
+    empty = sorted(_folders(listing.folder, roots) - {"".join(place) for place in placed if place})
     if empty:
         raise InputError(
-            f"{listing.folder}: class folders without a picture: {_first(empty)} (links to folders are not followed). "
-            "Remove them, or put pictures there"
+            f"{listing.folder}: class folders without a picture: {first_of(empty)} (links to folders are not followed)"
+            ". Remove them, or put pictures there"
         )
 
 
-def _class_depth(listing: Listing) -> int:
-    """How many folders are above those of the classes: 1 when there is a folder `train` with folders in it, else 0."""
-    paths = (name.split("/") for name in listing.names)
-    return int(any(len(parts) > 2 and SPLITS.get(parts[0].lower()) == "train" for parts in paths))
+def _folders(folder: str, roots: Mapping[str, str]) -> set[str]:
+    """The class folders on the disk, and those with a split's name that no root is in, relative to `folder`."""
 
+    def inside(root: str) -> set[str]:
+        return {f"{root}{path.name}" for path in Path(folder, root).iterdir() if is_users(path.name) and path.is_dir()}
 
-def _folders(folder: Path, depth: int) -> set[str]:
-    """The class folders on the disk, hidden ones left out, as paths relative to `folder`."""
-    pattern = "/".join(["[!.]*"] * (depth + 1))
-    return {path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_dir()}
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    splits = {
+        name for name in inside("") if split_named(name) and not any(root.startswith(f"{name}/") for root in roots)
+    }
+    return set().union(*map(inside, roots), splits if min(roots) else ())
 
 
 def split_pictures(listing: Listing, config: FolderPreprocessConfig) -> tuple[list[str], dict[str, Part]]:
     """The class names, sorted, and the training, validation and test split.
 
-    What has no folder is cut from the training data, the test split first. Raises InputError when there are not two
-    classes, or one that cannot be learnt or judged.
+    What has no folder is cut from the training data, the test split first. One name is one class, whichever of
+    Unicode's ways a system writes its accents in. Raises InputError when there are not two classes, or one that cannot
+    be learnt or judged.
     """
-    depth = _class_depth(listing)
-    paths = [name.split("/") for name in listing.names]
-    classes = sorted({parts[depth] for parts in paths})
+    roots = class_roots(listing, config)
+    placed = place_pictures(listing.names, roots)
+    places = np.array([place for place, found in enumerate(placed) if found], dtype=np.int64)
+    found = [(roots[root], normalize("NFC", folder)) for root, folder in filter(None, placed)]
+    classes = sorted({name for _, name in found})
     if len(classes) < 2:
         raise InputError(f"{listing.folder}: has one class only, {classes[0]!r}; to classify takes two folders or more")
     numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers[parts[depth]] for parts in paths], dtype=np.int64)
-    split_of = np.array([SPLITS[parts[0].lower()] if depth else "train" for parts in paths])
-    parts = {name: Part(np.flatnonzero(split_of == name), labels[split_of == name]) for name in SPLITS.values()}
+    labels = np.array([numbers[name] for _, name in found], dtype=np.int64)
+    split_of = np.array([split for split, _ in found])
+    parts = {name: Part(places[split_of == name], labels[split_of == name]) for name in SPLITS}
     _check(listing, parts["train"].labels, classes, "train")
     if not len(parts["test"].labels):
-        chosen = stratified_choice(parts["train"].labels, config.test_fraction, config.seed)
+        chosen = stratified_choice(parts["train"].labels, config.test_fraction, config.seed, least=1)
         parts |= {"train": parts["train"][~chosen], "test": parts["train"][chosen]}
     if not len(parts["validation"].labels):
-        chosen = choose_validation(parts["train"].labels, classes, config)
+        chosen = choose_validation(parts["train"].labels, config)
         parts |= {"train": parts["train"][~chosen], "validation": parts["train"][chosen]}
     _check(listing, parts["test"].labels, classes, "test")
     return classes, parts
@@ -132,11 +131,21 @@ def _check(listing: Listing, labels: np.ndarray, classes: list[str], split: str)
     """InputError unless every class is among the (N,) labels of the split."""
     missing = missing_classes(labels, classes)
     if missing:
-        advice = "" if split == "train" else f"; without such a folder raise preprocess.{split}_fraction"
+        without = "; without such a folder it takes two pictures, and preprocess.test_fraction above 0"
+        advice = "" if split == "train" else without
         raise InputError(
-            f"{listing.folder}: the {split} data hold no picture of {missing}; every class needs at least one. Put "
-            f"some into a folder {split}{advice}"
+            f"{listing.folder}: the {split} data hold no picture of {missing}{_alike(missing, classes)}; every class "
+            f"needs at least one. Put some into a folder {split}{advice}"
         )
+
+
+def _alike(missing: str, classes: list[str]) -> str:
+    """Which of the classes that have no picture may be meant by another name, which differs in case or spaces only."""
+    groups = defaultdict(list)
+    for name in classes:
+        groups["".join(name.split()).casefold()].append(repr(name))
+    doubtful = [names for names in groups.values() if len(names) > 1 and any(name in missing for name in names)]
+    return "".join(f" ({' and '.join(names)} are two classes)" for names in doubtful)
 
 
 # ---- decoding ------------------------------------------------------------------------------------------------------
@@ -156,6 +165,8 @@ def read_picture(
         with open(path, "rb") as file:
             if stamp_of(os.fstat(file.fileno())) != tuple(stamp):
                 raise InputError(f"has changed since it was listed. {AGAIN}")
+            if not stamp[0]:
+                raise InputError("is empty")
             return decode_image(file, (channels, height, width), fit).transpose(1, 2, 0)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). {AGAIN}") from error
@@ -265,6 +276,7 @@ def prepare_folder(
     from torchloom.training.devices import usable_cores
 
     classes, parts = split_pictures(listing, config)
+    log_classes(classes, {name: part.labels for name, part in parts.items()})
     kept = scratch if _keeps_pixels(listing, config, scratch) else None
     with ThreadPoolExecutor(usable_cores(), "decode") as pool, step_bar() as bar:
         decoder = Decoder(listing, config, kept, pool, bar)

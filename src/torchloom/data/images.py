@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.splits import choose_validation, missing_classes
+from torchloom.data.splits import choose_validation, log_classes, missing_classes
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.progress import track
@@ -51,10 +51,11 @@ def prepare(
         _check(name, part, classes)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(f"training images are {train.images.shape[1:]} (H, W, C), test images {test.images.shape[1:]}")
-    chosen = choose_validation(train.labels, classes, config)
+    chosen = choose_validation(train.labels, config)
     splits = {"train": train[~chosen], "validation": train[chosen], "test": test}
     height, width, channels = train.images.shape[1:]
     labels = {name: part.labels for name, part in splits.items()}
+    log_classes(classes, labels)
     info = describe(classes, [channels, height, width], channel_counts(splits["train"].images), labels)
     return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
 

@@ -23,7 +23,7 @@ import numpy as np
 from torchloom.config import DocumentPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.download import AGAIN, RawFiles, write_sums
-from torchloom.data.splits import choose_validation
+from torchloom.data.splits import choose_validation, log_classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -55,12 +55,13 @@ def preprocess(raw: RawFiles, config: DocumentPreprocessConfig) -> tuple[Tensors
     for split in TABLES:
         reviews[split] = _in_order(split, reviews[split])
     labels = np.array([review.label for review in reviews["train"]])
-    chosen = choose_validation(labels, CLASSES, config)
+    chosen = choose_validation(labels, config)
     splits = {
         "train": [review for review, taken in zip(reviews["train"], chosen, strict=True) if not taken],
         "validation": [review for review, taken in zip(reviews["train"], chosen, strict=True) if taken],
         "test": reviews["test"],
     }
+    log_classes(CLASSES, {name: np.array([review.label for review in part], int) for name, part in splits.items()})
     texts = (review.text for review in splits["train"])
     tokenizer = Tokenizer.of_words(texts, config.vocabulary_size, config.min_count)
     train, validation, test = (_tensors(part, tokenizer) for part in splits.values())

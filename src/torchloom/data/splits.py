@@ -1,9 +1,16 @@
 """Which labelled samples, images or documents, are kept from training to validate."""
 
+import logging
+from collections.abc import Mapping
+
 import numpy as np
 
 from torchloom.config import PreprocessConfig
-from torchloom.errors import InputError
+from torchloom.errors import printable
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 20  # classes in a line of the log
 
 
 def missing_classes(labels: np.ndarray, classes: list[str]) -> str:
@@ -12,26 +19,31 @@ def missing_classes(labels: np.ndarray, classes: list[str]) -> str:
     return ", ".join(repr(name) for name, count in zip(classes, counts, strict=True) if not count)
 
 
-def choose_validation(labels: np.ndarray, classes: list[str], config: PreprocessConfig) -> np.ndarray:
-    """The mask (N,) of the training samples that become the validation split, by `validation_fraction` and `seed`.
-
-    InputError when that leaves a class nothing to train on.
-    """
-    chosen = stratified_choice(labels, config.validation_fraction, config.seed)
-    lost = missing_classes(labels[~chosen], classes)
-    if lost:
-        raise InputError(f"validation_fraction {config.validation_fraction} leaves nothing of {lost} to train on")
-    return chosen
+def choose_validation(labels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+    """The mask (N,) of the training samples that become the validation split, by `validation_fraction` and `seed`."""
+    return stratified_choice(labels, config.validation_fraction, config.seed)
 
 
-def stratified_choice(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def stratified_choice(labels: np.ndarray, fraction: float, seed: int, least: int = 0) -> np.ndarray:
     """A boolean mask (N,) that is true for `fraction` of each class, drawn by `seed`.
 
-    Each class gives its share rounded to the nearest whole number.
+    Each class gives its share rounded to the nearest whole number, but at `least` so many unless `fraction` is 0, and
+    never its last sample: a class of few asks for no other fraction than the rest.
     """
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        chosen[generator.permutation(members)[: round(fraction * len(members))]] = True
+        share = max(round(fraction * len(members)), least if fraction else 0)
+        chosen[generator.permutation(members)[: min(share, len(members) - 1)]] = True
     return chosen
+
+
+def log_classes(classes: list[str], labels: Mapping[str, np.ndarray]) -> None:
+    """A line for each split, by its name, with its classes and how many of the (N,) labels each has."""
+    for split, part in labels.items():
+        counts = np.bincount(part, minlength=len(classes)).tolist()
+        shown = [f"{printable(name)} {count}" for name, count in zip(classes, counts, strict=True)]
+        rest = counts[SHOWN:]
+        more = [f"{len(rest)} more of {min(rest)} to {max(rest)}"] if rest else []
+        logger.info("%s: %d in %d classes: %s", split, len(part), len(classes), ", ".join([*shown[:SHOWN], *more]))

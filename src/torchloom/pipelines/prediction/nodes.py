@@ -32,7 +32,9 @@ def find(config: PredictConfig) -> tuple[Listing, Listing]:
     from torchloom.inference import find_model
 
     model = find_model(config.model, Path(config.models), "predict.model")
-    return scan(model, "predict.model"), scan(Path(config.files), "predict.files")
+    files = scan(Path(config.files), "predict.files")
+    files.say_links()
+    return scan(model, "predict.model"), files
 
 
 def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Table, Table, Figure, Table]:

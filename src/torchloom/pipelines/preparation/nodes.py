@@ -7,9 +7,11 @@ from typing import Any
 from torchloom.config import FolderPreprocessConfig
 from torchloom.data.download import RawFiles, Source
 from torchloom.data.download import download as fetch_all
-from torchloom.data.folder import SUFFIXES, check_class_folders, prepare_folder
+from torchloom.data.folder import check_class_folders, prepare_folder
+from torchloom.data.pictures import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
+from torchloom.errors import printable
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +24,12 @@ def download(source: Source) -> RawFiles:
 def find_images(config: FolderPreprocessConfig) -> Listing:
     """List the pictures of a folder that has a subfolder for each class."""
     listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
-    check_class_folders(listing)
-    logger.info("%s: %d pictures; %d other files are ignored", listing.folder, len(listing.names), listing.others)
+    listing.say_links()
+    check_class_folders(listing, config)
+    others = sum(listing.others.values())
+    kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in listing.others.items())
+    said = f": {printable(kinds)}" if kinds else ""
+    logger.info("%s: %d pictures; %d other files are ignored%s", listing.folder, len(listing.names), others, said)
     return listing
 
 
