@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from conftest import kedro_run
-from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig
+from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig, SplitFolders
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
 from torchloom.data.class_folders import class_roots, split_named
 from torchloom.data.folder import prepare_folder, split_pictures
@@ -254,6 +254,8 @@ def test_pictures_outside_of_the_splits_that_are_given_are_left_out(
     assert "1 pictures outside of preprocess.splits are left out" in caplog.text
     assert classes == sorted(COLOURS)
     assert len(parts["test"].labels) == 12
+    only = config.model_copy(update={"splits": SplitFolders(train="seg_train")})
+    assert sum(len(part.labels) for part in split_pictures(find_images(only), only)[1].values()) == 12
 
 
 def test_a_name_is_one_class_whichever_way_its_accents_are_written() -> None:

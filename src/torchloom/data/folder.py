@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -69,16 +69,16 @@ def check_class_folders(listing: Listing, config: FolderPreprocessConfig) -> Non
     placed = place_pictures(listing.names, roots)
     if len(roots) == 1 and not any(placed):
         raise InputError(f"{listing.folder}: has no subfolders with pictures. Make one for each class, by its name")
+    given = config.splits is not None and config.splits.train is not None
     strays = [name for name, place in zip(listing.names, placed, strict=True) if not place]
-    if strays and not (config.splits and config.splits.train):
-        kind = f"class folder inside {' or '.join(roots)}" if min(roots) else "class folder"
-        raise InputError(
-            f"{listing.folder}: in no {kind}: {first_of(strays)}. Move them there, or out of this folder; or say which "
-            "folders to use, preprocess.splits: {train: …, test: …}, or {} when every folder is a class"
-        )
-    if strays:
+    if strays and given:
         logger.info("%s: %d pictures outside of preprocess.splits are left out", listing.folder, len(strays))
-    empty = sorted(_folders(listing.folder, roots) - {"".join(place) for place in placed if place})
+    elif strays:
+        raise InputError(_in_no_class(listing.folder, strays, roots))
+    used = {"".join(place) for place in placed if place}
+    empty = sorted(
+        (_folders(listing.folder, roots) | (set() if given else _splits_beside(listing.folder, roots))) - used
+    )
     if empty:
         raise InputError(
             f"{listing.folder}: class folders without a picture: {first_of(empty)} (links to folders are not followed)"
@@ -86,16 +86,24 @@ def check_class_folders(listing: Listing, config: FolderPreprocessConfig) -> Non
         )
 
 
-def _folders(folder: str, roots: Mapping[str, str]) -> set[str]:
-    """The class folders on the disk, and those with a split's name that no root is in, relative to `folder`."""
+def _in_no_class(folder: str, strays: list[str], roots: Mapping[str, str]) -> str:
+    kind = f"class folder inside {' or '.join(roots)}" if min(roots) else "class folder"
+    return (
+        f"{folder}: in no {kind}: {first_of(strays)}. Move them there, or out of this folder; or say which folders to "
+        "use, preprocess.splits: {train: …, test: …}, or {} when every folder is a class"
+    )
 
-    def inside(root: str) -> set[str]:
-        return {f"{root}{path.name}" for path in Path(folder, root).iterdir() if is_users(path.name) and path.is_dir()}
 
-    splits = {
-        name for name in inside("") if split_named(name) and not any(root.startswith(f"{name}/") for root in roots)
-    }
-    return set().union(*map(inside, roots), splits if min(roots) else ())
+def _folders(folder: str, roots: Iterable[str]) -> set[str]:
+    """The folders on the disk that lie in one of the `roots`, as paths below `folder`."""
+    found = ((root, path) for root in roots for path in Path(folder, root).iterdir())
+    return {f"{root}{path.name}" for root, path in found if is_users(path.name) and path.is_dir()}
+
+
+def _splits_beside(folder: str, roots: Mapping[str, str]) -> set[str]:
+    """The folders with the name of a split that hold none of the `roots`; none where the data are not split."""
+    around = {root.partition("/")[0] for root in roots}
+    return {name for name in _folders(folder, [""]) - around if split_named(name)} if min(roots) else set()
 
 
 def split_pictures(listing: Listing, config: FolderPreprocessConfig) -> tuple[list[str], dict[str, Part]]:
