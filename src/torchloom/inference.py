@@ -129,7 +129,7 @@ def find_model(name: str, models: Path, key: str) -> Path:
     Raises InputError, which names the parameter `key`, when it is not there.
     """
     path = Path(name).expanduser()
-    if path.suffix in {".onnx", ".safetensors"}:
+    if path.suffix.lower() in {".onnx", ".safetensors"}:
         if not path.is_file():
             raise InputError(f"{key} {name}: there is no such file")
         return path
@@ -145,7 +145,7 @@ def find_model(name: str, models: Path, key: str) -> Path:
 
 def open_model(path: Path, threads: int | None = None) -> Model:
     """The model in an ONNX file, or in a checkpoint, which only PyTorch can export; InputError when it is neither."""
-    serialised = ONNXDataset(filepath=str(path)).load() if path.suffix == ".onnx" else _exported(path)
+    serialised = ONNXDataset(filepath=str(path)).load() if path.suffix.lower() == ".onnx" else _exported(path)
     try:
         return Model(serialised, threads)
     except InputError as error:
