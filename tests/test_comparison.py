@@ -1,23 +1,30 @@
 """Models side by side: what is counted and what is measured."""
 
+import math
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from torchloom import comparison
 from torchloom.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
-from torchloom.data.info import ImageInfo
+from torchloom.data.info import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export import export_checkpoint, open_session
-from torchloom.models import build_model
+from torchloom.models import build_model, network_names
+from torchloom.models.summary import TIME, example, layers
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -56,9 +63,164 @@ def by_brightness() -> Checkpoint:
     return made
 
 
-def test_multiply_adds_are_those_of_the_layers() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 100, 7))
-    assert multiply_adds(network, {"images": torch.zeros(1, 3, 10, 10)}) == 100 * 9 * 3 * 8 + 800 * 7
+# ---- multiply-adds -------------------------------------------------------------------------------------------------
+
+IMAGES = ImageInfo(classes=list("abcde"), shape=[1, 28, 28], mean=[0.5], std=[0.25])
+COLOURS = ImageInfo(classes=list("abcde"), shape=[3, 32, 32], mean=[0.5] * 3, std=[0.25] * 3)
+TEXT = TextInfo(tokenizer=Tokenizer(kind="characters", vocabulary=list("abcdefgh")))
+WORDS = DocumentInfo(classes=["bad", "good"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"ab"]))
+ROWS = TableInfo(features=["a", "b", "c"], target="d", mean=[0.0] * 3, std=[1.0] * 3, target_mean=0.0, target_std=1.0)
+NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
+    ("mlp", IMAGES, {"hidden": [20, 10]}),
+    ("lenet", IMAGES, {"form": "classic"}),
+    ("lenet", IMAGES, {}),
+    ("cnn", COLOURS, {"width": 4, "hidden": 8}),
+    ("alexnet", COLOURS, {"width": 2}),
+    ("airbench", COLOURS, {"widths": [4, 8, 8], "depth": 3}),
+    ("vgg", COLOURS, {"depth": 11, "width": 4}),
+    ("resnet", COLOURS, {"depth": 18, "width": 4}),
+    ("densenet", COLOURS, {"depth": 10, "growth": 4}),
+    ("row_rnn", IMAGES, {"width": 64}),
+    ("row_rnn", COLOURS, {"cell": "gru", "width": 8, "layers": 2, "bidirectional": True}),
+    ("autoencoder", IMAGES, {"hidden": [20, 10], "latent": 4}),
+    ("autoencoder", IMAGES, {"form": "convolutional", "hidden": [4, 8], "latent": 4, "variational": True}),
+    ("language_rnn", TEXT, {"width": 8, "layers": 2}),
+    ("text_rnn", WORDS, {"embedding": 6, "width": 8}),
+    ("text_rnn", WORDS, {"cell": "gru", "embedding": 6, "width": 8, "layers": 2, "bidirectional": True}),
+    ("linear", ROWS, {}),
+]
+TIME_STEPS = 7
+
+
+def recurrent(layer: nn.RNNBase, steps: int) -> int:
+    """At each step the weights of all gates, layers and directions, and of projections, take one multiply-add each."""
+    return steps * sum(weight.numel() for name, weight in layer.named_parameters() if name.startswith("weight"))
+
+
+def closed_form(layer: nn.Module, output: list[Any]) -> int:
+    """Of a layer with an output of this shape, without the batch."""
+    shape = [TIME_STEPS if size == TIME else size for size in output]
+    if isinstance(layer, nn.RNNBase):
+        return recurrent(layer, shape[0])
+    if isinstance(layer, nn.Linear):
+        return math.prod(shape) * layer.in_features
+    return math.prod(shape) * layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 0
+
+
+def test_the_multiply_adds_of_every_network_are_counted() -> None:
+    assert {name for name, _, _ in NETWORKS} == set(network_names())
+
+
+@pytest.mark.parametrize(("name", "info", "arguments"), NETWORKS)
+def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[str, Any]) -> None:
+    model = build_model(name, arguments, info).eval()
+    rows = layers(model, info)
+    expected = sum(closed_form(model.get_submodule(row["name"]), row["output_shape"]) for row in rows)
+    assert multiply_adds(model, example(info, time=TIME_STEPS)) == expected > 0
+
+
+def test_the_multiply_adds_that_papers_tell() -> None:
+    with torch.device("meta"):
+        resnet = build_model("resnet", {"depth": 18}, COLOURS.model_copy(update={"classes": list("0123456789")}))
+        assert multiply_adds(resnet.eval(), example(COLOURS, time=1)) == 555_422_720
+    lstm = build_model("row_rnn", {"width": 64}, IMAGES.model_copy(update={"classes": list("0123456789")}))
+    assert multiply_adds(lstm.eval(), example(IMAGES, time=1)) == 28 * 4 * 64 * (28 + 64) + 64 * 10 == 660_096
+
+
+class Called(nn.Module):
+    """What it is made of, called with what is fixed."""
+
+    def __init__(self, function: Callable[..., Any], *given: Any, **more: Any) -> None:
+        super().__init__()
+        self.called = partial(function, *given, **more)
+
+    def forward(self) -> Any:
+        return self.called()
+
+
+def attention(queries: int, keys: int, width: int) -> int:
+    """Four projections, the scores and what they weigh."""
+    return width * width * (2 * queries + 2 * keys) + 2 * queries * keys * width
+
+
+SEQUENCE, KEYS = torch.randn(1, 5, 8), torch.randn(1, 9, 8)
+PACKED = pack_padded_sequence(torch.randn(2, 5, 8), torch.tensor([5, 3]), batch_first=True)
+RECURRENT = [
+    nn.LSTM(8, 7, batch_first=True),
+    nn.LSTM(8, 7, 2, bidirectional=True, batch_first=True),
+    nn.LSTM(8, 7, 2, proj_size=3, bias=False, batch_first=True),
+    nn.GRU(8, 7, 2, bidirectional=True, batch_first=True),
+    nn.RNN(8, 7, batch_first=True),
+]
+TRANSFORMER = {"d_model": 8, "nhead": 2, "dim_feedforward": 16, "batch_first": True}
+ENCODER = nn.TransformerEncoder(nn.TransformerEncoderLayer(**TRANSFORMER), 2).eval()
+PADDED = torch.arange(5) >= torch.tensor([[5], [3]])
+BAGS = torch.tensor([[1, 2, 3, 4, 5], [1, 1, 2, 2, 3]])
+LAYERS: dict[str, tuple[nn.Module, int]] = {
+    **{f"{layer}": (Called(layer, SEQUENCE), recurrent(layer, 5)) for layer in RECURRENT},
+    **{f"{layer}, packed": (Called(layer, PACKED), recurrent(layer, 8)) for layer in RECURRENT},
+    "lstm cell": (Called(nn.LSTMCell(8, 7), torch.randn(2, 8)), 2 * 4 * 7 * 15),
+    "gru cell": (Called(nn.GRUCell(8, 7), torch.randn(8)), 3 * 7 * 15),
+    "attention": (Called(nn.MultiheadAttention(8, 2, batch_first=True).eval(), *3 * [SEQUENCE]), attention(5, 5, 8)),
+    "attention to others": (
+        Called(nn.MultiheadAttention(8, 2, batch_first=True), SEQUENCE, KEYS, KEYS, need_weights=False),
+        attention(5, 9, 8),
+    ),
+    "products of attention": (
+        Called(F.scaled_dot_product_attention, *3 * [torch.randn(1, 2, 5, 4)], is_causal=True),
+        2 * 2 * 5 * 5 * 4,
+    ),
+    "encoder": (
+        Called(ENCODER, SEQUENCE.expand(2, -1, -1), src_key_padding_mask=PADDED),
+        2 * 2 * (attention(5, 5, 8) + 2 * 5 * 8 * 16),
+    ),
+    "decoder": (
+        Called(nn.TransformerDecoderLayer(**TRANSFORMER).eval(), SEQUENCE, KEYS),
+        attention(5, 5, 8) + attention(5, 9, 8) + 2 * 5 * 8 * 16,
+    ),
+    "embedding": (Called(nn.Embedding(9, 6), BAGS), 0),
+    "bag, mean": (Called(nn.EmbeddingBag(9, 6), BAGS), 10 * 6),
+    "bag, weighted": (Called(nn.EmbeddingBag(9, 6, mode="sum"), BAGS, per_sample_weights=torch.rand(2, 5)), 10 * 6),
+    "bag, greatest": (Called(nn.EmbeddingBag(9, 6, mode="max"), BAGS), 0),
+    "bilinear": (Called(nn.Bilinear(5, 6, 7), torch.randn(2, 5), torch.randn(2, 6)), 2 * 5 * 6 * 7),
+    "einsum": (Called(torch.einsum, "bij,bjk->bik", torch.randn(2, 3, 4), torch.randn(2, 4, 5)), 2 * 3 * 4 * 5),
+    "matmul": (Called(torch.matmul, torch.randn(2, 3, 4), torch.randn(4, 5)), 2 * 3 * 4 * 5),
+    "matrix by vector": (Called(torch.matmul, torch.randn(2, 3, 4), torch.randn(4)), 2 * 3 * 4),
+    "vectors": (Called(torch.dot, torch.randn(4), torch.randn(4)), 4),
+    "addmv": (Called(torch.addmv, torch.randn(3), torch.randn(3, 4), torch.randn(4)), 3 * 4),
+    "addbmm": (Called(torch.addbmm, torch.randn(3, 5), torch.randn(2, 3, 4), torch.randn(2, 4, 5)), 2 * 3 * 4 * 5),
+    "baddbmm": (Called(torch.baddbmm, torch.zeros(5), torch.randn(2, 3, 4), torch.randn(2, 4, 5)), 2 * 3 * 4 * 5),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_multiply_adds_of_a_layer(name: str) -> None:
+    layer, expected = LAYERS[name]
+    assert multiply_adds(layer, {}) == expected
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_the_multiply_adds_of_convolutions(dimensions: int, dilation: int, groups: int) -> None:
+    """A kernel's worth for each number that comes out; of a transposed one, for each that goes in."""
+    image = torch.randn(1, 4, *dimensions * [9])
+    kinds = getattr(nn, f"Conv{dimensions}d"), getattr(nn, f"ConvTranspose{dimensions}d")
+    plain, transposed = (kind(4, 6, 3, stride=2, padding=1, dilation=dilation, groups=groups) for kind in kinds)
+    weights = 4 * 6 // groups * 3**dimensions
+    assert multiply_adds(plain, {"x": image}) == weights * plain(image)[0, 0].numel()
+    assert multiply_adds(transposed, {"x": image}) == weights * 9**dimensions
+
+
+def test_counting_leaves_pytorch_as_it_was() -> None:
+    multiply_adds(nn.Linear(4, 3), {"x": torch.zeros(1, 4)})
+    with pytest.raises(TypeError):
+        multiply_adds(nn.Linear(4, 3), {})
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mkldnn.enabled
+
+
+# ---- comparisons ---------------------------------------------------------------------------------------------------
 
 
 def test_zeros_are_counted_in_matrices_only() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchloom.config import CompareConfig
@@ -78,7 +81,7 @@ def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
         "accuracy_points": 100 * (after["accuracy"] - before["accuracy"]),
         "times_smaller": before["bytes"] / after["bytes"],
         "times_smaller_compressed": before["compressed_bytes"] / after["compressed_bytes"],
-        "times_fewer_multiply_adds": before["multiply_adds"] / after["multiply_adds"],
+        "times_fewer_multiply_adds": max(before["multiply_adds"], 1) / max(after["multiply_adds"], 1),  # or none at all
         "times_lower_latency": times[0]["latency_ms"] / times[1]["latency_ms"],
         "times_higher_throughput": times[1]["samples_per_second"] / times[0]["samples_per_second"],
     }
@@ -105,10 +108,65 @@ def zero_share(checkpoint: Checkpoint) -> float:
 
 @torch.no_grad()
 def multiply_adds(model: nn.Module, one: Inputs) -> int:
-    """Of the matrix products and convolutions for one sample."""
-    with FlopCounterMode(display=False) as counter:
+    """For one sample, of all products of matrices and vectors and all convolutions that run, whatever the layer.
+
+    So of recurrent layers at each step of the sequence, of attention's projections and of its products, and of bilinear
+    layers. A bag of embeddings takes one for each number that it adds up, as if it were the product with a matrix of
+    ones; looking up, batch norm, activations, pooling and other work element by element take none.
+    """
+    with _in_single_products(), FlopCounterMode(display=False, custom_mapping=_FLOPS) as counter:
         model(*one.values())
     return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _in_single_products() -> Iterator[None]:
+    """Recurrent layers and attention run product by product, not as kernels of their own, which nobody counts."""
+    onednn: Any = torch.backends.mkldnn
+    fused, fast = onednn.enabled, torch.backends.mha.get_fastpath_enabled()
+    onednn.enabled = False
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        onednn.enabled = fused
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _of_vectors(*shapes: torch.Size, **_: Any) -> int:
+    """A matrix or vector (…, K) by a vector (K,), which comes last."""
+    return 2 * math.prod(shapes[-2])
+
+
+def _of_batches(_: torch.Size, left: torch.Size, right: torch.Size, **__: Any) -> int:
+    """Of (B, N, K) by (B, K, M), summed over the batch."""
+    return 2 * math.prod(left) * right[2]
+
+
+def _of_three(left: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    """A bilinear layer: (N, L) by (outputs, L, R) by (N, R)."""
+    return 2 * left[0] * math.prod(weight)
+
+
+def _of_bags(
+    table: torch.Size, tokens: torch.Size, _: Any, _by_frequency: bool = False, mode: int = 0, *__: Any, **___: Any
+) -> int:
+    """Sums (mode 0) and means (1) of rows (D,) of the table; the greatest (2) takes no additions."""
+    return 2 * math.prod(tokens) * table[1] if mode < 2 else 0
+
+
+_ATEN = torch.ops.aten
+_FLOPS: dict[Any, Callable[..., int]] = {  # of what PyTorch's own counter leaves out; two for a multiply-add
+    _ATEN.mv: _of_vectors,
+    _ATEN.dot: _of_vectors,
+    _ATEN.vdot: _of_vectors,
+    _ATEN.addmv: _of_vectors,
+    _ATEN.addbmm: _of_batches,
+    _ATEN._trilinear: _of_three,
+    _ATEN._embedding_bag: _of_bags,
+    _ATEN._embedding_bag_forward_only: _of_bags,
+}
 
 
 @torch.no_grad()
