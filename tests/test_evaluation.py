@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics.functional import classification as tm
 from torchvision.transforms.v2 import functional
 
 from torchloom.config import DataConfig, EvaluateClassifierConfig
@@ -31,6 +32,7 @@ from torchloom.evaluation import (
     classification_metrics,
     coefficients,
     draw_images,
+    hardest,
     language_model_metrics,
     largest_residuals,
     least_squares,
@@ -109,7 +111,7 @@ def test_figures_counted_by_hand() -> None:
         assert per_class[name] == pytest.approx(
             {"precision": precision, "recall": recall, "f1": f1[name], "samples": images}
         )
-    assert confusion.tolist() == [[2, 0, 0], [1, 1, 0], [0, 1, 1]]
+    assert confusion.to_dense().tolist() == [[2, 0, 0], [1, 1, 0], [0, 1, 1]]
 
 
 def test_the_area_below_the_roc_curve_is_the_share_of_pairs_in_the_right_order() -> None:
@@ -118,6 +120,36 @@ def test_the_area_below_the_roc_curve_is_the_share_of_pairs_in_the_right_order()
     metrics, _, _ = classification_metrics(logits, torch.tensor(truth), ["a", "b", "c"])
     areas = [3.5 / 4, (3.5 / 4 + 1.5 / 4) / 2, (1 + 2 / 4) / 2]  # half for a draw
     assert metrics["roc_auc"] == pytest.approx(sum(areas) / 3)
+
+
+@pytest.mark.filterwarnings("ignore:No positive samples")
+@pytest.mark.parametrize("ties", [False, True])
+def test_macro_means_and_areas_are_those_of_torchmetrics(ties: bool) -> None:
+    """Which keeps a row and a column for each class."""
+    labels = torch.randint(8, (300,))  # two of ten classes have no samples
+    logits = torch.randn(300, 10) + 2 * F.one_hot((labels + (torch.rand(300) < 0.2)) % 9, 10)  # one is never the answer
+    logits[:, 9] = -20.0
+    logits = logits.round() if ties else logits
+    metrics, per_class, confusion = classification_metrics(logits, labels, list("abcdefghij"))
+    for name in ("f1_score", "precision", "recall"):
+        short, of_torchmetrics = name.removesuffix("_score"), getattr(tm, f"multiclass_{name}")
+        assert metrics[f"macro_{short}"] == pytest.approx(of_torchmetrics(logits, labels, 10).item(), abs=1e-6)
+        each = of_torchmetrics(logits, labels, 10, average=None).tolist()
+        assert [row[short] for row in per_class.values()] == pytest.approx(each, abs=1e-6)
+    probabilities = logits.softmax(1)
+    areas = tm.multiclass_auroc(probabilities, labels, 10, average=None)[labels.bincount(minlength=10) > 0]
+    assert metrics["roc_auc"] == pytest.approx(areas.mean().item(), abs=1e-5)
+    top5 = tm.multiclass_accuracy(probabilities, labels, 10, average="micro", top_k=5)
+    assert metrics["top5_accuracy"] == pytest.approx(top5.item(), abs=1e-2 if ties else 1e-6)
+    error = tm.multiclass_calibration_error(probabilities, labels, 10, n_bins=15)
+    assert metrics["calibration_error"] == pytest.approx(error.item(), abs=1e-6)
+    torch.testing.assert_close(confusion.to_dense(), tm.multiclass_confusion_matrix(logits, labels, 10))
+
+
+def test_of_many_classes_the_hardest_that_have_samples() -> None:
+    table = {name: {"f1": 0.1 * number, "samples": number % 2} for number, name in enumerate("abcdef")}
+    assert hardest(table, most=6) == list("abcdef")
+    assert hardest(table, most=2) == ["b", "d"]
 
 
 def test_top5_takes_the_fifth_and_not_the_sixth() -> None:
@@ -175,10 +207,10 @@ def test_a_class_without_images_gives_zeros_and_no_nan(predicted: list[int]) -> 
     metrics, per_class, confusion = classification_metrics(
         sure_of(predicted, 3), torch.tensor([0, 0, 1, 1]), ["a", "b", "c"]
     )
-    assert json.dumps([metrics, per_class, confusion.tolist()], allow_nan=False)
+    assert json.dumps([metrics, per_class, confusion.to_dense().tolist()], allow_nan=False)
     assert per_class["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "samples": 0}
     assert per_class["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "samples": 2}
-    assert confusion[2].tolist() == [0, 0, 0]
+    assert confusion.to_dense()[2].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 100])

@@ -20,28 +20,64 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 9  # of images in a grid
+LEGEND = 20  # entries of a legend at most
+NUMBERED, MATRIX = 30, 100  # classes of a confusion matrix at most, with its numbers and without
+PAIRS = 30  # that are shown of more classes
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
 
 
 def confusion_matrix(counts: Tensor, classes: list[str]) -> Figure:
-    """Counts (C, C), true classes down; coloured by the share of the true class."""
-    size = max(4.0, 1.2 + 0.55 * len(classes))
+    """Counts (C, C), dense or sparse, true classes down; coloured by the share of the true class.
+
+    Of more than MATRIX classes, the pairs that are most often confused.
+    """
+    if len(classes) > MATRIX:
+        return _confused_pairs(counts, classes)
+    counts = counts.to_dense()
+    numbered = len(classes) <= NUMBERED
+    size = max(4.0, 1.2 + (0.55 if numbered else 0.16) * len(classes))  # inches
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.add_subplot()
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class")
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
-    axes.set_xticklabels(map(_literal, classes), rotation=45, ha="right")
-    axes.set_yticklabels(map(_literal, classes))
-    if len(classes) <= 30:
-        for row in range(len(classes)):
-            for column in range(len(classes)):
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(
-                    column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8
-                )
+    axes.set_xticklabels(map(_short, classes), rotation=45 if numbered else 90, ha="right" if numbered else "center")
+    axes.set_yticklabels(map(_short, classes))
+    if not numbered:
+        axes.tick_params(labelsize=7)
+        return figure
+    for row in range(len(classes)):
+        for column in range(len(classes)):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def _confused_pairs(counts: Tensor, classes: list[str]) -> Figure:
+    """A bar for each of the PAIRS most frequent mistakes by counts (C, C), which are sparse."""
+    import torch
+
+    counts = counts.to_sparse().coalesce()
+    (true, predicted), number = counts.indices(), counts.values()
+    samples = torch.zeros(len(classes), dtype=number.dtype).index_add_(0, true, number)
+    wrong = (true != predicted).nonzero().flatten()
+    worst = wrong[number[wrong].argsort(descending=True, stable=True)[:PAIRS]]
+    figure = Figure(figsize=(9, 1.2 + 0.24 * max(len(worst), 1)), layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh(range(len(worst)), number[worst].tolist(), color=WRONG)
+    axes.bar_label(
+        bars, [f"{int(number[each])} of {int(samples[true[each]])}" for each in worst], padding=3, fontsize=8
+    )
+    pairs = [f"{_short(classes[true[each]])} → {_short(classes[predicted[each]])}" for each in worst]
+    axes.set_yticks(range(len(worst)), pairs, fontsize=8)
+    title = f"true → predicted: the {len(worst)} most frequent of {len(wrong):,} pairs, of {len(classes):,} classes"
+    axes.set(xlabel="test samples of the true class that are taken for the other", title=title)
+    axes.title.set_fontsize(10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.1)
+    axes.invert_yaxis()
     return figure
 
 
@@ -73,8 +109,10 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def roc_curves(logits: Tensor, labels: Tensor, classes: list[str], link: str | None = "softmax") -> Figure:
-    """For each class against the rest, the share found over the share of false alarms, with the area below."""
+def roc_curves(
+    logits: Tensor, labels: Tensor, classes: list[str], chosen: list[str], link: str | None = "softmax"
+) -> Figure:
+    """For each chosen class against the rest, the share found over the share of false alarms, with the area below."""
     from torchmetrics.functional.classification import binary_auroc, binary_roc
 
     from torchloom.training.losses import scores as on_scale
@@ -82,25 +120,27 @@ def roc_curves(logits: Tensor, labels: Tensor, classes: list[str], link: str | N
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.add_subplot()
     answers = on_scale(logits, link)
-    shown = [1] if len(classes) == 2 else range(len(classes))  # of two classes, one curve is the other's mirror image
+    numbers = {name: index for index, name in enumerate(classes)}
+    shown = chosen[1:] if len(classes) == 2 else chosen  # of two classes, one curve is the other's mirror image
     names = []
-    for index in shown:
+    for index in map(numbers.__getitem__, shown):
         scores, truth = answers[:, index], (labels == index).long()
         false_alarms, found, _ = binary_roc(scores, truth)
         axes.plot(false_alarms, found, linewidth=1)
-        names.append(f"{classes[index]}  {binary_auroc(scores, truth):.4f}")
-    if len(shown) <= 20:
-        _legend(axes, axes.lines, names, title="area", loc="lower right")
+        names.append(f"{_short(classes[index])}  {binary_auroc(scores, truth):.4f}")
+    _legend(axes, axes.lines, names, title="area", loc="lower right")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.5, linestyle="--")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, one class against the rest")
+    few = f"\nthe {len(shown)} hardest of {len(classes):,} classes" if len(chosen) < len(classes) else ""
+    title = f"ROC, one class against the rest{few}"
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     return figure
 
 
 def _legend(axes: Axes, drawn: Sequence[Any], names: list[str], **options: Any) -> None:
-    """A legend of what was `drawn`, with names of a user's own: matplotlib leaves out those that begin with `_`."""
+    """A legend of what was `drawn`, with a user's own `_short` names: matplotlib leaves out those that begin with `_`."""
     legend = axes.legend(list(drawn), ["name"] * len(names), fontsize=8, **options)
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_text(_literal(name))
+        text.set_text(name)
 
 
 def no_calibration(loss: str) -> Figure:
@@ -192,6 +232,11 @@ def _drawable(text: str) -> str:
     return "".join(letter if ord(letter) in known else "\ufffd" for letter in " ".join(text.split()))
 
 
+def _short(name: str) -> str:
+    """A class as axes and legends have room for it."""
+    return _literal(name if len(name) <= 40 else f"{name[:39]}…")
+
+
 def _literal(text: str) -> str:
     """Text as it is, where matplotlib takes what stands between two dollars for a formula."""
     return text.replace("$", r"\$")
@@ -239,11 +284,14 @@ def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
     x, y = centred.T.numpy()
-    for index in range(len(classes)):
-        chosen = (labels == index).numpy()
-        axes.scatter(x[chosen], y[chosen], s=2)
+    if len(classes) > LEGEND:
+        axes.scatter(x, y, s=2, c=labels.numpy(), cmap="turbo")
+    else:
+        for index in range(len(classes)):
+            chosen = (labels == index).numpy()
+            axes.scatter(x[chosen], y[chosen], s=2)
+        _legend(axes, axes.collections, [_short(name) for name in classes], markerscale=4)
     axes.set(xlabel="first principal component", ylabel="second principal component", title="latent space")
-    _legend(axes, axes.collections, classes, markerscale=4)
     return figure
 
 
@@ -307,7 +355,15 @@ def runs(points: list[dict[str, Any]]) -> Figure:
 
 
 def class_shares(counts: np.ndarray, classes: list[str]) -> Figure:
-    """The samples of each client of a federation, by counts (clients, C): a bar for a client, a part for a class."""
+    """The samples of each client of a federation, by counts (clients, C): a bar for a client, a part for a class.
+
+    Of more than LEGEND classes, the most frequent have parts of their own, and all others one.
+    """
+    if len(classes) > LEGEND:
+        frequent = np.sort(counts.sum(0).argsort(kind="stable")[::-1][: LEGEND - 1])
+        others = counts.sum(1) - counts[:, frequent].sum(1)
+        counts = np.column_stack([counts[:, frequent], others])
+        classes = [*(classes[index] for index in frequent), f"{len(classes) - len(frequent):,} others"]
     figure = Figure(figsize=(8, 1.2 + 0.28 * max(len(counts), len(classes) / 2)), layout="constrained")
     axes = figure.add_subplot()
     begins = np.cumsum(counts, axis=1) - counts
@@ -317,8 +373,7 @@ def class_shares(counts: np.ndarray, classes: list[str]) -> Figure:
     axes.set(xlabel="training samples", ylabel="client")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.invert_yaxis()
-    if len(classes) <= 20:
-        _legend(axes, axes.containers, classes, loc="center left", bbox_to_anchor=(1, 0.5))
+    _legend(axes, axes.containers, [_short(name) for name in classes], loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

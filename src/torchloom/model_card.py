@@ -13,6 +13,7 @@ from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo
 from torchloom.page import read_template, shown
 from torchloom.report import Subject, setting
 from torchloom.runs import flat
+from torchloom.words import counted, listed
 
 # Our figures as the hub calls them, for those that it knows.
 METRICS = {
@@ -38,6 +39,7 @@ def model_card(subject: Subject) -> str:
 
     metadata = yaml.safe_dump(_metadata(subject), sort_keys=False, allow_unicode=True)
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=plain)  # noqa: S701
+    environment.filters |= {"counted": counted, "listed": listed}
     body = environment.from_string(read_template("templates/model_card.md")).render(
         task=subject.task,
         subject=subject,

@@ -14,8 +14,11 @@ from torchloom.page import Facts, Picture, Section, Table, Text, render, when
 from torchloom.provenance import Lineage
 from torchloom.runs import FIGURES, flat
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.words import listed
 
 ROWS = 20  # of a table; its file has all of them
+COLUMNS = 30  # likewise
+CLASSES = 100  # in the table by class
 Part = Table | Facts | Picture | Text
 
 # What a network whose `build` asks for these sizes is for: as the Hugging Face hub calls it, and in words.
@@ -30,8 +33,9 @@ PROBLEMS = {
 CAPTIONS = {
     "learning_curves": "Learning curves: the figures of each epoch on the training and the validation data, and the "
     "learning rate.",
-    "confusion_matrix": "Confusion matrix of the test data: true classes down, predicted classes across.",
-    "roc_curves": "ROC curves: each class against the rest, with the area below.",
+    "confusion_matrix": "Confusion matrix of the test data: true classes down, predicted classes across. Of very many "
+    "classes, the pairs that are most often confused, and how many samples of the true class there are.",
+    "roc_curves": "ROC curves: each class against the rest, with the area below. Of many classes, the hardest.",
     "calibration": "Calibration: how often answers are right, by how confident the model is; below, how many.",
     "predictions": "Predictions for the first test samples; the wrong ones are in red, with the true class.",
     "best_and_worst": "Best and worst: the answers that the model is most sure of, first right ones and then wrong "
@@ -186,7 +190,7 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
     if isinstance(plan.info, ImageInfo):
         yield "channels, height, width", " x ".join(map(str, plan.info.shape))
     if isinstance(plan.info, LabelledInfo):
-        yield "classes", f"{len(plan.info.classes)}: {', '.join(plan.info.classes)}"
+        yield "classes", f"{len(plan.info.classes):,}: {listed(plan.info.classes)}"
     elif isinstance(plan.info, TableInfo):
         yield "target", plan.info.target
         yield "features", ", ".join(plan.info.features)
@@ -230,14 +234,23 @@ def results(subject: Subject) -> Iterator[Part]:
     if subject.smaller:
         yield from compared(made["comparison"])
     if "per_class" in made:
-        rows = [{"class": name, **figures} for name, figures in made["per_class"].items()]
-        yield Table("By class, on the test data", rows, bar="f1" if rows and "f1" in rows[0] else None)
+        yield by_class(made["per_class"])
     elsewhere = {"metrics", "comparison", "per_class", "history", "learning_curves", "export_report", "formats_report"}
     reconstructed = {"best_and_worst": OF_RECONSTRUCTIONS} if "reconstructions" in made else {}
     for name, content in made.items():
         caption = (CAPTIONS | reconstructed).get(name, name.replace("_", " ").capitalize())
         if name not in elsewhere and content:
             yield shown(caption, content)
+
+
+def by_class(figures: dict[str, dict[str, Any]]) -> Table:
+    """The figures of each class; of many, of those with the lowest F1."""
+    from torchloom.evaluation import hardest
+
+    names = hardest(figures, CLASSES)
+    few = f": the {ROWS} with the lowest F1 of {len(figures):,}" if len(names) < len(figures) else ""
+    rows = [{"class": name, **figures[name]} for name in (names[:ROWS] if few else names)]
+    return Table(f"By class, on the test data{few}", rows, bar="f1" if rows and "f1" in rows[0] else None)
 
 
 def shown(caption: str, content: Any) -> Part:
@@ -248,8 +261,11 @@ def shown(caption: str, content: Any) -> Part:
         return Text(caption, content)
     if isinstance(content, dict):
         return Facts(caption, in_words(content))
-    more = f" The first {ROWS} of {len(content)}." if len(content) > ROWS else ""
-    return Table(caption + more, _with_numbers(content[:ROWS]))
+    more = f" The first {ROWS} of {len(content):,}." if len(content) > ROWS else ""
+    wide = len(content[0]) > COLUMNS
+    more += f" The first {COLUMNS} of {len(content[0]):,} columns." if wide else ""
+    rows = [dict(list(row.items())[:COLUMNS]) if wide else row for row in content[:ROWS]]
+    return Table(caption + more, _with_numbers(rows))
 
 
 def _with_numbers(rows: list[dict[str, str]]) -> list[dict[str, Any]]:

@@ -48,12 +48,15 @@ def when_there(preview: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shortened(value: Any, items: int = 20, characters: int = 300) -> Any:
-    """JSON with only the first `items` of each list and so many characters of each text, and how many there are."""
+    """JSON with only the first `items` of each list, five times as many of each object, and so many characters of each
+    text; and how many there are."""
     if isinstance(value, dict):
-        return {name: shortened(item, items, characters) for name, item in value.items()}
+        kept = dict(list(value.items())[: 5 * items])
+        more = {"…": f"{len(value):,} in all"} if len(value) > len(kept) else {}
+        return {name: shortened(item, items, characters) for name, item in kept.items()} | more
     if isinstance(value, list):
-        more = [f"… {len(value):,} in all"] if len(value) > items else []
-        return [shortened(item, items, characters) for item in value[:items]] + more
+        rest = [f"… {len(value):,} in all"] if len(value) > items else []
+        return [shortened(item, items, characters) for item in value[:items]] + rest
     if isinstance(value, str) and len(value) > characters:
         return f"{value[:characters]} … {len(value):,} characters in all"
     return value

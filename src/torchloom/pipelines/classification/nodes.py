@@ -75,6 +75,7 @@ def evaluate(
     from torchloom.evaluation import (
         Views,
         classification_metrics,
+        hardest,
         most_confident,
         predict,
         reliability,
@@ -117,7 +118,7 @@ def evaluate(
         metrics,
         per_class,
         figures.confusion_matrix(confusion, classes),
-        figures.roc_curves(logits, labels, classes, link),
+        figures.roc_curves(logits, labels, classes, hardest(per_class), link),
         calibration,
         figures.learning_curves(history),
         shown(first),

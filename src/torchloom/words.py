@@ -1,0 +1,33 @@
+"""Numbers and lists as sentences have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of what the noun, in the singular, stands for: 1 epoch, 2,000 batches, 0 entries."""
+    return f"{count:,} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Of a regular noun; of several words, the last one's."""
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The names in a row; of many the first, and how many there are besides."""
+    if len(names) <= most + 1:  # one more name is no longer than what would stand for it
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} others"
+
+
+def times(ratio: float, more: str, less: str) -> str:
+    """How far something has changed, in the direction that it has: 1.50 times smaller, and below 1, times larger."""
+    if f"{ratio:.2f}" == "1.00":
+        return f"1.00 times {more}"
+    return f"{ratio:.2f} times {more}" if ratio > 1 else f"{1 / ratio:.2f} times {less}"
