@@ -125,7 +125,9 @@ def test_settings_that_do_not_fit(model: type[Any], settings: dict[str, Any], me
 
 
 def test_too_few_samples() -> None:
-    with pytest.raises(InputError, match=r"partition\.clients 2000: there are only 1000"):
+    with pytest.raises(
+        InputError, match=r"partition\.clients 2000: more than training samples, of which there are 1000"
+    ):
         partition(LABELS, 10, PartitionConfig(clients=2000))
 
 

@@ -115,7 +115,7 @@ def test_one_picture(files: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_pictures(files, 2)
     with caplog.at_level(logging.INFO, logger="torchloom"):
         assert [row["file"] for row in Answer("images", files / "01.png").rows] == ["01.png"]
-    assert f"{files / '01.png'}: 1 predictions, 0 unreadable" in caplog.messages
+    assert f"{files / '01.png'}: 1 prediction, 0 unreadable" in caplog.messages
 
 
 def test_pictures_are_reconstructed(files: Path) -> None:

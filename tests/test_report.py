@@ -1,6 +1,7 @@
 """The page on a task, the model card, and what they are made of."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from torchloom.model_card import plain
 from torchloom.page import Facts, Section, Table, Text, render, shown
 from torchloom.pipeline_registry import TASKS
 from torchloom.pipelines import classification
+from torchloom.recipe import without_folders
 
 NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
 TASK = "signs_mlp"
@@ -109,6 +111,25 @@ def test_the_model_card_of_a_folder_of_ones_own(project: Path) -> None:
     assert "datasets:" not in text
     assert str(project.parent) not in text
     assert "They are the user's own" in text
+    settings = dict(re.findall(r"^\| (\S+) \| (.*) \|$", text, re.M))
+    given = {
+        "signs.preprocess.folder": "…/signs",
+        "signs.preprocess.validation\\_fraction": "0",
+        "signs.preprocess.seed": "0",
+        "signs\\_mlp.model.hidden": "\\[8\\]",
+        "signs\\_mlp.train.optimizer.lr": "0.001",
+        "signs\\_mlp.train.seed": "0",
+        "signs\\_mlp.train.threads": "1",
+    }
+    assert {name: settings.get(name) for name in given} == given
+    assert not {"signs\\_mlp.train.l1", "signs\\_mlp.train.accumulate", "signs\\_mlp.data.subset"} & settings.keys()
+    plan = json.loads((project / f"data/sample/05_model_input/{TASK}/dataloaders.json").read_text())
+    for split in ("train", "test"):
+        assert f"{split} {plan['splits'][split][0]['fingerprint']}" in text
+    (run,) = (json.loads(path.read_text()) for path in (project / "data/sample/records/runs").glob("*.json"))
+    assert plain(without_folders(run["command"])) == settings["command"]
+    assert f"torch {run['packages']['torch']}" in settings["versions"]
+    assert "with 3 channels is of" in text
 
 
 @pytest.mark.long

@@ -37,6 +37,7 @@ from torchloom.tracking import Tracking, open_mlflow
 from torchloom.training.state import TrainingStates
 from torchloom.training.watching import watchers
 from torchloom.validation import check_parameters, check_yaml
+from torchloom.words import times
 
 logger = logging.getLogger(__name__)
 
@@ -363,12 +364,14 @@ def _compared(report: dict[str, Any]) -> str:
     """What a smaller model has lost and won."""
     accuracies = (report[name]["accuracy"] for name in ("before", "after"))
     change = report["change"]
-    return (
-        "test accuracy {:.4f} -> {:.4f}".format(*accuracies)
-        + f", {change['times_smaller']:.2f} times smaller, {change['times_fewer_multiply_adds']:.2f} times fewer "
-        f"multiply-adds, latency {change['times_lower_latency']:.2f} times lower, throughput "
-        f"{change['times_higher_throughput']:.2f} times higher"
-    )
+    parts = [
+        "test accuracy {:.4f} -> {:.4f}".format(*accuracies),
+        times(change["times_smaller"], "smaller", "larger"),
+        times(change["times_fewer_multiply_adds"], "fewer", "more") + " multiply-adds",
+        "latency " + times(change["times_lower_latency"], "lower", "higher"),
+        "throughput " + times(change["times_higher_throughput"], "higher", "lower"),
+    ]
+    return ", ".join(parts)
 
 
 def _is_report(path: Path) -> bool:

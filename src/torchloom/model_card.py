@@ -9,6 +9,7 @@ import html
 import re
 from typing import Any
 
+from torchloom import recipe
 from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo
 from torchloom.page import read_template, shown
 from torchloom.report import Subject, setting
@@ -46,7 +47,8 @@ def model_card(subject: Subject) -> str:
         info=subject.loaders.info,
         kind=_kind(subject),
         places=_places(subject),
-        recipe=_recipe(subject),
+        settings=_settings(subject),
+        repeating=_repeating(subject),
         figures={name: shown(value) for name, value in _figures(subject).items()},
         parity=subject.made.get("export_report"),
     )
@@ -55,7 +57,8 @@ def model_card(subject: Subject) -> str:
 
 def plain(value: Any) -> str:
     """A value as Markdown shows it as it is: no markup of its own, no HTML, in one line."""
-    text = html.escape(" ".join(shown(value).split()), quote=False)
+    text = value if isinstance(value, str) and not value.isspace() else shown(value)
+    text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*_\[\]{}#|~$])", r"\\\1", text)
 
 
@@ -97,8 +100,27 @@ def _places(subject: Subject) -> list[str]:
     return [place for place in places if place.startswith(("https://", "package://"))]
 
 
-def _recipe(subject: Subject) -> dict[str, Any]:
-    """The settings of the training that were not left out."""
-    recipe = subject.checkpoint.training.get("parameters", {})
-    kept = {name: value for name, value in flat(recipe) if value not in (None, False, [], {}, 0, 0.0)}
-    return {name: setting(value) for name, value in kept.items() if name not in {"device", "threads", "monitor"}}
+def _settings(subject: Subject) -> dict[str, Any]:
+    """Those that made the model, as far as they are no defaults, without folders of this machine."""
+    found = recipe.settings(subject.lineage)
+    if not found:  # there are no records; the checkpoint knows those of the training
+        found = {f"train.{name}": value for name, value in flat(subject.checkpoint.training.get("parameters", {}))}
+    return {name: recipe.without_folders(setting(value)) for name, value in found.items()}
+
+
+def _repeating(subject: Subject) -> dict[str, str]:
+    """What there is besides settings, by what it is."""
+    lineage = subject.lineage
+    fingerprints = [
+        f"{split} {', '.join(file.fingerprint for file in files)}"
+        for split, files in subject.loaders.splits.items()
+        if files
+    ]
+    packages = [f"{name} {version}" for name, version in recipe.versions(lineage).items()]
+    facts = {
+        "command": "; then ".join(recipe.without_folders(command) for command in recipe.commands(lineage)),
+        "commit": recipe.commit(lineage),
+        "versions": ", ".join(packages),
+        "SHA-256 of the prepared data": "; ".join(fingerprints),
+    }
+    return {name: value for name, value in facts.items() if value}

@@ -8,6 +8,7 @@ from kedro.pipeline.preview_contract import TextPreview
 
 from torchloom.config import Named
 from torchloom.data.info import Info, read_info
+from torchloom.words import counted
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -26,7 +27,7 @@ def network(task: str, data: str | None = None) -> TextPreview:
     title, model, info = found
     rows = layers(model, info)
     total = sum(row["parameters"] for row in rows)
-    return TextPreview(f"{title}: {total:,} parameters\n\n{as_text(rows)}", meta={"language": "python"})
+    return TextPreview(f"{title}: {counted(total, 'parameter')}\n\n{as_text(rows)}", meta={"language": "python"})
 
 
 def find_network(catalog: DataCatalog, task: str, data: str | None) -> tuple[str, nn.Module, Info] | None:

@@ -14,11 +14,13 @@ from torchloom.page import Facts, Picture, Section, Table, Text, render, when
 from torchloom.provenance import Lineage
 from torchloom.runs import FIGURES, flat
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.words import listed
+from torchloom.words import counted, directed, listed
 
 ROWS = 20  # of a table; its file has all of them
 COLUMNS = 30  # likewise
 CLASSES = 100  # in the table by class
+SIZES = ("smaller", "larger")
+OPPOSITES = (SIZES, ("fewer", "more"), ("lower", "higher"), ("higher", "lower"))
 Part = Table | Facts | Picture | Text
 
 # What a network whose `build` asks for these sizes is for: as the Hugging Face hub calls it, and in words.
@@ -85,6 +87,13 @@ class Subject:
     def data(self) -> str:
         """The name of the data set."""
         return self.loaders.splits["test"][0].path.parent.name
+
+    @property
+    def unit(self) -> str:
+        """What the data consist of, in the singular."""
+        return {"text": "character", "table": "row"}.get(
+            self.loaders.info.kind, self.loaders.info.kind.removesuffix("s")
+        )
 
     @property
     def drawn(self) -> bool:
@@ -162,7 +171,9 @@ def headline(subject: Subject) -> dict[str, Any]:
     figures = {f"test {name}".replace("_", " "): subject.metrics[name] for name in names}
     if subject.smaller:
         change = subject.made["comparison"]["change"]
-        figures |= {"times smaller": change["times_smaller"], "times quicker": change["times_lower_latency"]}
+        for ratio, words in ((change["times_smaller"], SIZES), (change["times_lower_latency"], ("quicker", "slower"))):
+            times, word = directed(ratio, *words)
+            figures[f"times {word}"] = times
     figures["parameters"] = subject.parameters
     if "history" in subject.made:
         figures["training"] = f"{sum(row['seconds'] for row in subject.made['history']):,.1f} s"
@@ -182,9 +193,8 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
     yield "data", subject.data + (" (drawn by the project itself)" if subject.drawn else "")
     if subject.source:
         yield "where they come from", " or ".join(subject.source.places)
-    unit = {"text": "characters", "table": "rows"}.get(plan.info.kind, plan.info.kind)
     for split in ("train", "validation", "test"):
-        yield f"{split} split", f"{plan.length(split):,} {unit}" if plan.length(split) else "none"
+        yield f"{split} split", counted(plan.length(split), subject.unit) if plan.length(split) else "none"
     if plan.data.subset:
         yield "trained on", f"{plan.data.subset:,} of them"
     if isinstance(plan.info, ImageInfo):
@@ -195,7 +205,7 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
         yield "target", plan.info.target
         yield "features", ", ".join(plan.info.features)
     else:
-        yield "vocabulary", f"{len(plan.info.tokenizer.vocabulary)} characters"
+        yield "vocabulary", counted(len(plan.info.tokenizer.vocabulary), "character")
     trained = checkpoint.training
     recipe = trained.get("parameters", {})
     for name in ("loss", "optimizer", "scheduler"):
@@ -223,7 +233,7 @@ def training(subject: Subject) -> Iterator[Part]:
     if "history" in subject.made:
         yield Picture(CAPTIONS["learning_curves"], subject.made["learning_curves"])
         rows = [{**row, "epoch": str(int(row["epoch"]))} for row in subject.made["history"]]
-        yield Table(f"History: {len(rows)} epochs", rows, folded=True)
+        yield Table(f"History: {counted(len(rows), 'epoch')}", rows, folded=True)
 
 
 def results(subject: Subject) -> Iterator[Part]:
@@ -287,7 +297,17 @@ def compared(comparison: dict[str, Any]) -> Iterator[Part]:
     words = {name: name.replace("_", " ").replace(".", ": ") for name in sides[0] if name in sides[1]}
     rows = [{"": words[name], "before": sides[0][name], "after": sides[1][name]} for name in words]
     yield Table(f"Before and after; threads: {comparison['machine']['threads']}", rows)
-    yield Facts("What has changed", in_words(comparison["change"]))
+    yield Facts("What has changed", changes(comparison["change"]))
+
+
+def changes(change: dict[str, float]) -> dict[str, float]:
+    """What a comparison says, each ratio in the direction that it has: 0.5 times smaller is 2 times larger."""
+    found = {}
+    for name, value in change.items():
+        words = next((words for words in OPPOSITES if name.startswith(f"times_{words[0]}")), None)
+        times, word = directed(value, *words) if words else (value, "")
+        found[name.replace(words[0], word, 1) if words else name] = times
+    return in_words(found)
 
 
 def in_words(values: dict[str, Any]) -> dict[str, Any]:
@@ -341,7 +361,9 @@ def network_table(subject: Subject) -> Part:
         for row in subject.layers
     ]
     which = "The network" if "metrics" in subject.made else "The network that it was made of"
-    return Table(f"{which}: {len(rows)} layers, their outputs without the batch", rows, folded=len(rows) > ROWS)
+    return Table(
+        f"{which}: {counted(len(rows), 'layer')}, their outputs without the batch", rows, folded=len(rows) > ROWS
+    )
 
 
 def parameters(subject: Subject) -> Iterator[Part]:

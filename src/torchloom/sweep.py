@@ -57,6 +57,7 @@ from torchloom.training.devices import NoMemoryError, usable_cores
 from torchloom.training.loop import DivergedError
 from torchloom.training.watching import watched_by
 from torchloom.validation import mistakes, one_of, refuse, unknown
+from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -409,7 +410,7 @@ def _begin(sweep: Sweep) -> Study:
         if trial.params:
             study.enqueue_trial(trial.params)
     done = sum(map(_counts, study.get_trials(deepcopy=False)))
-    logger.info("study %s in %s: %d of %d trials are done", sweep.study, folder, done, sweep.config.trials)
+    logger.info("study %s in %s: trials done: %d of %d", sweep.study, folder, done, sweep.config.trials)
     return study
 
 
@@ -589,8 +590,8 @@ def _rows(sweep: Sweep, study: Study) -> list[dict[str, Any]]:
     if not _best(study):
         reasons = sorted({str(trial.user_attrs["reason"]) for trial in trials if "reason" in trial.user_attrs})
         raise InputError(
-            f"none of the {len(trials)} trials of the study {sweep.study} has finished: "
-            + "; ".join([f"{sum(trial.state is TrialState.PRUNED for trial in trials)} were pruned", *reasons])
+            f"of {counted(len(trials), 'trial')} of the study {sweep.study} none has finished: "
+            + "; ".join([f"pruned: {sum(trial.state is TrialState.PRUNED for trial in trials)}", *reasons])
         )
     return [
         {

@@ -26,8 +26,12 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most:,} others"
 
 
+def directed(ratio: float, more: str, less: str) -> tuple[float, str]:
+    """A ratio as a number of 1 or more, and the word for its direction: 0.5, smaller or larger: 2, larger."""
+    return (ratio, more) if ratio >= 1 else (1 / ratio, less)
+
+
 def times(ratio: float, more: str, less: str) -> str:
-    """How far something has changed, in the direction that it has: 1.50 times smaller, and below 1, times larger."""
-    if f"{ratio:.2f}" == "1.00":
-        return f"1.00 times {more}"
-    return f"{ratio:.2f} times {more}" if ratio > 1 else f"{1 / ratio:.2f} times {less}"
+    """The same in words: 2.00 times larger."""
+    number, word = directed(ratio, more, less)
+    return f"{number:.2f} times {word}"

@@ -100,7 +100,7 @@ def test_what_has_no_folder_is_cut_from_each_class(flat: Path, caplog: pytest.Lo
     config = FolderPreprocessConfig(folder=str(flat), test_fraction=0.2, validation_fraction=0.25)
     found = find_images(config)
     assert len(found.names) == 61
-    assert "61 pictures; 1 other files are ignored: 1 .txt" in caplog.text
+    assert "61 pictures; 1 other file ignored: 1 .txt" in caplog.text
     classes, parts = split_pictures(found, config)
     assert classes == ["blue", "green", "red"]
     assert {name: np.bincount(part.labels).tolist() for name, part in parts.items()} == {

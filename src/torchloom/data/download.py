@@ -30,6 +30,7 @@ from torchloom.data.archives import open_packed, walk_tar
 from torchloom.errors import InputError, printable
 from torchloom.files import atomic_write, checksum
 from torchloom.progress import download_bar
+from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def download(source: Source) -> RawFiles:
     forms = [_Pending(source, form) for form in (Form(source.files, source.fetch), *source.alternatives)]
     for form in forms:
         if not form.missing:
-            logger.info("%s: all %d files are there and verified", source.name, len(form.wanted))
+            logger.info("%s: %s, there and verified", source.name, counted(len(form.wanted), "file"))
             return form.raw_files()
     _check_writable(source.folder)
     _warn_of_damage(source.folder, forms)
@@ -210,7 +211,7 @@ def _fetch_from(
         tried.append(f"{place}: {getattr(error, 'reason', error)}")
     left = [name for name in missing if name not in stored and not _intact(source.folder / name, wanted[name])]
     if len(left) < len(missing):
-        logger.info("%s: %d files from %s, verified", source.name, len(missing) - len(left), place)
+        logger.info("%s: %s from %s, verified", source.name, counted(len(missing) - len(left), "file"), place)
     return left
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchloom.data.batches import Gathered, seeded
 from torchloom.data.mapped import Shards, read_ahead
 from torchloom.errors import InputError
+from torchloom.words import counted
 
 
 class TableBatches(Gathered):
@@ -82,7 +83,7 @@ class TextWindows(Gathered):
     ) -> None:
         super().__init__(tokens.device, device)
         if 0 < len(tokens) <= window:
-            raise InputError(f"data.window {window}: a split of the text has only {len(tokens)} characters")
+            raise InputError(f"data.window {window}: a split of the text has only {counted(len(tokens), 'character')}")
         self.tokens, self.window, self.seed = tokens, window, shift_seed
         self.set_epoch(0)
 

@@ -14,7 +14,9 @@ def partition(labels: np.ndarray, classes: int, config: PartitionConfig) -> list
     InputError when there are fewer samples than clients.
     """
     if len(labels) < config.clients:
-        raise InputError(f"partition.clients {config.clients}: there are only {len(labels)} training samples")
+        raise InputError(
+            f"partition.clients {config.clients}: more than training samples, of which there are {len(labels)}"
+        )
     generator = np.random.default_rng(config.seed)
     sizes = [len(part) for part in np.array_split(labels, config.clients)]
     if config.name == "iid":

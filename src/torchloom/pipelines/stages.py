@@ -27,6 +27,7 @@ from torchloom.provenance import code_of
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import debugged
 from torchloom.training.state import TrainingStates
+from torchloom.words import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +92,7 @@ def build_dataloaders(
             raise InputError(f"there are no {split} data. Change the fractions in the block preprocess of these data")
         if len(loader):
             inputs, *_ = next(iter(loader))
-            logger.info("%s: %d batches of %s", split, len(loader), tuple(inputs.shape))
+            logger.info("%s: %s of %s", split, counted(len(loader), "batch"), tuple(inputs.shape))
     return plan
 
 
@@ -227,7 +228,7 @@ def _model(
         assert start is not None
         model = start.build()
     size = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("%s with %s parameters", network.name if network else "the same network", f"{size:,}")
+    logger.info("%s with %s", network.name if network else "the same network", counted(size, "parameter"))
     freeze(model, config.freeze)
     if config.whitening:
         check_suits("train.whitening", loaders.info.kind)
@@ -273,7 +274,9 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
         report = compare(model, onnx_model, inputs, outputs, config.batch_sizes)
     report |= {"tolerance": config.tolerance, "opset": config.opset, "bytes": len(onnx_model)}
     check_parity("the exported model", report, config)
-    logger.info("ONNX Runtime agrees to %.2g on %d samples", report["greatest_difference"], report["samples"])
+    logger.info(
+        "ONNX Runtime agrees to %.2g on %s", report["greatest_difference"], counted(report["samples"], "sample")
+    )
     return onnx_model, report
 
 

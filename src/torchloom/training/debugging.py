@@ -24,6 +24,7 @@ from torchloom.config import (
     TrainConfig,
 )
 from torchloom.training.watching import watched_by
+from torchloom.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -115,12 +116,14 @@ class Overfitting:
         return self.loss <= max(self.config.share * self.first, NONE)
 
     def tell(self) -> None:
-        went = f"the loss of {self.config.samples} samples went from {self.first:.4g} to {self.loss:.2g}"
+        went = f"the loss of {counted(self.config.samples, 'sample')} went from {self.first:.4g} to {self.loss:.2g}"
         if self.learnt():
-            logger.info("learnt by heart: %s in %d epochs", went, self.epoch)
+            logger.info("learnt by heart: %s in %s", went, counted(self.epoch, "epoch"))
         else:
             share = self.config.share
-            logger.warning("NOT learnt by heart: %s in %d epochs, not to %g of it. %s", went, self.epoch, share, ADVICE)
+            logger.warning(
+                "NOT learnt by heart: %s in %s, not to %g of it. %s", went, counted(self.epoch, "epoch"), share, ADVICE
+            )
 
 
 ADVICE = (
@@ -238,7 +241,7 @@ class Profiler:
         device = any(event.self_device_time_total for event in averages)
         order = "self_device_time_total" if device else "self_cpu_time_total"
         table = averages.table(sort_by=order, row_limit=self.config.rows, max_name_column_width=60)
-        logger.info("%d steps under the profiler:\n%s", self.config.active, table)
+        logger.info("%s under the profiler:\n%s", counted(self.config.active, "step"), table)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / TRACE
             profiler.export_chrome_trace(str(path))

@@ -37,6 +37,7 @@ from torchloom.processes import end_with_parent
 from torchloom.training.devices import choose_device
 from torchloom.training.watching import watchers
 from torchloom.validation import differences
+from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +232,9 @@ def launch(function: Callable[..., Any], arguments: tuple[Any, ...], config: Dis
         # else the processes of a restart find the addresses of those before them
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         _write(folder / JOB, (function, arguments, config, device))
-        where = f"{processes} processes" + (f" on each of {config.machines} machines" if config.machines > 1 else "")
+        where = counted(processes, "process") + (
+            f" on each of {config.machines} machines" if config.machines > 1 else ""
+        )
         logger.info("training in %s%s", where, f", which meet at {config.address}" if config.address else "")
         try:
             elastic_launch(_settings(config, processes), _run_rank)(name)

@@ -35,6 +35,7 @@ from torchloom.training.optimization import Schedule, create_optimizer
 from torchloom.training.state import TrainingStates
 from torchloom.training.transfer import freeze
 from torchloom.training.watching import watchers
+from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -208,5 +209,8 @@ class Server:
 
     def log(self, row: dict[str, Any], seconds: float) -> None:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name.startswith(SHOWN))
-        rounds, rest = self.config.federated.rounds, (row["clients"], figures, row["learning_rate"], seconds)
-        logger.info("round %d/%d  %d clients  %s  lr %.2e  %.1f s", row["epoch"], rounds, *rest)
+        rounds, rest = (
+            self.config.federated.rounds,
+            (counted(row["clients"], "client"), figures, row["learning_rate"], seconds),
+        )
+        logger.info("round %d/%d  %s  %s  lr %.2e  %.1f s", row["epoch"], rounds, *rest)

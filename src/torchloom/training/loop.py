@@ -39,6 +39,7 @@ from torchloom.training.optimization import (
 from torchloom.training.state import Saver, TrainingState, TrainingStates
 from torchloom.training.transfer import training_mode
 from torchloom.training.watching import over
+from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ def train_epochs(
     compiled = compile_network(model, device, config.accumulate == 1) if config.compile else model
     trained = ranks.parallel(compiled)
     judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
-    logger.info("training on %s in %s: %d epochs of %d steps", device, dtype, config.epochs, steps_per_epoch)
+    epochs, steps = counted(config.epochs, "epoch"), counted(steps_per_epoch, "step")
+    logger.info("training on %s in %s: %s of %s", device, dtype, epochs, steps)
 
     progress = Progress()
     parts: dict[str, Any] = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
@@ -140,7 +142,8 @@ def train_epochs(
     with saver.listening():
         for epoch in range(len(progress.history) + 1, config.epochs + 1):
             if config.early_stopping and should_stop(progress.history, config):
-                logger.info("stopping early: no better %s in %d epochs", config.monitor, config.early_stopping.patience)
+                waited = counted(config.early_stopping.patience, "epoch")
+                logger.info("stopping early: no better %s in %s", config.monitor, waited)
                 break
             rate = optimizer.param_groups[0]["lr"]
             running = Running(len(train_loader), device, {"epoch": epoch, "learning_rate": rate})

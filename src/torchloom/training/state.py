@@ -23,6 +23,7 @@ from kedro.io import AbstractDataset, DatasetError
 from torchloom.datasets.tensors import read_tensors, write_tensors
 from torchloom.errors import InputError
 from torchloom.validation import differences
+from torchloom.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -339,7 +340,7 @@ class Saver:
             yield
             if self.stop_asked:
                 self.step_done()
-            logger.info("%d states of the training were saved, which took %.2f s", self.count, self.spent)
+            logger.info("saved %s of the training, which took %.2f s", counted(self.count, "state"), self.spent)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -43,7 +43,7 @@ def take_over(model: nn.Module, network: ModelConfig, info: Info, start: Checkpo
             f"{start.info.sizes()}; these have {info.sizes()}"
         )
     model.load_state_dict(taken, strict=False)
-    logger.info("%d weights come from the checkpoint to start from, %d are new", len(taken), len(fresh & new.keys()))
+    logger.info("weights from the checkpoint to start from: %d, new ones: %d", len(taken), len(fresh & new.keys()))
 
 
 def _names_of_scaling(model: nn.Module) -> set[str]:

@@ -22,6 +22,7 @@ from torchloom.pipelines.stages import say_if_one_step
 from torchloom.provenance import code_of
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
+from torchloom.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,8 +71,8 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     parts = shards.partition(labels, len(classes), config)
     counts = shards.class_counts(labels, parts, len(classes))
     logger.info(
-        "%d clients with %d to %d samples; shares of classes differ from those of all by %.3f (mean total variation)",
-        *(config.clients, counts.sum(1).min(), counts.sum(1).max(), shards.skew(counts)),
+        "%s with %d to %d samples; shares of classes differ from those of all by %.3f (mean total variation)",
+        *(counted(config.clients, "client"), counts.sum(1).min(), counts.sum(1).max(), shards.skew(counts)),
     )
     starts = np.cumsum([0, *map(len, parts)])
     dealt = Tensors({"samples": known[np.concatenate(parts)], "starts": starts}, description=_data(loaders))

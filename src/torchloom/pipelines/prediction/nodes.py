@@ -13,6 +13,7 @@ from torchloom.config import PredictConfig
 from torchloom.datasets.listing import Listing, scan
 from torchloom.errors import printable
 from torchloom.progress import step_bar
+from torchloom.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +77,7 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
 
 def _report(files: Listing, count: int, unreadable: list[tuple[str, str]]) -> None:
     place = Path(files.folder, *(files.names if files.single else ()))
-    logger.info("%s: %d predictions, %d unreadable", printable(str(place)), count, len(unreadable))
+    logger.info("%s: %s, %d unreadable", printable(str(place)), counted(count, "prediction"), len(unreadable))
     for name, reason in unreadable[:SHOWN]:
         logger.warning("%s: %s", printable(name), reason)
     if len(unreadable) > SHOWN:

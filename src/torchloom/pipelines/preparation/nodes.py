@@ -12,6 +12,7 @@ from torchloom.data.pictures import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import printable
+from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +27,10 @@ def find_images(config: FolderPreprocessConfig) -> Listing:
     listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
     listing.say_links()
     check_class_folders(listing, config)
-    others = sum(listing.others.values())
+    found, others = counted(len(listing.names), "picture"), counted(sum(listing.others.values()), "other file")
     kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in listing.others.items())
     said = f": {printable(kinds)}" if kinds else ""
-    logger.info("%s: %d pictures; %d other files are ignored%s", listing.folder, len(listing.names), others, said)
+    logger.info("%s: %s; %s ignored%s", listing.folder, found, others, said)
     return listing
 
 

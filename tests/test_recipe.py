@@ -1,0 +1,89 @@
+"""What the model card says of how to repeat a run."""
+
+from typing import Any
+
+import pytest
+
+from torchloom.config import AugmentConfig, ClassificationTrainConfig, ClassifierConfig, DataConfig
+from torchloom.provenance import Lineage
+from torchloom.recipe import commands, commit, unlike_defaults, versions, without_folders
+
+REQUIRED = {"epochs": 2, "optimizer": {"name": "AdamW", "lr": 0.003}}
+ALWAYS = {"train.epochs": 2, "train.optimizer.name": "AdamW", "train.optimizer.lr": 0.003, "train.seed": 0}
+
+
+def differing(**changes: Any) -> dict[str, Any]:
+    recorded = ClassificationTrainConfig.model_validate({**REQUIRED, **changes}).recipe()
+    found = dict(unlike_defaults(recorded, ClassificationTrainConfig, "train"))
+    return {key: value for key, value in found.items() if key not in ALWAYS or value != ALWAYS[key]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"batch_size": 128, "l1": 0.0, "compile": False}, {}),
+        ({"batch_size": 64, "compile": True}, {"train.batch_size": 64, "train.compile": True}),
+        ({"seed": 7}, {"train.seed": 7}),
+        ({"ema": 0.0}, {"train.ema": 0.0}),  # 0 is not none
+        ({"whitening": {}}, {"train.whitening": {}}),  # as by default, but there
+        ({"whitening": {"freeze": False}}, {"train.whitening.freeze": False}),
+        ({"loss": {"name": "CrossEntropyLoss"}}, {}),
+        (
+            {"loss": {"name": "CrossEntropyLoss", "label_smoothing": 0.0}},
+            {"train.loss.name": "CrossEntropyLoss", "train.loss.label_smoothing": 0.0},
+        ),
+        (
+            {"optimizer": {"name": "SGD", "lr": 0.1, "momentum": 0, "nesterov": False}},
+            {
+                "train.optimizer.name": "SGD",
+                "train.optimizer.lr": 0.1,
+                "train.optimizer.momentum": 0,
+                "train.optimizer.nesterov": False,
+            },
+        ),
+        ({"freeze": ["network.*"]}, {"train.freeze": ["network.*"]}),
+    ],
+)
+def test_settings_that_are_no_defaults(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert differing(**changes) == expected
+
+
+def test_settings_within_settings() -> None:
+    data = DataConfig(augment=AugmentConfig(flip=True)).model_dump(mode="json")
+    assert dict(unlike_defaults(data, DataConfig, "data")) == {"data.augment.flip": True}
+    model = {"name": "mlp", "dropout": 0.0, "activation": None}
+    assert dict(unlike_defaults(model, ClassifierConfig, "model")) == {"model.name": "mlp", "model.dropout": 0.0}
+
+
+def test_a_block_of_an_unknown_kind_is_shown_as_it_is() -> None:
+    assert dict(unlike_defaults({"a": {"b": None}, "c": 0}, None, "x")) == {"x.a.b": None, "x.c": 0}
+
+
+def test_runs_are_told_in_their_order() -> None:
+    nodes = [{"packages": {"torch": "2.14", "python": "3.11"}}, {"packages": {"torch": "2.15"}}]
+    runs: dict[str, Any] = {
+        "2026-02": {"command": "kedro run --tags train", "git": {"commit": "b" * 40, "changed": True}},
+        "2026-01": {"command": "kedro run --tags preprocess", "git": {"commit": "a" * 40, "changed": False}},
+    }
+    lineage = Lineage("task", nodes, runs)
+    assert commands(lineage) == ["kedro run --tags preprocess", "kedro run --tags train"]
+    assert commit(lineage) == "b" * 40 + " and changes"
+    assert versions(lineage) == {"torch": "2.15", "python": "3.11"}
+    assert (commands(Lineage("task", [], {})), commit(Lineage("task", [], {}))) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kedro run --params own.preprocess.folder=/home/me/cats", "kedro run --params own.preprocess.folder=…/cats"),
+        ("/data/x", "…/x"),
+        ("~/pictures/cats", "…/cats"),
+        ("C:\\Users\\me\\cats", "…/cats"),
+        ("relative/folder", "relative/folder"),
+        ("https://host/path/file.gz", "https://host/path/file.gz"),
+        (0.5, 0.5),
+    ],
+)
+def test_folders_of_this_machine_are_not_named(text: object, expected: object) -> None:
+    assert without_folders(text) == expected
