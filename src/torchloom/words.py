@@ -11,8 +11,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """Of a regular noun; of several words, the last one's."""
-    if noun.endswith(("s", "x", "ch", "sh")):
+    """Of a regular noun, or of several words that end in one."""
+    if noun.endswith(("s", "x", "tch", "sh")):  # an epoch is no batch
         return f"{noun}es"
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
