@@ -88,7 +88,7 @@ def classification_metrics(
     likeliest = logits.topk(min(5, len(classes))).indices
     table = _by_class(labels, predicted, len(classes))
     known = table["samples"] + predicted.bincount(minlength=len(classes)) > 0
-    metrics = {
+    metrics: dict[str, Any] = {
         "accuracy": (predicted == labels).double().mean(),
         "top5_accuracy": (likeliest == labels.unsqueeze(1)).any(1).double().mean(),
         "loss": loss(logits, labels),

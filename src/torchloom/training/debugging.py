@@ -117,13 +117,11 @@ class Overfitting:
 
     def tell(self) -> None:
         went = f"the loss of {counted(self.config.samples, 'sample')} went from {self.first:.4g} to {self.loss:.2g}"
+        epochs, share = counted(int(self.epoch), "epoch"), self.config.share
         if self.learnt():
-            logger.info("learnt by heart: %s in %s", went, counted(self.epoch, "epoch"))
+            logger.info("learnt by heart: %s in %s", went, epochs)
         else:
-            share = self.config.share
-            logger.warning(
-                "NOT learnt by heart: %s in %s, not to %g of it. %s", went, counted(self.epoch, "epoch"), share, ADVICE
-            )
+            logger.warning("NOT learnt by heart: %s in %s, not to %g of it. %s", went, epochs, share, ADVICE)
 
 
 ADVICE = (
