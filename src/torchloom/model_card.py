@@ -10,10 +10,10 @@ import re
 from typing import Any
 
 from torchloom import recipe
+from torchloom.config import TrainConfig
 from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo
 from torchloom.page import read_template, shown
 from torchloom.report import Subject, setting
-from torchloom.runs import flat
 from torchloom.words import counted, listed
 
 # Our figures as the hub calls them, for those that it knows.
@@ -102,9 +102,8 @@ def _places(subject: Subject) -> list[str]:
 
 def _settings(subject: Subject) -> dict[str, Any]:
     """Those that made the model, as far as they are no defaults, without folders of this machine."""
-    found = recipe.settings(subject.lineage)
-    if not found:  # there are no records; the checkpoint knows those of the training
-        found = {f"train.{name}": value for name, value in flat(subject.checkpoint.training.get("parameters", {}))}
+    trained = subject.checkpoint.training.get("parameters", {})  # all there is to know without records
+    found = recipe.settings(subject.lineage) or dict(recipe.unlike_defaults(trained, TrainConfig, "train"))
     return {name: recipe.without_folders(setting(value)) for name, value in found.items()}
 
 
