@@ -6,6 +6,7 @@ representations using RNN encoder-decoder for statistical machine translation", 
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
@@ -36,14 +37,13 @@ class RowRNN(nn.Module):
     def __init__(self, rnn: nn.RNNBase, classes: int, dropout: float) -> None:
         super().__init__()
         self.rnn = rnn
-        self.directions = 1 + rnn.bidirectional
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self.directions * rnn.hidden_size, classes)
+        self.head = nn.Linear((1 + rnn.bidirectional) * rnn.hidden_size, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         rows = images.transpose(1, 2).flatten(2)  # (B, H, C W)
-        _, states = self.rnn(rows)
-        states = states[0] if isinstance(states, tuple) else states  # of an LSTM the outputs, not the cells
-        last = states[-self.directions :]  # (directions, B, width), of the last layer
-        logits: Tensor = self.head(self.dropout(last.transpose(0, 1).flatten(1)))  # (B, classes)
+        outputs, _ = self.rnn(rows)  # (B, H, directions x width), which torch.export 2.11 gets right, unlike the state
+        width = self.rnn.hidden_size
+        last = torch.cat([outputs[:, -1, :width], outputs[:, 0, width:]], dim=1)  # the backward one ends at the top
+        logits: Tensor = self.head(self.dropout(last))  # (B, classes)
         return logits
