@@ -54,7 +54,7 @@ def quantize_model(serialised: bytes, samples: dict[str, np.ndarray], config: Qu
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, made = (str(Path(folder) / name) for name in ("plain.onnx", "ready.onnx", "made.onnx"))
         Path(plain).write_bytes(serialised)
-        quant_pre_process(plain, ready)
+        quant_pre_process(plain, ready, skip_symbolic_shape=True)  # not every version can
         _check_excluded(config.exclude, ready)
         with _quiet():
             quantize_static(
