@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,8 +132,6 @@ def open_mlflow(context: Any) -> Any:
 
     They are left in `context.mlflow`, where its commands look for them.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent to anyone
-    os.environ.setdefault("DO_NOT_TRACK", "true")
     from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 
     for library in ("alembic", "kedro_mlflow", "mlflow"):

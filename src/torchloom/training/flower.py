@@ -1,7 +1,7 @@
 """Federated training by Flower: its strategies at the server, its simulation of the clients, which ray runs.
 
-The clients train in a few processes of their own, in turns. Flower and ray are told to report nothing to anyone. What
-Flower draws by chance or leaves to the order of arrival is put in order here, so that a training can be repeated.
+The clients train in a few processes of their own, in turns. What Flower draws by chance or leaves to the order of
+arrival is put in order here, so that a training can be repeated.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
 
 SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",  # nothing is sent to the makers
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers are not started by another `uv run`
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_MODE": "token",  # ray listens at all of the machine's addresses
