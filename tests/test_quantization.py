@@ -1,6 +1,7 @@
 """Models in int8, by onnxruntime.quantization."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from torchloom.config import QuantizeConfig
-from torchloom.data.info import ImageInfo
+from torchloom.data.info import DocumentInfo, ImageInfo, Info
+from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import SEAL, ONNXDataset
 from torchloom.errors import InputError
 from torchloom.export import export_checkpoint
 from torchloom.models import build_model
-from torchloom.quantization import quantize_model
+from torchloom.pipelines.quantization.nodes import quantize
+from torchloom.quantization import int8_share, quantize_model
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -105,3 +108,73 @@ def test_excluded_nodes_stay_as_they_are(exported: bytes) -> None:
 def test_a_node_that_is_not_there(exported: bytes) -> None:
     with pytest.raises(InputError, match=r"quantize\.exclude: the graph has no node nowhere; it has "):
         quantize_model(exported, {"images": IMAGES[:100]}, QuantizeConfig(exclude=["nowhere"]))
+
+
+# ---- recurrent layers ----------------------------------------------------------------------------------------------
+
+ROWS = ImageInfo(classes=["a", "b"], shape=[1, 12, 12], mean=[0.5], std=[0.25])
+WORDS = DocumentInfo(
+    classes=["a", "b"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *map(str, range(498))])
+)
+RECURRENT: list[tuple[str, dict[str, Any], Info]] = [
+    ("text_rnn", {"embedding": 32, "width": 32}, WORDS),
+    ("row_rnn", {"width": 48, "cell": "gru"}, ROWS),
+    *(
+        pytest.param(*network, marks=pytest.mark.long)
+        for network in (
+            ("text_rnn", {"embedding": 32, "width": 32, "cell": "gru", "layers": 2}, WORDS),
+            ("row_rnn", {"width": 48, "bidirectional": True}, ROWS),
+        )
+    ),
+]
+
+
+def to_tell_apart(info: Info) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """800 samples, and which half of the vocabulary or of the picture has more of them, words or light."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(800) % 2
+    first = torch.rand(800, 12, generator=draw) < torch.where(labels == 0, 0.7, 0.3)[:, None]
+    if info is WORDS:
+        words = torch.randint(2, 251, (800, 12), generator=draw) + 249 * ~first
+        return {"tokens": words, "lengths": torch.randint(8, 13, (800,), generator=draw)}, labels
+    light = torch.where(first, 60, 200)[:, None, :, None].expand(-1, 1, -1, 12)
+    return {"images": (light + torch.randint(40, light.shape, generator=draw)).to(torch.uint8)}, labels
+
+
+@pytest.mark.parametrize(("network", "arguments", "info"), RECURRENT)
+def test_a_recurrent_network_is_four_times_smaller_and_as_often_right(
+    network: str, arguments: dict[str, Any], info: Info
+) -> None:
+    model = build_model(network, arguments, info)
+    inputs, labels = to_tell_apart(info)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for start in range(0, 600, 50):
+        batch = [tensor[start : start + 50] for tensor in inputs.values()]
+        torch.nn.functional.cross_entropy(model(*batch), labels[start : start + 50]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    checkpoint = Checkpoint(network=network, arguments=arguments, info=info, training={}, weights=model.state_dict())
+    plain = export_checkpoint(checkpoint)
+    samples = {name: tensor.numpy() for name, tensor in inputs.items()}
+    small = quantize_model(plain, {name: array[:600] for name, array in samples.items()}, QuantizeConfig())
+    assert (int8_share(plain), int8_share(small)) == (0, 1)
+    kept = sum(weight.numel() for weight in model.parameters())
+    assert len(plain) - len(small) > 2.8 * kept
+    answers = []
+    for serialised in (plain, small):
+        session = onnxruntime.InferenceSession(serialised, providers=["CPUExecutionProvider"])
+        answers.append(session.run(["logits"], {name: array[600:] for name, array in samples.items()})[0])
+    right = [float((logits.argmax(1) == labels[600:].numpy()).mean()) for logits in answers]
+    assert right[0] > 0.8
+    assert abs(right[1] - right[0]) < 0.03
+    assert np.abs(answers[1] - answers[0]).max() < 0.1 * np.ptp(answers[0])
+
+
+def test_what_cannot_be_quantized_is_said_before(exported: bytes) -> None:
+    model = onnx.load_from_string(exported)
+    every = [node.name for node in model.graph.node]
+    with pytest.raises(InputError, match=r"^quantize: nothing of this model can be int8\. Its weights are in .*Conv"):
+        quantize_model(exported, {"images": IMAGES[:100]}, QuantizeConfig(exclude=every))
+    autoencoder = Checkpoint(network="autoencoder", arguments={}, info=INFO, training={}, weights={})
+    with pytest.raises(InputError, match=r"starts from a classifier, but .* the network autoencoder, which tells no"):
+        quantize(autoencoder, exported, None, QuantizeConfig())  # type: ignore[arg-type]

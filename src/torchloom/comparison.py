@@ -47,11 +47,13 @@ def compare_models(
 
     The one after may be there in ONNX only; it then takes as many multiply-adds as the one before.
 
-    Of both: accuracy in ONNX Runtime (fraction), bytes of the ONNX file as it is and compressed by zlib, share of
-    weights that are zero, multiply-adds for one sample, latency (ms, one sample) and throughput (samples per second,
+    Of both: accuracy in ONNX Runtime (fraction), bytes of the ONNX file as it is and compressed by zlib, shares of
+    weights that are int8 and that are zero, multiply-adds for one sample, latency (ms, one sample) and throughput (samples per second,
     `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32, all in turns.
     Under `change`: points of accuracy won, and how many times smaller and faster.
     """
+    from torchloom.quantization import int8_share  # which takes a second to import
+
     expect(loaders.info, LabelledInfo)
     one, many = (loaders.samples("test", count) for count in (1, config.batch_size))
     report: dict[str, Any] = {"machine": machine(config.threads), "batch_size": config.batch_size}
@@ -63,6 +65,7 @@ def compare_models(
             "accuracy": onnx_accuracy(session, loaders),
             "bytes": len(serialised),
             "compressed_bytes": len(zlib.compress(serialised, 6)),
+            "int8_weights": int8_share(serialised),
         }
         if checkpoint:
             model = checkpoint.build()

@@ -62,6 +62,17 @@ def check_labels(config: ClassificationTrainConfig, loaders: LoaderPlan) -> None
         check_soft_labels(config.loss.name, config.loss.arguments)
 
 
+def check_classifier(base: Checkpoint) -> None:
+    """InputError unless another task's model tells classes apart, as what is made of it is measured by that."""
+    from torchloom.models import sizes_of
+
+    if "classes" not in sizes_of(base.network):
+        raise InputError(
+            f"this kind of task starts from a classifier, but in TASKS (pipeline_registry.py) its source has the network "
+            f"{base.network}, which tells no classes apart"
+        )
+
+
 def evaluate(
     checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateClassifierConfig
 ) -> tuple[dict[str, Any], dict[str, Any], Figure, Figure, Figure, Figure, Figure, Figure, list[dict[str, Any]]]:

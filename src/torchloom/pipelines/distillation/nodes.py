@@ -11,7 +11,7 @@ from torchloom.config import ClassifierConfig, DebuggingConfig, DistilledTrainCo
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.pipelines.classification.nodes import check_labels, evaluate
+from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
 from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
@@ -35,6 +35,7 @@ def train(
     """
     from torchloom.training.distillation import student_objective
 
+    check_classifier(teacher)
     info, taught = (expect(known, LabelledInfo) for known in (loaders.info, teacher.info))
     if info.sizes() != taught.sizes() or info.classes != taught.classes:
         raise InputError(

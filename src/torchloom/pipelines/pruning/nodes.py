@@ -10,7 +10,7 @@ from functools import partial
 from torchloom.config import DebuggingConfig, DistributedConfig, PrunedTrainConfig
 from torchloom.data.info import ImageInfo, LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.classification.nodes import check_labels, evaluate
+from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
 from torchloom.pipelines.stages import train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
@@ -40,6 +40,7 @@ def train(
     from torchloom.training.pruning import gradual_pruning, remove_channels, without_masks
 
     expect(checkpoint.info, ImageInfo if config.prune.form == "structured" else LabelledInfo)
+    check_classifier(checkpoint)
     check_labels(config, loaders)
     config = adjusted(config, debugging)
     objective = partial(classification_objective, config.loss.name, config.loss.arguments)

@@ -6,26 +6,27 @@ import logging
 from typing import Any
 
 from torchloom.config import CompareConfig, QuantizeConfig
-from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
+from torchloom.pipelines.classification.nodes import check_classifier
 from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 
 
-def quantize(onnx_model: bytes, loaders: LoaderPlan, config: QuantizeConfig) -> bytes:
-    """The model with weights and activations in 8 bits, calibrated on the first training samples, not augmented.
+def quantize(checkpoint: Checkpoint, onnx_model: bytes, loaders: LoaderPlan, config: QuantizeConfig) -> bytes:
+    """The checkpoint's ONNX model in 8 bits, calibrated on the first training samples, not augmented.
 
     Raises InputError unless it is a classifier.
     """
     from torchloom.progress import working
-    from torchloom.quantization import quantize_model
+    from torchloom.quantization import int8_share, quantize_model
 
-    expect(loaders.info, LabelledInfo)
+    check_classifier(checkpoint)
     samples = loaders.samples("train", config.samples)
     with working("calibrating and quantizing"):
         quantized = quantize_model(onnx_model, {name: tensor.numpy() for name, tensor in samples.items()}, config)
-    logger.info("%.1f kB became %.1f kB", len(onnx_model) / 1000, len(quantized) / 1000)
+    sizes = len(onnx_model) / 1000, len(quantized) / 1000
+    logger.info("%.1f kB became %.1f kB, with %.1f %% of the weights in int8", *sizes, 100 * int8_share(quantized))
     return quantized
 
 

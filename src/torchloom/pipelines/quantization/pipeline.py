@@ -11,7 +11,7 @@ def create_pipeline(task: str, base: str) -> Pipeline:
     nodes = [
         Node(
             quantize,
-            inputs=["base_onnx", "base_dataloaders", "params:quantize"],
+            inputs=["base_checkpoint", "base_onnx", "base_dataloaders", "params:quantize"],
             outputs="onnx",
             name="quantize",
             tags="quantize",
