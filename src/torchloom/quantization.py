@@ -126,7 +126,9 @@ def _quantize_weights(model: onnx.ModelProto, kinds: set[str], exclude: list[str
                 made = {f"{name}_quantized": rounded, f"{name}_scale": scale.astype(np.float32)}
                 model.graph.initializer.remove(tensor)
                 model.graph.initializer.extend(onnx.numpy_helper.from_array(array, key) for key, array in made.items())
-                nodes.append(onnx.helper.make_node("DequantizeLinear", list(made), [name], f"{name}_dequantize", axis=1))
+                nodes.append(
+                    onnx.helper.make_node("DequantizeLinear", list(made), [name], f"{name}_dequantize", axis=1)
+                )
     nodes += model.graph.node
     del model.graph.node[:]
     model.graph.node.extend(nodes)

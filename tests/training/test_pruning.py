@@ -4,16 +4,27 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchloom.config import ClassificationTrainConfig, PruneConfig
+from torchloom.config import (
+    ClassificationTrainConfig,
+    DataConfig,
+    DebuggingConfig,
+    DistributedConfig,
+    PruneConfig,
+    PrunedTrainConfig,
+)
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.info import ImageInfo
+from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.models import NormalizedImages, build_model
+from torchloom.pipelines.pruning.nodes import train
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loop import TIMES, Fit, fit
 from torchloom.training.losses import classification_objective
@@ -27,6 +38,7 @@ NETWORKS: list[tuple[str, dict[str, Any], str]] = [
     ("resnet", {"width": 2, "depth": 50}, "network.head.weight"),
     ("densenet", {"growth": 4, "depth": 10}, "network.10.weight"),
     ("cnn", {"form": "two_conv"}, "network.9.weight"),
+    ("cnn", {"form": "two_conv", "activation": "PReLU"}, "network.9.weight"),
     ("vgg", {"width": 4}, "network.46.weight"),
 ]
 
@@ -168,6 +180,56 @@ def test_an_activation_that_makes_something_of_nothing() -> None:
         layers[0].weight[0] = layers[0].bias[0] = 0
     with pytest.raises(InputError, match="answers otherwise without the channels"):
         remove_channels(model, IMAGES[:2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"form": "classic"},
+            r"^train\.prune\.form structured: the channels of lenet cannot be taken out \(.*unstructured$",
+        ),
+        ({"activation": "Sigmoid"}, "answers otherwise without the channels"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_before_the_training(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    states = TrainingStates(tmp_path / "states")
+    with pytest.raises(InputError, match=message):
+        prune_lenet(tmp_path, states, arguments)
+    assert not states.newest()
+
+
+def test_what_was_learnt_is_kept_when_nothing_can_be_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("torchloom.training.pruning.check_channels", lambda *_: None)
+    pruned = prune_lenet(tmp_path, TrainingStates(tmp_path / "states"), {"activation": "Sigmoid"})
+    assert "answers otherwise without the channels" in caplog.text
+    assert not pruned.resized
+    kernels = pruned.weights["network.1.weight"]
+    assert (kernels == 0).flatten(1).all(1).sum() > 0
+    assert pruned.build()(IMAGES).isfinite().all()
+
+
+def prune_lenet(folder: Path, states: TrainingStates, arguments: dict[str, Any]) -> Checkpoint:
+    """The stage `train` of a pruning, of one epoch, on the few images."""
+    dataset = TensorsDataset(filepath=str(folder / "train.safetensors"))
+    dataset.save(Tensors({"images": IMAGES.permute(0, 2, 3, 1).contiguous().numpy(), "labels": np.arange(6) % 3}))
+    saved = dataset.load()
+    file = TensorFile(path=saved.path, fingerprint=saved.fingerprint, length=6)  # type: ignore[arg-type]
+    splits = {"train": [file], "validation": [], "test": []}
+    loaders = LoaderPlan(splits=splits, info=INFO, data=DataConfig(), batch_size=3, evaluate_batch_size=6, seed=0)
+    weights = trained("lenet", arguments).state_dict()
+    start = Checkpoint(network="lenet", arguments=arguments, info=INFO, training={}, weights=weights)
+    config = PrunedTrainConfig.model_validate(
+        {
+            **{"epochs": 1, "batch_size": 3, "device": "cpu", "optimizer": {"name": "SGD", "lr": 0.01}},
+            "prune": {"form": "structured", "epochs": 1, "multiple": 1},
+        }
+    )
+    return train(start, loaders, config, DistributedConfig(), DebuggingConfig(), states)[0]
 
 
 def test_a_network_without_channels() -> None:

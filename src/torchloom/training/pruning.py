@@ -8,7 +8,8 @@ structural pruning", CVPR 2023).
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -167,7 +168,8 @@ def channel_groups(model: Any, layers: Collection[nn.Module], inputs: Tensor) ->
     `inputs` (2, …) go through the model once. Raises InputError when it is not a model of images, or has no such group.
     """
     tp, network, sample = _torch_pruning(), model.network, model.normalize(inputs)
-    graph = tp.DependencyGraph().build_dependency(network, example_inputs=sample)
+    with _slopes_fixed(network):
+        graph = tp.DependencyGraph().build_dependency(network, example_inputs=sample)
     others = [m for m in network.modules() if isinstance(m, (*CONVOLUTIONS, nn.Linear)) and m not in layers]
     kinds = [*CONVOLUTIONS, nn.Linear]
     groups = [_group(found) for found in graph.get_all_groups(ignored_layers=others, root_module_types=kinds)]
@@ -215,6 +217,35 @@ def _mask(group: Group, gone: Tensor) -> None:
         prune.custom_from_mask(module, name, mask)  # type: ignore[no-untyped-call]
 
 
+def check_channels(start: Checkpoint, config: PruneConfig, inputs: Tensor) -> None:
+    """InputError unless all channels that are to be cut can be taken out of the model, tried before it learns on.
+
+    `inputs` (2, …) are samples of what it takes.
+    """
+    model = start.build()
+    head = weights_depending_on("classes", start.network, start.arguments, start.info)
+    try:
+        pruner = Pruner(model, config, head, inputs)
+        cut_channels(pruner.groups, config.amount, config.scope, config.multiple)
+        without_channels(start.model_copy(update={"weights": model.state_dict()}), inputs).build()(inputs)
+    except InputError:
+        raise
+    except Exception as error:  # torch-pruning, and the network with what is left of it, have many
+        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+        raise InputError(
+            f"train.prune.form structured: the channels of {start.network} cannot be taken out ({reason}). Take "
+            "unstructured"
+        ) from error
+
+
+def without_channels(checkpoint: Checkpoint, inputs: Tensor) -> Checkpoint:
+    """A checkpoint with masks, as the training leaves it, without what they cut; see `remove_channels`."""
+    model = checkpoint.model_copy(update={"weights": without_masks(checkpoint.weights)}).build()
+    remove_channels(model, inputs)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    return checkpoint.model_copy(update={"weights": weights, "resized": True})
+
+
 def remove_channels(model: Any, inputs: Tensor) -> None:
     """Take the channels away all of whose weights and biases are zero; what the model answers stays the same.
 
@@ -225,7 +256,8 @@ def remove_channels(model: Any, inputs: Tensor) -> None:
         before = model(inputs)
     layers = [module for module in model.modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
     tp, network = _torch_pruning(), model.network
-    graph = tp.DependencyGraph().build_dependency(network, example_inputs=model.normalize(inputs))
+    with _slopes_fixed(network):
+        graph = tp.DependencyGraph().build_dependency(network, example_inputs=model.normalize(inputs))
     found = graph.get_all_groups(root_module_types=[*CONVOLUTIONS, nn.Linear])
     gone = [(group, group.zeros()) for group in map(_group, found) if group.root in layers]
     for group, channels in gone:
@@ -238,6 +270,27 @@ def remove_channels(model: Any, inputs: Tensor) -> None:
             "train.prune.form structured: this network answers otherwise without the channels that were cut, by "
             f"{float((before - after).abs().max()):.2g}; an activation that is not 0 at 0 does that. Take unstructured"
         )
+
+
+@contextmanager
+def _slopes_fixed(network: nn.Module) -> Iterator[None]:
+    """With a LeakyReLU in place of each PReLU whose one slope is for all channels.
+
+    torch-pruning 1.6 takes the slope for a channel, and loses the places of those that are flattened behind it.
+    """
+    slopes = [
+        (parent, name, layer)
+        for parent in network.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, nn.PReLU) and layer.num_parameters == 1
+    ]
+    try:
+        for parent, name, layer in slopes:
+            setattr(parent, name, nn.LeakyReLU(layer.weight.item()))
+        yield
+    finally:
+        for parent, name, layer in slopes:
+            setattr(parent, name, layer)
 
 
 def _torch_pruning() -> Any:

@@ -5,16 +5,20 @@ torch is imported inside the functions, so that commands which only look at the 
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 from torchloom.config import DebuggingConfig, DistributedConfig, PrunedTrainConfig
 from torchloom.data.info import ImageInfo, LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
+from torchloom.errors import InputError
 from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
 from torchloom.pipelines.stages import train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["build_dataloaders", "evaluate", "train"]
 
@@ -37,21 +41,23 @@ def train(
     Returns the checkpoint of the last epoch, the history and the profile.
     """
     from torchloom.training.losses import classification_objective
-    from torchloom.training.pruning import gradual_pruning, remove_channels, without_masks
+    from torchloom.training.pruning import check_channels, gradual_pruning, without_channels, without_masks
 
     expect(checkpoint.info, ImageInfo if config.prune.form == "structured" else LabelledInfo)
     check_classifier(checkpoint)
     check_labels(config, loaders)
     config = adjusted(config, debugging)
+    inputs = loaders.first("train", 2)[0]
+    if config.prune.form == "structured":
+        check_channels(checkpoint, config.prune, inputs)
     objective = partial(classification_objective, config.loss.name, config.loss.arguments)
     pruning = partial(gradual_pruning, config.prune)
     _, last, history, profile = train_network(
         loaders, None, config, distributed, debugging, objective, states, start=checkpoint, at_epoch=pruning
     )
-    pruned = last.model_copy(update={"weights": without_masks(last.weights)})
     if config.prune.form == "structured":
-        cut = pruned.build()
-        remove_channels(cut, loaders.first("train", 2)[0])
-        weights = {name: tensor.contiguous() for name, tensor in cut.state_dict().items()}
-        pruned = pruned.model_copy(update={"weights": weights, "resized": True})
-    return pruned, history, profile
+        try:
+            return without_channels(last, inputs), history, profile
+        except InputError as error:  # what has been learnt is worth more
+            logger.warning("%s. Here the channels that were cut stay, as zeros", error.message)
+    return last.model_copy(update={"weights": without_masks(last.weights)}), history, profile
