@@ -49,7 +49,8 @@ def compare_models(
 
     Of both: accuracy in ONNX Runtime (fraction), bytes of the ONNX file as it is and compressed by zlib, shares of
     weights that are int8 and that are zero, multiply-adds for one sample, latency (ms, one sample) and throughput
-    (samples per second, `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32, all in turns.
+    (samples per second, `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32,
+    all in turns.
     Under `change`: points of accuracy won, and how many times smaller and faster.
     """
     from torchloom.quantization import int8_share  # which takes a second to import
