@@ -128,7 +128,7 @@ def to_tell_apart(info: Info) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """800 samples, and which half of the vocabulary or of the picture has more of them, words or light."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(800) % 2
-    first = torch.rand(800, 12, generator=draw) < torch.where(labels == 0, 0.8, 0.2)[:, None]
+    first = torch.rand(800, 12, generator=draw) < torch.where(labels == 0, 0.9, 0.1)[:, None]
     if info is WORDS:
         words = torch.randint(2, 251, (800, 12), generator=draw) + 249 * ~first
         return {"tokens": words, "lengths": torch.randint(8, 13, (800,), generator=draw)}, labels
