@@ -29,7 +29,14 @@ pytestmark = [
     pytest.mark.usefixtures("exporter"),
 ]
 
-INFO = ImageInfo(classes=["a", "b", "c", "ü"], shape=[3, 8, 8], mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+INFO = ImageInfo(
+    classes=["a", "b", "c", "ü"],
+    shape=[3, 8, 8],
+    mean=[0.4, 0.5, 0.6],
+    std=[0.2, 0.25, 0.3],
+    fit="squash",
+    value_range=[0, 4095],
+)
 IMAGES = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16], "batch_norm": True, "dropout": 0.3, "activation": "GELU"},
@@ -205,7 +212,7 @@ def test_the_node_exports_only_what_agrees(tmp_path: Path) -> None:
 
 WORDS = Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"abcdefgh"])
 CHARACTERS = Tokenizer.of_characters("abcdefghü\n")
-DOCUMENTS = DocumentInfo(classes=["bad", "ü"], tokenizer=WORDS)
+DOCUMENTS = DocumentInfo(classes=["bad", "ü"], tokenizer=WORDS, max_tokens=7)
 TABLE = TableInfo(
     features=["age", "weight"], target="price", mean=[40.0, 70.0], std=[10.0, 15.0], target_mean=150.0, target_std=77.0
 )
@@ -452,16 +459,18 @@ def test_the_graph_says_what_its_user_must_know_of_each_kind_of_data(name: str) 
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(serialised).metadata_props}
     told = {key: json.loads(value) for key, value in metadata.items() if key not in {"producer", "fingerprint"}}
     assert told.pop("network") == {"name": case.network, **case.arguments}
+    if name == "documents, lstm":
+        assert told.pop("preprocessing")["input"].endswith("of more than max_tokens the last ones")
     if name in PREPROCESSING:
         given, mean, std = PREPROCESSING[name]
         preprocessing = told.pop("preprocessing")
         assert (preprocessing["input"], preprocessing["mean"], preprocessing["std"]) == (given, mean, std)
         assert "mean) / std" in preprocessing["inside_the_graph"]
     expected = {
-        "documents, lstm": {"classes": ["bad", "ü"], "tokenizer": WORDS.model_dump()},
+        "documents, lstm": {"classes": ["bad", "ü"], "tokenizer": WORDS.model_dump(), "max_tokens": 7},
         "text": {"tokenizer": CHARACTERS.model_dump()},
         "table": {"features": ["age", "weight"], "target": "price", "target_mean": 150.0, "target_std": 77.0},
-        "autoencoder": {"classes": INFO.classes},
+        "autoencoder": {"classes": INFO.classes, "fit": "squash", "value_range": [0, 4095], "views": "one"},
     }
     assert told == expected[name]
 

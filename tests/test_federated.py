@@ -23,7 +23,14 @@ from kedro.io import DataCatalog
 from pydantic import ValidationError
 
 from conftest import TINY, kedro_run, make_project
-from torchloom.config import ClassifierConfig, DataConfig, DebuggingConfig, FederatedTrainConfig, PartitionConfig
+from torchloom.config import (
+    ClassifierConfig,
+    DataConfig,
+    DebuggingConfig,
+    EvaluateClassifierConfig,
+    FederatedTrainConfig,
+    PartitionConfig,
+)
 from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.shards import class_counts, dirichlet, partition, skew
@@ -286,9 +293,9 @@ def test_a_partition_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_without_flower_the_line_that_brings_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs flwr and ray.*\n.*uv run --no-dev --extra federated"):
-        nodes.build_dataloaders(plan(tmp_path), training(), DebuggingConfig())
+        nodes.build_dataloaders(plan(tmp_path), training(), EvaluateClassifierConfig(), DebuggingConfig())
     with pytest.raises(InputError, match=r"^debugging: .* Take the task beside which this one stands"):
-        nodes.build_dataloaders(plan(tmp_path), training(), DebuggingConfig(batches=1))
+        nodes.build_dataloaders(plan(tmp_path), training(), EvaluateClassifierConfig(), DebuggingConfig(batches=1))
 
 
 def test_a_federation_is_no_part_of_a_run_of_everything() -> None:

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 import exported
+from torchloom.data.info import Reading
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
 from torchloom.inference import (
@@ -22,6 +24,7 @@ from torchloom.inference import (
     Fit,
     Model,
     decode_image,
+    deep_extremes,
     find_model,
     numbers,
     open_model,
@@ -43,9 +46,13 @@ def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def decoded(
-    data: bytes, shape: tuple[int, int, int] = (1, 6, 8), fit: Fit = "crop", invert: bool = False
+    data: bytes,
+    shape: tuple[int, int, int] = (1, 6, 8),
+    fit: Fit = "crop",
+    invert: bool = False,
+    value_range: list[float] | None = None,
 ) -> np.ndarray:
-    pixels = decode_image(io.BytesIO(data), shape, fit, invert)
+    pixels = decode_image(io.BytesIO(data), shape, fit, invert, value_range)
     assert pixels.dtype == np.uint8
     assert pixels.shape == shape
     return pixels
@@ -79,10 +86,54 @@ def test_pictures_of_other_modes_are_converted(mode: str) -> None:
     np.testing.assert_allclose(decoded(saved(other, "TIFF" if mode == "CMYK" else "PNG"))[0], expected, atol=1)
 
 
-def test_of_sixteen_bits_the_higher_eight_count() -> None:
-    deep = Image.fromarray(GREY.astype(np.uint16) * 256 + 77)
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_of_sixteen_bits_the_higher_eight_of_those_that_are_used_count(bits: int) -> None:
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    deep = Image.fromarray(values)
     assert deep.mode.startswith("I;16")
-    np.testing.assert_array_equal(decoded(saved(deep))[0], GREY)
+    expected = (values >> (bits - 8)).clip(0, 255)
+    for kind in ("PNG", "TIFF"):
+        given = [0, 2**bits - 1]
+        np.testing.assert_array_equal(decoded(saved(deep, kind), (1, 256, 256), value_range=given)[0], expected)
+    if bits == 16:
+        np.testing.assert_array_equal(decoded(saved(deep), (1, 256, 256))[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [(np.float32, 0.0, 1.0), (np.float32, -1000.0, 3000.0), (np.int32, -1024, 3071)]
+)
+def test_of_thirty_two_bits_it_is_said_what_is_black_and_white(kind: Any, low: float, high: float) -> None:
+    values = (low + (GREY + 0.5) / 256 * (high - low)).astype(kind)
+    data = saved(Image.fromarray(values), "TIFF")
+    np.testing.assert_array_equal(decoded(data, value_range=[low, high])[0], GREY)
+    half = decoded(data, value_range=[low, (low + high) / 2])[0]
+    np.testing.assert_allclose(half, (2 * GREY.astype(int)).clip(0, 255), atol=1)
+    assert deep_extremes(io.BytesIO(data)) == (values.min(), values.max(), kind is np.int32)
+
+
+def sixteen_bit_colour(value: int) -> bytes:
+    """A PNG file of 8 x 6 pixels, each with this value in each of its channels."""
+    header = struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + struct.pack(">H", value) * 24 for _ in range(6)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_colours_of_sixteen_bits_are_read_only_where_their_higher_eight_say_enough() -> None:
+    data = sixteen_bit_colour(77 * 256 + 5)
+    for given in (None, [0, 65_535]):
+        assert (decoded(data, (3, 6, 8), value_range=given) == 77).all()
+    with pytest.raises(InputError, match=r"^has 16 bits a channel in colour, of which only the higher 8 .* up to 4095"):
+        decoded(data, (3, 6, 8), value_range=[0, 4095])
+    assert deep_extremes(io.BytesIO(sixteen_bit_colour(1100))) == (0, 4 * 256 + 255, True)
+
+
+def test_a_picture_of_eight_bits_has_no_values_to_measure() -> None:
+    np.testing.assert_array_equal(decoded(saved(Image.fromarray(GREY)), value_range=[0, 4095])[0], GREY)
+    assert deep_extremes(io.BytesIO(saved(Image.fromarray(COLOUR)))) is None
+    values = np.full((6, 8), np.nan, np.float32)
+    assert deep_extremes(io.BytesIO(saved(Image.fromarray(values), "TIFF"))) is None
+    with pytest.raises(InputError, match=r"^holds values that are not numbers \(NaN\)$"):
+        decoded(saved(Image.fromarray(values), "TIFF"), value_range=[0, 1])
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -224,6 +275,19 @@ def test_the_likeliest_classes(count: int, places: list[list[int]]) -> None:
 # ---- models --------------------------------------------------------------------------------------------------------
 
 
+def test_of_long_texts_the_last_words_count() -> None:
+    model = copy(exported.model("documents"))
+    model.max_tokens = 2
+    assert model.tokens("a good bad film").tolist() == exported.WORDS.encode("bad film").tolist()
+    assert len(model.tokens("film " * (LONGEST_TEXT + 1))) == 2
+    with pytest.raises(InputError, match=r"^holds no words$"):
+        model.tokens("--")
+
+
+def test_the_line_ends_of_a_prompt_are_those_of_the_training() -> None:
+    assert exported.model("text").prompt("a\r\nb\rc\n") == "a\nb\nc\n"
+
+
 def test_the_probabilities_are_those_of_the_network() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 6, 8), dtype=np.uint8)
     found = exported.model("images").probabilities(images=images)
@@ -238,6 +302,7 @@ def test_a_model_knows_what_it_needs() -> None:
     images, documents, table = (exported.model(kind) for kind in ("images", "documents", "table"))
     assert (images.kind, images.shape, images.classes) == ("images", (1, 6, 8), ["ä", "b$", "c"])
     assert (documents.kind, documents.tokenizer) == ("documents", exported.WORDS)
+    assert (images.reading, documents.max_tokens) == (Reading(), None)
     assert (table.kind, table.features, table.target) == ("table", ["age", "bmi"], "glucose")
 
 
@@ -250,9 +315,19 @@ def renamed(change: dict[str, Any]) -> bytes:
     return seal(proto)
 
 
+def test_a_model_of_before_is_asked_as_it_was_then() -> None:
+    before = Model(renamed({"fit": None, "views": None}))
+    assert before.reading == Reading(fit="crop", value_range=None, views="one")
+    now = Model(renamed({"fit": "pad", "value_range": [0, 4095], "views": "mirror"}))
+    assert now.reading == Reading(fit="pad", value_range=[0, 4095], views="mirror")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        ({"fit": "letterbox"}, "by another version .*'crop', 'pad' or 'squash'"),
+        ({"max_tokens": 0}, "by another version .*greater than or equal to 1"),
+        ({"value_range": [7, 7]}, "by another version .*the first less than the second"),
         (b"nonsense", "cannot load the model"),
         (None, r"not exported by torchloom, or by another version \(KeyError"),
         ({"classes": None}, r"not exported by torchloom, or by another version \(KeyError\('classes'\)\)$"),

@@ -129,6 +129,21 @@ def test_pictures_are_reconstructed(files: Path) -> None:
     assert answer.captions == [f"MSE {error:.4f}" for error in found[:, 0]]
 
 
+def test_it_is_said_when_pictures_are_not_put_as_in_the_test(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = save_pictures(files, 3)
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        asked = Answer("images", files, fit="crop", views="one", top=1)
+        assert "pictures are not put to the model" not in caplog.text
+        swapped = Answer("images", files, fit="pad", invert=True, value_range=[0, 4095], top=1)
+    assert (
+        'pictures are not put to the model as those of its test were: fit "pad" instead of "crop", value_range '
+        "[0.0, 4095.0] instead of null, invert true instead of false"
+    ) in caplog.messages
+    for answer, pixels in ((asked, images), (swapped, 255 - images)):
+        expected = exported.probabilities("images", pixels).max(1)
+        assert [row["probability_1"] for row in answer.rows] == pytest.approx(expected, abs=1e-5)
+
+
 TEXTS = ["A good film.", "bad", "a film , a BAD film"]
 
 

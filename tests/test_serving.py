@@ -123,6 +123,9 @@ def test_what_the_model_is() -> None:
     known = Client("images").get("/").json()
     assert known["model"] == "a_task"
     assert (known["kind"], known["classes"], known["shape"]) == ("images", exported.GREY.classes, [1, 6, 8])
+    assert (known["fit"], known["value_range"], known["views"]) == ("crop", None, "one")
+    assert Client("images", fit="pad").get("/").json()["fit"] == "pad"
+    assert Client("documents").get("/").json()["max_tokens"] is None
     known = Client("table").get("/").json()
     assert (known["takes"], known["features"], known["target"]) == ('JSON: {"rows": [...]}', ["age", "bmi"], "glucose")
 

@@ -36,6 +36,17 @@ def _device(name: str) -> str:
 Device = Annotated[str, AfterValidator(_device)]
 
 
+def _black_below_white(values: list[float]) -> list[float]:
+    if not values[0] < values[1] or not all(map(math.isfinite, values)):
+        raise ValueError("must be two numbers, [black, white], the first less than the second")
+    return values
+
+
+ValueRange = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_black_below_white)]
+Fit = Literal["crop", "pad", "squash"]
+Views = Literal["one", "mirror", "mirror_and_shift"]
+
+
 class Block(BaseModel):
     """A block of parameters: exact types, no unknown keys, not changeable."""
 
@@ -96,7 +107,14 @@ class FolderPreprocessConfig(PreprocessConfig):
     )
     size: list[Count] = Field([64, 64], min_length=2, max_length=2, description="height and width in pixels")
     channels: Literal[1, 3] = Field(3, description="1 makes them grey, 3 coloured")
-    fit: Literal["crop", "pad", "squash"] = Field("crop", description="of other proportions; as predict.fit")
+    fit: Fit = Field(
+        "crop", description="how pictures of other proportions fit: cut, with black borders, or out of proportion"
+    )
+    value_range: ValueRange | None = Field(
+        None,
+        description="[black, white]: the values that become 0 and 255 in pictures of more than 8 bits a channel; none: "
+        "by what the training pictures hold, for values up to 4095 as of 12 bits, for example",
+    )
     test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without a folder test")
     validation_fraction: Fraction = Field(
         0.1, description="share of each class, of what remains, to validate, without a folder val"
@@ -204,7 +222,9 @@ class DataConfig(Block):
     """The block `data` of a task: how prepared data become batches."""
 
     augment: AugmentConfig = Field(AugmentConfig(), description="of images only")
-    max_tokens: Count | None = Field(None, description="of documents only: longer ones keep so many of their words")
+    max_tokens: Count | None = Field(
+        None, description="of documents only: of longer ones so many of the last words count"
+    )
     window: int = Field(128, ge=2, description="of a text only: length of a training sequence, in characters")
     include_validation: bool = Field(
         False, description="train on the validation split too; then the last epoch, not the best, is the model"
@@ -720,10 +740,10 @@ class EvaluateExamplesConfig(EvaluateConfig):
 
 class EvaluateClassifierConfig(EvaluateExamplesConfig):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("fp32", description="as train.precision")
-    views: Literal["one", "mirror", "mirror_and_shift"] = Field(
+    views: Views = Field(
         "one",
         description="test-time augmentation of images: mean logits over the image and its mirror image, and these also "
-        "shifted by a pixel up and left, and down and right; the exported model is as without",
+        "shifted by a pixel up and left, and down and right; predict and serve ask the exported model about each",
     )
 
 
@@ -814,9 +834,11 @@ class AnswerConfig(Block):
 
     models: str = Field(description="the folder that has the models of the tasks")
     top: Count = Field(3, description="likeliest classes in an answer")
-    fit: Literal["crop", "pad", "squash"] = Field(
-        "crop", description="how pictures of other proportions fit: cut, with black borders, or out of proportion"
+    fit: Fit | None = Field(None, description="as preprocess.fit; none: as the model was trained")
+    value_range: ValueRange | None = Field(
+        None, description="as preprocess.value_range; none: as the model was trained"
     )
+    views: Views | None = Field(None, description="as evaluate.views; none: as the model was evaluated")
     invert: bool = Field(False, description="swap light and dark: MNIST's digits are white on black")
     generate: ContinueConfig = Field(ContinueConfig(), description="of language models: how each text is continued")
     threads: Count | None = Field(None, description="CPU threads of ONNX Runtime; none takes all cores")

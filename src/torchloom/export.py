@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import torchloom
-from torchloom.data.info import ImageInfo, Info, TableInfo, TextInfo
+from torchloom.data.info import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
 from torchloom.models._operators import with_operators
@@ -31,6 +31,10 @@ AXES = {
     "hidden": {1: "batch"},
     "cell": {1: "batch"},
 }
+READING = (
+    "made 8 bits a channel by value_range, turned upright, laid on white where transparent, resized bilinearly by fit, "
+    "and asked about as views says"
+)
 STACK_TRACE = "pkg.torch.onnx.stack_trace"  # lines of the code, with the folders of the machine that exports
 
 
@@ -133,7 +137,9 @@ def _described(info: Info) -> dict[str, str]:
     described: dict[str, Any] = info.model_dump(mode="json", exclude={"kind", "shape", "mean", "std"})
     if isinstance(info, ImageInfo):
         inside = {"input": "uint8, 0 to 255", "inside_the_graph": "(x / 255 - mean) / std"}
-        described["preprocessing"] = {**inside, "mean": info.mean, "std": info.std}
+        described["preprocessing"] = {"pictures": READING, **inside, "mean": info.mean, "std": info.std}
+    if isinstance(info, DocumentInfo):
+        described["preprocessing"] = {"input": "the tokens of a text; of more than max_tokens the last ones"}
     if isinstance(info, TableInfo):
         inside = {"input": "the features in their own units", "inside_the_graph": "(x - mean) / std"}
         described["preprocessing"] = {**inside, "mean": info.mean, "std": info.std}

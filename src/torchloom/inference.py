@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from pydantic import TypeAdapter, ValidationError
 
+from torchloom.config import Count, Fit
+from torchloom.data.info import Reading
 from torchloom.data.pictures import FORMATS
 from torchloom.data.text import Tokenizer, read_number
 from torchloom.datasets.onnx import ONNXDataset
@@ -18,6 +25,7 @@ from torchloom.errors import InputError
 
 LARGEST_IMAGE = 100_000_000  # pixels; decoded, each takes up to four bytes
 LONGEST_TEXT = 10_000  # tokens; a batch takes memory by its longest text
+SIXTEEN_BITS = 65_535  # the greatest value
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 KINDS = {  # what a model does, by its first input and its first output
     ("images", "logits"): "images",
@@ -33,8 +41,6 @@ NEEDS = {  # what must be in the model's metadata
     "table": ["features", "target"],
 }
 
-Fit = Literal["crop", "pad", "squash"]
-
 # Of odd metadata, which does not matter here. Not around each call: threads would undo each other's settings.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -45,7 +51,9 @@ class Model:
     `kind` is what it does: classify `images` or `documents`, give a `reconstruction` of images, continue a `text`, or
     give the number that belongs to each row of a `table`. `classes`, `shape` (channels, height, width), `tokenizer`,
     `features` and `target` are there as far as they belong to the kind. `link` is what makes probabilities of logits:
-    softmax, sigmoid, or nothing where the loss that trained it gives none.
+    softmax, sigmoid, or nothing where the loss that trained it gives none. `reading` and `max_tokens` say what was done
+    to the pictures and texts that it was tested on, as info.Reading and info.DocumentInfo have it; what a version
+    of before has exported does not know, and takes the defaults.
     """
 
     classes: list[str]
@@ -54,6 +62,8 @@ class Model:
     features: list[str]
     target: str
     link: str | None
+    reading: Reading
+    max_tokens: int | None
 
     def __init__(self, serialised: bytes, threads: int | None = None) -> None:
         """Raises InputError when `serialised` is not a model of ours."""
@@ -66,7 +76,8 @@ class Model:
         try:
             self._describe()
         except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"the model was not exported by torchloom, or by another version ({error!r})") from error
+            reason = _first(error) if isinstance(error, ValidationError) else repr(error)
+            raise InputError(f"the model was not exported by torchloom, or by another version ({reason})") from error
 
     def _describe(self) -> None:
         first, outputs = self.session.get_inputs()[0], self.session.get_outputs()
@@ -78,6 +89,9 @@ class Model:
         self.link = json.loads(metadata.get("probabilities", '"softmax"'))
         if self.link not in {"softmax", "sigmoid", None}:
             raise ValueError(f"probabilities {self.link!r}")
+        known = {name: json.loads(metadata[name]) for name in (*Reading.model_fields, "max_tokens") if name in metadata}
+        self.max_tokens = TypeAdapter(Count | None).validate_python(known.pop("max_tokens", None))
+        self.reading = Reading.model_validate(known)
         if first.name == "images":
             channels, height, width = first.shape[1:]
             self.shape = (int(channels), int(height), int(width))
@@ -94,7 +108,7 @@ class Model:
 
         Without a `link` they are the logits themselves, which say no more than an order.
         """
-        logits = self.run("logits", **inputs)
+        logits = self.logits(**inputs)
         if self.link is None:
             return logits
         if self.link == "sigmoid":
@@ -104,20 +118,42 @@ class Model:
         probabilities: np.ndarray = shares / shares.sum(1, keepdims=True)
         return probabilities
 
+    def logits(self, **inputs: np.ndarray) -> np.ndarray:
+        """(B, classes) float32 for the same; of images the mean over `reading.views`, as evaluation.Views has it."""
+        if self.reading.views == "one":
+            return self.run("logits", **inputs)
+        views = _views(inputs["images"], self.reading)
+        mean: np.ndarray = np.add.reduce([share * self.run("logits", images=view) for share, view in views])
+        return mean
+
     def tokens(self, text: str) -> np.ndarray:
-        """The (T,) int64 tokens of a text; InputError when it is empty, too long or has unknown characters."""
+        """The (T,) int64 tokens of a text, of more than `max_tokens` the last ones.
+
+        InputError when it is empty, too long or has unknown characters.
+        """
         tokens = self.tokenizer.encode(text)
         units = self.tokenizer.kind
         if not len(tokens):
             raise InputError(f"holds no {units}")
+        tokens = tokens[-self.max_tokens :] if self.max_tokens else tokens
         if len(tokens) > LONGEST_TEXT:
             raise InputError(f"holds {len(tokens):,} {units}, more than {LONGEST_TEXT:,}")
         return tokens
 
     def prompt(self, text: str) -> str:
-        """`text`, when a language model can go on from it; else InputError, as `tokens` has it."""
+        r"""`text` with \n at the end of each line, as in training, when a language model can go on from it.
+
+        Else InputError, as `tokens` has it.
+        """
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.tokens(text)
         return text
+
+
+def _first(error: ValidationError) -> str:
+    """What is wrong with the first of the values, in one line."""
+    details = error.errors()[0]
+    return ": ".join([*map(str, details["loc"]), details["msg"]])
 
 
 # ---- finding one ---------------------------------------------------------------------------------------------------
@@ -162,30 +198,40 @@ def _exported(path: Path) -> bytes:
 # ---- what goes in --------------------------------------------------------------------------------------------------
 
 
-def decode_image(file: IO[bytes], shape: tuple[int, int, int], fit: Fit = "crop", invert: bool = False) -> np.ndarray:
+def _views(images: np.ndarray, reading: Reading) -> Iterator[tuple[float, np.ndarray]]:
+    """The views of (B, C, H, W) images with their weights."""
+    shift = reading.views == "mirror_and_shift"
+    shifted = []
+    if shift:
+        height, width = images.shape[2:]
+        bordered = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="reflect")
+        shifted = [(1 / 8, bordered[:, :, place : place + height, place : place + width]) for place in (0, 2)]
+    for share, view in [(1 / 4 if shift else 1 / 2, images), *shifted]:
+        yield share, np.ascontiguousarray(view)
+        yield share, np.ascontiguousarray(view[..., ::-1])
+
+
+def decode_image(
+    file: IO[bytes],
+    shape: tuple[int, int, int],
+    fit: Fit = "crop",
+    invert: bool = False,
+    value_range: Sequence[float] | None = None,
+) -> np.ndarray:
     """A picture as (C, H, W) uint8 of this `shape`, grey when C is 1 and else in colour.
 
     It is turned upright as its camera says, what is transparent becomes white, and of an animation the first picture
-    counts. `crop` cuts the middle out, `pad` adds black borders, `squash` changes the proportions. `invert` swaps
-    light and dark. Raises InputError when it cannot be read.
+    counts. `crop` cuts the middle out, `pad` adds black borders, `squash` changes the proportions. `value_range` says
+    what becomes black and white of more than 8 bits a channel. `invert` swaps light and dark. Raises InputError when it
+    cannot be read.
     """
     channels, height, width = shape
     mode = "RGB" if channels == 3 else "L"
-    try:
-        with Image.open(file, formats=FORMATS) as picture:
-            enough = 2 * max(height, width)
-            picture.draft(mode, (enough, enough))  # a large JPEG is decoded smaller
-            if picture.width * picture.height > LARGEST_IMAGE:
-                raise InputError(f"has too many pixels: {picture.width} x {picture.height}, above {LARGEST_IMAGE:,}")
-            upright = _flat(ImageOps.exif_transpose(picture)).convert(mode)
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError("has too many pixels") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"is not a picture that can be read here: {', '.join(FORMATS)}") from error
-    except Exception as error:  # each format has its own
-        raise InputError(f"is a damaged picture ({str(error) or type(error).__name__})") from error
+    with _open_image(file) as picture:
+        enough = 2 * max(height, width)
+        picture.draft(mode, (enough, enough))  # a large JPEG is decoded smaller
+        values = _value_range(picture, value_range)
+        upright = _flat(ImageOps.exif_transpose(picture), values).convert(mode)
     if fit == "crop":
         sized = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
     elif fit == "pad":
@@ -196,17 +242,89 @@ def decode_image(file: IO[bytes], shape: tuple[int, int, int], fit: Fit = "crop"
     return 255 - pixels if invert else pixels
 
 
-def _flat(picture: Image.Image) -> Image.Image:
+@contextmanager
+def _open_image(file: IO[bytes]) -> Iterator[ImageFile]:
+    """A picture that is not decoded yet; what is found to be wrong with it, then or later, is an InputError."""
+    try:
+        with Image.open(file, formats=FORMATS) as picture:
+            if picture.width * picture.height > LARGEST_IMAGE:
+                raise InputError(f"has too many pixels: {picture.width} x {picture.height}, above {LARGEST_IMAGE:,}")
+            yield picture
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError("has too many pixels") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"is not a picture that can be read here: {', '.join(FORMATS)}") from error
+    except Exception as error:  # each format has its own
+        raise InputError(f"is a damaged picture ({str(error) or type(error).__name__})") from error
+
+
+def _value_range(picture: ImageFile, given: Sequence[float] | None) -> Sequence[float] | None:
+    """What becomes black and white in a picture, `given` or by its format; None of one that has 8 bits a channel."""
+    if _deep(picture):
+        if not given and not picture.mode.startswith("I;16") and picture.format not in {"PNG", "PPM"}:
+            raise InputError(
+                "has 32 bits a channel, of which nothing says what is white. Save it with 8 or 16, or say so by "
+                "value_range: [black, white]"
+            )
+        return given or (0, SIXTEEN_BITS)
+    if given and given[1] < SIXTEEN_BITS and _deep_colour(picture):
+        raise InputError(
+            "has 16 bits a channel in colour, of which only the higher 8 can be read, and nearly nothing of values up "
+            f"to {given[1]:g}. Save it with 8"
+        )
+    return None
+
+
+def _deep(picture: Image.Image) -> bool:
+    """Whether it is grey and has more than 8 bits."""
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _deep_colour(picture: ImageFile) -> bool:
+    """Whether a picture that is not decoded yet has several channels of 16 bits each, which Pillow cuts to 8."""
+    return not _deep(picture) and any(";16" in str(tile[3]) for tile in picture.tile)
+
+
+def deep_extremes(file: IO[bytes]) -> tuple[float, float, bool] | None:
+    """Of a picture with more than 8 bits a channel its least and greatest value, and whether all are whole numbers.
+
+    None of other pictures, which are not decoded, and of those that hold no finite numbers. Raises InputError when it
+    cannot be read.
+    """
+    with _open_image(file) as picture:
+        in_colour = _deep_colour(picture)
+        if not in_colour and not _deep(picture):
+            return None
+        values = np.asarray(picture)
+        if in_colour:  # the higher 8 bits
+            return 0.0, 256.0 * int(values.max()) + 255, True
+        least, greatest = float(values.min()), float(values.max())
+        whole = values.dtype.kind != "f" or bool((values == np.rint(values)).all())
+    return (least, greatest, whole) if math.isfinite(greatest - least) else None
+
+
+def _flat(picture: Image.Image, value_range: Sequence[float] | None) -> Image.Image:
     """Eight bits a channel, and nothing transparent."""
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
-    if picture.mode in {"I", "F"}:
-        raise InputError("has 32 bits a channel, of which nothing says what is white. Save it with 8 or 16")
+    if value_range:
+        return Image.fromarray(_eight_bits(np.asarray(picture), *value_range))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture)
     return picture
+
+
+def _eight_bits(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    """The values as uint8, 256 equal steps from black to white: of 0 to 4095 the higher 8 of the 12 bits."""
+    if values.dtype.itemsize == 2:
+        table = _eight_bits(np.arange(SIXTEEN_BITS + 1, dtype=np.float64), black, white)
+        return np.take(table, values)
+    if np.isnan(values).any():
+        raise InputError("holds values that are not numbers (NaN)")
+    steps: np.ndarray = ((values - black) * (256 / (white - black))).clip(0, 255).astype(np.uint8)
+    return steps
 
 
 def pad(documents: list[np.ndarray]) -> dict[str, np.ndarray]:

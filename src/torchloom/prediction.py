@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,10 +20,13 @@ import numpy as np
 import pyarrow
 
 from torchloom.config import AnswerConfig, ContinueConfig, GenerateConfig
+from torchloom.data.info import Reading
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 from torchloom.generation import continue_text, onnx_stepper
 from torchloom.inference import Model, decode_image, numbers, pad, top_classes
+
+logger = logging.getLogger(__name__)
 
 AHEAD = 2  # batches that are read while one is worked on
 LARGEST_TEXT = 10_000_000  # characters of a file, before it is cut into tokens
@@ -33,10 +39,25 @@ Columns = dict[str, Any]  # of the table, by name: for each sample a string or a
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
+def told(model: Model, config: AnswerConfig) -> Model:
+    """The model as it is to be asked: as its test was, but for what `config` says; what differs is in the log."""
+    if model.kind not in PICTURES:
+        return model
+    trained = {**model.reading.model_dump(), "invert": False}
+    otherwise = {key: value for key in trained if (value := getattr(config, key)) not in (None, trained[key])}
+    if otherwise:
+        lines = [f"{key} {json.dumps(value)} instead of {json.dumps(trained[key])}" for key, value in otherwise.items()]
+        logger.info("pictures are not put to the model as those of its test were: %s", ", ".join(lines))
+    asked = copy(model)
+    asked.reading = Reading.model_validate({**trained, **otherwise})
+    return asked
+
+
 def reader(model: Model, config: AnswerConfig) -> Callable[[Any], Any]:
     """What turns an open picture, a text or a row into what the model takes, or raises InputError."""
     if model.kind in PICTURES:
-        return partial(decode_image, shape=model.shape, fit=config.fit, invert=config.invert)
+        read = model.reading.model_dump(include={"fit", "value_range"})
+        return partial(decode_image, shape=model.shape, invert=config.invert, **read)
     if model.kind == "table":
         return partial(numbers, features=model.features)
     return model.tokens if model.kind == "documents" else model.prompt

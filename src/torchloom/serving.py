@@ -28,7 +28,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torchloom.config import ServeConfig
 from torchloom.errors import InputError
 from torchloom.inference import Model
-from torchloom.prediction import answering, reader
+from torchloom.prediction import PICTURES, answering, reader, told
 
 HOST = "127.0.0.1"
 AT_ONCE = 4  # requests that are worked on; the others wait
@@ -41,9 +41,12 @@ def create_app(model: Model, name: str, config: ServeConfig) -> FastAPI:
     app = FastAPI(title=f"torchloom: {name}", openapi_url=None)
     # a page in the user's browser cannot reach it by a name of its own (DNS rebinding)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    model = told(model, config)
     field = FIELDS.get(model.kind)
     takes = f'JSON: {{"{field}": [...]}}' if field else "a picture as it is in its file"
     known = {key: getattr(model, key) for key in ("classes", "shape", "features", "target") if hasattr(model, key)}
+    known |= model.reading.model_dump(mode="json") if model.kind in PICTURES else {}
+    known |= {"max_tokens": model.max_tokens} if model.kind == "documents" else {}
     answer = answerer(model, config)
     turn = asyncio.Semaphore(AT_ONCE)
 

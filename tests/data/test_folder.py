@@ -1,6 +1,7 @@
 import os
 import resource
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -442,6 +443,52 @@ def test_pixels_are_those_that_predict_sees(flat: Path, tmp_path: Path) -> None:
     assert sum(info["images"]["validation"].values()) == len(splits["validation"].arrays["labels"])
 
 
+DEEP = [  # values of the training pictures, the range that follows
+    (np.array([1090, 1240], np.uint16), [0, 4095]),
+    (np.array([0, 255], np.uint16), [0, 255]),
+    (np.array([3, 65_535], np.uint16), [0, 65_535]),
+    (np.array([0.25, 0.75], np.float32), [0, 1]),
+    (np.array([7, 900], np.float32), [0, 1023]),
+    (np.array([-0.5, 2.5], np.float32), [-0.5, 2.5]),
+    (np.array([-1000, 2000], np.int32), [-1000, 2000]),
+    (np.array([5.5, 5.5], np.float32), [5.5, 6.5]),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), DEEP)
+@pytest.mark.parametrize("cache", ["always", "never"])
+def test_what_is_black_and_white_is_measured_on_the_training_pictures(
+    tmp_path: Path, values: np.ndarray, expected: list[float], cache: str
+) -> None:
+    for split, name, number in product(("train", "test"), ("a", "b"), range(4)):
+        place = tmp_path / "own" / split / name / f"{number}.tif"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beyond = 2 if split == "test" else 1  # which does not count
+        Image.fromarray(np.repeat(values, 96).reshape(16, 12) * values.dtype.type(beyond)).save(place)
+    splits, info = prepared(tmp_path / "own", tmp_path / "cache", cache=cache, channels=1, validation_fraction=0.25)
+    assert info["value_range"] == expected
+    assert (info["fit"], read_info(info).value_range) == ("crop", expected)  # type: ignore[union-attr]
+    black, white = expected
+    pixels = planned(splits, info, DataConfig()).first("train", 1)[0][0, 0]
+    found = sorted(set(pixels.flatten().tolist()))
+    assert found == sorted({min(255, int(256 * (value - black) / (white - black))) for value in values.tolist()})
+
+
+def test_what_is_black_and_white_may_be_given(tmp_path: Path) -> None:
+    for name, number in product(("a", "b"), range(4)):
+        (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(1000, 1200, (16, 12), dtype=np.uint16)
+        Image.fromarray(values).save(tmp_path / "own" / name / f"{number}.png")
+    settings: dict[str, Any] = {"channels": 1, "test_fraction": 0.25, "validation_fraction": 0.0}
+    _, info = prepared(tmp_path / "own", tmp_path / "cache", value_range=[1000, 1200], **settings)
+    assert info["value_range"] == [1000, 1200]
+    assert info["std"][0] == pytest.approx(1 / np.sqrt(12), rel=0.1)  # from black to white, all alike
+
+
+def test_pictures_of_eight_bits_have_no_range(flat: Path, tmp_path: Path) -> None:
+    assert prepared(flat, tmp_path / "cache")[1]["value_range"] is None
+
+
 DATA = [
     DataConfig(augment=AugmentConfig(crop_padding=2, flip="alternating"), subset=30),
     DataConfig(),
@@ -651,6 +698,11 @@ def test_an_unknown_data_set_is_answered_by_what_to_do(
         ({"size": 64}, "size: given 64; must be a valid list"),
         ({"size": [64]}, "size: given [64]; List should have at least 2 items"),
         ({"channels": 2}, "channels: given 2; must be 1 or 3"),
+        (
+            {"value_range": [4095, 0]},
+            "value_range: given [4095, 0]; must be two numbers, [black, white]",
+        ),
+        ({"value_range": 12}, "value_range: given 12; must be a valid list"),
         ({"cache": "maybe"}, "cache: given 'maybe'; must be 'auto', 'always' or 'never'"),
         ({"sizes": [64, 64]}, "sizes: unknown key (did you mean size?); allowed are cache, channels, fit, folder"),
         ({"splits": {"test": "b"}}, "splits: given {'test': 'b'}; must say which folder is train, too"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.images import LabelledImages, channel_counts, channel_statistics, prepare
+from torchloom.data.images import LabelledImages, channel_counts, channel_statistics, describe, prepare
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.errors import InputError
 
@@ -60,6 +60,19 @@ def test_a_constant_channel_has_standard_deviation_one() -> None:
     assert mean[2] == pytest.approx(77 / 255, abs=1e-12)
     assert std[0] == std[2] == 1
     assert std[1] == pytest.approx((images[..., 1] / 255).std(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"), [(0, "in channel 1 by 0 of 255 greys"), (1, "in channel 1 by 0.5 of"), (4, None)]
+)
+def test_pixels_that_are_nearly_alike_are_a_warning(
+    step: int, told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = np.zeros((2, 256), np.int64)
+    counts[0, [68, 68 + step]] = 50
+    counts[1] = 1
+    describe(["a"], [2, 5, 4], counts, {})
+    assert [told in message for message in caplog.messages] == ([True] if told else [])
 
 
 @pytest.mark.parametrize("part", ["training", "test"])

@@ -160,9 +160,9 @@ def _alike(missing: str, classes: list[str]) -> str:
 
 
 def read_picture(
-    path: str | os.PathLike[str], stamp: tuple[int, int], shape: tuple[int, int, int], fit: Any
+    path: str | os.PathLike[str], stamp: tuple[int, int], shape: tuple[int, int, int], reading: Mapping[str, Any]
 ) -> np.ndarray:
-    """A picture's pixels, decoded and resized to `shape` (H, W, C), uint8.
+    """A picture's pixels, decoded and resized to `shape` (H, W, C), uint8; `reading` are arguments of decode_image.
 
     Raises InputError when the file cannot be read, or is not the one that had this `stamp` (bytes, nanoseconds).
     """
@@ -175,7 +175,7 @@ def read_picture(
                 raise InputError(f"has changed since it was listed. {AGAIN}")
             if not stamp[0]:
                 raise InputError("is empty")
-            return decode_image(file, (channels, height, width), fit).transpose(1, 2, 0)
+            return decode_image(file, (channels, height, width), **reading).transpose(1, 2, 0)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). {AGAIN}") from error
     except InputError as error:
@@ -188,16 +188,65 @@ def in_threads(pool: ThreadPoolExecutor, function: Callable[[int], T], numbers: 
     return chain.from_iterable(pool.map(lambda share: [function(number) for number in share], shares))
 
 
+def measured_range(listing: Listing, part: Part, pool: ThreadPoolExecutor, bar: Any) -> list[float] | None:
+    """What is black and white in the pictures of the split that have more than 8 bits a channel; None without any.
+
+    Whole numbers are taken to be of 8, 10, 12, 14 or 16 bits, by the greatest, and others to be shares of 1. What is
+    neither reaches from the least to the greatest. Pictures that cannot be read do not count.
+    """
+    task = bar.add_task("measure", total=len(part.places), status="")
+
+    def extremes(place: int) -> tuple[float, float, bool] | None:
+        from torchloom.inference import deep_extremes
+
+        try:
+            with open(os.path.join(listing.folder, listing.names[place]), "rb") as file:
+                return deep_extremes(file)
+        except (OSError, InputError):
+            return None
+
+    all_of_them = bar.track(in_threads(pool, extremes, part.places.tolist()), task_id=task)
+    found = [values for values in all_of_them if values]
+    if not found:
+        return None
+    least, greatest = min(values[0] for values in found), max(values[1] for values in found)
+    values = _levels(least, greatest, whole=all(values[2] for values in found))
+    logger.info(
+        "%d training pictures have more than 8 bits a channel, with values from %g to %g: %g becomes black and %g "
+        "white, in predict too (preprocess.value_range says otherwise)",
+        *(len(found), least, greatest, *values),
+    )
+    return values
+
+
+def _levels(least: float, greatest: float, whole: bool) -> list[float]:
+    """Black and white for values from `least` to `greatest`."""
+    if whole and least >= 0 and greatest < 2**16:
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if greatest < 2**bits)
+        return [0.0, 2.0**bits - 1]
+    if least >= 0 and greatest <= 1:
+        return [0.0, 1.0]
+    return [least, greatest if greatest > least else least + 1]
+
+
 class Decoder:
     """Decodes a folder's pictures, many at once, and takes note of those that it cannot read.
 
-    The pixels of a split are kept in a temporary file in the folder `scratch`, or not at all without one.
+    The pixels of a split are kept in a temporary file in the folder `scratch`, or not at all without one. `reading` are
+    arguments of decode_image.
     """
 
     def __init__(
-        self, listing: Listing, config: FolderPreprocessConfig, scratch: Path | None, pool: ThreadPoolExecutor, bar: Any
+        self,
+        listing: Listing,
+        config: FolderPreprocessConfig,
+        reading: Mapping[str, Any],
+        scratch: Path | None,
+        pool: ThreadPoolExecutor,
+        bar: Any,
     ) -> None:
         self.listing, self.config, self.scratch, self.pool, self.bar = listing, config, scratch, pool, bar
+        self.reading = reading
         self.shape = (config.size[0], config.size[1], config.channels)
         self.task = bar.add_task("decode", total=len(listing.names), status="")
         self.failures: list[str] = []
@@ -236,7 +285,7 @@ class Decoder:
         """The pixels of a picture; None when it cannot be read, which is noted."""
         path = os.path.join(self.listing.folder, self.listing.names[place])
         try:
-            return read_picture(path, self.listing.stamps[place], self.shape, self.config.fit)
+            return read_picture(path, self.listing.stamps[place], self.shape, self.reading)
         except InputError as error:
             self.failures.append(error.message)
             return None
@@ -257,7 +306,7 @@ class Decoder:
             "stamps": np.array(stamps, dtype=np.int64).reshape(-1, 2),
             "labels": part.labels,
         }
-        account = {"folder": self.listing.folder, "shape": self.shape, "fit": self.config.fit}
+        account = {"folder": self.listing.folder, "shape": self.shape, **self.reading}
         return Tensors(arrays, description=account)
 
     def report(self) -> None:
@@ -287,14 +336,16 @@ def prepare_folder(
     log_classes(classes, {name: part.labels for name, part in parts.items()})
     kept = scratch if _keeps_pixels(listing, config, scratch) else None
     with ThreadPoolExecutor(usable_cores(), "decode") as pool, step_bar() as bar:
-        decoder = Decoder(listing, config, kept, pool, bar)
+        values = config.value_range or measured_range(listing, parts["train"], pool, bar)
+        reading = {"fit": config.fit, "value_range": values}
+        decoder = Decoder(listing, config, reading, kept, pool, bar)
         splits = {name: decoder.split(part) for name, part in parts.items()}
     decoder.report()
     labels = {name: np.asarray(tensors.arrays["labels"]) for name, (tensors, _) in splits.items()}
     for name in ("train", "test"):
         _check(listing, labels[name], classes, name)
     height, width, channels = decoder.shape
-    info = describe(classes, [channels, height, width], splits["train"][1], labels)
+    info = describe(classes, [channels, height, width], splits["train"][1], labels) | reading
     return splits["train"][0], splits["validation"][0], splits["test"][0], info
 
 
@@ -323,7 +374,8 @@ class ImageFiles:
         from torchloom.training.devices import usable_cores
 
         self.names, self.starts, self.stamps = arrays["names"], arrays["name_starts"], arrays["stamps"]
-        self.folder, self.fit = str(account["folder"]), account["fit"]
+        self.folder = str(account["folder"])
+        self.reading = {"fit": account["fit"], "value_range": account.get("value_range")}
         height, width, channels = account["shape"]
         self.shape = (int(height), int(width), int(channels))
         self.pool = ThreadPoolExecutor(usable_cores(), "decode")
@@ -341,4 +393,4 @@ class ImageFiles:
     def _read(self, number: int) -> np.ndarray:
         name = os.fsdecode(self.names[self.starts[number] : self.starts[number + 1]].numpy().tobytes())
         size, time = self.stamps[number].tolist()
-        return read_picture(os.path.join(self.folder, name), (size, time), self.shape, self.fit)
+        return read_picture(os.path.join(self.folder, name), (size, time), self.shape, self.reading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from torchloom.data.splits import choose_validation, log_classes, missing_classe
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.progress import track
+
+logger = logging.getLogger(__name__)
 
 PART = 100  # images counted at once: numpy counts bytes as 64-bit integers, which are to fit into the cache
 
@@ -65,6 +68,7 @@ def describe(
 ) -> dict[str, Any]:
     """What is known of the images: see `prepare`; `counts` are the training split's, `labels` (N,) each split's."""
     mean, std = channel_statistics(counts)
+    _warn_of_few_greys(std)
     return {
         "kind": "images",
         "classes": classes,
@@ -76,6 +80,19 @@ def describe(
             for name, part in labels.items()
         },
     }
+
+
+def _warn_of_few_greys(std: np.ndarray) -> None:
+    """Say so when the pixels of a channel are alike, or nearly: `std` (C,) is that of `channel_statistics`."""
+    greys = np.where(std == 1, 0, 255 * std)  # no channel of several values gets as far as 1
+    alike = [f"{channel} by {value:.2g}" for channel, value in enumerate(greys, 1) if value < 1]
+    if alike:
+        logger.warning(
+            "the training pixels are nearly alike: in channel %s of 255 greys, in standard deviation. Networks learn "
+            "little from that. Of pictures with more than 8 bits a channel, preprocess.value_range says what becomes "
+            "black and white",
+            ", ".join(alike),
+        )
 
 
 def _check(name: str, part: LabelledImages, classes: list[str]) -> None:

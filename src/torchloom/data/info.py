@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from torchloom.config import DataConfig, Fit, ValueRange, Views
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class Info(BaseModel):
-    """`inputs` names what a model of such data takes; `sizes` are what its network's `build` can ask for."""
+    """`inputs` names what a model of such data takes; `sizes` are what its network's `build` can ask for.
+
+    It goes with the model: in its checkpoint, and in the metadata of its ONNX file. So it has all that is done to an
+    input before the network sees it, for whoever asks the model later to do the same.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -20,6 +28,10 @@ class Info(BaseModel):
     def sizes(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
+        """With what the blocks `data` and `evaluate` of a task do to an input."""
+        return self
+
 
 class LabelledInfo(Info):
     """Samples of several classes."""
@@ -27,7 +39,21 @@ class LabelledInfo(Info):
     classes: list[str]
 
 
-class ImageInfo(LabelledInfo):
+class Reading(BaseModel):
+    """How a user's picture becomes an image, and how a classifier is asked about it.
+
+    `fit` is for pictures of other proportions. `value_range` is what becomes black and white in pictures of more than 8
+    bits a channel; without one 0 and 65,535 do, and those of 32 bits say nothing. `views` are those of evaluate.views.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    fit: Fit = "crop"
+    value_range: ValueRange | None = None
+    views: Views = "one"
+
+
+class ImageInfo(Reading, LabelledInfo):
     """Labelled images; `mean` and `std` per channel, on the scale [0, 1]."""
 
     kind: Literal["images"] = "images"
@@ -40,17 +66,24 @@ class ImageInfo(LabelledInfo):
     def sizes(self) -> dict[str, Any]:
         return {"shape": tuple(self.shape), "classes": len(self.classes)}
 
+    def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
+        return self.model_copy(update={"views": getattr(evaluation, "views", "one")})
+
 
 class DocumentInfo(LabelledInfo):
     """Labelled texts of any length, as words."""
 
     kind: Literal["documents"] = "documents"
     tokenizer: Tokenizer
+    max_tokens: int | None = None  # of longer ones so many of the last, where a review comes to its verdict
 
     inputs: ClassVar = ("tokens", "lengths")
 
     def sizes(self) -> dict[str, Any]:
         return {"tokens": len(self.tokenizer.vocabulary), "classes": len(self.classes)}
+
+    def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
+        return self.model_copy(update={"max_tokens": data.max_tokens})
 
 
 class TextInfo(Info):

@@ -77,7 +77,7 @@ def build_dataloaders(
     plan = LoaderPlan.model_validate(
         {
             "splits": files,
-            "info": known,
+            "info": known.asked(data, evaluation),
             "data": data,
             "batch_size": training.batch_size,
             "evaluate_batch_size": evaluation.batch_size,
@@ -206,7 +206,7 @@ def _train(
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
         training = {**figures, "parameters": config.recipe()}
-        return described.model_copy(update={"weights": weights, "training": training})
+        return described.model_copy(update={"info": loaders.info, "weights": weights, "training": training})
 
     best = checkpoint(result.best, result.best_epoch)
     return Trained(best, checkpoint(result.last, len(result.history)), result.history, profile)

@@ -100,6 +100,14 @@ def evaluate(
     if config.views != "one":
         check_suits("evaluate.views", loaders.info.kind)
         model = Views(model, config.views)
+    known = getattr(checkpoint.info, "views", "one")
+    if known != config.views:
+        logger.warning(
+            "evaluate.views is %s, but the model was trained to be asked with %s, as predict and serve do unless their "
+            "views say otherwise. Run from build_dataloaders on, to have them alike",
+            config.views,
+            known,
+        )
     (logits,), labels = predict(
         model.to(device), loaders.loader("test", device), choose_precision(config.precision, device)
     )

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchloom.config import ClassifierConfig, DebuggingConfig, FederatedTrainConfig, PartitionConfig
+from torchloom.config import (
+    ClassifierConfig,
+    DebuggingConfig,
+    EvaluateClassifierConfig,
+    FederatedTrainConfig,
+    PartitionConfig,
+)
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import Tensors
@@ -34,7 +40,12 @@ __all__ = ["build_dataloaders", "compare_rounds", "evaluate", "partition", "trai
 logger = logging.getLogger(__name__)
 
 
-def build_dataloaders(loaders: LoaderPlan, training: FederatedTrainConfig, debugging: DebuggingConfig) -> LoaderPlan:
+def build_dataloaders(
+    loaders: LoaderPlan,
+    training: FederatedTrainConfig,
+    evaluation: EvaluateClassifierConfig,
+    debugging: DebuggingConfig,
+) -> LoaderPlan:
     """The loaders of the task beside which this one stands, with the batches and the seed of this training."""
     if debugging.on:
         raise InputError(
@@ -42,7 +53,8 @@ def build_dataloaders(loaders: LoaderPlan, training: FederatedTrainConfig, debug
             "stands: its network and its loop are the same"
         )
     require_flower()
-    return loaders.model_copy(update={"batch_size": training.batch_size, "seed": training.seed})
+    info = loaders.info.asked(loaders.data, evaluation)
+    return loaders.model_copy(update={"info": info, "batch_size": training.batch_size, "seed": training.seed})
 
 
 def require_flower() -> None:

@@ -17,7 +17,7 @@ def create_pipeline(task: str, base: str) -> Pipeline:
         [
             Node(
                 nodes.build_dataloaders,
-                inputs=["base_dataloaders", "params:train", "params:debugging"],
+                inputs=["base_dataloaders", "params:train", "params:evaluate", "params:debugging"],
                 outputs="dataloaders",
                 name="build_dataloaders",
                 tags="build_dataloaders",

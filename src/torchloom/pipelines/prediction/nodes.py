@@ -48,9 +48,9 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
     import pyarrow
 
     from torchloom.inference import open_model
-    from torchloom.prediction import answering, caption, read_ahead, reader, samples_of
+    from torchloom.prediction import answering, caption, read_ahead, reader, samples_of, told
 
-    loaded = open_model(next(model.paths), config.threads)
+    loaded = told(open_model(next(model.paths), config.threads), config)
     read = reader(loaded, config)
     columns, answer = answering(loaded, config)
     schema = pyarrow.schema([("file", pyarrow.string()), *columns])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from torchloom.config import DebuggingConfig, DistributedConfig, PrunedTrainConfig
+from torchloom.config import DebuggingConfig, DistributedConfig, EvaluateClassifierConfig, PrunedTrainConfig
 from torchloom.data.info import ImageInfo, LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
@@ -23,9 +23,12 @@ logger = logging.getLogger(__name__)
 __all__ = ["build_dataloaders", "evaluate", "train"]
 
 
-def build_dataloaders(loaders: LoaderPlan, training: PrunedTrainConfig) -> LoaderPlan:
+def build_dataloaders(
+    loaders: LoaderPlan, training: PrunedTrainConfig, evaluation: EvaluateClassifierConfig
+) -> LoaderPlan:
     """The loaders of the task that is pruned, with the batches and the seed of this training."""
-    return loaders.model_copy(update={"batch_size": training.batch_size, "seed": training.seed})
+    info = loaders.info.asked(loaders.data, evaluation)
+    return loaders.model_copy(update={"info": info, "batch_size": training.batch_size, "seed": training.seed})
 
 
 def train(

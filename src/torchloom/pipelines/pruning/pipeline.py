@@ -14,7 +14,7 @@ def create_pipeline(task: str, base: str) -> Pipeline:
         [
             Node(
                 nodes.build_dataloaders,
-                inputs=["base_dataloaders", "params:train"],
+                inputs=["base_dataloaders", "params:train", "params:evaluate"],
                 outputs="dataloaders",
                 name="build_dataloaders",
                 tags="build_dataloaders",

@@ -1,0 +1,307 @@
+"""What `predict` answers on the raw test files is what `evaluate` measures, sample by sample, for each kind of data."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torchloom.config import (
+    DataConfig,
+    DebuggingConfig,
+    DistributedConfig,
+    DocumentPreprocessConfig,
+    EvaluateClassifierConfig,
+    FolderPreprocessConfig,
+    PredictConfig,
+    PreprocessConfig,
+    ServeConfig,
+    TablePreprocessConfig,
+    TextPreprocessConfig,
+)
+from torchloom.data import cifar10, diabetes, imdb, mnist, wonderland
+from torchloom.data.download import RawFiles
+from torchloom.data.folder import prepare_folder
+from torchloom.data.loaders import LoaderPlan
+from torchloom.datasets.tensors import Tensors, TensorsDataset
+from torchloom.evaluation import Views, predict
+from torchloom.export import export_checkpoint
+from torchloom.inference import open_model
+from torchloom.pipelines.classification import nodes as classification_nodes
+from torchloom.pipelines.language_model import nodes as language_model_nodes
+from torchloom.pipelines.prediction import nodes as prediction_nodes
+from torchloom.pipelines.preparation.nodes import find_images
+from torchloom.pipelines.reconstruction import nodes as reconstruction_nodes
+from torchloom.pipelines.regression import nodes as regression_nodes
+from torchloom.pipelines.stages import build_dataloaders
+from torchloom.serving import answerer
+from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
+
+pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]
+
+TRAIN = {"epochs": 1, "batch_size": 8, "optimizer": {"name": "Adam", "lr": 0.005}, "threads": 1}
+
+
+class Trained:
+    """A task's stages up to its checkpoint, in a folder, from what its preprocessing returns."""
+
+    def __init__(
+        self,
+        folder: Path,
+        prepared: tuple[Tensors, Tensors, Tensors, dict[str, Any]],
+        network: dict[str, Any],
+        stages: ModuleType = classification_nodes,
+        data: DataConfig | None = None,
+        **evaluation: Any,
+    ) -> None:
+        self.folder, self.stages = folder, stages
+        *splits, info = prepared
+        kinds = stages.train.__globals__
+        self.evaluation = next(kinds[name] for name in kinds if name.startswith("Evaluate"))(**evaluation)
+        training = next(kinds[name] for name in kinds if name.endswith("TrainConfig"))(**TRAIN)
+        model = kinds[stages.train.__annotations__["network"]](**network)
+        tensors = [self.saved(name, part) for name, part in zip(("train", "val", "test"), splits, strict=True)]
+        debugging = DebuggingConfig()
+        self.plan: LoaderPlan = build_dataloaders(
+            *tensors, info, data or DataConfig(), training, self.evaluation, debugging
+        )
+        self.checkpoint: Checkpoint = stages.train(self.plan, model, training, DistributedConfig(), debugging).best
+
+    def saved(self, name: str, tensors: Tensors) -> Tensors:
+        dataset = TensorsDataset(filepath=str(self.folder / f"{name}.safetensors"))
+        dataset.save(tensors)
+        return dataset.load()
+
+    def tested(self) -> tuple[torch.Tensor, ...]:
+        """The model's outputs on the test split, as `evaluate` has them."""
+        model: Any = self.checkpoint.build()
+        if getattr(self.evaluation, "views", "one") != "one":
+            model = Views(model, self.evaluation.views)
+        return predict(model, self.plan.loader("test"))[0]
+
+    def asked(self, files: Path, as_checkpoint: bool = False, **settings: Any) -> list[dict[str, Any]]:
+        """The rows of `predict` on these files; nothing must be unreadable."""
+        path = self.folder / ("model.safetensors" if as_checkpoint else "model.onnx")
+        if as_checkpoint:
+            CheckpointDataset(filepath=str(path)).save(self.checkpoint)
+        elif not path.is_file():
+            path.write_bytes(export_checkpoint(self.checkpoint))
+        config = PredictConfig(model=str(path), files=str(files), models="", threads=1, **settings)
+        table, _, _, unreadable = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        assert unreadable.to_pylist() == []
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+
+    def served(self, items: list[Any]) -> list[dict[str, Any]]:
+        """What `serve` answers."""
+        model = open_model(self.folder / "model.onnx", threads=1)
+        return answerer(model, ServeConfig(models="", most=1000))(items)
+
+    def classified(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The rows have the class of each test sample, and its probability, as `evaluate` has them."""
+        (logits,) = self.tested()
+        shares = logits.softmax(1).numpy()
+        assert len(rows) == len(shares)
+        classes = self.plan.info.classes  # type: ignore[union-attr]
+        for row, share in zip(rows, shares, strict=True):
+            assert row["class_1"] == classes[share.argmax()]
+            assert row["probability_1"] == pytest.approx(share.max(), abs=1e-4)
+        assert len({round(row["probability_1"], 3) for row in rows}) > len(rows) / 3  # they tell the samples apart
+
+
+# ---- pictures in folders -------------------------------------------------------------------------------------------
+
+DEPTHS = {"8": 255, "12": 4095, "16": 65_535, "float": 1.0, "signed": 2000}
+
+
+def draw(folder: Path, depth: str, count: int) -> None:
+    """Wide and high pictures of two classes, of all the kinds that there are in that depth."""
+    generator = np.random.default_rng(count)
+    for label, name in enumerate(("dark", "light")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            shape = (12, 30) if number % 2 else (26, 10)
+            shares = generator.beta(2, 2, shape) * 0.4 + 0.3 * label + 0.1
+            place = folder / name / f"{number:02}"
+            if depth == "8":
+                save_of_eight_bits(place, shares, number)
+                continue
+            values = shares * DEPTHS[depth] - (1000 if depth == "signed" else 0)
+            kind = {"float": np.float32, "signed": np.int32}.get(depth, np.uint16)
+            picture = Image.fromarray(values.astype(kind))
+            picture.save(place.with_suffix(".png" if kind is np.uint16 and number % 3 else ".tif"))
+
+
+def save_of_eight_bits(place: Path, shares: np.ndarray, number: int) -> None:
+    colours = np.random.default_rng(number).uniform(0.6, 1, 3)
+    picture = Image.fromarray((255 * shares[..., None] * colours).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    clear = Image.fromarray((255 * shares).astype(np.uint8))
+    kinds = [
+        lambda: picture.save(place.with_suffix(".png")),
+        lambda: picture.save(place.with_suffix(".jpg"), exif=exif),
+        lambda: picture.convert("L").save(place.with_suffix(".bmp")),
+        lambda: picture.quantize(16).save(place.with_suffix(".gif")),
+        lambda: Image.merge("RGBA", [*picture.split(), clear]).save(place.with_suffix(".png")),
+        lambda: picture.convert("CMYK").save(place.with_suffix(".tif")),
+        lambda: picture.save(place.with_suffix(".webp")),
+        lambda: picture.resize((300, 260)).save(place.with_suffix(".jpeg")),
+    ]
+    kinds[number % len(kinds)]()
+
+
+def of_pictures(folder: Path, depth: str, evaluation: dict[str, Any], **settings: Any) -> Trained:
+    draw(folder / "own/train", depth, 9)
+    draw(folder / "own/test", depth, 8)
+    config = FolderPreprocessConfig(folder=str(folder / "own"), size=[8, 8], validation_fraction=0.2, **settings)
+    prepared = prepare_folder(find_images(config), config, folder)
+    return Trained(folder, prepared, {"name": "mlp", "hidden": [8]}, **evaluation)
+
+
+SOME = [("squash", 3, "8"), ("pad", 1, "12"), ("crop", 1, "16"), ("squash", 1, "float"), ("pad", 3, "signed")]
+ALL = [case for case in product(("crop", "pad", "squash"), (1, 3), DEPTHS) if case not in SOME]
+
+
+@pytest.mark.parametrize(
+    ("fit", "channels", "depth"), [*SOME, *(pytest.param(*case, marks=pytest.mark.long) for case in ALL)]
+)
+def test_pictures_are_asked_about_as_they_were_tested(tmp_path: Path, fit: str, channels: int, depth: str) -> None:
+    task = of_pictures(tmp_path, depth, {}, fit=fit, channels=channels)
+    task.classified(task.asked(tmp_path / "own/test"))
+    bodies = [path.read_bytes() for path in sorted((tmp_path / "own/test").glob("*/*"))]
+    task.classified([task.served([body])[0] for body in bodies])
+
+
+@pytest.mark.parametrize(("views", "cache"), [("mirror", "always"), ("mirror_and_shift", "never")])
+def test_pictures_are_asked_about_from_all_sides(
+    tmp_path: Path, views: str, cache: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = of_pictures(tmp_path, "12" if cache == "never" else "8", {"views": views}, fit="squash", cache=cache)
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        task.classified(task.asked(tmp_path / "own/test", as_checkpoint=cache == "never"))
+        assert "pictures are not put to the model" not in caplog.text
+        other = task.asked(tmp_path / "own/test", views="one", fit="crop")
+    line = f'those of its test were: fit "crop" instead of "squash", views "one" instead of "{views}"'
+    assert line in caplog.text
+    task.evaluation = EvaluateClassifierConfig()
+    with pytest.raises(AssertionError):
+        task.classified(other)  # because of the fit
+    task.classified(task.asked(tmp_path / "own/test", views="one"))
+
+
+# ---- the data sets that come with the project ----------------------------------------------------------------------
+
+
+def drawn(source: Any, folder: Path, names: Sequence[str], **sizes: int) -> RawFiles:
+    raw = folder / "raw"
+    raw.mkdir()
+    source.draw_sample(raw, **sizes)
+    return RawFiles(raw, dict.fromkeys(names, ""))
+
+
+IDX = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+
+
+def save_pictures(folder: Path, images: np.ndarray) -> Path:
+    """(N, H, W, C) uint8 as PNG files."""
+    (folder / "files").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image.squeeze()).save(folder / "files" / f"{number:04}.png")
+    return folder / "files"
+
+
+def test_digits(tmp_path: Path) -> None:
+    raw = drawn(mnist, tmp_path, IDX, train=60, test=30)
+    task = Trained(tmp_path, mnist.preprocess(raw, PreprocessConfig()), {"name": "mlp", "hidden": [8]})
+    _, test = mnist.read_images(raw)
+    task.classified(task.asked(save_pictures(tmp_path, test.images)))
+
+
+@pytest.mark.long
+def test_shapes_in_colour_from_all_sides(tmp_path: Path) -> None:
+    names = [*cifar10.TRAIN_BATCHES, *(f"{cifar10.FOLDER}/{name}" for name in ("test_batch", "batches.meta"))]
+    raw = drawn(cifar10, tmp_path, names, train=100, test=30)
+    prepared = cifar10.preprocess(raw, PreprocessConfig())
+    task = Trained(tmp_path, prepared, {"name": "mlp", "hidden": [8]}, views="mirror_and_shift")
+    task.classified(task.asked(save_pictures(tmp_path, np.asarray(prepared[2].arrays["images"]))))
+
+
+@pytest.mark.long
+def test_images_that_are_reconstructed(tmp_path: Path) -> None:
+    raw = drawn(mnist, tmp_path, IDX, train=60, test=30)
+    network = {"name": "autoencoder", "hidden": [8], "latent": 3}
+    task = Trained(tmp_path, mnist.preprocess(raw, PreprocessConfig()), network, reconstruction_nodes)
+    _, test = mnist.read_images(raw)
+    rows = task.asked(save_pictures(tmp_path, test.images))
+    reconstructions, latents, _ = task.tested()
+    errors = (test.images.transpose(0, 3, 1, 2) / 255 - reconstructions.numpy()) ** 2
+    expected = np.column_stack([errors.mean((1, 2, 3)), latents])
+    np.testing.assert_allclose([list(row.values())[1:] for row in rows], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_tokens", [5, pytest.param(None, marks=pytest.mark.long)])
+def test_reviews(tmp_path: Path, max_tokens: int | None) -> None:
+    raw = drawn(imdb, tmp_path, [imdb.ARCHIVE], train=60, test=30)
+    prepared = imdb.preprocess(raw, DocumentPreprocessConfig())
+    network = {"name": "text_rnn", "cell": "gru", "embedding": 8, "width": 8, "bidirectional": False}
+    task = Trained(tmp_path, prepared, network, data=DataConfig(max_tokens=max_tokens))
+    texts = task.plan.texts("test", range(30))
+    (tmp_path / "files").mkdir()
+    for number, text in enumerate(texts):
+        (tmp_path / f"files/{number:04}.txt").write_text(f"\ufeff \r\n{text}\r\n\r\n", encoding="utf-8", newline="")
+    (tmp_path / "lines.txt").write_text("\r\n\r\n".join(texts), encoding="utf-8", newline="")
+    task.classified(task.asked(tmp_path / "files"))
+    task.classified(task.asked(tmp_path / "lines.txt", batch_size=7))
+    task.classified(task.served(texts))
+
+
+def test_rows(tmp_path: Path) -> None:
+    from sklearn.datasets import load_diabetes
+
+    names = ["diabetes_data_raw.csv", "diabetes_target.csv"]
+    values = load_diabetes(scaled=False)
+    for name, table in zip(names, (values.data, values.target), strict=True):
+        np.savetxt(tmp_path / name, table, fmt="%.17g")
+    config = TablePreprocessConfig()
+    prepared = diabetes.preprocess(RawFiles(tmp_path, dict.fromkeys(names, "")), config)
+    task = Trained(tmp_path, prepared, {"name": "linear"}, regression_nodes)
+    chosen = diabetes.choose_rows(len(values.target), config)["test"]
+    rows = [dict(zip(diabetes.FEATURES, map(float, row), strict=True)) for row in values.data[chosen]]
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, ["name", *reversed(diabetes.FEATURES)])
+        writer.writeheader()
+        writer.writerows({"name": "Doe, J.", **row} for row in rows)
+    (expected,) = task.tested()
+    for answers in (task.asked(tmp_path / "rows.csv"), task.served(rows)):
+        np.testing.assert_allclose([row[diabetes.TARGET] for row in answers], expected, rtol=1e-4)
+
+
+@pytest.mark.long
+def test_a_text_is_continued_by_what_was_foretold(tmp_path: Path) -> None:
+    """The likeliest character after each beginning of the test split is that which `evaluate` compares with it."""
+    raw = drawn(wonderland, tmp_path, [wonderland.FILE], characters=3000)
+    prepared = wonderland.preprocess(raw, TextPreprocessConfig())
+    network = {"name": "language_rnn", "cell": "gru", "embedding": 8, "width": 16, "layers": 1}
+    task = Trained(tmp_path, prepared, network, language_model_nodes, DataConfig(window=32))
+    tokens = task.plan.tokens("test").long()
+    with torch.no_grad():
+        logits, *_ = task.checkpoint.build()(tokens[None])
+    vocabulary = task.plan.info.tokenizer.vocabulary  # type: ignore[union-attr]
+    text, foretold = ("".join(vocabulary[token] for token in part) for part in (tokens, logits[0].argmax(1)))
+    lengths = [length for length in range(1, len(text)) if text[length - 1].strip()][::9]
+    (tmp_path / "files").mkdir()
+    for length in lengths:
+        text_so_far = text[:length].replace("\n", "\r\n")
+        (tmp_path / f"files/{length:04}.txt").write_text(text_so_far, encoding="utf-8", newline="")
+    expected = [foretold[length - 1] for length in lengths if text[:length].strip() == text[:length]]
+    rows = task.asked(tmp_path / "files", generate={"length": 1, "temperature": 0.0})
+    assert len(set(foretold)) > 3
+    assert [row["continuation"] for row in rows] == expected
