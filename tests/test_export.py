@@ -467,7 +467,10 @@ def test_the_graph_says_what_its_user_must_know_of_each_kind_of_data(name: str) 
         assert (preprocessing["input"], preprocessing["mean"], preprocessing["std"]) == (given, mean, std)
         assert "mean) / std" in preprocessing["inside_the_graph"]
     expected = {
-        "documents, lstm": {"classes": ["bad", "ü"], "tokenizer": WORDS.model_dump(), "max_tokens": 7},
+        "documents, lstm": {
+            **{"classes": ["bad", "ü"], "tokenizer": WORDS.model_dump()},
+            **{"max_tokens": 7, "probabilities": "softmax"},
+        },
         "text": {"tokenizer": CHARACTERS.model_dump()},
         "table": {"features": ["age", "weight"], "target": "price", "target_mean": 150.0, "target_std": 77.0},
         "autoencoder": {"classes": INFO.classes, "fit": "squash", "value_range": [0, 4095], "views": "one"},

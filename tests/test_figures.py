@@ -207,7 +207,7 @@ def test_classes_that_begin_with_an_underscore_stand_in_every_legend() -> None:
     """Which matplotlib leaves out; and what stands between dollars is no formula."""
     classes = ["_a", "b", "__c$x$"]
     labels, shown = torch.arange(30) % 3, ["_a", "b", r"__c\$x\$"]
-    roc = roc_curves(torch.randn(30, 3), labels, classes)
+    roc = roc_curves(torch.randn(30, 3), labels, classes, classes)
     latents = latent_map(torch.randn(30, 2), labels, classes)
     shares = class_shares(np.array([[3, 1, 2], [1, 4, 1]]), classes)
     for figure in (roc, latents, shares):
@@ -218,7 +218,7 @@ def test_classes_that_begin_with_an_underscore_stand_in_every_legend() -> None:
         handles = getattr(axes.get_legend(), f"get_{drawn}")()
         colours = [getattr(handle, "get_color" if drawn == "lines" else "get_facecolor")() for handle in handles]
         assert len(set(colours)) == 3
-    figure = roc_curves(torch.randn(30, 2), torch.arange(30) % 2, ["b", "_a"])
+    figure = roc_curves(torch.randn(30, 2), torch.arange(30) % 2, ["b", "_a"], ["b", "_a"])
     assert len(legend(figure.axes[0])) == 1
     table = coefficient_plot([{"feature": "_x $a$", "network": 2.0, "closed_form": 1.5}])
     assert [label.get_text() for label in table.axes[0].get_yticklabels()] == [r"_x \$a\$"]

@@ -137,7 +137,10 @@ def roc_curves(
 
 
 def _legend(axes: Axes, drawn: Sequence[Any], names: list[str], **options: Any) -> None:
-    """A legend of what was `drawn`, with a user's own `_short` names: matplotlib leaves out those that begin with `_`."""
+    """A legend of what was `drawn`; the names are a user's own, of which matplotlib leaves out those that begin with _.
+
+    They come as `_short` makes them.
+    """
     legend = axes.legend(list(drawn), ["name"] * len(names), fontsize=8, **options)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)

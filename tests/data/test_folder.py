@@ -306,7 +306,7 @@ def test_what_systems_leave_in_folders_is_not_the_users(flat: Path, caplog: pyte
     caplog.clear()
     assert find_images(config) == before
     assert scan(flat, "predict.files").names == sorted([*before.names, "LICENSE.txt"])
-    assert "61 pictures; 1 other files are ignored: 1 .txt" in caplog.text
+    assert "61 pictures; 1 other file ignored: 1 .txt" in caplog.text
 
 
 def test_links_to_folders_are_said_to_be_skipped(flat: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -196,6 +196,7 @@ def test_compiled_activations_are_the_activations(dtype: torch.dtype) -> None:
     compare(Activations(names, 5), rows(), dtype)
 
 
+@pytest.mark.long
 @pytest.mark.gpu
 @pytest.mark.usefixtures("inductor")
 def test_airbench_learns_from_ties_when_compiled_in_bf16() -> None:

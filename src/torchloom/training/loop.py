@@ -403,7 +403,8 @@ def stop_if_weights_not_finite(weights: dict[str, Tensor], epoch: int) -> None:
 
 def watched(row: dict[str, float], monitor: str) -> float:
     """The figure of an epoch that is monitored: of the validation data or, without any, of the training."""
-    return row.get(f"val_{monitor}", row[f"train_{monitor}"])
+    validated = f"val_{monitor}"
+    return row[validated if validated in row else f"train_{monitor}"]
 
 
 def improves(row: dict[str, float], best: dict[str, float] | None, monitor: str) -> bool:
