@@ -43,7 +43,9 @@ class RowRNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         rows = images.transpose(1, 2).flatten(2)  # (B, H, C W)
         outputs, _ = self.rnn(rows)  # (B, H, directions x width), which torch.export 2.11 gets right, unlike the state
-        down, *up = outputs.chunk(1 + self.rnn.bidirectional, dim=2)
-        last = torch.cat([down[:, -1], *(each[:, 0] for each in up)], dim=1)  # the backward one ends at the top
+        if self.rnn.bidirectional:
+            down, up = outputs.chunk(2, dim=2)
+            outputs = torch.cat([down[:, -1:], up[:, :1]], dim=2)  # the backward one ends at the top
+        last = outputs[:, -1]
         logits: Tensor = self.head(self.dropout(last))  # (B, classes)
         return logits
