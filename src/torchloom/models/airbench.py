@@ -65,7 +65,7 @@ class Airbench(nn.Module):
         x = self.activation(self.whiten(x))  # (B, 8 C, H - 1, W - 1)
         x = self.groups(x)  # (B, widths[2], 3, 3) for 32x32 pixels
         # a pooling remembers its places; amax looks for them again, and finds none in what compiled bf16 did not round
-        x = F.adaptive_max_pool2d(x, 1).flatten(1)  # (B, widths[2])
+        x = F.max_pool2d(x, x.shape[2:]).flatten(1)  # (B, widths[2]); torch 2.11 does not export the adaptive one
         logits: Tensor = self.head(x) * self.scale  # (B, classes)
         return logits
 
