@@ -79,7 +79,9 @@ def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
             Image.fromarray(pixels).save(tmp_path / "flowers" / name / f"{place}.jpg")
     ((task, entry),) = eval("{" + block('"flowers_cnn"') + "}", {"classification": classification}).items()
     monkeypatch.setitem(TASKS, task, entry)
-    (project / "conf/base/parameters/flowers_cnn.yml").write_text(block("flowers:"))
+    (project / "conf/base/parameters/flowers_cnn.yml").write_text(
+        block("flowers:\n  preprocess: {folder: ~/flowers, size")
+    )
     small = {"model": {"width": 4}, "train": {"epochs": 4, "batch_size": 8, "threads": 1}}
     catalog = kedro_run(project, task, env="local", params={task: small})
     assert catalog.load("flowers_cnn.metrics")["accuracy"] > 0.4
