@@ -43,6 +43,8 @@ def history(project: Path, task: str, **changes: Any) -> list[dict[str, float]]:
 @pytest.mark.parametrize("task", RECIPES)
 def test_a_recipe_for_gpus(project: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It learns, and its first epoch is that of a network which is not compiled."""
+    if task.startswith("cifar_speedrun") and choose_device("auto").type == "cpu":
+        pytest.skip("takes many minutes on a CPU; its network is among those of test_compiled")
     monkeypatch.setitem(resnet.BLOCKS, 18, (1, 1))  # of what is there again and again, one
     monkeypatch.setitem(vgg.CONVOLUTIONS, 11, (1, 1, 1, 1, 1))
     assert RECIPES[task][task]["train"]["compile"] is True
