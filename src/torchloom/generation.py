@@ -66,9 +66,9 @@ def choose(logits: np.ndarray, temperature: float, top_k: int | None, generator:
     """
     point = generator.random()
     if temperature == 0:
-        return int(logits.argmax())
+        return int(np.argmax(logits))
     scaled = logits.astype(np.float64) / temperature
     if top_k is not None and top_k < len(scaled):
         scaled[scaled < np.sort(scaled)[-top_k]] = -np.inf
-    shares = np.exp(scaled - scaled.max()).cumsum()
+    shares = np.exp(scaled - np.max(scaled)).cumsum()
     return int(np.searchsorted(shares, point * shares[-1], side="right"))

@@ -123,7 +123,7 @@ class Model:
         if self.reading.views == "one":
             return self.run("logits", **inputs)
         views = _views(inputs["images"], self.reading)
-        mean: np.ndarray = np.add.reduce([share * self.run("logits", images=view) for share, view in views])
+        mean: np.ndarray = np.sum([share * self.run("logits", images=view) for share, view in views], axis=0)
         return mean
 
     def tokens(self, text: str) -> np.ndarray:
@@ -330,7 +330,7 @@ def _eight_bits(values: np.ndarray, black: float, white: float) -> np.ndarray:
 def pad(documents: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Documents of (T,) tokens as a batch: `tokens` (B, greatest T) int64, filled up with 0, and `lengths` (B,)."""
     lengths = np.array([len(tokens) for tokens in documents], dtype=np.int64)
-    batch = np.zeros((len(documents), lengths.max()), dtype=np.int64)
+    batch = np.zeros((len(documents), max(map(len, documents))), dtype=np.int64)
     for row, tokens in zip(batch, documents, strict=True):
         row[: len(tokens)] = tokens
     return {"tokens": batch, "lengths": lengths}

@@ -123,9 +123,10 @@ def _quantize_weights(model: onnx.ModelProto, kinds: set[str], exclude: list[str
                 weights = onnx.numpy_helper.to_array(tensor)
                 scale = np.maximum(np.abs(weights).max((0, 2)) / 127, np.finfo(np.float32).tiny)  # (rows,)
                 rounded = np.round(weights / scale[:, None]).astype(np.int8)
-                made = {f"{name}_quantized": rounded, f"{name}_scale": scale.astype(np.float32)}
+                made: dict[str, np.ndarray] = {f"{name}_quantized": rounded, f"{name}_scale": scale.astype(np.float32)}
                 model.graph.initializer.remove(tensor)
-                model.graph.initializer.extend(onnx.numpy_helper.from_array(array, key) for key, array in made.items())
+                for key, array in made.items():
+                    model.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
                 nodes.append(
                     onnx.helper.make_node("DequantizeLinear", list(made), [name], f"{name}_dequantize", axis=1)
                 )

@@ -54,7 +54,7 @@ def dirichlet(
 def _draw(size: int, shares: np.ndarray, left: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """How many samples of each class (C,) a client takes, `size` in all and of no class more than there are left."""
     taken = np.zeros_like(left)
-    while (missing := size - taken.sum()) > 0:
+    while (missing := size - int(taken.sum())) > 0:
         room = left - taken
         possible = np.where(room > 0, shares, 0.0)
         if possible.sum() < 1e-12:  # it wants nothing of what there is
