@@ -122,7 +122,11 @@ def inductor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("headers")
+    """One folder for all processes of the tests: torch locks what it writes there."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "headers"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

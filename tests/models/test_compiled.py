@@ -56,7 +56,13 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"form": "convolutional", "hidden": [16, 32], "latent": 8, "batch_norm": True},
     ),
     "linear": ("linear", {}),
+    **{  # RReLU draws its slopes in other ways
+        f"mlp {name}": ("mlp", {"hidden": [8], "activation": name}) for name in ACTIVATIONS if name != "RReLU"
+    },
 }
+# Recurrent layers split a graph, and each is one for itself; all the others are compiled together.
+GROUPS = {"without recurrence": [case for case in NETWORKS if "rnn" not in case]}
+GROUPS |= {case: [case] for case in NETWORKS if "rnn" in case}
 # By what share of a gradient compiled and eager may differ, beside four times what eager is off on average in bf16.
 # Nearly all of it comes from units that rounding switches on or off: in float32 up to 0.01 of a gradient, in bf16,
 # whose roundings are 2^16 times as large, up to 0.4 behind several convolutions. A gradient that is lost differs by 1.
@@ -109,18 +115,36 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     return build_model(name, arguments, info), pictures(shape)
 
 
-def results(model: nn.Module, called: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> dict[str, Tensor]:
+class Together(nn.Module):
+    """Networks in one graph, which takes far less to compile than a graph of each."""
+
+    def __init__(self, networks: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+
+    def forward(self, inputs: dict[str, tuple[Tensor, ...]]) -> dict[str, Tensor | tuple[Tensor, ...]]:
+        return {name: network(*inputs[name]) for name, network in self.networks.items()}
+
+
+Results = dict[str, dict[str, Tensor]]  # of each network: its outputs and its parameters' gradients
+
+
+def results(model: Together, called: nn.Module, inputs: dict[str, tuple[Tensor, ...]], dtype: torch.dtype) -> Results:
     """All outputs of `called` in training, and the gradients of a sum of them, each with a weight, in `model`."""
     torch.manual_seed(1)
     model.zero_grad()
     with autocast(DEVICE, dtype):
-        answer = called(*inputs)
-    outputs = list(answer) if isinstance(answer, tuple) else [answer]
+        answers = called(inputs)
     generator = torch.Generator().manual_seed(2)
-    weights = [torch.randn(output.shape, generator=generator).to(DEVICE) for output in outputs]
-    torch.stack([(output.float() * w).sum() for output, w in zip(outputs, weights, strict=True)]).sum().backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return {f"output {i}": output.detach().float().clone() for i, output in enumerate(outputs)} | gradients
+    outputs = {name: list(answer) if isinstance(answer, tuple) else [answer] for name, answer in answers.items()}
+    everything = [output.float() for of_one in outputs.values() for output in of_one]
+    weights = [torch.randn(output.shape, generator=generator).to(DEVICE) for output in everything]
+    torch.stack([(output * w).sum() for output, w in zip(everything, weights, strict=True)]).sum().backward()
+    return {
+        name: {f"output {i}": output.detach().float().clone() for i, output in enumerate(outputs[name])}
+        | {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
+        for name, network in model.networks.items()
+    }
 
 
 def off(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
@@ -136,21 +160,23 @@ def off(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
     }
 
 
-def compare(model: nn.Module, inputs: dict[str, tuple[Tensor, ...]], dtype: torch.dtype) -> None:
+def compare(cases: dict[str, tuple[nn.Module, dict[str, tuple[Tensor, ...]]]], dtype: torch.dtype) -> None:
+    """Of each case the model and, by kind, its inputs."""
+    model = Together({name: network for name, (network, _) in cases.items()})
     model.train().to(device=DEVICE, memory_format=torch.channels_last)  # as training does
-    inputs = {kind: tuple(tensor.to(DEVICE) for tensor in tensors) for kind, tensors in inputs.items()}
     compiled = compile_network(model, DEVICE, one_pass_a_step=True)
-    for kind in ("ordinary", "tied"):
-        exact = results(model, model, inputs[kind], torch.float32)
-        eager = results(model, model, inputs[kind], dtype)
-        rounding = np.mean(list(off(eager, exact).values()))
-        differences = off(results(model, compiled, inputs[kind], dtype), eager)
-        wrong = {name: share for name, share in differences.items() if not share < TOLERANCES[dtype] + 4 * rounding}
-        assert not wrong, kind
-    if is_finite(
-        results(model, model, inputs["black"], dtype)
-    ):  # not where no pixel varies and batch norm divides by 0
-        assert is_finite(results(model, compiled, inputs["black"], dtype))
+    for kind in ("ordinary", "tied", "black"):
+        inputs = {name: tuple(x.to(DEVICE) for x in kinds[kind]) for name, (_, kinds) in cases.items()}
+        exact, eager = (results(model, model, inputs, precision) for precision in (torch.float32, dtype))
+        found = results(model, compiled, inputs, dtype)
+        for name in cases:
+            if kind == "black":  # where no pixel varies, batch norm divides by 0
+                assert is_finite(found[name]) or not is_finite(eager[name]), name
+                continue
+            rounding = np.mean(list(off(eager[name], exact[name]).values()))
+            differences = off(found[name], eager[name])
+            wrong = {key: share for key, share in differences.items() if not share < TOLERANCES[dtype] + 4 * rounding}
+            assert not wrong, (name, kind)
 
 
 def is_finite(tensors: dict[str, Tensor]) -> bool:
@@ -165,35 +191,16 @@ def test_every_network_is_compared() -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("precompiled", "no_tf32")
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=["fp32", "bf16"])
-@pytest.mark.parametrize("case", NETWORKS)
-def test_a_compiled_network_is_the_network(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "lstm" in case and dtype is torch.bfloat16 and not LSTM_IN_BF16:
+@pytest.mark.parametrize("names", GROUPS.values(), ids=GROUPS)
+def test_compiled_networks_are_the_networks(
+    names: list[str], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "lstm" in names[0] and dtype is torch.bfloat16 and not LSTM_IN_BF16:
         pytest.skip("no LSTM computes in bf16 on this CPU")
-    monkeypatch.setitem(resnet.BLOCKS, NETWORKS[case][1].get("depth", 18), (1, 1))  # all others are alike
+    for depth in (18, 50):
+        monkeypatch.setitem(resnet.BLOCKS, depth, (1, 1))  # all others are alike
     monkeypatch.setitem(vgg.CONVOLUTIONS, 11, (1, 1, 1, 1, 1))
-    compare(*make(case), dtype)
-
-
-class Activations(nn.Module):
-    """Each activation behind a linear layer of its own: (B, …) -> (B, 4 activations)."""
-
-    def __init__(self, names: list[str], features: int) -> None:
-        super().__init__()
-        sizes = {"shape": (1, 1, features), "classes": 4}
-        parts = {name: build_network("mlp", sizes, {"hidden": [8], "activation": name}) for name in names}
-        self.parts = nn.ModuleDict(parts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([part(x) for part in self.parts.values()], dim=1)
-
-
-@pytest.mark.gpu
-@pytest.mark.long
-@pytest.mark.usefixtures("precompiled", "no_tf32")
-@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=["fp32", "bf16"])
-def test_compiled_activations_are_the_activations(dtype: torch.dtype) -> None:
-    names = [name for name in ACTIVATIONS if name != "RReLU"]  # which draws its slopes in other ways
-    compare(Activations(names, 5), rows(), dtype)
+    compare({name: make(name) for name in names}, dtype)
 
 
 @pytest.mark.long
@@ -203,4 +210,5 @@ def test_airbench_learns_from_ties_when_compiled_in_bf16() -> None:
     """Its end alone, behind the first convolution, which is what takes the greatest of many equal values."""
     network = airbench.build((3, 25, 25), 3, widths=[4, 4, 24], scale=1.0)
     network.groups = nn.Identity()
-    compare(NormalizedImages(network, [0.4] * 3, [0.2] * 3), pictures([3, 5, 5]), torch.bfloat16)
+    model = NormalizedImages(network, [0.4] * 3, [0.2] * 3)
+    compare({"airbench": (model, pictures([3, 5, 5]))}, torch.bfloat16)
