@@ -1,5 +1,6 @@
 """What can go wrong around a run: each ends with one message that says what to do, and leaves what was there."""
 
+import gc
 import os
 import resource
 import signal
@@ -190,6 +191,7 @@ def memory_left(room: int | None) -> Iterator[None]:
     if room is None:
         yield
         return
+    gc.collect()  # tracebacks of tests before hold large tensors, which would make room when they go
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, hard))
