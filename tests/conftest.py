@@ -1,5 +1,6 @@
 """A project folder of its own for each test that runs Kedro, so that nothing is written into the repository."""
 
+import io
 import os
 import re
 import shutil
@@ -7,21 +8,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # with it, each of the many processes compiles all libraries anew
+    sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import matplotlib
 import pytest
 import torch
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
+from kedro.validation import type_extractor
+from omegaconf import OmegaConf
 
 from processes import KedroProcess
+from torchloom import pipeline_registry
 from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
@@ -92,9 +100,27 @@ def exporter() -> None:
 @cache
 def keep_the_exporters_table() -> None:
     """torch.onnx reads what it knows of each operator anew for every export: half of the time that small ones take."""
+    from torch._export import utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[assignment]
+    utils._materialize_cpp_cia_ops = cache(utils._materialize_cpp_cia_ops)  # type: ignore[assignment]
+
+
+@cache
+def keep_what_does_not_change() -> None:
+    """Each of many small runs reads the same YAML, puts the same pipelines together and inspects the same functions."""
+    load, register = OmegaConf.load, pipeline_registry.register_pipelines
+    parsed = cache(lambda text: load(io.StringIO(text)))
+    registered = cache(lambda *_: register())
+    OmegaConf.load = staticmethod(  # type: ignore[method-assign]
+        lambda file: deepcopy(parsed(file.getvalue())) if isinstance(file, io.StringIO) else load(file)
+    )
+    pipeline_registry.register_pipelines = lambda: registered(
+        tuple(pipeline_registry.TASKS.items()), frozenset(pipeline_registry.APART)
+    )
+    type_extractor.get_type_hints = cache(get_type_hints)
+    matplotlib.rcParams["savefig.dpi"] = 60
 
 
 COMPILER = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
@@ -163,6 +189,7 @@ def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any)
     `params` are what `--params` would give; all further options are those of KedroSession.run.
     """
     keep_the_exporters_table()
+    keep_what_does_not_change()
     bootstrap_project(project)
     with OneContextSession.create(project, env=env, runtime_params=options.pop("params", None)) as session:
         session.run(pipeline_names=[pipeline], **options)

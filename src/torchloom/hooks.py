@@ -134,7 +134,7 @@ class Run:
         self.records: Records = records_of(catalog)
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.node_started: dict[str, float] = {}
-        self.whole = sum(pipelines.values(), Pipeline([]))
+        self.whole = Pipeline({node for each in pipelines.values() for node in each.nodes})
         self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
         folders = self.records.folders

@@ -59,7 +59,7 @@ class Pipelines(dict[str, Pipeline]):
 def register_pipelines() -> Pipelines:
     """One named pipeline per task, all but those APART together as the default, `predict` and `sweep`."""
     pipelines = {task: pipeline_of(task) for task in TASKS}
-    together = sum((pipeline for task, pipeline in pipelines.items() if task not in APART), Pipeline([]))
+    together = Pipeline({node for task, each in pipelines.items() if task not in APART for node in each.nodes})
     more = {"predict": prediction.create_pipeline(), "sweep": sweep.create_pipeline()}
     return Pipelines({**pipelines, **more, "__default__": together})
 
