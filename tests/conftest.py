@@ -18,7 +18,6 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # with it, each of the many
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import matplotlib
 import pytest
 import torch
 from kedro.framework.context import KedroContext
@@ -120,7 +119,6 @@ def keep_what_does_not_change() -> None:
         tuple(pipeline_registry.TASKS.items()), frozenset(pipeline_registry.APART)
     )
     type_extractor.get_type_hints = cache(get_type_hints)
-    matplotlib.rcParams["savefig.dpi"] = 60
 
 
 COMPILER = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
