@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ class Table:
     bar: str | None = None
     folded: bool = False
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, bool]:
         """The columns, and whether they hold numbers."""
         names = list(self.rows[0]) if self.rows else []

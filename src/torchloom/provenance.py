@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -117,10 +118,13 @@ def _module(module: str) -> dict[str, Definition]:
     imported = {name: target for node in _outside(tree) for name, target in _imports(node, module)}
     definitions: dict[str, Definition] = {}
     for node in _statements(tree.body):
+        parts = list(ast.walk(_without_docstrings(node)))
+        text = "".join([ast.dump(node), *_templates(parts, _path(module).parent)])
+        uses = set(_uses(parts, module, imported))
         for name in _defined(node):
             definition = definitions.setdefault(name, Definition())
-            definition.text += "".join([ast.dump(_without_docstrings(node)), *_templates(node, _path(module).parent)])
-            definition.uses |= set(_uses(node, module, imported))
+            definition.text += text
+            definition.uses |= uses
     for definition in definitions.values():
         definition.uses |= {f"{module}:{name}" for name in definition.uses & definitions.keys()}
         definition.uses = {use for use in definition.uses if ":" in use}
@@ -165,20 +169,20 @@ def _imports(node: ast.AST, module: str) -> Iterator[tuple[str, str]]:
             yield alias.asname or alias.name, f"{origin}:{alias.name}"
 
 
-def _uses(node: ast.stmt, module: str, imported: Mapping[str, str]) -> Iterator[str]:
-    """What `node` names: what is imported as a target, all else as a plain name."""
+def _uses(parts: list[ast.AST], module: str, imported: Mapping[str, str]) -> Iterator[str]:
+    """What the parts of a statement name: what is imported as a target, all else as a plain name."""
     known = dict(imported)
-    for part in ast.walk(node):
+    for part in parts:
         known.update(_imports(part, module))
     bases = set()
-    for part in ast.walk(node):
+    for part in parts:
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in known:
             origin, _, name = known[part.value.id].partition(":")
             inner = origin if name == "*" else f"{origin}.{name}"
             if origin.partition(".")[0] == module.partition(".")[0] and _path(inner).is_file():
                 bases.add(id(part.value))
                 yield f"{inner}:{part.attr}"
-    for part in ast.walk(node):
+    for part in parts:
         if isinstance(part, ast.Name) and id(part) not in bases:
             yield known.get(part.id, part.id)
         elif isinstance(part, ast.JoinedStr) and part.values and isinstance(part.values[0], ast.Constant):
@@ -187,9 +191,9 @@ def _uses(node: ast.stmt, module: str, imported: Mapping[str, str]) -> Iterator[
                 yield f"{start}*:*"
 
 
-def _templates(node: ast.stmt, folder: Path) -> Iterator[str]:
-    """What the files hold that `node` names by a string, from the folder of its module on."""
-    for part in ast.walk(node):
+def _templates(parts: list[ast.AST], folder: Path) -> Iterator[str]:
+    """What the files hold that the parts of a statement name by a string, from the folder of its module on."""
+    for part in parts:
         if isinstance(part, ast.Constant) and str(part.value).startswith("templates/"):
             file = folder / str(part.value)
             yield file.read_text(encoding="utf-8") if file.is_file() else ""
@@ -216,11 +220,25 @@ def _versions(modules: frozenset[str]) -> dict[str, str]:
 
 @cache
 def _distributions(module: str) -> list[str]:
+    """Those that have the module: the one of its name, else those that list it.
+
+    `importlib.metadata.packages_distributions` tells the same, but looks for every file of every distribution: seconds.
+    """
     try:
         importlib.metadata.version(module)
     except importlib.metadata.PackageNotFoundError:  # it is installed under another name
-        return sorted(set(importlib.metadata.packages_distributions().get(module, [])))
+        listed = re.compile(rf"^{re.escape(module)}([/.]|$)", re.MULTILINE)
+        return sorted({name for name, files in _listed_files() if listed.search(files)})
     return [module]
+
+
+@cache
+def _listed_files() -> list[tuple[str, str]]:
+    """Each installed distribution's name, and the modules or files that it says it has, a line each."""
+    return [
+        (each.metadata["Name"], each.read_text("top_level.txt") or each.read_text("RECORD") or "")
+        for each in importlib.metadata.distributions()
+    ]
 
 
 # ---- records -------------------------------------------------------------------------------------------------------
