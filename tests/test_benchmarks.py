@@ -96,6 +96,7 @@ def test_turns_are_taken() -> None:
     assert [len(taken) for taken in values.values()] == [2, 2]
 
 
+@pytest.mark.long
 def test_each_worker_is_a_process_and_says_when_it_fails() -> None:
     with Worker(partial, os.getpid) as one, Worker(partial, os.getpid) as other:
         assert len({one(), one(), other(), os.getpid()}) == 3
@@ -144,6 +145,7 @@ def test_seeds_are_trained_in_one_process(run: Callable[..., DataCatalog], proje
     assert rate > 0
 
 
+@pytest.mark.long
 def test_inference_by_all_engines(tmp_path: Path) -> None:
     """But torch.compile, which takes long; and the quantised network answers nearly as the original."""
     folder = inputs.random_images(tmp_path, 256)

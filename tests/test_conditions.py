@@ -146,6 +146,7 @@ def test_a_file_where_a_folder_should_be(project: Path, layer: str) -> None:
     assert place.read_text() == "in the way"
 
 
+@pytest.mark.long
 def test_the_command_line_shows_the_message_alone(project: Path) -> None:
     """Also when a catalog entry raises it, which Kedro wraps."""
     place = project / "data/sample/03_primary/diabetes"

@@ -10,7 +10,6 @@ from kedro.io import DataCatalog
 
 pytestmark = [
     pytest.mark.real_data,
-    pytest.mark.xdist_group("real_data"),  # one after the other: both want all cores
     pytest.mark.skipif(
         "TORCHLOOM_MIRROR" not in os.environ, reason="TORCHLOOM_MIRROR names no folder with the real data"
     ),

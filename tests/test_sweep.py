@@ -358,6 +358,7 @@ def test_workers_share_the_cores(
     assert shared.parameters[config.task]["train"]["threads"] == threads
 
 
+@pytest.mark.xdist_group("sweep")
 def test_keys_for_other_data_are_refused(search: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match=r"^sweep\.space\.data\.window: is for text, but these data are images"):
         search(space={"data.window": {"low": 16, "high": 64}})

@@ -69,8 +69,19 @@ TINY_SMALLER: dict[str, dict[str, Any]] = {
 SMALLER = [task for task, (_, source, *base) in TASKS.items() if (source in TASKS or base) and task not in APART]
 
 
+# What is special about these is the network, which has tests of its own; their stages are those of cifar_cnn.
+LARGE = ["cifar_alexnet", "cifar_vgg", "cifar_resnet", "cifar_densenet", "cifar_speedrun", "cifar_speedrun96"]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("task", [task for task in TASKS if task not in {*SMALLER, *APART}])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=pytest.mark.long) if task in LARGE else task
+        for task in TASKS
+        if task not in {*SMALLER, *APART}
+    ],
+)
 def test_a_task_does_its_whole_job(
     run: Callable[..., DataCatalog], project: Path, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -302,6 +302,7 @@ def test_factors_are_drawn_like_color_jitters(monkeypatch: pytest.MonkeyPatch) -
     orders, which_order = order.unique(dim=1, return_inverse=True)
     assert orders.shape == (3, 6)
     assert chi_square(which_order, 6) < 20.6  # 1 in 1000, 5 degrees of freedom
+    assert chi_square(which_order[factors[1] < factors[1].median()], 6) < 20.6  # whatever the factors are
 
 
 # ---- cutout --------------------------------------------------------------------------------------------------------

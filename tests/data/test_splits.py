@@ -3,10 +3,15 @@ import logging
 import numpy as np
 import pytest
 
-from torchloom.data.splits import log_classes, stratified_choice
+from torchloom.data.splits import log_classes, missing_classes, stratified_choice
 
 COUNTS = [40, 25, 7]  # samples of each class
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(len(COUNTS)), COUNTS))
+
+
+def test_classes_without_samples_are_named() -> None:
+    assert missing_classes(np.array([1, 1, 3]), ["a", "b", "it's", "d", "e"]) == """'a', "it's", 'e'"""
+    assert missing_classes(np.array([0, 1]), ["a", "b"]) == ""
 
 
 @pytest.mark.parametrize("fraction", [0, 0.1, 0.25, 1 / 3, 0.5, 0.99])

@@ -259,6 +259,7 @@ def test_one_mistake_gives_one_line(settings: dict[str, Any], message: str) -> N
     [
         ({"name": "RandAugment", "magnitude": 31}, "torchvision.transforms.v2.RandAugment says: index 31 is out of"),
         ({"name": "RandAugment", "magnitude": -1}, "magnitude must be at least 0"),
+        ({"name": "RandAugment", "num_ops": -1}, "num_ops must be at least 0"),
         ({"name": "TrivialAugmentWide", "num_magnitude_bins": 1}, "num_magnitude_bins must be at least 2"),
         ({"name": "AugMix", "severity": 11}, "torchvision.transforms.v2.AugMix says: The severity must be between"),
         ({"name": "AugMix", "alpha": 0}, "alpha must be greater than 0"),

@@ -171,6 +171,7 @@ def everything_at_once(ranks: Ranks) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_what_one_of_them_sees() -> None:
     seen = launch(everything_at_once, (), DistributedConfig(processes=2, timeout=60.0), "cpu")
     assert seen["gathered"] == [0, 1]

@@ -184,7 +184,7 @@ def _grey(images: Tensor) -> Tensor:
     return (0.2989 * red + 0.587 * green + 0.114 * blue).floor_().unsqueeze(3)
 
 
-def random_cutout(images: Tensor, side: int, generator: Generator, fill: Tensor | int = 0) -> Tensor:
+def random_cutout(images: Tensor, side: int, generator: Generator, fill: Tensor | int) -> Tensor:
     """Cover a square of `side` pixels in each image with the colour `fill` (C,) uint8.
 
     Its centre is anywhere in the image with equal probability, so that the square may stick out (DeVries & Taylor
