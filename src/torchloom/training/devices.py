@@ -199,6 +199,6 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call itself imports torch._inductor: seconds
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # it imports torch._inductor: seconds
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
