@@ -280,6 +280,7 @@ def test_other_parameters_run_again(rerun: Callable[..., set[str]], caplog: pyte
     assert rerun() == {"build_dataloaders", *AFTER_TRAINING}
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("skipping")
 def test_other_files_run_again(project: Path, rerun: Callable[..., set[str]]) -> None:
     data = project / "data/sample"

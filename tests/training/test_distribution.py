@@ -101,7 +101,8 @@ def test_who_watches_sees_each_epoch_and_the_first_of_them_is_profiled(tmp_path:
 # ---- the same result, however many ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [2, 4])
 def test_the_losses_do_not_depend_on_their_number(tmp_path: Path, processes: int) -> None:
     """With batch norm over all of them, penalties, clipping, summed gradients, an average and a group that freezes."""
     groups = [{"parameters": ["*.head.*"], "epochs": 1}]
