@@ -229,6 +229,12 @@ def test_class_names_must_be_names(tmp_path: Path, meta: dict[str, Any]) -> None
     assert message == "'label_names' is not a list of names"
 
 
+@pytest.mark.parametrize("name", ["cat", " ", "a\nb"])
+def test_class_names_can_be_shown_and_told_apart(tmp_path: Path, name: str) -> None:
+    message = refusal(written(tmp_path / "batches.meta", {"label_names": ["cat", "dog", name]}), read_class_names)
+    assert message == f"the name {name!r} in 'label_names' is empty, not printable or there twice"
+
+
 # ---- the format ----------------------------------------------------------------------------------------------------
 
 

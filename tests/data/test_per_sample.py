@@ -10,7 +10,7 @@ from torchloom.config import AugmentConfig
 from torchloom.data.augment import augment
 from torchloom.data.batches import ImageBatches
 
-IMAGE = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGE = torch.randint(0, 256, (1, 8, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 COUNT = 3000
 
 
