@@ -585,6 +585,14 @@ def test_characters_are_counted_by_hand(chunk: int) -> None:
     assert characters == [dict(zip(columns, row, strict=True)) for row in rows]
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_the_loss_of_a_text_is_by_the_weights_of_its_characters(chunk: int) -> None:
+    tokens = torch.tensor([2, 1, 0, 2, 0])
+    loss = "CrossEntropyLoss", {"weight": [1.0, 10.0, 2.0]}
+    metrics, _ = language_model_metrics(Constant(), tokens, ["a", "b", "\n", "never"], chunk, loss)
+    assert metrics["loss"] == pytest.approx((10 * 2 + 1 * 1 + 2 * 2 + 1 * 1) / 14 * math.log(2))  # bits by weight
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_text_is_read_as_one_whatever_the_chunk(cell: str) -> None:
     torch.manual_seed(0)

@@ -15,7 +15,8 @@ from torchloom.data.augment import reflect
 from torchloom.data.info import TableInfo
 from torchloom.progress import step_bar
 from torchloom.training.devices import autocast, computable, enough_memory
-from torchloom.training.losses import scores
+from torchloom.training.loop import WEIGHT
+from torchloom.training.losses import scores, weighed_loss
 
 BINS = 15  # of confidence, equally wide
 
@@ -257,19 +258,20 @@ def language_model_metrics(
     tokens: Tensor,
     vocabulary: list[str],
     chunk: int = 1000,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    loss: tuple[str, dict[str, Any]] = ("CrossEntropyLoss", {}),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """How well each of `tokens` (N,) is foretold from all before it; the state is handed from chunk to chunk.
 
     `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power, and `loss` the mean of what
-    the model was trained with. Returns also a row for each
-    character of the vocabulary that comes up, those that cost the most bits in all first.
+    the model was trained with, by its name and arguments. Returns also a row for each character of the vocabulary that
+    comes up, those that cost the most bits in all first.
     """
     model.eval()
     tokens = tokens.long()
     nats, right = (torch.zeros(len(vocabulary), dtype=torch.float64, device=tokens.device) for _ in range(2))
     state: tuple[Tensor, ...] = ()
-    trained = torch.zeros((), dtype=torch.float64, device=tokens.device)
+    trained, weighed = (torch.zeros((), dtype=torch.float64, device=tokens.device) for _ in range(2))
+    trained_for = weighed_loss(*loss)
     with enough_memory(_smaller_batches(chunk)), step_bar() as bar:
         starts = range(0, len(tokens) - 1, chunk)
         task = bar.add_task("test", total=len(starts), status="")
@@ -278,14 +280,16 @@ def language_model_metrics(
             logits, *rest = model(tokens[start : start + len(following)].unsqueeze(0), *state)
             state = tuple(rest)
             nats.index_add_(0, following, F.cross_entropy(logits[0].float(), following, reduction="none").double())
-            trained += loss(logits[0].float(), following) * len(following)
+            mean, weight = trained_for(logits[0].float(), following)
+            trained += mean * weight.get(WEIGHT, len(following))
+            weighed += weight.get(WEIGHT, len(following))
             right.index_add_(0, following, (logits[0].argmax(1) == following).double())
     count = len(tokens) - 1
-    mean = nats.sum().item() / count
+    surprise = nats.sum().item() / count
     metrics = {
-        "bits_per_character": mean / math.log(2),
-        "perplexity": math.exp(mean),
-        "loss": trained.item() / count,
+        "bits_per_character": surprise / math.log(2),
+        "perplexity": math.exp(surprise),
+        "loss": (trained / weighed).item(),
         "accuracy": right.sum().item() / count,
         "test_characters": count,
     }

@@ -26,7 +26,7 @@ from torchloom.pipelines.distillation.nodes import train
 from torchloom.pipelines.stages import Trained
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.distillation import distillation_objective
-from torchloom.training.losses import classification_loss
+from torchloom.training.losses import weighed_loss
 from torchloom.training.state import TrainingStates
 
 INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
@@ -37,7 +37,7 @@ INFO = ImageInfo(classes=["a", "b"], shape=[1, 4, 4], mean=[0.5], std=[0.5])
 def both(**settings: float) -> tuple[nn.Module, nn.Module, Tensor, dict[str, Tensor]]:
     """Student, teacher, and what the objective says of a batch in training."""
     student, teacher = nn.Linear(4, 3), nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3))
-    objective = distillation_objective(classification_loss("CrossEntropyLoss", {}), teacher, DistillConfig(**settings))
+    objective = distillation_objective(weighed_loss("CrossEntropyLoss", {}), teacher, DistillConfig(**settings))
     return student, teacher, *objective(student.train(), (INPUTS, LABELS))
 
 
@@ -66,7 +66,7 @@ def test_only_the_student_learns() -> None:
 
 def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
     teacher = nn.Linear(4, 3)
-    objective = distillation_objective(classification_loss("CrossEntropyLoss", {}), teacher, DistillConfig(mix=1.0))
+    objective = distillation_objective(weighed_loss("CrossEntropyLoss", {}), teacher, DistillConfig(mix=1.0))
     student = nn.Linear(4, 3)
     student.load_state_dict(teacher.state_dict())
     loss, _ = objective(student.train(), (INPUTS, LABELS))
@@ -75,9 +75,7 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
 
 def test_validation_goes_by_the_labels() -> None:
     student, _, _, _ = both()
-    objective = distillation_objective(
-        classification_loss("CrossEntropyLoss", {}), nn.Linear(4, 3), DistillConfig(mix=0.9)
-    )
+    objective = distillation_objective(weighed_loss("CrossEntropyLoss", {}), nn.Linear(4, 3), DistillConfig(mix=0.9))
     loss, figures = objective(student.eval(), (INPUTS, LABELS))
     torch.testing.assert_close(loss, F.cross_entropy(student(INPUTS), LABELS))
     assert figures.keys() == {"accuracy"}
@@ -97,7 +95,13 @@ def test_a_student_does_not_go_on_under_another_teacher(tmp_path: Path) -> None:
     plan = LoaderPlan(
         splits={"train": [file], "validation": [], "test": []}, info=INFO, data=DataConfig(), batch_size=2, seed=0
     )
-    block = {"epochs": 2, "optimizer": {"name": "SGD", "lr": 0.1}, "device": "cpu", "save_minutes": 1e-9}
+    block = {
+        "epochs": 2,
+        "batch_size": 2,
+        "optimizer": {"name": "SGD", "lr": 0.1},
+        "device": "cpu",
+        "save_minutes": 1e-9,
+    }
     config = DistilledTrainConfig.model_validate(block)
     network = ClassifierConfig.model_validate({"name": "mlp", "hidden": []})
     states = TrainingStates(tmp_path / "states")

@@ -18,7 +18,7 @@ from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import Trained, train_network
+from torchloom.pipelines.stages import Trained, say_if_one_step, train_network
 from torchloom.training import distribution
 from torchloom.training.debugging import TABLE, TRACE
 from torchloom.training.distribution import (
@@ -104,12 +104,13 @@ def test_who_watches_sees_each_epoch_and_the_first_of_them_is_profiled(tmp_path:
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_losses_do_not_depend_on_their_number(tmp_path: Path, processes: int) -> None:
-    """With batch norm over all of them, penalties, clipping, summed gradients, an average and a group that freezes."""
+    """With batch norm over all, weights, penalties, clipping, summed gradients, an average and a group that freezes."""
     groups = [{"parameters": ["*.head.*"], "epochs": 1}]
     optimizer = {"name": "SGD", "lr": 0.05, "momentum": 0.9, "groups": groups}
     more = {"accumulate": 2, "l2": 1e-3, "gradient_clip": 1.0, "ema": 0.5, "optimizer": optimizer}
     loaders = plan(tmp_path)
-    alone, together = train(loaders, 1, **more), train(loaders, processes, **more)
+    weighted = partial(classification_objective, "CrossEntropyLoss", {"weight": [1.0, 20.0, 3.0]})
+    alone, together = (train(loaders, count, objective=weighted, **more) for count in (1, processes))
     for one, other in zip(timeless(alone[2]), timeless(together[2]), strict=True):
         assert other == pytest.approx(one, rel=1e-4, abs=1e-5)
     assert together[0].weights.keys() == alone[0].weights.keys()
@@ -279,6 +280,23 @@ def test_batches_that_cannot_be_divided(tmp_path: Path) -> None:
 def test_wrong_settings(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DistributedConfig.model_validate(given)
+
+
+def test_loaders_of_other_batches_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^train\.batch_size is 8, but the loaders were made for 16\. Run from build_d"
+    ):
+        train(plan(tmp_path), 1, batch_size=8)
+
+
+def test_an_epoch_of_one_step_says_what_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+    for changes in ({"batch_size": 40}, {"batch_size": 20, "accumulate": 4}, {"batch_size": 13, "accumulate": 4}):
+        say_if_one_step(settings(**changes), 39, "samples")
+    assert [record.message for record in caplog.records] == [
+        "train.batch_size 40 is more than the 39 samples: each epoch is one step, on all of them",
+        "train.accumulate 4 is more than the 1 batch of 39 samples: each epoch is one step, on 20 of them",
+        "train.accumulate 4 is more than the 3 batches of 39 samples: each epoch is one step, on all of them",
+    ]
 
 
 def test_how_many_on_this_machine() -> None:

@@ -21,7 +21,7 @@ from torchloom.errors import InputError
 from torchloom.models import NormalizedImages, build_network
 from torchloom.training import loop
 from torchloom.training.devices import seed_everything
-from torchloom.training.loop import Fit, Objective, Running, fit, improves, penalty, should_stop, snapshot
+from torchloom.training.loop import Fit, Objective, Running, average, fit, improves, penalty, should_stop, snapshot
 from torchloom.training.losses import classification_objective
 
 Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)
@@ -441,6 +441,23 @@ def test_ema_averages_batch_norm_and_keeps_the_normalisation() -> None:
     assert torch.equal(result.last["mean"], raw["mean"])
     assert torch.equal(result.last["std"], raw["std"])
     assert not torch.equal(result.last["network.2.running_mean"], raw["network.2.running_mean"])
+
+
+class Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.register_buffer("positions", torch.arange(64))
+
+
+def test_ema_leaves_whole_numbers_as_they_are() -> None:
+    model = Positions()
+    averaged = average(model, 0.99)
+    assert averaged is not None
+    for step in range(50):
+        model.positions[0] = step  # type: ignore[operator]
+        averaged.update_parameters(model)
+    assert averaged.module.positions.tolist() == [49, *range(1, 64)]
 
 
 def test_a_slow_average_keeps_up_in_a_short_run(caplog: pytest.LogCaptureFixture) -> None:

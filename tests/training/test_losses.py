@@ -9,6 +9,7 @@ from torchloom.data.info import TextInfo
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.models import build_model
+from torchloom.training.loop import WEIGHT, Running
 from torchloom.training.losses import (
     LINKS,
     LOSSES,
@@ -21,6 +22,7 @@ from torchloom.training.losses import (
     reconstruction_objective,
     regression_objective,
     scores,
+    weighed_loss,
 )
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3], [-2.0, 3.0, 1.0], [0.0, 1.5, 1.0]])
@@ -70,6 +72,34 @@ def test_every_tensor_that_a_loss_takes_is_tried_here() -> None:
 def test_mixed_labels_are_weighted_too() -> None:
     check_soft_labels("CrossEntropyLoss", {"weight": [1.0, 2.0]})
     check_soft_labels("BCEWithLogitsLoss", {"pos_weight": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"weight": WEIGHTS}, {"ignore_index": 1}, {"weight": WEIGHTS, "ignore_index": 0}]
+)
+def test_the_mean_over_batches_is_that_over_all_samples(arguments: dict[str, Any]) -> None:
+    """In batches whose labels differ in weight, as those of classes in order do."""
+    order = LABELS.argsort()
+    running = Running(2, torch.device("cpu"))
+    for part in (order[:3], order[3:]):
+        loss, figures = classification_objective("CrossEntropyLoss", arguments)(
+            nn.Identity(), (LOGITS[part], LABELS[part])
+        )
+        running.add(len(part), loss, figures)
+    given = {**arguments, "weight": EACH} if "weight" in arguments else arguments
+    means = running.means()
+    assert means.keys() == {"loss", "accuracy"}
+    assert means["loss"] == pytest.approx(F.cross_entropy(LOGITS, LABELS, **given).item(), rel=1e-6)
+    assert means["accuracy"] == 0.75
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_labels_that_are_not_mixed_have_the_same_loss_as_shares(smoothing: float) -> None:
+    loss = weighed_loss("CrossEntropyLoss", {"weight": WEIGHTS, "label_smoothing": smoothing})
+    (hard, weight), (soft, same) = loss(LOGITS, LABELS), loss(LOGITS, ONE_HOT)
+    assert hard.item() == pytest.approx(F.cross_entropy(LOGITS, LABELS, EACH, label_smoothing=smoothing).item())
+    assert soft.item() == pytest.approx(hard.item())
+    assert weight == same == {WEIGHT: torch.tensor(1.0 + 0.5 + 2 + 2)}
 
 
 def test_there_is_a_weight_for_each_class() -> None:

@@ -123,6 +123,13 @@ def test_only_layers_that_stay_as_a_whole_keep_their_statistics() -> None:
     assert [module.training for module in model] == [False, True, True, True]
 
 
+def test_what_a_fixed_parameter_lies_beside_learns() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
+    model.position = nn.Parameter(torch.zeros(2), requires_grad=False)
+    training_mode(model)
+    assert [module.training for module in model.modules()] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [(["0.wieght"], "0.wieght fits none of 0.weight, 0.bias"), (["*.weight", "*.bias"], "leave nothing to learn")],

@@ -92,7 +92,11 @@ def build_dataloaders(
             raise InputError(f"there are no {split} data. Change the fractions in the block preprocess of these data")
         if len(loader):
             inputs, *_ = next(iter(loader))
-            logger.info("%s: %s of %s", split, counted(len(loader), "batch"), tuple(inputs.shape))
+            count, rest = counted(len(loader), "batch"), ""
+            whole, left = divmod(len(plan.trained_numbers()), plan.batch_size) if split == "train" else (0, 0)
+            if left and whole == len(loader):
+                rest = f"; {counted(left, 'sample')} more, which differ in each epoch, make no whole one"
+            logger.info("%s: %s of %s%s", split, count, tuple(inputs.shape), rest)
     return plan
 
 
@@ -145,6 +149,11 @@ def train_network(
     """
     from torchloom.training.distribution import ALONE, launch
 
+    if loaders.batch_size != config.batch_size:
+        raise InputError(
+            f"train.batch_size is {config.batch_size}, but the loaders were made for {loaders.batch_size}. Run from "
+            "build_dataloaders on, to have them anew"
+        )
     parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
     name = network.name if network else start.network if start else ""
     code, packages = code_of(train_network, *parts, names=[name])
@@ -240,12 +249,13 @@ def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:
     """Warn when so many samples make no more than one optimiser step an epoch, and that of fewer than it asks for."""
     batches = max(1, count // config.batch_size)
     if config.batch_size > count:
-        said = f"train.batch_size {config.batch_size} is more than the {count} {what}"
+        said, taken = f"train.batch_size {config.batch_size} is more than the {count} {what}", count
     elif config.accumulate > batches:
-        said = f"train.accumulate {config.accumulate} is more than the {batches} batches of {count} {what}"
+        said = f"train.accumulate {config.accumulate} is more than the {counted(batches, 'batch')} of {count} {what}"
+        taken = batches * config.batch_size
     else:
         return
-    logger.warning("%s: each epoch is one step, on all of them", said)
+    logger.warning("%s: each epoch is one step, on %s", said, "all of them" if taken == count else f"{taken} of them")
 
 
 def _smaller_batches(config: TrainConfig) -> str:

@@ -15,36 +15,37 @@ from torchloom.config import DistillConfig, DistilledTrainConfig
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import choose_device
 from torchloom.training.loop import Objective
-from torchloom.training.losses import accuracy, classification_loss
+from torchloom.training.losses import accuracy, weighed_loss
 
 
 def student_objective(config: DistilledTrainConfig, teacher: Checkpoint) -> Objective:
     """What the student of this teacher is trained for, on the device that it is trained on."""
-    loss = classification_loss(config.loss.name, config.loss.arguments)
+    loss = weighed_loss(config.loss.name, config.loss.arguments)
     model = teacher.build().to(device=choose_device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return distillation_objective(loss, model, config.distill)
 
 
 def distillation_objective(
-    loss: Callable[[Tensor, Tensor], Tensor], teacher: nn.Module, config: DistillConfig
+    loss: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]], teacher: nn.Module, config: DistillConfig
 ) -> Objective:
-    """(1 - mix) times `loss` of logits and labels, and mix times what the student's answers lack of the teacher's.
+    """(1 - mix) times the mean of a `weighed_loss`, and mix times what the student's answers lack of the teacher's.
 
-    That is T² times the divergence of the student's softened probabilities, softmax(logits / T), from the teacher's; T²
-    keeps its gradients as large as those of the labels' loss. In validation only `loss` counts.
+    The latter is T² times the divergence of the student's softened probabilities, softmax(logits / T), from the
+    teacher's; T² keeps its gradients as large as those of the labels' loss. In validation only `loss` counts.
     """
     teacher.eval().requires_grad_(False)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, labels = batch
         logits = model(*inputs)
+        mean, weight = loss(logits, labels)
         figures = {"accuracy": accuracy(logits, labels)}
         if not model.training:
-            return loss(logits, labels), figures
+            return mean, {**figures, **weight}
         with torch.no_grad():
             wanted = F.log_softmax(teacher(*inputs).float() / config.temperature, dim=1)
         given = F.log_softmax(logits.float() / config.temperature, dim=1)
         divergence = F.kl_div(given, wanted, reduction="batchmean", log_target=True) * config.temperature**2
-        return torch.lerp(loss(logits, labels), divergence, config.mix), {**figures, "divergence": divergence}
+        return torch.lerp(mean, divergence, config.mix), {**figures, "divergence": divergence}
 
     return objective

@@ -48,6 +48,7 @@ Loader = DataLoader[Batch]
 # A model and a batch -> the batch's mean loss, to be minimised, and further means to report, by name.
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
+WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most, or one a minute
 SOME = 10  # training batches that show whether averaged weights have kept up
@@ -241,14 +242,15 @@ def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     """An exponential moving average of weights and buffers, updated after each optimiser step.
 
     It warms up, as in TensorFlow: the decay of step n is (1 + n) / (10 + n) at most, so that what the network was at
-    first is forgotten in short trainings too.
+    first is forgotten in short trainings too. Buffers of whole numbers, such as positions, are as the network has them.
     """
     if decay is None:
         return None
 
     def update(old: Any, new: Any, _: Any) -> None:
         taken = int(averaged.n_averaged)  # on the CPU; what is given is a copy on the device
-        get_ema_multi_avg_fn(min(decay, (1 + taken) / (10 + taken)))(old, new, taken)  # type: ignore[no-untyped-call]
+        used = min(decay, (1 + taken) / (10 + taken)) if old[0].is_floating_point() else 0.0  # all are of one type
+        get_ema_multi_avg_fn(used)(old, new, taken)  # type: ignore[no-untyped-call]
 
     averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     return averaged
@@ -288,17 +290,20 @@ class Running:
             yield step, batch
 
     def add(self, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
+        """Take in the figures of a batch of so many samples; with a WEIGHT among them, the loss counts for that."""
         self.losses[self.steps] = loss.detach()
-        for name, value in {"loss": loss, **figures}.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach() * count
+        weight = figures.get(WEIGHT, count)
+        for name, value in {"loss": loss.detach() * weight, **figures}.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach() * (1 if name in {"loss", WEIGHT} else count)
         self.steps += 1
         self.count += count
 
     def means(self, ranks: Ranks = ALONE) -> dict[str, float]:
-        """The means over all samples so far, those of all `ranks`."""
+        """The means over all samples so far, those of all `ranks`; the loss's is by its weights."""
         sums = {name: float(value) for name, value in self.sums.items()}
         totals = ranks.total({**sums, "": self.count})
-        return {name: total / totals[""] for name, total in totals.items() if name}
+        weight = totals.pop(WEIGHT, totals[""])
+        return {name: total / (weight if name == "loss" else totals[""]) for name, total in totals.items() if name}
 
     def rate(self, ranks: Ranks = ALONE) -> float:
         """Samples per second."""

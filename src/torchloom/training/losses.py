@@ -8,13 +8,14 @@ from functools import cache
 from typing import Annotated, Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, Field, create_model
 from torch import Tensor, nn
 
 from torchloom.config import NotNegative
 from torchloom.errors import InputError
-from torchloom.training.loop import Objective
+from torchloom.training.loop import WEIGHT, Objective
 from torchloom.validation import arguments_of, check_call, parts_of
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
@@ -89,13 +90,15 @@ def check_loss(problem: str, name: str, arguments: dict[str, Any]) -> None:
         raise ValueError(f"torch.nn.{name} says: {error}") from None
 
 
-def classification_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
+def classification_loss(
+    name: str, arguments: dict[str, Any], reduction: str = "mean"
+) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of logits (B, classes) and labels to the batch's mean loss, in float32.
 
     Labels are classes (B,) int64, or shares of each class (B, classes) float32, for which see `check_soft_labels`.
     """
     weights = {key: torch.tensor(value).float() for key, value in arguments.items() if isinstance(value, list)}
-    loss = getattr(nn, name)(**{**arguments, **weights})
+    loss = getattr(nn, name)(**{**arguments, **weights}, reduction=reduction)
     if name in _ON_CLASSES:
         return lambda logits, labels: loss.to(logits.device)(logits.float(), labels)
     return lambda logits, labels: loss.to(logits.device)(logits.float(), _shares(labels, logits.shape[1]))
@@ -118,14 +121,39 @@ def check_soft_labels(name: str, arguments: dict[str, Any]) -> None:
         ) from None
 
 
+def weighed_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]:
+    """`classification_loss`, and as a figure the weight of its mean, where that is not the number of samples.
+
+    With weights of classes, or one to ignore, torch's CrossEntropyLoss divides by the sum of the weights that a batch's
+    labels have; here also where labels are shares. Processes that train together divide by what they have on average.
+    """
+    loss = classification_loss(name, arguments)
+    weights, ignored = arguments.get("weight"), arguments.get("ignore_index")
+    if name != "CrossEntropyLoss" or (weights is None and ignored is None):
+        return lambda logits, labels: (loss(logits, labels), {})
+    total = classification_loss(name, arguments, "sum")
+
+    def weighed(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        each = torch.ones(logits.shape[1]) if weights is None else torch.tensor(weights).float()
+        each = each.to(logits.device)
+        weight = (labels @ each if labels.ndim == 2 else each[labels] * (labels != ignored)).sum()
+        if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(weight)
+            weight /= dist.get_world_size()
+        return total(logits, labels) / weight, {WEIGHT: weight}
+
+    return weighed
+
+
 def classification_objective(name: str, arguments: dict[str, Any]) -> Objective:
     """What a classifier is trained for: a model and a batch (inputs …, labels) -> mean loss, and the accuracy."""
-    loss = classification_loss(name, arguments)
+    loss = weighed_loss(name, arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, labels = batch
         logits = model(*inputs)
-        return loss(logits, labels), {"accuracy": accuracy(logits, labels)}
+        mean, weight = loss(logits, labels)
+        return mean, {"accuracy": accuracy(logits, labels), **weight}
 
     return objective
 
@@ -158,7 +186,7 @@ def reconstruction_objective(name: str, arguments: dict[str, Any], divergence: f
 
 def language_model_objective(name: str, arguments: dict[str, Any]) -> Objective:
     """What a language model is trained for: the mean loss per token, its bits, and how often the likeliest is right."""
-    loss = classification_loss(name, arguments)
+    loss = weighed_loss(name, arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         tokens, following = batch
@@ -169,7 +197,8 @@ def language_model_objective(name: str, arguments: dict[str, Any]) -> Objective:
                 "bits_per_token": F.cross_entropy(logits, targets) / math.log(2),
                 "accuracy": (logits.argmax(1) == targets).float().mean(),
             }
-        return loss(logits, targets), figures
+        mean, weight = loss(logits, targets)
+        return mean, {**figures, **weight}
 
     return objective
 

@@ -98,4 +98,4 @@ def training_mode(model: nn.Module) -> None:
     for module in model.modules():
         own = list(module.parameters(recurse=False))
         if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
+            module.training = False  # eval() would take all layers within it along

@@ -61,7 +61,6 @@ def evaluate(
     from torchloom.evaluation import language_model_metrics
     from torchloom.figures import learning_curves
     from torchloom.training.devices import choose_device
-    from torchloom.training.losses import classification_loss
 
     device = choose_device(config.device)
     metrics, characters = language_model_metrics(
@@ -69,7 +68,7 @@ def evaluate(
         loaders.tokens("test").to(device),
         expect(loaders.info, TextInfo).tokenizer.vocabulary,
         config.batch_size or 1000,
-        classification_loss(*checkpoint.loss),
+        checkpoint.loss,
     )
     metrics |= {"epoch": int(checkpoint.training["epoch"])}
     logger.info("test: %.3f bits per character", metrics["bits_per_character"])
