@@ -215,6 +215,8 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
         if name in recipe:
             yield name.replace("_", " "), recipe[name]
     yield "epoch that was kept", int(trained["epoch"])
+    if trained.get("changes"):
+        yield "gone on with otherwise", listed(trained["changes"])
 
 
 def named(settings: dict[str, Any]) -> str:

@@ -297,6 +297,16 @@ def test_must_takes_the_new_schedule_at_the_old_place(states: TrainingStates, tm
         assert rates[0] == rates[1], now
 
 
+def test_the_outcome_tells_what_was_changed_on_the_way(states: TrainingStates) -> None:
+    with pytest.raises(PowerCut):
+        train(states, cut(13))  # in the third of 4 epochs, of 5 steps each
+    with pytest.raises(PowerCut):
+        train(states, cut(4), resume="must", l2=0.5)
+    changes = train(states, resume="must", l2=0.5, l1=0.25).changes
+    assert changes == ["from epoch 3 on, train.l2: 0.0, now 0.5", "from epoch 4 on, train.l1: 0.0, now 0.25"]
+    assert train(None).changes == []
+
+
 def test_must_takes_new_arguments_and_old_moments(states: TrainingStates) -> None:
     old = {"name": "AdamW", "lr": 0.01, "groups": [{"parameters": ["*bias"], "lr": 0.02}]}
     with pytest.raises(PowerCut):

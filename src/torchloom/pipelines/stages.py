@@ -214,7 +214,8 @@ def _train(
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
-        training = {**figures, "parameters": config.recipe()}
+        changes = {"changes": result.changes} if result.changes else {}
+        training = {**figures, "parameters": config.recipe(), **changes}
         return described.model_copy(update={"info": loaders.info, "weights": weights, "training": training})
 
     best = checkpoint(result.best, result.best_epoch)

@@ -67,6 +67,7 @@ class Fit:
     best_epoch: int
     last: dict[str, Tensor]
     history: list[dict[str, float]]
+    changes: list[str] = field(default_factory=list)  # of its settings, where it was gone on with under others
 
 
 def fit(
@@ -217,7 +218,7 @@ def train_epochs(
         some = list(islice(train_loader, SOME))
         found = run_through(kept, some, device, dtype, objective, "training data").means(ranks)
         say_if_far_worse(found, progress.history[progress.best_epoch - 1])
-    return Fit(best, progress.best_epoch, last, progress.history)
+    return Fit(best, progress.best_epoch, last, progress.history, progress.changes)
 
 
 @dataclass
@@ -227,6 +228,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # empty without a validation split
     best_epoch: int = 0
+    changes: list[str] = field(default_factory=list)
 
     def best_row(self) -> dict[str, float] | None:
         return self.history[self.best_epoch - 1] if self.best_epoch else None

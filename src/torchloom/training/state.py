@@ -269,12 +269,15 @@ class Saver:
                 f"the saved state does not fit this training ({error}). What differs: "
                 f"{'; '.join(changes) or 'nothing'}. Undo that, or use train.resume=never"
             ) from error
-        begun = len(self.state.parts["progress"].history) + (self.state.interrupted is not None)
+        progress = self.state.parts["progress"]
+        begun = len(progress.history) + (self.state.interrupted is not None)
         if begun > self.config.epochs:
             raise InputError(
                 f"train.epochs {self.config.epochs}: the saved state is of epoch {begun}. Give as many at least, or "
                 "use train.resume=never"
             )
+        settings = [line for line in changes if not line.startswith(("code.", "packages."))]
+        progress.changes += [f"from epoch {len(progress.history) + 1} on, {line}" for line in settings]
 
     def step_done(self) -> None:
         """Call it where the state can be saved: after an optimiser step, or in validation.
