@@ -38,7 +38,15 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.pipelines.federated import nodes
-from torchloom.training.federated import Federation, Server, client_seed, proximal_objective, scaled, train_client
+from torchloom.training.federated import (
+    Federation,
+    Server,
+    _of_its_type,
+    client_seed,
+    proximal_objective,
+    scaled,
+    train_client,
+)
 from torchloom.training.state import TrainingStates
 from torchloom.training.watching import watched_by
 
@@ -239,6 +247,12 @@ def test_the_server_measures_the_common_weights_and_keeps_the_best(tmp_path: Pat
     scaling = [name for name in server.weights if "." not in name]  # which the clients' zeros do not replace
     assert scaling
     assert all(server.weights[name].count_nonzero() for name in scaling)
+
+
+def test_averages_of_whole_numbers_are_rounded() -> None:
+    averages = torch.tensor([2.9999, 7.0001])
+    assert _of_its_type(averages, torch.arange(2)).tolist() == [3, 7]
+    assert torch.equal(_of_its_type(averages, torch.zeros(2)), averages)
 
 
 def test_a_weight_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:

@@ -128,6 +128,11 @@ def proximal_objective(objective: Objective, model: nn.Module, mu: float) -> Obj
     return held_near
 
 
+def _of_its_type(average: Tensor, before: Tensor) -> Tensor:
+    """Whole numbers are rounded: their averages are hardly ever exact."""
+    return (average if before.is_floating_point() else average.round()).to(before.dtype)
+
+
 # ---- the server ----------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +184,8 @@ class Server:
         number = len(self.history) + 1
         fixed = dict(self.model.named_buffers(recurse=False))  # the scaling of the inputs, which averages would blur
         self.weights = {
-            name: before if name in fixed else weights[name].to(before.dtype) for name, before in self.weights.items()
+            name: before if name in fixed else _of_its_type(weights[name], before)
+            for name, before in self.weights.items()
         }
         stop_if_weights_not_finite(self.weights, number)
         self.model.load_state_dict(self.weights)
