@@ -390,8 +390,8 @@ def say_if_far_worse(kept: dict[str, float], row: dict[str, float]) -> None:
     if not (found >= trained - 0.1 if name == "accuracy" else found <= 2 * trained):  # NaN is worse, too
         logger.warning(
             "the weights that are kept, those of epoch %d, are far worse than the trained ones that they are an "
-            "average of: %s %.4g on training data, where training had %.4g. They, or the statistics of batch norm, have "
-            "not kept up: take more steps, or a lower train.ema or train.lookahead.decay",
+            "average of: %s %.4g on training data, where training had %.4g. They, or the statistics of batch norm, "
+            "have not kept up: take more steps, or a lower train.ema or train.lookahead.decay",
             *(row["epoch"], name, found, trained),
         )
 
