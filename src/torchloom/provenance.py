@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kedro.framework.project import pipelines
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
@@ -32,6 +32,8 @@ from torchloom.errors import InputError
 from torchloom.files import atomic_write, contents
 from torchloom.runs import read_run
 from torchloom.validation import differences
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # ---- contents ------------------------------------------------------------------------------------------------------
 
@@ -244,6 +246,21 @@ def _listed_files() -> list[tuple[str, str]]:
 # ---- records -------------------------------------------------------------------------------------------------------
 
 PARTS = ("parameters", "code", "packages", "inputs", "outputs")
+KEYS = "keys_read"  # an attribute of a node's function
+
+
+def reads(**keys: Collection[str]) -> Callable[[Function], Function]:
+    """A node's function reads no more than these keys of such a block of parameters: others make nothing stale."""
+
+    def mark(function: Function) -> Function:
+        setattr(function, KEYS, keys)
+        return function
+
+    return mark
+
+
+def _part(block: Any, keys: Collection[str] | None) -> Any:
+    return block if keys is None else {key: value for key, value in block.items() if key in keys}
 
 
 class RecordFolders(NamedTuple):
@@ -271,8 +288,10 @@ class Records:
     def describe(self, node: Node, catalog: DataCatalog) -> dict[str, Any]:
         """What would make the node's outputs if it ran now."""
         code, packages = code_of(node.func, names=self._names(node))
+        keys: Mapping[str, Collection[str]] = getattr(node.func, KEYS, {})
+        blocks = {name: self._block(name, catalog) for name in node.inputs if _is_parameter(name)}
         return {
-            "parameters": {name: self._block(name, catalog) for name in node.inputs if _is_parameter(name)},
+            "parameters": {name: _part(block, keys.get(name.rpartition(".")[2])) for name, block in blocks.items()},
             "code": code,
             "packages": packages,
             "inputs": {name: fingerprint(catalog, name) for name in node.inputs if not _is_parameter(name)},

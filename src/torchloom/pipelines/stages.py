@@ -23,7 +23,7 @@ from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.provenance import code_of
+from torchloom.provenance import code_of, reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import debugged
 from torchloom.training.state import TrainingStates
@@ -47,6 +47,7 @@ SUITS = {
 }
 
 
+@reads(train=["batch_size", "seed", "whitening"], evaluate=["batch_size", "views"])
 def build_dataloaders(
     train: Tensors,
     validation: Tensors,
@@ -149,11 +150,12 @@ def train_network(
     """
     from torchloom.training.distribution import ALONE, launch
 
-    if loaders.batch_size != config.batch_size:
-        raise InputError(
-            f"train.batch_size is {config.batch_size}, but the loaders were made for {loaders.batch_size}. Run from "
-            "build_dataloaders on, to have them anew"
-        )
+    for key, made in {"batch_size": loaders.batch_size, "seed": loaders.seed}.items():
+        if made != getattr(config, key):
+            raise InputError(
+                f"train.{key} is {getattr(config, key)}, but the loaders were made for {made}. Run from "
+                "build_dataloaders on, to have them anew"
+            )
     parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
     name = network.name if network else start.network if start else ""
     code, packages = code_of(train_network, *parts, names=[name])

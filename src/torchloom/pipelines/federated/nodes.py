@@ -25,7 +25,7 @@ from torchloom.errors import InputError
 from torchloom.locks import command
 from torchloom.pipelines.classification.nodes import check_labels, evaluate
 from torchloom.pipelines.stages import say_if_one_step
-from torchloom.provenance import code_of
+from torchloom.provenance import code_of, reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
 from torchloom.words import counted
@@ -40,6 +40,7 @@ __all__ = ["build_dataloaders", "compare_rounds", "evaluate", "partition", "trai
 logger = logging.getLogger(__name__)
 
 
+@reads(train=["batch_size", "seed"], evaluate=["views"])
 def build_dataloaders(
     loaders: LoaderPlan,
     training: FederatedTrainConfig,

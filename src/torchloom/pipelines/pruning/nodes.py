@@ -14,6 +14,7 @@ from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
 from torchloom.pipelines.stages import train_network
+from torchloom.provenance import reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["build_dataloaders", "evaluate", "train"]
 
 
+@reads(train=["batch_size", "seed"], evaluate=["views"])
 def build_dataloaders(
     loaders: LoaderPlan, training: PrunedTrainConfig, evaluation: EvaluateClassifierConfig
 ) -> LoaderPlan:
