@@ -9,10 +9,12 @@ import onnxruntime
 import pytest
 import torch
 
-from torchloom.config import QuantizeConfig
+from torchloom.config import DataConfig, QuantizeConfig
 from torchloom.data.info import DocumentInfo, ImageInfo, Info
+from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import SEAL, ONNXDataset
+from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import export_checkpoint
 from torchloom.models import build_model
@@ -88,6 +90,24 @@ def test_it_is_much_smaller_and_knows_what_the_model_knew(exported: bytes, quant
 
 def test_the_same_samples_give_the_same_bytes(exported: bytes, quantized: bytes) -> None:
     assert quantize_model(exported, {"images": IMAGES[:200]}, QuantizeConfig()) == quantized
+
+
+def test_all_classes_are_calibrated_on_though_the_samples_are_sorted_by_class(exported: bytes, tmp_path: Path) -> None:
+    images, labels = IMAGES[:200].transpose(0, 2, 3, 1).copy(), np.arange(200) // 100
+    images[:100] //= 16  # the first class is dark
+    dataset = TensorsDataset(filepath=str(tmp_path / "train.safetensors"))
+    dataset.save(Tensors({"images": images, "labels": labels}))
+    saved = dataset.load()
+    assert saved.path is not None
+    assert saved.fingerprint is not None
+    file = TensorFile(path=saved.path, fingerprint=saved.fingerprint, length=200)
+    splits = {"train": [file], "validation": [], "test": []}
+    plan = LoaderPlan(splits=splits, info=INFO, data=DataConfig(), batch_size=8, seed=0)
+    checkpoint = Checkpoint(network="resnet", arguments={}, info=INFO, training={}, weights={})
+    small = quantize(checkpoint, exported, plan, QuantizeConfig(samples=100))
+    plain, coarse = logits(exported), logits(small)  # of light images
+    assert np.corrcoef(plain.ravel(), coarse.ravel())[0, 1] > 0.98
+    assert quantize(checkpoint, exported, plan, QuantizeConfig(samples=100)) == small
 
 
 @pytest.mark.parametrize("calibration", ["entropy", "percentile"])
