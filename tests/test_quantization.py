@@ -110,6 +110,19 @@ def test_all_classes_are_calibrated_on_though_the_samples_are_sorted_by_class(ex
     assert quantize(checkpoint, exported, plan, QuantizeConfig(samples=100)) == small
 
 
+def test_the_share_of_int8_counts_kernels_and_matrices(exported: bytes) -> None:
+    assert int8_share(exported) == 0
+    graph = onnx.load_from_string(exported).graph
+    kernel = next(tensor for tensor in graph.initializer if list(tensor.dims) == [16, 16, 3, 3])
+    first = next(node.name for node in graph.node if kernel.name in node.input)
+    excluded = onnx.load_from_string(
+        quantize_model(exported, {"images": IMAGES[:100]}, QuantizeConfig(exclude=[first]))
+    )
+    matrices = [tensor for tensor in excluded.graph.initializer if sum(length > 1 for length in tensor.dims) > 1]
+    total = sum(np.prod(tensor.dims) for tensor in matrices)
+    assert int8_share(excluded.SerializeToString()) == 1 - 16 * 16 * 9 / total
+
+
 @pytest.mark.parametrize("calibration", ["entropy", "percentile"])
 def test_other_ways_to_take_the_ranges(exported: bytes, quantized: bytes, calibration: str) -> None:
     config = QuantizeConfig.model_validate({"calibration": calibration})
@@ -174,7 +187,7 @@ def test_a_recurrent_network_is_four_times_smaller_and_as_often_right(
     samples = {name: tensor.numpy() for name, tensor in inputs.items()}
     small = quantize_model(plain, {name: array[:600] for name, array in samples.items()}, QuantizeConfig())
     assert int8_share(plain) == 0
-    assert int8_share(small) > 0.9  # biases of two directions make a matrix, too
+    assert int8_share(small) == 1  # biases, scales and zero points of two directions, which are matrices, too, left out
     kept = sum(weight.numel() for weight in model.parameters())
     assert len(plain) - len(small) > 2.8 * kept
     answers = []
