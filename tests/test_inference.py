@@ -120,17 +120,20 @@ def test_of_more_than_eight_bits_zero_is_white_where_a_tiff_says_so(kind: Any) -
         np.testing.assert_array_equal(decoded(data, value_range=[0, 65_535], invert=True)[0], 255 - expected)
 
 
-def sixteen_bit_colour(value: int) -> bytes:
-    """A PNG file of 8 x 6 pixels, each with this value in each of its channels."""
+def sixteen_bit_colour(value: int, transparent: int = 0) -> bytes:
+    """A PNG file of 8 x 6 pixels, each with this value in each of its channels; one value is transparent."""
     header = struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + struct.pack(">H", value) * 24 for _ in range(6)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    known = chunk(b"tRNS", struct.pack(">HHH", *[transparent] * 3))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + known + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def test_colours_of_sixteen_bits_are_read_only_where_their_higher_eight_say_enough() -> None:
     data = sixteen_bit_colour(77 * 256 + 5)
     for given in (None, [0, 65_535]):
         assert (decoded(data, (3, 6, 8), value_range=given) == 77).all()
+    assert (decoded(sixteen_bit_colour(77 * 256 + 5, 77 * 256 + 5), (3, 6, 8)) == 255).all()
+    assert (decoded(sixteen_bit_colour(77 * 256 + 5, 77), (3, 6, 8)) == 77).all()
     with pytest.raises(InputError, match=r"^has 16 bits a channel in colour, of which only the higher 8 .* up to 4095"):
         decoded(data, (3, 6, 8), value_range=[0, 4095])
     assert deep_extremes(io.BytesIO(sixteen_bit_colour(1100))) == (0, 4 * 256 + 255, True)

@@ -233,7 +233,7 @@ def decode_image(
         picture.draft(mode, (enough, enough))  # a large JPEG is decoded smaller
         values = _value_range(picture, value_range)
         white_is_zero = _deep(picture) and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
-        _scale_transparent_grey(picture)
+        _scale_transparent(picture)
         upright = _flat(ImageOps.exif_transpose(picture), values, white_is_zero).convert(mode)
     if fit == "crop":
         sized = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
@@ -308,11 +308,14 @@ def deep_extremes(file: IO[bytes]) -> tuple[float, float, bool] | None:
     return (least, greatest, whole) if math.isfinite(greatest - least) else None
 
 
-def _scale_transparent_grey(picture: ImageFile) -> None:
-    """Of a PNG file with 2 or 4 bits Pillow spreads the pixels over 8, but not the grey that is transparent."""
+def _scale_transparent(picture: ImageFile) -> None:
+    """Bring what is transparent in a PNG file to the 8 bits that Pillow brings its pixels to."""
+    raw = {tile[3] for tile in picture.tile} if "transparency" in picture.info else set()
     for bits in (2, 4):
-        if "transparency" in picture.info and any(tile[3] == f"L;{bits}" for tile in picture.tile):
+        if f"L;{bits}" in raw:
             picture.info["transparency"] *= 255 // (2**bits - 1)
+    if "RGB;16B" in raw:  # the higher 8
+        picture.info["transparency"] = tuple(value >> 8 for value in picture.info["transparency"])
 
 
 def _flat(picture: Image.Image, value_range: Sequence[float] | None, white_is_zero: bool) -> Image.Image:
