@@ -42,7 +42,7 @@ def trainings(task: str, env: str) -> Callable[..., Any]:
     def train(seed: int) -> tuple[float, float, float]:
         seeded = plan.model_copy(update={"seed": seed})
         loaders = {split: seeded.loader(split, device) for split in ("train", "validation", "test")}
-        pixels = plan.first("train", config.whitening.images)[0].to(device) if config.whitening else None
+        pixels = seeded.trained(config.whitening.images)[0].to(device) if config.whitening else None
         seed_everything(seed)
         fresh = build_model(network.name, network.arguments, plan.info)
         model.load_state_dict(fresh.state_dict())

@@ -22,7 +22,8 @@ from torchloom.data.info import DocumentInfo, ImageInfo, Info, TableInfo, TextIn
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
-from torchloom.export import export_checkpoint, open_session
+from torchloom.export import export_checkpoint
+from torchloom.inference import Model
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, example, layers
 from torchloom.training.checkpoint import Checkpoint
@@ -44,7 +45,12 @@ def loaders(tmp_path: Path) -> LoaderPlan:
     """Whose 20 test images are dark and light in turn."""
     images = np.full((20, 4, 4, 1), 30, dtype=np.uint8)
     images[1::2] = 220
-    dataset = TensorsDataset(filepath=str(tmp_path / "test.safetensors"))
+    return to_test(tmp_path, images)
+
+
+def to_test(folder: Path, images: np.ndarray) -> LoaderPlan:
+    """20 images (20, 4, 4, 1) of two classes in turn."""
+    dataset = TensorsDataset(filepath=str(folder / "test.safetensors"))
     dataset.save(Tensors({"images": images, "labels": np.arange(20) % 2}))
     saved = dataset.load()
     assert saved.path is not None
@@ -235,10 +241,25 @@ def test_zeros_are_counted_in_matrices_only() -> None:
 
 def test_the_accuracy_is_that_of_the_whole_split(loaders: LoaderPlan) -> None:
     good = by_brightness()
-    assert onnx_accuracy(open_session(export_checkpoint(good)), loaders) == 1.0
+    assert onnx_accuracy(Model(export_checkpoint(good)), loaders) == 1.0
     (name,) = [name for name, tensor in good.weights.items() if tensor.ndim == 2]
     good.weights[name] *= -1
-    assert onnx_accuracy(open_session(export_checkpoint(good)), loaders) == 0.0
+    assert onnx_accuracy(Model(export_checkpoint(good)), loaders) == 0.0
+
+
+def test_the_accuracy_is_that_of_the_views_that_the_model_is_evaluated_with(tmp_path: Path) -> None:
+    """A network that looks at the left edge alone, of images whose right edge tells them apart."""
+    images = np.full((20, 4, 4, 1), 100, dtype=np.uint8)
+    images[1::2, :, 0], images[1::2, :, 3] = 90, 200
+    plan, sided = to_test(tmp_path, images), checkpoint([])
+    weight = torch.zeros(2, 4, 4)
+    weight[1, :, 0], weight[0, :, 0] = 1, -1
+    (name,) = [name for name, tensor in sided.weights.items() if tensor.ndim == 2]
+    sided.weights[name] = weight.flatten(1)
+    sided.weights[name.replace("weight", "bias")] = torch.tensor([0.0, 8 * (127.5 - 105) / 63.75])
+    for views, accuracy in [("one", 0.5), ("mirror", 1.0)]:  # pixels of 90 and 100 are dark, their mean with 200 light
+        asked = sided.model_copy(update={"info": INFO.model_copy(update={"views": views})})
+        assert onnx_accuracy(Model(export_checkpoint(asked)), plan) == accuracy
 
 
 def test_the_report(loaders: LoaderPlan) -> None:

@@ -654,6 +654,14 @@ def test_the_largest_residuals_come_with_their_features() -> None:
     assert [rows[0][name] for name in info.features] == pytest.approx(features[1].tolist(), abs=1e-4)
 
 
+def test_the_largest_residuals_of_tiny_targets_are_not_zero() -> None:
+    features, _, info = table(2)
+    rows = largest_residuals(torch.tensor([1e-8, 4e-8]), torch.tensor([3e-8, 1e-8]), features * 1e-8, info)
+    shown = [(row["test_sample"], row["true"], row["predicted"], row["residual"]) for row in rows]
+    assert shown == [(1, 1e-8, 4e-8, pytest.approx(-3e-8)), (0, 3e-8, 1e-8, pytest.approx(2e-8))]
+    assert [rows[0][name] for name in info.features] == pytest.approx((features[1] * 1e-8).tolist())
+
+
 def table(rows: int = 60) -> tuple[Tensor, Tensor, TableInfo]:
     """Features of very different units, a target that they explain in part, and their statistics."""
     generator = torch.Generator().manual_seed(1)

@@ -111,17 +111,29 @@ def test_of_thirty_two_bits_it_is_said_what_is_black_and_white(kind: Any, low: f
     assert deep_extremes(io.BytesIO(data)) == (values.min(), values.max(), kind is np.int32)
 
 
-def sixteen_bit_colour(value: int) -> bytes:
-    """A PNG file of 8 x 6 pixels, each with this value in each of its channels."""
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_of_more_than_eight_bits_zero_is_white_where_a_tiff_says_so(kind: Any) -> None:
+    values = Image.fromarray((GREY * 257.0).astype(kind))
+    for photometric, expected in [(1, GREY), (0, 255 - GREY)]:
+        data = saved(values, "TIFF", tiffinfo={262: photometric})
+        np.testing.assert_array_equal(decoded(data, value_range=[0, 65_535])[0], expected)
+        np.testing.assert_array_equal(decoded(data, value_range=[0, 65_535], invert=True)[0], 255 - expected)
+
+
+def sixteen_bit_colour(value: int, transparent: int = 0) -> bytes:
+    """A PNG file of 8 x 6 pixels, each with this value in each of its channels; one value is transparent."""
     header = struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + struct.pack(">H", value) * 24 for _ in range(6)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    known = chunk(b"tRNS", struct.pack(">HHH", *[transparent] * 3))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + known + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def test_colours_of_sixteen_bits_are_read_only_where_their_higher_eight_say_enough() -> None:
     data = sixteen_bit_colour(77 * 256 + 5)
     for given in (None, [0, 65_535]):
         assert (decoded(data, (3, 6, 8), value_range=given) == 77).all()
+    assert (decoded(sixteen_bit_colour(77 * 256 + 5, 77 * 256 + 5), (3, 6, 8)) == 255).all()
+    assert (decoded(sixteen_bit_colour(77 * 256 + 5, 77), (3, 6, 8)) == 77).all()
     with pytest.raises(InputError, match=r"^has 16 bits a channel in colour, of which only the higher 8 .* up to 4095"):
         decoded(data, (3, 6, 8), value_range=[0, 4095])
     assert deep_extremes(io.BytesIO(sixteen_bit_colour(1100))) == (0, 4 * 256 + 255, True)
@@ -143,6 +155,20 @@ def test_what_is_transparent_becomes_white(mode: str) -> None:
     pixels = decoded(saved(black.quantize(4) if mode == "P" else black.convert(mode)))
     assert (pixels[0, :, :4] == 0).all()
     assert (pixels[0, :, 4:] == 255).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_grey_that_is_transparent_becomes_white(bits: int) -> None:
+    """Of a PNG file with rows of black, of the least grey, which is transparent or not, and of white."""
+    greatest = 2**bits - 1
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 3, bits, 0, 0, 0, 0))
+    rows = [sum(value << bits * place for place in range(8)).to_bytes(bits, "big") for value in (0, 1, greatest)]
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    least = 255 // greatest
+    for transparent, expected in [(None, [0, least, 255]), (1, [0, 255, 255]), (0, [255, least, 255])]:
+        known = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+        data = b"\x89PNG\r\n\x1a\n" + header + known + pixels + chunk(b"IEND", b"")
+        assert decoded(data, (1, 3, 8))[0].tolist() == [[value] * 8 for value in expected]
 
 
 def test_a_picture_is_turned_upright() -> None:

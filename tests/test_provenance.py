@@ -21,10 +21,12 @@ PACKAGE = {
     "__init__": "",
     "nodes": """
         import json
+        import looms.deep.inner
         import numpy as np
         from looms import pictures, shared
         from looms.shared import helper as renamed
         from .kinds import build
+        from .stars import *
 
         LIMIT = 5
 
@@ -41,6 +43,61 @@ PACKAGE = {
 
         def alone():
             return json.dumps([])
+
+        def infer(x):
+            return looms.deep.inner.forward(x)
+
+        def tune(x):
+            return widest(x) + SEED
+    """,
+    "deep/__init__": "",
+    "deep/inner": """
+        def forward(x):
+            return x
+
+        def backward(x):
+            return x
+    """,
+    "stars": """
+        import os
+        from .further import *
+
+        WIDTHS = {}
+        WIDTHS.update(hidden=start())
+
+        for kind in ("a", "b"):
+            WIDTHS[kind] = 1
+            print(kind)
+
+        while not WIDTHS:
+            print("empty")
+
+        match os.name:
+            case "nt":
+                print("Windows")
+
+        if os.cpu_count() > 64:
+            LARGE = True
+
+        try:
+            SEED = int("7")
+        except ValueError:
+            SEED = 0
+
+        os.environ["CUDA_ORDER"] = "bus"
+
+        def start():
+            return 16
+
+        def aside(x):
+            return x
+    """,
+    "further": """
+        def widest(x):
+            return x
+
+        def narrowest(x):
+            return x
     """,
     "training": """
         def loop(x, limit):
@@ -115,7 +172,7 @@ def named(function: str) -> Callable[..., Any]:
     return stand_in
 
 
-FUNCTIONS = ("train", "evaluate", "export", "alone")
+FUNCTIONS = ("train", "evaluate", "export", "alone", "infer", "tune")
 
 
 def codes(**options: Any) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
@@ -139,6 +196,23 @@ def codes(**options: Any) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
         ("errors", '"wrong"', '"very wrong"', {"evaluate"}),
         ("kinds/red", "return 1", "return 3", {"export"}),
         ("kinds/blue", "return 2", "return 3", set()),
+        ("deep/inner", "def forward(x):", "def forward(x, y=0):", {"infer"}),
+        ("deep/inner", "def backward(x):", "def backward(x, y=0):", set()),
+        ("further", "def widest(x):", "def widest(x, y=0):", {"tune"}),
+        ("further", "def narrowest(x):", "def narrowest(x, y=0):", set()),
+        ("stars", "WIDTHS.update(hidden=", "WIDTHS.update(depth=", {"tune"}),
+        ("stars", "return 16", "return 32", {"tune"}),  # as that statement calls it
+        ("stars", 'in ("a", "b")', 'in ("a", "c")', {"tune"}),
+        ("stars", "print(kind)", "print([kind])", {"tune"}),
+        ("stars", "while not WIDTHS", "while WIDTHS", {"tune"}),
+        ("stars", 'print("empty")', 'print("full")', {"tune"}),
+        ("stars", 'case "nt"', 'case "posix"', {"tune"}),
+        ("stars", 'print("Windows")', 'print("Linux")', {"tune"}),
+        ("stars", '] = "bus"', '] = "speed"', {"tune"}),
+        ("stars", "def aside(x):", "def aside(x, y=0):", set()),
+        ("stars", "LARGE = True", "LARGE = False", set()),
+        ("stars", "SEED = 0", "SEED = 1", {"tune"}),
+        ("stars", "except ValueError", "except TypeError", {"tune"}),
     ],
 )
 def test_what_a_node_runs_counts_and_nothing_else(
@@ -163,6 +237,8 @@ def test_the_packages_are_those_that_are_used(package: Path) -> None:
         "evaluate": {"python"},
         "export": {"python", "numpy"},
         "alone": {"python"},
+        "infer": {"python"},
+        "tune": {"python"},
     }
 
 

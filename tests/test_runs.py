@@ -20,7 +20,7 @@ from conftest import kedro, kedro_run, make_project
 from reports import check_page
 from torchloom.cli import runs
 from torchloom.errors import InputError
-from torchloom.runs import as_text, comparison, git_state, read_runs
+from torchloom.runs import as_text, comparison, git_state, read_runs, training_rate
 
 TASK = "linear_regression"
 STAGES = ("build_dataloaders", "train", "evaluate")
@@ -131,6 +131,19 @@ def test_runs_of_one_stage_hide_no_difference_and_make_none() -> None:
     rows = comparison([whole, stage, other])
     assert [row["train.epochs"] for row in rows] == ["5", "", "6"]
     assert not {"train.l1", "export.opset"} & rows[0].keys()
+
+
+def test_the_rate_of_a_training_is_all_samples_by_all_seconds() -> None:
+    epochs = [
+        {"samples_per_second": 100.0, "seconds": 12.0},  # 1000 samples in 10 s, and 2 s of validation
+        {"samples_per_second": 1000.0, "seconds": 1.5},  # in 1 s
+    ]
+    assert training_rate(epochs) == pytest.approx(2000 / 11)
+    rounds = [
+        {"samples_per_second": 100.0, "seconds": 10.0, "clients": 4},  # 1000 samples
+        {"samples_per_second": 50.0, "seconds": 2.0, "clients": 1},  # 100
+    ]
+    assert training_rate(rounds) == pytest.approx(1100 / 12)
 
 
 def test_a_run_that_fails_says_so(run: Callable[..., DataCatalog], project: Path) -> None:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchloom.config import CompareConfig
 from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
-from torchloom.export import open_session
+from torchloom.inference import Model
 from torchloom.progress import track
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import tuned_host, usable_cores
@@ -47,10 +47,10 @@ def compare_models(
 
     The one after may be there in ONNX only; it then takes as many multiply-adds as the one before.
 
-    Of both: accuracy in ONNX Runtime (fraction), bytes of the ONNX file as it is and compressed by zlib, shares of
-    weights that are int8 and that are zero, multiply-adds for one sample, latency (ms, one sample) and throughput
-    (samples per second, `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32,
-    all in turns.
+    Of both: accuracy in ONNX Runtime (fraction; over the views that the model is evaluated with), bytes of the ONNX
+    file as it is and compressed by zlib, shares of weights that are int8 and that are zero, multiply-adds for one
+    sample, latency (ms, one sample) and throughput (samples per second, `batch_size` samples at once) by ONNX Runtime
+    and of the checkpoint by eager PyTorch in fp32, all in turns. Multiply-adds and times are those of one view.
     Under `change`: points of accuracy won, and how many times smaller and faster.
     """
     from torchloom.quantization import int8_share  # which takes a second to import
@@ -60,10 +60,10 @@ def compare_models(
     report: dict[str, Any] = {"machine": machine(config.threads), "batch_size": config.batch_size}
     sides: dict[tuple[str, str], Side] = {}
     for name, (checkpoint, serialised) in {"before": before, "after": after}.items():
-        session = open_session(serialised, config.threads)
-        sides[name, "onnx_runtime"] = onnx_side(session)
+        exported = Model(serialised, config.threads)
+        sides[name, "onnx_runtime"] = onnx_side(exported.session)
         report[name] = {
-            "accuracy": onnx_accuracy(session, loaders),
+            "accuracy": onnx_accuracy(exported, loaders),
             "bytes": len(serialised),
             "compressed_bytes": len(zlib.compress(serialised, 6)),
             "int8_weights": int8_share(serialised),
@@ -91,13 +91,13 @@ def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def onnx_accuracy(session: InferenceSession, loaders: LoaderPlan, split: str = "test") -> float:
-    """The share of the split that a classifier in ONNX Runtime gets right."""
+def onnx_accuracy(model: Model, loaders: LoaderPlan, split: str = "test") -> float:
+    """The share of the split that a classifier in ONNX Runtime gets right, asked as predict and serve ask it."""
     right = count = 0
     loader = loaders.loader(split)
     for *inputs, labels in track(loader, split):
         named = zip(loaders.info.inputs, inputs, strict=True)
-        (logits,) = session.run(["logits"], {name: tensor.contiguous().numpy() for name, tensor in named})
+        logits = model.logits(**{name: tensor.contiguous().numpy() for name, tensor in named})
         right += int((logits.argmax(1) == labels.numpy()).sum())
         count += len(labels)
     return float(right / count)

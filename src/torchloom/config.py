@@ -481,7 +481,7 @@ class LookaheadConfig(Block):
 class WhiteningConfig(Block):
     """The first convolution's kernels make its outputs uncorrelated; see torchloom/training/whitening.py."""
 
-    images: Count = Field(5000, description="training images whose patches are taken")
+    images: Count = Field(5000, description="training images, drawn at random, whose patches are taken")
     epsilon: Positive = Field(5e-4, description="added to the patches' variances, so that noise is not blown up")
     freeze: bool = Field(True, description="the kernels stay; only their biases learn")
 
@@ -869,7 +869,9 @@ class ServeConfig(AnswerConfig):
 class QuantizeConfig(Block):
     """The block `quantize`: weights and activations in 8 bits."""
 
-    samples: Count = Field(1000, description="training samples that the ranges of the activations are taken from")
+    samples: Count = Field(
+        1000, description="training samples, drawn at random, that the ranges of the activations are taken from"
+    )
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
         "minmax", description="how a range follows from the activations that were seen"
     )

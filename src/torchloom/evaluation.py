@@ -341,13 +341,18 @@ def largest_residuals(
     return [
         {
             "test_sample": index,
-            "true": round(target[index].item(), 6),
-            "predicted": round(prediction[index].item(), 6),
-            "residual": round(error[index].item(), 6),
-            **dict(zip(names, (round(value, 6) for value in features[index].tolist()), strict=True)),
+            "true": _rounded(target[index].item()),
+            "predicted": _rounded(prediction[index].item()),
+            "residual": _rounded(error[index].item()),
+            **dict(zip(names, map(_rounded, features[index].tolist()), strict=True)),
         }
         for index in worst
     ]
+
+
+def _rounded(value: float) -> float:
+    """To the 7 significant digits that float32 has."""
+    return float(f"{value:.7g}")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from torchloom.interactive import after_each_cell, log_as_the_project_says, shel
 from torchloom.locks import Locks, command
 from torchloom.pipeline_registry import TASKS
 from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.runs import FIGURES, RunRecord, device, flat, peak_memory, seeds
+from torchloom.runs import FIGURES, RunRecord, device, flat, peak_memory, seeds, training_rate
 from torchloom.schema import blocks
 from torchloom.tracking import Tracking, open_mlflow
 from torchloom.training.state import TrainingStates
@@ -317,8 +317,7 @@ def _results(task: str, made: set[str], catalog: DataCatalog) -> dict[str, Any]:
     if f"{task}.metrics" in made:
         results |= catalog.load(f"{task}.metrics")
     if f"{task}.history" in made:
-        rates = [row["samples_per_second"] for row in catalog.load(f"{task}.history")]
-        results["samples_per_second"] = sum(rates) / len(rates)
+        results["samples_per_second"] = training_rate(catalog.load(f"{task}.history"))
     return results
 
 

@@ -26,6 +26,7 @@ from torchloom.errors import InputError
 LARGEST_IMAGE = 100_000_000  # pixels; decoded, each takes up to four bytes
 LONGEST_TEXT = 10_000  # tokens; a batch takes memory by its longest text
 SIXTEEN_BITS = 65_535  # the greatest value
+PHOTOMETRIC = 262  # the TIFF tag that is 0 where 0 is white
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 KINDS = {  # what a model does, by its first input and its first output
     ("images", "logits"): "images",
@@ -231,7 +232,9 @@ def decode_image(
         enough = 2 * max(height, width)
         picture.draft(mode, (enough, enough))  # a large JPEG is decoded smaller
         values = _value_range(picture, value_range)
-        upright = _flat(ImageOps.exif_transpose(picture), values).convert(mode)
+        white_is_zero = _deep(picture) and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
+        _scale_transparent(picture)
+        upright = _flat(ImageOps.exif_transpose(picture), values, white_is_zero).convert(mode)
     if fit == "crop":
         sized = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
     elif fit == "pad":
@@ -305,10 +308,23 @@ def deep_extremes(file: IO[bytes]) -> tuple[float, float, bool] | None:
     return (least, greatest, whole) if math.isfinite(greatest - least) else None
 
 
-def _flat(picture: Image.Image, value_range: Sequence[float] | None) -> Image.Image:
-    """Eight bits a channel, and nothing transparent."""
+def _scale_transparent(picture: ImageFile) -> None:
+    """Bring what is transparent in a PNG file to the 8 bits that Pillow brings its pixels to."""
+    raw = {tile[3] for tile in picture.tile} if "transparency" in picture.info else set()
+    for bits in (2, 4):
+        if f"L;{bits}" in raw:
+            picture.info["transparency"] *= 255 // (2**bits - 1)
+    if "RGB;16B" in raw:  # the higher 8
+        picture.info["transparency"] = tuple(value >> 8 for value in picture.info["transparency"])
+
+
+def _flat(picture: Image.Image, value_range: Sequence[float] | None, white_is_zero: bool) -> Image.Image:
+    """Eight bits a channel, and nothing transparent; Pillow sees to `white_is_zero` where there are no more."""
     if value_range:
-        return Image.fromarray(_eight_bits(np.asarray(picture), *value_range))
+        values = np.asarray(picture)
+        grey = _eight_bits(values, *value_range)
+        grey = 255 - grey if white_is_zero else grey
+        return Image.fromarray(np.where(values == picture.info.get("transparency"), np.uint8(255), grey))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -14,7 +14,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,16 +58,16 @@ def code_of(*functions: Callable[..., Any], names: Collection[str] = ()) -> tupl
     """What the functions run: a digest for each module of their package, and the versions of all other packages.
 
     Followed are the definitions (functions, classes, constants) that they name, and that those name in turn, and the
-    templates that they name. Comments, docstrings and layout do not count. Where a package's modules are imported by a
-    name that is only known later, as in `import_module(f"torchloom.models.{name}")`, those of `names` count, or all
-    when none of them is there.
+    templates that they name; what else a module says outside of definitions counts with each of them. Comments,
+    docstrings and layout do not count. Where a package's modules are imported by a name that is only known later, as in
+    `import_module(f"torchloom.models.{name}")`, those of `names` count, or all when none of them is there.
     """
     found: dict[tuple[str, str], Definition] = {}
     others: set[str] = set()
     left = [(function.__module__, function.__qualname__.partition(".")[0]) for function in functions]
     while left:
         place = left.pop()
-        definition = _module(place[0]).get(place[1]) if place not in found else None
+        definition = _definition(*place) if place not in found else None
         if definition is not None:
             found[place] = definition
             for target in definition.uses:
@@ -103,6 +103,21 @@ class Definition:
         self.uses: set[str] = set()
 
 
+OUTSIDE = "<module>"  # the name of what a module says outside of its definitions
+
+
+def _definition(module: str, name: str, passed: Sequence[str] = ()) -> Definition | None:
+    """What the module calls so, or has from modules of which it imports all."""
+    definitions = _module(module)
+    if name in definitions:
+        return definitions[name]
+    found = Definition()
+    for origin in [key[1:] for key in definitions if key.startswith("*") and key[1:] not in passed]:
+        if _definition(origin, name, [*passed, module]):
+            found.uses |= {f"{module}:{OUTSIDE}", f"{origin}:{name}"}
+    return found if found.uses else None
+
+
 @cache
 def _path(module: str) -> Path:
     """The module's file, found without importing it; a path where nothing is when it has none."""
@@ -113,62 +128,94 @@ def _path(module: str) -> Path:
 
 @cache
 def _module(module: str) -> dict[str, Definition]:
-    """The definitions of a module of a package that is imported; what it only imports is one too."""
+    """The definitions of a module of a package that is imported; what it only imports is one too.
+
+    `OUTSIDE` is what belongs to all of them, and `*origin` a module of the package of which it imports all.
+    """
     if not _path(module).is_file():
         return {}
     tree = ast.parse(_path(module).read_text(encoding="utf-8"))
     imported = {name: target for node in _outside(tree) for name, target in _imports(node, module)}
     definitions: dict[str, Definition] = {}
-    for node in _statements(tree.body):
-        parts = list(ast.walk(_without_docstrings(node)))
-        text = "".join([ast.dump(node), *_templates(parts, _path(module).parent)])
+    for nodes in _statements(tree.body):
+        parts = [part for node in nodes for part in ast.walk(_without_docstrings(node))]
+        text = "".join([*map(ast.dump, nodes), *_templates(parts, _path(module).parent)])
         uses = set(_uses(parts, module, imported))
-        for name in _defined(node):
+        for name in _defined(nodes, imported):
             definition = definitions.setdefault(name, Definition())
             definition.text += text
             definition.uses |= uses
+    everything = any(name.startswith("*") for name in imported)
     for definition in definitions.values():
-        definition.uses |= {f"{module}:{name}" for name in definition.uses & definitions.keys()}
-        definition.uses = {use for use in definition.uses if ":" in use}
+        plain = {use for use in definition.uses if ":" not in use}
+        definition.uses -= plain
+        definition.uses |= {f"{module}:{name}" for name in (plain if everything else plain & definitions.keys())}
     for name, target in imported.items():
-        definitions.setdefault(name, Definition()).uses.add(target)
+        foreign = name.startswith("*") and target.partition(".")[0] != module.partition(".")[0]
+        definitions.setdefault(OUTSIDE if foreign else name, Definition()).uses.add(target)
+    if OUTSIDE in definitions:
+        for definition in definitions.values():
+            definition.uses.add(f"{module}:{OUTSIDE}")
     return definitions
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The module's statements, and those within `if`, `try` and `with`."""
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+IMPORTS = ast.Import | ast.ImportFrom
+BODIES = {"body", "orelse", "finalbody", "handlers", "cases"}  # the fields of a statement that hold others
+
+
+def _statements(body: Sequence[ast.AST], before: Sequence[ast.AST] = ()) -> Iterator[list[ast.AST]]:
+    """Each statement of the module, those within `if`, `for`, `try` and the like after what these say."""
     for node in body:
-        if isinstance(node, ast.If | ast.Try | ast.With):
-            for part in ast.iter_child_nodes(node):
-                if isinstance(part, ast.stmt):
-                    yield from _statements([part])
-        else:
-            yield node
+        fields = dict(ast.iter_fields(node))
+        bodies = BODIES & fields.keys()
+        if isinstance(node, DEFINITIONS) or not bodies:
+            yield [*before, node]
+            continue
+        inside = {part for name in bodies for part in fields[name]}
+        said = [part for part in ast.iter_child_nodes(node) if part not in inside]
+        for name in sorted(bodies):
+            where = ast.Constant(f"{type(node).__name__}.{name}")
+            yield from _statements(fields[name], [*before, where, *said])
 
 
-def _outside(tree: ast.Module) -> Iterator[ast.stmt]:
+def _outside(tree: ast.Module) -> Iterator[ast.AST]:
     """The imports that hold for the whole module."""
-    return (node for node in _statements(tree.body) if isinstance(node, ast.Import | ast.ImportFrom))
+    return (nodes[-1] for nodes in _statements(tree.body) if isinstance(nodes[-1], IMPORTS))
 
 
-def _defined(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+def _defined(nodes: list[ast.AST], imported: Collection[str]) -> list[str]:
+    """What a statement, after what stands before it, gives names to; OUTSIDE where it does something else."""
+    *before, node = nodes
+    if isinstance(node, IMPORTS) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+        return []
+    if isinstance(node, DEFINITIONS):
         return [node.name]
-    targets = getattr(node, "targets", [getattr(node, "target", None)])
-    return [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+    targets = getattr(node, "targets", [getattr(node, "target", getattr(node, "name", None))])
+    names = [name for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+    stored = [name.id for part in before for name in ast.walk(part) if isinstance(name, ast.Name) and _is_stored(name)]
+    # what is imported is changed elsewhere, too
+    defined = [name.id if _is_stored(name) or name.id not in imported else OUTSIDE for name in names]
+    return list(dict.fromkeys([*stored, *(defined or [OUTSIDE])]))
+
+
+def _is_stored(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
 
 
 def _imports(node: ast.AST, module: str) -> Iterator[tuple[str, str]]:
     """The names that an import binds, with what they stand for."""
     if isinstance(node, ast.Import):
         for alias in node.names:
-            yield alias.asname or alias.name.partition(".")[0], f"{alias.name}:*"
+            name = alias.asname or alias.name.partition(".")[0]
+            yield name, f"{alias.name if alias.asname else name}:*"
     elif isinstance(node, ast.ImportFrom):
         package = module if _path(module).name == "__init__.py" else module.rpartition(".")[0]
         base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
         origin = ".".join(part for part in (base, node.module) if part)
         for alias in node.names:
-            yield alias.asname or alias.name, f"{origin}:{alias.name}"
+            name = f"*{origin}" if alias.name == "*" else alias.asname or alias.name
+            yield name, f"{origin}:{alias.name}"
 
 
 def _uses(parts: list[ast.AST], module: str, imported: Mapping[str, str]) -> Iterator[str]:
@@ -177,20 +224,36 @@ def _uses(parts: list[ast.AST], module: str, imported: Mapping[str, str]) -> Ite
     for part in parts:
         known.update(_imports(part, module))
     bases = set()
+    for part in parts:  # the outer one of two attributes comes first
+        if isinstance(part, ast.Attribute) and part not in bases:
+            inner, base = _chain(part)
+            origin, _, name = known.get(getattr(base, "id", ""), "").partition(":")
+            place = origin if name == "*" else f"{origin}.{name}"
+            if origin.partition(".")[0] == module.partition(".")[0] and _path(place).is_file():
+                bases |= {*inner, base}
+                yield _attribute(place, [each.attr for each in reversed(inner)])
     for part in parts:
-        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in known:
-            origin, _, name = known[part.value.id].partition(":")
-            inner = origin if name == "*" else f"{origin}.{name}"
-            if origin.partition(".")[0] == module.partition(".")[0] and _path(inner).is_file():
-                bases.add(id(part.value))
-                yield f"{inner}:{part.attr}"
-    for part in parts:
-        if isinstance(part, ast.Name) and id(part) not in bases:
+        if isinstance(part, ast.Name) and part not in bases:
             yield known.get(part.id, part.id)
         elif isinstance(part, ast.JoinedStr) and part.values and isinstance(part.values[0], ast.Constant):
             start = str(part.values[0].value)
             if start.startswith(module.partition(".")[0] + ".") and start.endswith("."):
                 yield f"{start}*:*"
+
+
+def _chain(node: ast.Attribute) -> tuple[list[ast.Attribute], ast.expr]:
+    """The attributes of a.b.c, the last first, and a."""
+    chain, base = [node], node.value
+    while isinstance(base, ast.Attribute):
+        chain, base = [*chain, base], base.value
+    return chain, base
+
+
+def _attribute(module: str, names: list[str]) -> str:
+    """The target that module.name.name… is, where the first names may be those of modules within."""
+    while names and _path(f"{module}.{names[0]}").is_file():
+        module, *names = f"{module}.{names[0]}", *names[1:]
+    return f"{module}:{names[0] if names else '*'}"
 
 
 def _templates(parts: list[ast.AST], folder: Path) -> Iterator[str]:
@@ -201,7 +264,7 @@ def _templates(parts: list[ast.AST], folder: Path) -> Iterator[str]:
             yield file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def _without_docstrings(node: ast.stmt) -> ast.stmt:
+def _without_docstrings(node: ast.AST) -> ast.AST:
     for part in ast.walk(node):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             first = part.body[0]

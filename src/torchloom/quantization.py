@@ -34,6 +34,10 @@ from torchloom.errors import InputError
 BATCH = 100  # calibration samples at once
 WEIGHTED = {"Conv", "ConvTranspose", "Gather", "Gemm", "MatMul"}  # nodes of ONNX that hold most networks' weights
 RECURRENT = {"LSTM", "GRU", "RNN"}
+BESIDES = {  # the first input that holds no weights: biases, states, scales or zero points
+    **dict.fromkeys((*RECURRENT, "DynamicQuantizeLSTM"), 3),
+    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), 1),
+}
 EIGHT_BITS = {TensorProto.INT8, TensorProto.UINT8}
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -105,10 +109,16 @@ def quantize_model(serialised: bytes, samples: dict[str, np.ndarray], config: Qu
 
 
 def int8_share(serialised: bytes) -> float:
-    """The share of 8-bit numbers in a model's matrices, kernels and tables, which have two axes longer than 1."""
+    """The share of 8-bit numbers in a model's matrices, kernels and tables, which have two axes longer than 1.
+
+    So do the biases, scales and zero points of recurrent layers with two directions, which do not count.
+    """
+    graph = onnx.load_from_string(serialised).graph
+    others = {name for node in graph.node if node.op_type in BESIDES for name in node.input[BESIDES[node.op_type] :]}
     counts = {True: 0, False: 0}
-    for tensor in onnx.load_from_string(serialised).graph.initializer:
-        if tensor.data_type in {*EIGHT_BITS, TensorProto.FLOAT} and sum(length > 1 for length in tensor.dims) > 1:
+    for tensor in graph.initializer:
+        matrix = tensor.name not in others and sum(length > 1 for length in tensor.dims) > 1
+        if matrix and tensor.data_type in {*EIGHT_BITS, TensorProto.FLOAT}:
             counts[tensor.data_type in EIGHT_BITS] += math.prod(tensor.dims)
     return counts[True] / max(1, sum(counts.values()))
 

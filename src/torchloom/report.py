@@ -12,7 +12,7 @@ from torchloom.data.info import ImageInfo, LabelledInfo, TableInfo
 from torchloom.data.loaders import LoaderPlan
 from torchloom.page import Facts, Picture, Section, Table, Text, render, when
 from torchloom.provenance import Lineage
-from torchloom.runs import FIGURES, flat
+from torchloom.runs import FIGURES, flat, training_rate
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.words import counted, directed, listed
 
@@ -177,7 +177,7 @@ def headline(subject: Subject) -> dict[str, Any]:
     figures["parameters"] = subject.parameters
     if "history" in subject.made:
         figures["training"] = f"{sum(row['seconds'] for row in subject.made['history']):,.1f} s"
-        figures[f"{_unit(subject)} per second"] = round(_rate(subject.made["history"]))
+        figures[f"{_unit(subject)} per second"] = round(training_rate(subject.made["history"]))
     return figures
 
 
@@ -336,7 +336,7 @@ def times(subject: Subject) -> Iterator[Part]:
         facts = {
             "seconds of training": seconds,
             "seconds of an epoch": seconds / len(history),
-            f"{_unit(subject)} per second": round(_rate(history)),
+            f"{_unit(subject)} per second": round(training_rate(history)),
         }
         if "seconds_waiting" in history[0]:
             waiting = sum(row["seconds_waiting"] for row in history)
@@ -403,7 +403,3 @@ def _run(run: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def _unit(subject: Subject) -> str:
     return {"images": "images", "documents": "documents"}.get(subject.loaders.info.kind, "samples")
-
-
-def _rate(history: list[dict[str, float]]) -> float:
-    return sum(row["samples_per_second"] for row in history) / len(history)

@@ -244,6 +244,17 @@ def flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, values
 
 
+def training_rate(history: list[dict[str, float]]) -> float:
+    """Samples per second of a whole training: all samples by all seconds, of which slow epochs take the most.
+
+    Each epoch has as many samples, and its `seconds` are those of validation, too; rounds with `clients` have their own
+    numbers of samples, which are taken by all of the round's `seconds`.
+    """
+    seconds = [row["seconds"] if "clients" in row else 1 / row["samples_per_second"] for row in history]
+    samples = sum(row["samples_per_second"] * passed for row, passed in zip(history, seconds, strict=True))
+    return samples / sum(seconds)
+
+
 def as_text(rows: list[dict[str, str]]) -> str:
     """The table with its columns one below the other."""
     if not rows:

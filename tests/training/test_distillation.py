@@ -17,8 +17,9 @@ from torchloom.config import (
     DistilledTrainConfig,
     DistributedConfig,
 )
-from torchloom.data.info import ImageInfo
+from torchloom.data.info import AnyInfo, DocumentInfo, ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.models import build_model
@@ -117,9 +118,9 @@ def test_a_student_does_not_go_on_under_another_teacher(tmp_path: Path) -> None:
         learn(taught(1))
 
 
-def taught_by(teacher: Checkpoint, states: Path) -> None:
+def taught_by(teacher: Checkpoint, states: Path, info: AnyInfo = INFO) -> None:
     plan = LoaderPlan(
-        splits={"train": [], "validation": [], "test": []}, info=INFO, data=DataConfig(), batch_size=2, seed=0
+        splits={"train": [], "validation": [], "test": []}, info=info, data=DataConfig(), batch_size=2, seed=0
     )
     config = DistilledTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD"}})
     network = ClassifierConfig.model_validate({"name": "mlp", "hidden": []})
@@ -138,6 +139,16 @@ def teacher_of(info: ImageInfo, training: dict[str, Any]) -> Checkpoint:
 def test_a_teacher_of_other_things(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=f"the teacher, mlp, was trained for other data.*{named}"):
         taught_by(teacher_of(INFO.model_copy(update=change), {}), tmp_path)
+
+
+def test_a_teacher_of_another_vocabulary_of_the_same_size(tmp_path: Path) -> None:
+    info, other = (
+        DocumentInfo(classes=["a", "b"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *words]))
+        for words in (["good", "bad"], ["bad", "good"])
+    )
+    teacher = Checkpoint(network="text_rnn", arguments={}, info=other, training={}, weights={})
+    with pytest.raises(InputError, match=r"^the teacher, text_rnn, was trained with another vocabulary, "):
+        taught_by(teacher, tmp_path, info)
 
 
 @pytest.mark.parametrize("loss", ["MSELoss", "BCEWithLogitsLoss"])

@@ -168,7 +168,7 @@ def test_a_run_begins_with_white_outputs_and_keeps_the_frozen_kernels(
     plan = images_plan(tmp_path)
     expected = model_of("airbench", SMALL.arguments, (3, 26, 26))
     expected.mean, expected.std = torch.full_like(expected.mean, 0.4 * 255), torch.full_like(expected.std, 0.2 * 255)
-    whiten(expected, plan.first("train", 10)[0], WhiteningConfig())
+    whiten(expected, plan.drawn("train", 10)[0], WhiteningConfig())
     optimizer = {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": decay}
     config = settings(whitening={"images": 10, "freeze": freeze}, optimizer=optimizer)
     best, last, history, _ = train_network(plan, SMALL, config, DistributedConfig(), DebuggingConfig(), OBJECTIVE)

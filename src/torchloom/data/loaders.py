@@ -133,9 +133,18 @@ class LoaderPlan(BaseModel):
         """The first `count` samples of the split, or all if there are fewer, as a batch without augmentation."""
         return self.chosen(split, range(min(count, len(self._dataset(split)))))
 
+    def drawn(self, split: str, count: int) -> tuple[torch.Tensor, ...]:
+        """`count` samples of the split drawn at random, each time the same, or all, as a batch without augmentation."""
+        from torchloom.data.batches import drawn_subset
+
+        return self.chosen(split, drawn_subset(len(self._dataset(split)), count, self.seed).tolist())
+
     def trained(self, count: int | None = None) -> tuple[torch.Tensor, ...]:
-        """The samples that are trained on, or the first `count` of them, as a batch without augmentation."""
-        return self.chosen("train", self.trained_numbers()[:count].tolist())
+        """The samples that are trained on, or `count` of them drawn at random, as a batch without augmentation."""
+        from torchloom.data.batches import drawn_subset
+
+        numbers = self.trained_numbers()
+        return self.chosen("train", numbers[drawn_subset(len(numbers), count, self.seed)].tolist())
 
     def trained_numbers(self) -> torch.Tensor:
         """The numbers (N,) in the train split of the samples that are trained on, which `data.subset` may choose."""
@@ -149,9 +158,12 @@ class LoaderPlan(BaseModel):
         batch: tuple[torch.Tensor, ...] = self._dataset(split)[torch.tensor(numbers, dtype=torch.int64)]
         return batch
 
-    def samples(self, split: str, count: int) -> dict[str, torch.Tensor]:
-        """What a model takes of `first`, by the names of its inputs, laid out in memory as the shapes say."""
-        inputs = self.first(split, count)
+    def samples(self, split: str, count: int, drawn: bool = False) -> dict[str, torch.Tensor]:
+        """What a model takes of `count` samples, by the names of its inputs, laid out in memory as the shapes say.
+
+        They are the first of the split, or `drawn` at random.
+        """
+        inputs = (self.drawn if drawn else self.first)(split, count)
         return {name: tensor.contiguous() for name, tensor in zip(self.info.inputs, inputs, strict=False)}
 
     def texts(self, split: str, chosen: Sequence[int]) -> list[str]:

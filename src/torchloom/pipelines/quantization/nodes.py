@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def quantize(checkpoint: Checkpoint, onnx_model: bytes, loaders: LoaderPlan, config: QuantizeConfig) -> bytes:
-    """The checkpoint's ONNX model in 8 bits, calibrated on the first training samples, not augmented.
+    """The checkpoint's ONNX model in 8 bits, calibrated on training samples drawn at random, not augmented.
 
     Raises InputError unless it is a classifier.
     """
@@ -22,7 +22,7 @@ def quantize(checkpoint: Checkpoint, onnx_model: bytes, loaders: LoaderPlan, con
     from torchloom.quantization import int8_share, quantize_model
 
     check_classifier(checkpoint)
-    samples = loaders.samples("train", config.samples)
+    samples = loaders.samples("train", config.samples, drawn=True)
     with working("calibrating and quantizing"):
         quantized = quantize_model(onnx_model, {name: tensor.numpy() for name, tensor in samples.items()}, config)
     sizes = len(onnx_model) / 1000, len(quantized) / 1000
