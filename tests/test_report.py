@@ -1,5 +1,6 @@
 """The page on a task, the model card, and what they are made of."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 from conftest import kedro_run, make_project
 from reports import check_card, check_page
 from torchloom.errors import InputError
+from torchloom.inference import decode_image
 from torchloom.model_card import plain
 from torchloom.page import Facts, Section, Table, Text, render, shown
 from torchloom.pipeline_registry import TASKS
@@ -130,6 +132,24 @@ def test_the_model_card_of_a_folder_of_ones_own(project: Path) -> None:
     assert plain(without_folders(run["command"])) == settings["command"]
     assert f"torch {run['packages']['torch']}" in settings["versions"]
     assert "with 3 channels is of" in text
+
+
+@pytest.mark.xdist_group("report")
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_the_example_on_a_card_reads_a_picture_as_predict_does(project: Path, tmp_path: Path, mode: str) -> None:
+    """With what is transparent in white."""
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 255, (40, 30, 4), dtype=np.uint8)).convert(mode)
+    picture.save(tmp_path / "photo.png", **({"transparency": picture.getpixel((0, 0))} if mode == "P" else {}))
+    card = project / f"data/sample/06_models/{TASK}/README.md"
+    (example,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.S)
+    opened = example.replace('Image.new("RGB", (640, 480), "orange")', "Image.open(PHOTO)")
+    assert opened != example
+    names: dict[str, Any] = {"PHOTO": tmp_path / "photo.png"}
+    with contextlib.chdir(card.parent):
+        exec(opened, names)
+    with (tmp_path / "photo.png").open("rb") as file:
+        np.testing.assert_array_equal(names["images"][0], decode_image(file, (3, 8, 8)))
 
 
 @pytest.mark.long
