@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from torchloom.config import AugmentConfig, ClassificationTrainConfig, ClassifierConfig, DataConfig
+from torchloom.config import (
+    AugmentConfig,
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    DataConfig,
+    PrunedTrainConfig,
+    QuantizeConfig,
+)
 from torchloom.provenance import Lineage
 from torchloom.recipe import commands, commit, unlike_defaults, versions, without_folders
 
@@ -54,6 +61,25 @@ def test_settings_within_settings() -> None:
     assert dict(unlike_defaults(data, DataConfig, "data")) == {"data.augment.flip": True}
     model = {"name": "mlp", "dropout": 0.0, "activation": None}
     assert dict(unlike_defaults(model, ClassifierConfig, "model")) == {"model.name": "mlp", "model.dropout": 0.0}
+
+
+def test_of_how_a_model_was_made_of_another_all_is_told() -> None:
+    recorded = PrunedTrainConfig.model_validate({**REQUIRED, "epochs": 4}).recipe()
+    found = dict(unlike_defaults(recorded, PrunedTrainConfig, "train"))
+    assert {key: value for key, value in found.items() if "prune" in key} == {
+        "train.prune.amount": 0.5,
+        "train.prune.form": "unstructured",
+        "train.prune.scope": "global",
+        "train.prune.multiple": 16,
+        "train.prune.epochs": 3,
+        "train.prune.exclude": [],
+    }
+    assert "train.l1" not in found
+    assert dict(unlike_defaults(QuantizeConfig().model_dump(mode="json"), QuantizeConfig, "quantize")) == {
+        "quantize.samples": 1000,
+        "quantize.calibration": "minmax",
+        "quantize.exclude": [],
+    }
 
 
 def test_a_block_of_an_unknown_kind_is_shown_as_it_is() -> None:

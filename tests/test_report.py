@@ -14,13 +14,19 @@ from PIL import Image
 
 from conftest import kedro_run, make_project
 from reports import check_card, check_page
+from torchloom.config import DataConfig
+from torchloom.data.info import ImageInfo
+from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.inference import decode_image
-from torchloom.model_card import plain
+from torchloom.model_card import made_smaller, plain
 from torchloom.page import Facts, Section, Table, Text, render, shown
 from torchloom.pipeline_registry import TASKS
 from torchloom.pipelines import classification
+from torchloom.provenance import Lineage
 from torchloom.recipe import without_folders
+from torchloom.report import Subject
+from torchloom.training.checkpoint import Checkpoint
 
 NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
 TASK = "signs_mlp"
@@ -225,7 +231,50 @@ def test_formats_and_a_smaller_model_are_on_their_pages(tmp_path: Path) -> None:
     assert pages[1].row("mnist_lenet.train")[1] == pages[0].row("mnist_lenet.train")[1]
     path = project / "data/sample/06_models/mnist_lenet_quantized/README.md"
     check_card(path, "mnist_lenet_quantized", {"accuracy": comparison["after"]["accuracy"]})
-    assert figures[1] in path.read_text()
+    text = path.read_text()
+    assert figures[1] in text
+    assert "| mnist\\_lenet\\_quantized.quantize.samples | 1,000 |" in text
+    assert f"{100 * comparison['after']['int8_weights']:.1f} % of its weights are int8." in text
+
+
+COMPARED = {
+    "before": {"int8_weights": 0.0, "zeros": 0.0, "channels": 226},
+    "after": {"int8_weights": 0.0, "zeros": 0.5, "channels": 226},
+    "change": {"times_smaller_compressed": 1.66},
+}
+
+
+@pytest.mark.parametrize(
+    ("training", "after", "expected"),
+    [
+        ({"prune": {}}, {}, "50.0 % of its weights are zero; compressed, its file is 1.66 times smaller."),
+        (
+            {"prune": {}},
+            {"channels": 118, "zeros": 0.0},
+            "47.8 % of the channels of its convolutions and dense layers (108 of 226) were cut.",
+        ),
+        ({}, {"int8_weights": 0.9927}, "99.3 % of its weights are int8."),
+        ({"prune": {}}, {"int8_weights": 1.0}, "100.0 % of its weights are int8."),
+        ({"distill": {}}, {"channels": 100, "zeros": 0.0}, ""),
+    ],
+)
+def test_a_card_says_how_the_model_was_made_smaller(
+    training: dict[str, Any], after: dict[str, Any], expected: str
+) -> None:
+    info = ImageInfo(classes=["a"], shape=[1, 1, 1], mean=[0.0], std=[1.0])
+    parameters = {"parameters": training}
+    checkpoint = Checkpoint(network="mlp", arguments={}, info=info, training=parameters, weights={})
+    loaders = LoaderPlan(
+        splits={"train": [], "validation": [], "test": []},
+        info=info,
+        data=DataConfig(),
+        batch_size=1,
+        evaluate_batch_size=1,
+        seed=0,
+    )
+    comparison = {**COMPARED, "after": {**COMPARED["after"], **after}}
+    subject = Subject(Lineage("a", [], {}), checkpoint, loaders, None, {"comparison": comparison})
+    assert made_smaller(subject) == expected
 
 
 # ---- pages and cards of anything -----------------------------------------------------------------------------------

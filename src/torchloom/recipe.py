@@ -8,12 +8,17 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from torchloom.config import Named
+from torchloom.config import DistillConfig, Named, PruneConfig, QuantizeConfig
 from torchloom.provenance import Lineage
+
+METHODS = {DistillConfig, PruneConfig, QuantizeConfig}  # blocks that say how a model was made of another
 
 
 def settings(lineage: Lineage) -> dict[str, Any]:
-    """By full key, those of the lineage that are not at their defaults, 0 and false among them; and every seed."""
+    """By full key, those of the lineage that are not at their defaults, 0 and false among them; and every seed.
+
+    Of how a model was made of another, all.
+    """
     from torchloom.schema import blocks
 
     recorded = {
@@ -42,8 +47,9 @@ def unlike_defaults(values: Any, kind: type[BaseModel] | None, key: str) -> Iter
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         plain = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
         named = name == "seed" or (name == "name" and kind is not None and issubclass(kind, Named))
-        if named or field.is_required() or value != plain:
-            inside = list(unlike_defaults(value, _kind_of(field.annotation), f"{key}.{name}"))
+        inner = _kind_of(field.annotation)
+        if named or field.is_required() or value != plain or METHODS & {kind, inner}:
+            inside = list(unlike_defaults(value, inner, f"{key}.{name}"))
             yield from inside or [(f"{key}.{name}", {})]
 
 
