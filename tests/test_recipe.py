@@ -1,5 +1,6 @@
 """What the model card says of how to repeat a run."""
 
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torchloom.config import (
     QuantizeConfig,
 )
 from torchloom.provenance import Lineage
-from torchloom.recipe import commands, commit, unlike_defaults, versions, without_folders
+from torchloom.recipe import commands, commit, computed, unlike_defaults, versions, without_folders
 
 REQUIRED = {"epochs": 2, "optimizer": {"name": "AdamW", "lr": 0.003}}
 ALWAYS = {"train.epochs": 2, "train.optimizer.name": "AdamW", "train.optimizer.lr": 0.003, "train.seed": 0}
@@ -80,6 +81,24 @@ def test_of_how_a_model_was_made_of_another_all_is_told() -> None:
         "quantize.calibration": "minmax",
         "quantize.exclude": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [
+        ({}, "cpu (Xeon) in float32, 2 threads"),
+        ({"processes": 2, "threads": 1}, "cpu (Xeon) in float32, 1 thread in each of 2 processes"),
+        ({"device": "cuda:0", "precision": "bfloat16"}, "cuda:0 (H200) in bfloat16, 2 threads"),
+    ],
+)
+def test_what_computed_it(on: dict[str, Any], expected: str) -> None:
+    nodes = [{"node": "teacher.train", "run": "1", "device": "T4"}, {"node": "a.train", "run": "2", "device": "H200"}]
+    nodes.append({"node": "a.evaluate", "run": "3", "device": "cpu"})
+    runs = {"2": {"machine": {"processor": "Xeon"}}, "1": {"machine": {"processor": "Atom"}}}
+    known = {"device": "cpu", "precision": "float32", "threads": 2, "processes": 1, **on}
+    assert computed(Lineage("a", nodes, runs), known) == expected
+    assert computed(Lineage("a", [], {}), known) == re.sub(r" \(.*\)", "", expected)
+    assert computed(Lineage("a", nodes, runs), {}) is None
 
 
 def test_a_block_of_an_unknown_kind_is_shown_as_it_is() -> None:

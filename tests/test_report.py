@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import kedro_run, make_project
@@ -27,6 +28,7 @@ from torchloom.provenance import Lineage
 from torchloom.recipe import without_folders
 from torchloom.report import Subject
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.devices import choose_precision
 
 NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
 TASK = "signs_mlp"
@@ -137,6 +139,8 @@ def test_the_model_card_of_a_folder_of_ones_own(project: Path) -> None:
     (run,) = (json.loads(path.read_text()) for path in (project / "data/sample/records/runs").glob("*.json"))
     assert plain(without_folders(run["command"])) == settings["command"]
     assert f"torch {run['packages']['torch']}" in settings["versions"]
+    precision = str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch.")
+    assert f"| computed by | cpu ({plain(run['machine']['processor'])}) in {precision}, 1 thread |" in text
     assert "with 3 channels is of" in text
 
 

@@ -141,6 +141,7 @@ def _repeating(subject: Subject) -> dict[str, str]:
     facts = {
         "command": "; then ".join(recipe.without_folders(command) for command in recipe.commands(lineage)),
         "commit": recipe.commit(lineage),
+        "computed by": recipe.computed(lineage, subject.checkpoint.training.get("computed", {})),
         "versions": ", ".join(packages),
         "SHA-256 of the prepared data": "; ".join(fingerprints),
     }

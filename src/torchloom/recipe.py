@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from torchloom.config import DistillConfig, Named, PruneConfig, QuantizeConfig
 from torchloom.provenance import Lineage
+from torchloom.words import counted
 
 METHODS = {DistillConfig, PruneConfig, QuantizeConfig}  # blocks that say how a model was made of another
 
@@ -69,6 +70,19 @@ def commands(lineage: Lineage) -> list[str]:
 def versions(lineage: Lineage) -> dict[str, str]:
     """Of Python and the packages that the stages used; of a package that was changed in between, the newest stage's."""
     return {name: str(version) for record in lineage.nodes for name, version in record["packages"].items()}
+
+
+def computed(lineage: Lineage, on: Mapping[str, Any]) -> str | None:
+    """What computed the newest training of the lineage, by what `training.loop.Fit` says of it and the records."""
+    if not on:
+        return None
+    trainings = [record for record in lineage.nodes if record["node"].endswith(".train")]
+    stage = trainings[-1] if trainings else {}
+    machine = lineage.runs.get(str(stage.get("run")), {}).get("machine", {})
+    name = machine.get("processor") if on["device"] == "cpu" else stage.get("device")
+    processes = f" in each of {on['processes']} processes" if on["processes"] > 1 else ""
+    device = f"{on['device']} ({name})" if name else on["device"]
+    return f"{device} in {on['precision']}, {counted(on['threads'], 'thread')}{processes}"
 
 
 def commit(lineage: Lineage) -> str | None:

@@ -205,7 +205,7 @@ def _train(
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
-        training = {**figures, "parameters": config.recipe()}
+        training = {**figures, "parameters": config.recipe(), "computed": result.computed}
         return described.model_copy(update={"info": loaders.info, "weights": weights, "training": training})
 
     best = checkpoint(result.best, result.best_epoch)
