@@ -268,6 +268,7 @@ def test_the_report(loaders: LoaderPlan) -> None:
     report = compare_models((before, files[0]), (after, files[1]), loaders, QUICK)
     assert [report[name]["bytes"] for name in ("before", "after")] == [len(file) for file in files]
     assert [report[name]["multiply_adds"] for name in ("before", "after")] == [16 * 64 + 64 * 2, 16 * 2]
+    assert [report[name]["channels"] for name in ("before", "after")] == [64 + 2, 2]
     assert report["after"]["accuracy"] == 1.0
     change = report["change"]
     assert change["accuracy_points"] == pytest.approx(100 * (1 - report["before"]["accuracy"]))

@@ -164,7 +164,7 @@ def test_the_command_line_shows_the_message_alone(project: Path) -> None:
 def test_no_shared_memory(tmp_path: Path) -> None:
     """Batches come from a thread, not from processes that would hand them over there."""
     project = new_project(tmp_path / "project", "mnist_mlp")
-    script = "mount -t tmpfs -o ro,size=4k tmpfs /dev/shm && exec kedro run --env sample --pipeline mnist_mlp"
+    script = "mount -t tmpfs -o ro,size=4k tmpfs /dev/shm && exec kedro run --env sample --pipelines mnist_mlp"
     script += " --to-nodes mnist_mlp.train --params mnist_mlp.data.on_device=false"
     environment = {**os.environ, "PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
@@ -375,7 +375,7 @@ def test_ctrl_c(tmp_path: Path, task: str, stage: str) -> None:
     assert group_is_gone(attempt)
     assert "Traceback" not in attempt.log
     command = attempt.log.partition("interrupted. What is finished stays")[2].splitlines()[1]
-    assert command == f"kedro run --env sample --pipeline {task}"
+    assert command == f"kedro run --env sample --pipelines {task}"
     if stage == "train":
         assert f"stopped; the state is saved in {states(project, task).files()[-1]}" in attempt.log
         again = Attempt(project, task, "--to-nodes", f"{task}.train")

@@ -28,18 +28,18 @@ from processes import answer, free_port
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 # What is run elsewhere, by how it begins, and where.
 ELSEWHERE = {
-    "pip install uv && uv run kedro run --env sample --pipeline cifar_resnet": ".ci/run",
+    "pip install uv && uv run kedro run --env sample --pipelines cifar_resnet": ".ci/run",
     "pip install uv && uv run pytest": ".ci/run",
     "uv run kedro run --env sample": "tests/test_tasks.py::test_a_task_does_its_whole_job",  # all tasks, one by one
     "UV_PROJECT_ENVIRONMENT=.venv-federated *": (
         "tests/test_federated.py::test_a_federation_learns_and_goes_on_after_it_was_killed"
     ),
-    "uv run kedro run --env distributed --pipeline cifar_resnet --params distributed.machines=2*": (
+    "uv run kedro run --env distributed --pipelines cifar_resnet --params distributed.machines=2*": (
         "tests/test_machines.py::test_two_machines_one_model"
     ),
     "uv run python -m benchmarks*": "tests/test_benchmarks.py::test_the_command_reports",
-    "uv run kedro run --pipeline mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
-    "uv run kedro run --pipeline flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
+    "uv run kedro run --pipelines mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
+    "uv run kedro run --pipelines flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
     "uv run --extra mlflow kedro run *": (
         "tests/test_tracking.py::test_mlflow_has_each_epoch_once_and_all_that_comes_of_a_task"
     ),
@@ -182,6 +182,13 @@ def test_what_is_run_elsewhere_is_there() -> None:
         assert any(elsewhere(command) and command.startswith(start.rstrip("*")) for command in all_commands()), start
 
 
+def test_no_option_of_a_run_is_deprecated() -> None:
+    """Kedro warns of --pipeline at each run; `kedro runs` has one of its own."""
+    files = [*PAGES, *(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "conf").glob("**/*.yml")]
+    files += (ROOT / "src").glob("**/*.py")
+    assert [path for path in files if re.search(r"kedro run [^`\n]*--pipeline\b", path.read_text())] == []
+
+
 def test_the_commands_are_valid(project: Path) -> None:
     """What is run elsewhere in another form: pipelines, nodes, environment and parameters."""
     bootstrap_project(project)
@@ -191,7 +198,7 @@ def test_the_commands_are_valid(project: Path) -> None:
     for run in runs:
         options = shlex.split(run)
         given = dict(zip(options[::2], options[1::2], strict=True))
-        names = given.get("--pipeline") or given.get("--pipelines") or "__default__"
+        names = given.get("--pipelines") or given.get("--pipelines") or "__default__"
         known = [name for name in names.split(",") if name not in ADDED]
         nodes = {node.name for name in known for node in pipelines[name].nodes}
         named = {*given.get("--nodes", "").split(","), *given.get("--from-nodes", "").split(",")} - {""}

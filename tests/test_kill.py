@@ -58,7 +58,7 @@ class Attempt:
 
     def __init__(self, project: Path, task: str, *options: str) -> None:
         self.output = project / f"output{len(list(project.glob('output*')))}.txt"
-        command = ["run", "--env", "sample", "--pipeline", task, *options]
+        command = ["run", "--env", "sample", "--pipelines", task, *options]
         self.process = KedroProcess(project, *command, output=self.output, errors=self.output)
 
     @property

@@ -60,7 +60,7 @@ class Machine:
         self.log = folder / "log.txt"
 
     def run(self, parameters: str = MEETING) -> "subprocess.Popen[bytes]":
-        kedro = [sys.executable, "-m", "kedro", "run", "--env", "sample", "--pipeline", TASK, "--params", parameters]
+        kedro = [sys.executable, "-m", "kedro", "run", "--env", "sample", "--pipelines", TASK, "--params", parameters]
         kedro += ["--to-nodes", f"{TASK}.train"]
         environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
         place = ["ip", "netns", "exec", self.name] if self.name else []

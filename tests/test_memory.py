@@ -68,7 +68,7 @@ def test_data_larger_than_the_memory(tmp_path: Path, tasks: Path) -> None:
     (project / "conf/base/parameters/large_mlp.yml").write_text(yaml.safe_dump(blocks))
 
     def run(*more: str, group: Path | None = None) -> None:
-        command = [sys.executable, "-m", "kedro", "run", "--pipeline", "large_mlp", *more]
+        command = [sys.executable, "-m", "kedro", "run", "--pipelines", "large_mlp", *more]
         place = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group)] if group else []
         environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1"}
         done = subprocess.run([*place, *command], cwd=project, env=environment, capture_output=True, text=True)

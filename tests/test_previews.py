@@ -100,4 +100,4 @@ def test_every_stage_that_trains_has_a_preview_before_anything_has_run(
         preview = node.preview()
         assert preview is not None
         assert preview.to_dict()["kind"] == "text"
-        assert f"kedro run --pipeline {node.namespace}" in preview.content
+        assert f"kedro run --pipelines {node.namespace}" in preview.content

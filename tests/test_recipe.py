@@ -1,12 +1,20 @@
 """What the model card says of how to repeat a run."""
 
+import re
 from typing import Any
 
 import pytest
 
-from torchloom.config import AugmentConfig, ClassificationTrainConfig, ClassifierConfig, DataConfig
+from torchloom.config import (
+    AugmentConfig,
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    DataConfig,
+    PrunedTrainConfig,
+    QuantizeConfig,
+)
 from torchloom.provenance import Lineage
-from torchloom.recipe import commands, commit, unlike_defaults, versions, without_folders
+from torchloom.recipe import commands, commit, computed, unlike_defaults, versions, without_folders
 
 REQUIRED = {"epochs": 2, "optimizer": {"name": "AdamW", "lr": 0.003}}
 ALWAYS = {"train.epochs": 2, "train.optimizer.name": "AdamW", "train.optimizer.lr": 0.003, "train.seed": 0}
@@ -54,6 +62,43 @@ def test_settings_within_settings() -> None:
     assert dict(unlike_defaults(data, DataConfig, "data")) == {"data.augment.flip": True}
     model = {"name": "mlp", "dropout": 0.0, "activation": None}
     assert dict(unlike_defaults(model, ClassifierConfig, "model")) == {"model.name": "mlp", "model.dropout": 0.0}
+
+
+def test_of_how_a_model_was_made_of_another_all_is_told() -> None:
+    recorded = PrunedTrainConfig.model_validate({**REQUIRED, "epochs": 4}).recipe()
+    found = dict(unlike_defaults(recorded, PrunedTrainConfig, "train"))
+    assert {key: value for key, value in found.items() if "prune" in key} == {
+        "train.prune.amount": 0.5,
+        "train.prune.form": "unstructured",
+        "train.prune.scope": "global",
+        "train.prune.multiple": 16,
+        "train.prune.epochs": 3,
+        "train.prune.exclude": [],
+    }
+    assert "train.l1" not in found
+    assert dict(unlike_defaults(QuantizeConfig().model_dump(mode="json"), QuantizeConfig, "quantize")) == {
+        "quantize.samples": 1000,
+        "quantize.calibration": "minmax",
+        "quantize.exclude": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [
+        ({}, "cpu (Xeon) in float32, 2 threads"),
+        ({"processes": 2, "threads": 1}, "cpu (Xeon) in float32, 1 thread in each of 2 processes"),
+        ({"device": "cuda:0", "precision": "bfloat16"}, "cuda:0 (H200) in bfloat16, 2 threads"),
+    ],
+)
+def test_what_computed_it(on: dict[str, Any], expected: str) -> None:
+    nodes = [{"node": "teacher.train", "run": "1", "device": "T4"}, {"node": "a.train", "run": "2", "device": "H200"}]
+    nodes.append({"node": "a.evaluate", "run": "3", "device": "cpu"})
+    runs = {"2": {"machine": {"processor": "Xeon"}}, "1": {"machine": {"processor": "Atom"}}}
+    known = {"device": "cpu", "precision": "float32", "threads": 2, "processes": 1, **on}
+    assert computed(Lineage("a", nodes, runs), known) == expected
+    assert computed(Lineage("a", [], {}), known) == re.sub(r" \(.*\)", "", expected)
+    assert computed(Lineage("a", nodes, runs), {}) is None
 
 
 def test_a_block_of_an_unknown_kind_is_shown_as_it_is() -> None:

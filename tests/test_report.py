@@ -1,5 +1,6 @@
 """The page on a task, the model card, and what they are made of."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -9,16 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import kedro_run, make_project
 from reports import check_card, check_page
+from torchloom.config import DataConfig
+from torchloom.data.info import ImageInfo
+from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.model_card import plain
+from torchloom.inference import decode_image
+from torchloom.model_card import made_smaller, plain
 from torchloom.page import Facts, Section, Table, Text, render, shown
 from torchloom.pipeline_registry import TASKS
 from torchloom.pipelines import classification
+from torchloom.provenance import Lineage
 from torchloom.recipe import without_folders
+from torchloom.report import Subject
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.devices import choose_precision
 
 NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
 TASK = "signs_mlp"
@@ -129,7 +139,27 @@ def test_the_model_card_of_a_folder_of_ones_own(project: Path) -> None:
     (run,) = (json.loads(path.read_text()) for path in (project / "data/sample/records/runs").glob("*.json"))
     assert plain(without_folders(run["command"])) == settings["command"]
     assert f"torch {run['packages']['torch']}" in settings["versions"]
+    precision = str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch.")
+    assert f"| computed by | cpu ({plain(run['machine']['processor'])}) in {precision}, 1 thread |" in text
     assert "with 3 channels is of" in text
+
+
+@pytest.mark.xdist_group("report")
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_the_example_on_a_card_reads_a_picture_as_predict_does(project: Path, tmp_path: Path, mode: str) -> None:
+    """With what is transparent in white."""
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 255, (40, 30, 4), dtype=np.uint8)).convert(mode)
+    picture.save(tmp_path / "photo.png", **({"transparency": picture.getpixel((0, 0))} if mode == "P" else {}))
+    card = project / f"data/sample/06_models/{TASK}/README.md"
+    (example,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.S)
+    opened = example.replace('Image.new("RGB", (640, 480), "orange")', "Image.open(PHOTO)")
+    assert opened != example
+    names: dict[str, Any] = {"PHOTO": tmp_path / "photo.png"}
+    with contextlib.chdir(card.parent):
+        exec(opened, names)
+    with (tmp_path / "photo.png").open("rb") as file:
+        np.testing.assert_array_equal(names["images"][0], decode_image(file, (3, 8, 8)))
 
 
 @pytest.mark.long
@@ -205,7 +235,50 @@ def test_formats_and_a_smaller_model_are_on_their_pages(tmp_path: Path) -> None:
     assert pages[1].row("mnist_lenet.train")[1] == pages[0].row("mnist_lenet.train")[1]
     path = project / "data/sample/06_models/mnist_lenet_quantized/README.md"
     check_card(path, "mnist_lenet_quantized", {"accuracy": comparison["after"]["accuracy"]})
-    assert figures[1] in path.read_text()
+    text = path.read_text()
+    assert figures[1] in text
+    assert "| mnist\\_lenet\\_quantized.quantize.samples | 1,000 |" in text
+    assert f"{100 * comparison['after']['int8_weights']:.1f} % of its weights are int8." in text
+
+
+COMPARED = {
+    "before": {"int8_weights": 0.0, "zeros": 0.0, "channels": 226},
+    "after": {"int8_weights": 0.0, "zeros": 0.5, "channels": 226},
+    "change": {"times_smaller_compressed": 1.66},
+}
+
+
+@pytest.mark.parametrize(
+    ("training", "after", "expected"),
+    [
+        ({"prune": {}}, {}, "50.0 % of its weights are zero; compressed, its file is 1.66 times smaller."),
+        (
+            {"prune": {}},
+            {"channels": 118, "zeros": 0.0},
+            "47.8 % of the channels of its convolutions and dense layers (108 of 226) were cut.",
+        ),
+        ({}, {"int8_weights": 0.9927}, "99.3 % of its weights are int8."),
+        ({"prune": {}}, {"int8_weights": 1.0}, "100.0 % of its weights are int8."),
+        ({"distill": {}}, {"channels": 100, "zeros": 0.0}, ""),
+    ],
+)
+def test_a_card_says_how_the_model_was_made_smaller(
+    training: dict[str, Any], after: dict[str, Any], expected: str
+) -> None:
+    info = ImageInfo(classes=["a"], shape=[1, 1, 1], mean=[0.0], std=[1.0])
+    parameters = {"parameters": training}
+    checkpoint = Checkpoint(network="mlp", arguments={}, info=info, training=parameters, weights={})
+    loaders = LoaderPlan(
+        splits={"train": [], "validation": [], "test": []},
+        info=info,
+        data=DataConfig(),
+        batch_size=1,
+        evaluate_batch_size=1,
+        seed=0,
+    )
+    comparison = {**COMPARED, "after": {**COMPARED["after"], **after}}
+    subject = Subject(Lineage("a", [], {}), checkpoint, loaders, None, {"comparison": comparison})
+    assert made_smaller(subject) == expected
 
 
 # ---- pages and cards of anything -----------------------------------------------------------------------------------

@@ -408,11 +408,11 @@ def test_the_environment_holds_what_belongs_together(tmp_path: Path) -> None:
 
 
 class Attempt:
-    """A `kedro run --pipeline sweep` in a process of its own; `log` is what it says."""
+    """A `kedro run --pipelines sweep` in a process of its own; `log` is what it says."""
 
     def __init__(self, project: Path, *options: str) -> None:
         self.output = project / f"output{len(list(project.glob('output*')))}.txt"
-        command = ["run", "--env", "sample", "--pipeline", "sweep", *options]
+        command = ["run", "--env", "sample", "--pipelines", "sweep", *options]
         self.process = KedroProcess(project, *command, output=self.output, errors=self.output)
 
     @property
@@ -490,7 +490,7 @@ def test_ctrl_c_stops_a_sweep_with_its_workers(tmp_path: Path) -> None:
     assert attempt.process.wait(60) != 0
     attempt.assert_gone()
     assert "interrupted. What is finished stays" in attempt.log
-    assert "kedro run --env sample --pipeline sweep" in attempt.log.partition("interrupted.")[2]
+    assert "kedro run --env sample --pipelines sweep" in attempt.log.partition("interrupted.")[2]
     assert "Traceback" not in attempt.log
     again = Attempt(project, "--params", "sweep.workers=1")
     again.finish()

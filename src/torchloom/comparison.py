@@ -24,6 +24,7 @@ from torchloom.inference import Model
 from torchloom.progress import track
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import tuned_host, usable_cores
+from torchloom.training.pruning import CONVOLUTIONS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -48,9 +49,10 @@ def compare_models(
     The one after may be there in ONNX only; it then takes as many multiply-adds as the one before.
 
     Of both: accuracy in ONNX Runtime (fraction; over the views that the model is evaluated with), bytes of the ONNX
-    file as it is and compressed by zlib, shares of weights that are int8 and that are zero, multiply-adds for one
-    sample, latency (ms, one sample) and throughput (samples per second, `batch_size` samples at once) by ONNX Runtime
-    and of the checkpoint by eager PyTorch in fp32, all in turns. Multiply-adds and times are those of one view.
+    file as it is and compressed by zlib, shares of weights that are int8 and that are zero, channels of all convolutions
+    and dense layers, multiply-adds for one sample, latency (ms, one sample) and throughput (samples per second,
+    `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32, all in turns.
+    Multiply-adds and times are those of one view.
     Under `change`: points of accuracy won, and how many times smaller and faster.
     """
     from torchloom.quantization import int8_share  # which takes a second to import
@@ -71,7 +73,8 @@ def compare_models(
         if checkpoint:
             model = checkpoint.build()
             sides[name, "pytorch"] = pytorch_side(model)
-            report[name] |= {"zeros": zero_share(checkpoint), "multiply_adds": multiply_adds(model, one)}
+            report[name] |= {"zeros": zero_share(checkpoint), "channels": channels(model)}
+            report[name]["multiply_adds"] = multiply_adds(model, one)
         else:
             report[name]["multiply_adds"] = report["before"]["multiply_adds"]
     for (name, engine), times in time_side_by_side(sides, one, many, config).items():
@@ -108,6 +111,12 @@ def zero_share(checkpoint: Checkpoint) -> float:
     network = [weight for name, weight in checkpoint.weights.items() if "." in name]  # the others scale its inputs
     weights = [weight for weight in network if weight.ndim > 1 and weight.is_floating_point()]
     return 1 - sum(int(weight.count_nonzero()) for weight in weights) / float(sum(weight.numel() for weight in weights))
+
+
+def channels(model: nn.Module) -> int:
+    """That the convolutions and dense layers make, all together."""
+    layers = [module for module in model.modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
+    return sum(len(layer.weight) for layer in layers)
 
 
 @torch.no_grad()

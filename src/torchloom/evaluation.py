@@ -86,15 +86,15 @@ def classification_metrics(
     `roc_auc` is the mean over the classes that some, but not all labels are of; without any it is left out.
     """
     predicted = logits.argmax(1)
-    likeliest = logits.topk(min(5, len(classes))).indices
     table = _by_class(labels, predicted, len(classes))
     known = table["samples"] + predicted.bincount(minlength=len(classes)) > 0
     metrics: dict[str, Any] = {
         "accuracy": (predicted == labels).double().mean(),
-        "top5_accuracy": (likeliest == labels.unsqueeze(1)).any(1).double().mean(),
         "loss": loss(logits, labels),
         **{f"macro_{name}": table[name][known].mean() for name in ("f1", "precision", "recall")},
     }
+    if len(classes) > 5:  # of fewer all are among the five likeliest
+        metrics["top5_accuracy"] = (logits.topk(5).indices == labels.unsqueeze(1)).any(1).double().mean()
     if link:
         metrics["calibration_error"] = _calibration_error(reliability(logits, labels, link))
     areas = _areas(scores(logits, link), labels, table["samples"])

@@ -361,14 +361,18 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
 
 def _compared(report: dict[str, Any]) -> str:
     """What a smaller model has lost and won."""
-    accuracies = (report[name]["accuracy"] for name in ("before", "after"))
-    change = report["change"]
+    before, after, change = report["before"], report["after"], report["change"]
     parts = [
-        "test accuracy {:.4f} -> {:.4f}".format(*accuracies),
-        times(change["times_smaller"], "smaller", "larger"),
-        times(change["times_fewer_multiply_adds"], "fewer", "more") + " multiply-adds",
-        "latency " + times(change["times_lower_latency"], "lower", "higher"),
-        "throughput " + times(change["times_higher_throughput"], "higher", "lower"),
+        f"test accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}",
+        times(change["times_smaller"], "smaller", "larger", "the same size"),
+    ]
+    if round(after.get("zeros", 0) - before.get("zeros", 0), 3) > 0:
+        compressed = times(change["times_smaller_compressed"], "smaller", "larger", "the same size")
+        parts.append(f"{100 * after['zeros']:.1f} % of the weights zero, compressed {compressed}")
+    parts += [
+        times(change["times_fewer_multiply_adds"], "fewer", "more", "as many") + " multiply-adds",
+        "latency " + times(change["times_lower_latency"], "lower", "higher", "as before"),
+        "throughput " + times(change["times_higher_throughput"], "higher", "lower", "as before"),
     ]
     return ", ".join(parts)
 

@@ -175,7 +175,7 @@ def find_model(name: str, models: Path, key: str) -> Path:
         exported = ", ".join(sorted(found.parent.name for found in models.glob("*/model.onnx"))) or "none"
         raise InputError(
             f"{key} {name}: there is no {path}. Tasks that have been exported there: {exported}. Run another one with "
-            "kedro run --pipeline <task>, or name an ONNX file (.onnx) or a checkpoint (.safetensors)"
+            "kedro run --pipelines <task>, or name an ONNX file (.onnx) or a checkpoint (.safetensors)"
         )
     return path
 

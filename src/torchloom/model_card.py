@@ -14,7 +14,7 @@ from torchloom.config import TrainConfig
 from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo
 from torchloom.page import read_template, shown
 from torchloom.report import Subject, setting
-from torchloom.words import counted, listed
+from torchloom.words import counted, listed, times
 
 # Our figures as the hub calls them, for those that it knows.
 METRICS = {
@@ -47,6 +47,7 @@ def model_card(subject: Subject) -> str:
         info=subject.loaders.info,
         kind=_kind(subject),
         places=_places(subject),
+        made=made_smaller(subject),
         settings=_settings(subject),
         repeating=_repeating(subject),
         figures={name: shown(value) for name, value in _figures(subject).items()},
@@ -94,6 +95,27 @@ def _kind(subject: Subject) -> str:
     return {DocumentInfo: "documents", TableInfo: "table"}.get(type(info), "text")
 
 
+def made_smaller(subject: Subject) -> str:
+    """What quantisation or pruning has done to the model, as the comparison has it; of others nothing."""
+    if not subject.smaller:
+        return ""
+    before, after, change = (subject.made["comparison"][name] for name in ("before", "after", "change"))
+    if after["int8_weights"]:
+        return f"{_percent(after['int8_weights'])} of its weights are int8."
+    if "prune" not in subject.checkpoint.training.get("parameters", {}):
+        return ""
+    if after.get("channels", 0) < before.get("channels", 0):
+        cut = before["channels"] - after["channels"]
+        share = _percent(cut / before["channels"])
+        return f"{share} of the channels of its convolutions and dense layers ({cut} of {before['channels']}) were cut."
+    compressed = times(change["times_smaller_compressed"], "smaller", "larger", "as large as before")
+    return f"{_percent(after['zeros'])} of its weights are zero; compressed, its file is {compressed}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def _places(subject: Subject) -> list[str]:
     """Where others can have the data from; folders of this machine are not named."""
     places = subject.source.places if subject.source else []
@@ -101,7 +123,7 @@ def _places(subject: Subject) -> list[str]:
 
 
 def _settings(subject: Subject) -> dict[str, Any]:
-    """Those that made the model, as far as they are no defaults, without folders of this machine."""
+    """Those that made the model, as far as they are told, without folders of this machine; see recipe.settings."""
     trained = subject.checkpoint.training.get("parameters", {})  # all there is to know without records
     found = recipe.settings(subject.lineage) or dict(recipe.unlike_defaults(trained, TrainConfig, "train"))
     return {name: recipe.without_folders(setting(value)) for name, value in found.items()}
@@ -119,6 +141,7 @@ def _repeating(subject: Subject) -> dict[str, str]:
     facts = {
         "command": "; then ".join(recipe.without_folders(command) for command in recipe.commands(lineage)),
         "commit": recipe.commit(lineage),
+        "computed by": recipe.computed(lineage, subject.checkpoint.training.get("computed", {})),
         "versions": ", ".join(packages),
         "SHA-256 of the prepared data": "; ".join(fingerprints),
     }

@@ -53,7 +53,7 @@ class Pipelines(dict[str, Pipeline]):
     """Pipelines by name; asking for one that is not there is answered in one message."""
 
     def __missing__(self, name: str) -> Pipeline:
-        raise InputError(f"--pipeline {name}: {unknown(name, [*TASKS, 'predict', 'sweep'], 'task')}")
+        raise InputError(f"--pipelines {name}: {unknown(name, [*TASKS, 'predict', 'sweep'], 'task')}")
 
 
 def register_pipelines() -> Pipelines:

@@ -21,7 +21,7 @@ def network(task: str, data: str | None = None) -> TextPreview:
 
     found = find_network(data_access_manager.catalog.get_catalog(), task, data)
     if found is None:
-        return TextPreview(f"Not trained yet. The layers of the network are here after\n\nkedro run --pipeline {task}")
+        return TextPreview(f"Not trained yet. The layers of the network are here after\n\nkedro run --pipelines {task}")
     from torchloom.models.summary import layers
 
     title, model, info = found

@@ -8,12 +8,18 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from torchloom.config import Named
+from torchloom.config import DistillConfig, Named, PruneConfig, QuantizeConfig
 from torchloom.provenance import Lineage
+from torchloom.words import counted
+
+METHODS = {DistillConfig, PruneConfig, QuantizeConfig}  # blocks that say how a model was made of another
 
 
 def settings(lineage: Lineage) -> dict[str, Any]:
-    """By full key, those of the lineage that are not at their defaults, 0 and false among them; and every seed."""
+    """By full key, those of the lineage that are not at their defaults, 0 and false among them; and every seed.
+
+    Of how a model was made of another, all.
+    """
     from torchloom.schema import blocks
 
     recorded = {
@@ -42,8 +48,9 @@ def unlike_defaults(values: Any, kind: type[BaseModel] | None, key: str) -> Iter
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         plain = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
         named = name == "seed" or (name == "name" and kind is not None and issubclass(kind, Named))
-        if named or field.is_required() or value != plain:
-            inside = list(unlike_defaults(value, _kind_of(field.annotation), f"{key}.{name}"))
+        inner = _kind_of(field.annotation)
+        if named or field.is_required() or value != plain or METHODS & {kind, inner}:
+            inside = list(unlike_defaults(value, inner, f"{key}.{name}"))
             yield from inside or [(f"{key}.{name}", {})]
 
 
@@ -63,6 +70,19 @@ def commands(lineage: Lineage) -> list[str]:
 def versions(lineage: Lineage) -> dict[str, str]:
     """Of Python and the packages that the stages used; of a package that was changed in between, the newest stage's."""
     return {name: str(version) for record in lineage.nodes for name, version in record["packages"].items()}
+
+
+def computed(lineage: Lineage, on: Mapping[str, Any]) -> str | None:
+    """What computed the newest training of the lineage, by what `training.loop.Fit` says of it and the records."""
+    if not on:
+        return None
+    trainings = [record for record in lineage.nodes if record["node"].endswith(".train")]
+    stage = trainings[-1] if trainings else {}
+    machine = lineage.runs.get(str(stage.get("run")), {}).get("machine", {})
+    name = machine.get("processor") if on["device"] == "cpu" else stage.get("device")
+    processes = f" in each of {on['processes']} processes" if on["processes"] > 1 else ""
+    device = f"{on['device']} ({name})" if name else on["device"]
+    return f"{device} in {on['precision']}, {counted(on['threads'], 'thread')}{processes}"
 
 
 def commit(lineage: Lineage) -> str | None:

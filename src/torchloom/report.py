@@ -173,7 +173,8 @@ def headline(subject: Subject) -> dict[str, Any]:
         change = subject.made["comparison"]["change"]
         for ratio, words in ((change["times_smaller"], SIZES), (change["times_lower_latency"], ("quicker", "slower"))):
             times, word = directed(ratio, *words)
-            figures[f"times {word}"] = times
+            if f"{times:.2f}" != "1.00":
+                figures[f"times {word}"] = times
     figures["parameters"] = subject.parameters
     if "history" in subject.made:
         figures["training"] = f"{sum(row['seconds'] for row in subject.made['history']):,.1f} s"

@@ -31,7 +31,7 @@ def directed(ratio: float, more: str, less: str) -> tuple[float, str]:
     return (ratio, more) if ratio >= 1 else (1 / ratio, less)
 
 
-def times(ratio: float, more: str, less: str) -> str:
-    """The same in words: 2.00 times larger."""
+def times(ratio: float, more: str, less: str, same: str) -> str:
+    """The same in words: 2.00 times larger; `same` where that would be 1.00 times."""
     number, word = directed(ratio, more, less)
-    return f"{number:.2f} times {word}"
+    return same if f"{number:.2f}" == "1.00" else f"{number:.2f} times {word}"

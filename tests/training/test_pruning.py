@@ -173,6 +173,31 @@ def test_channels_are_left_in_multiples(amount: float, left: set[int]) -> None:
     assert sum(int(mask.sum()) for mask in after) < sum(group.size for group in pruner.groups)
 
 
+def test_the_log_says_what_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """And once which layers have too few channels to lose any."""
+    caplog.set_level("INFO", logger="torchloom")
+    model = dense(30, 20, 10)
+    Pruner(model, PruneConfig(amount=0.5, epochs=1), [], IMAGES)(model, 1)
+    assert caplog.messages == ["epoch 1: 400 of 800 weights are cut, 50.0 %"]
+    caplog.clear()
+    model = NormalizedImages(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 40, 3), nn.ReLU(), nn.Flatten(), nn.Linear(31360, 3)),
+        INFO.mean,
+        INFO.std,
+    )
+    config = PruneConfig(amount=0.5, form="structured", scope="layer", multiple=16, epochs=2)
+    pruner = Pruner(model, config, ["network.5.weight"], IMAGES[:2])
+    for epoch in (1, 2, 3):
+        pruner(model, epoch)
+    assert {len(group.mask()) - int(group.mask().sum()) for group in pruner.groups} == {0, 24}
+    assert caplog.messages == [
+        "epoch 1: 24 of 46 channels are cut, 52.2 %",
+        "train.prune.multiple 16 leaves these layers (with so many channels) whole: network.0 (6)",
+        "epoch 2: 24 of 46 channels are cut, 52.2 %",
+        "epoch 3: 24 of 46 channels are cut, 52.2 %",
+    ]
+
+
 def test_an_activation_that_makes_something_of_nothing() -> None:
     layers = [nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(8 * 900, 3)]
     model = NormalizedImages(nn.Sequential(*layers), INFO.mean, INFO.std)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
@@ -121,7 +123,7 @@ def assert_resumes_exactly(states: TrainingStates, *steps: int, **settings: Any)
 
 @pytest.fixture
 def states(tmp_path: Path) -> TrainingStates:
-    return TrainingStates(tmp_path / "states")
+    return TrainingStates(tmp_path / "states", "lenet")
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +236,7 @@ def test_nothing_whole_is_left(states: TrainingStates, caplog: pytest.LogCapture
         train(states, cut(8))
     for path in states.files():
         path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"no state to go on from, but train\.resume is must"):
+    with pytest.raises(InputError, match=r"no state to go on from, but lenet\.train\.resume is must"):
         train(states, resume="must")
     assert_equal(train(states), uninterrupted())
 
@@ -256,9 +258,16 @@ def test_another_recipe_is_refused_and_the_state_stays(interrupted: TrainingStat
     lines = caught.value.message.splitlines()
     assert lines[0].startswith(f"{interrupted.files()[-1]}: ")
     assert lines[1:3] == ["  train.epochs: 4, now 5", "  train.optimizer.lr: 0.05, now 0.1"]
-    for word in ("resume=never", "=must", "undo"):
+    for word in ("--params lenet.train.resume=never;", "=must", "undo"):
         assert word in lines[3]
     assert {path: path.read_bytes() for path in interrupted.files()} == files
+
+
+def test_the_catalog_knows_whose_state_it_is(project: Path) -> None:
+    bootstrap_project(project)
+    with KedroSession.create(project, env="sample") as session:
+        states = session.load_context().catalog.load("mnist_mlp.training_states")
+    assert states.resume == "mnist_mlp.train.resume"
 
 
 def test_never_starts_anew(interrupted: TrainingStates) -> None:
@@ -367,7 +376,7 @@ def test_must_names_what_no_training_goes_on_with(
     with pytest.raises(InputError) as caught:
         train(states, cut(0), **{**before, "resume": "must", **now})
     assert key in caught.value.message
-    assert "train.resume=never" in caught.value.message
+    assert "--params lenet.train.resume=never" in caught.value.message
     assert states.files() == files
 
 

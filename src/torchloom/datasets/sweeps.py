@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MARK = "# Written by a sweep"  # what the files of an environment begin with that a sweep has written
-AGAIN = "Run the sweep again, which goes on where it was: kedro run --pipeline sweep"
+AGAIN = "Run the sweep again, which goes on where it was: kedro run --pipelines sweep"
 
 
 class StudyDataset(AbstractDataset[None, Path]):

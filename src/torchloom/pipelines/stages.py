@@ -217,7 +217,7 @@ def _train(
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
         changes = {"changes": result.changes} if result.changes else {}
-        training = {**figures, "parameters": config.recipe(), **changes}
+        training = {**figures, "parameters": config.recipe(), "computed": result.computed, **changes}
         return described.model_copy(update={"info": loaders.info, "weights": weights, "training": training})
 
     best = checkpoint(result.best, result.best_epoch)

@@ -19,7 +19,10 @@ RETRAIN = "Run the train stage again, or put a good checkpoint there"
 
 
 class Checkpoint(BaseModel):
-    """A trained model. `training` says how it came about: the epoch's row of the history, and the block `train`."""
+    """A trained model.
+
+    `training` says how it came about: the epoch's row of the history, the block `train`, and what computed it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -61,12 +61,16 @@ class DivergedError(InputError):
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome: weights (on the CPU) of the best and the last epoch, and one history row per epoch."""
+    """The outcome: weights (on the CPU) of the best and the last epoch, and one history row per epoch.
+
+    `computed` says on what: `device`, `precision`, `threads` of each process and `processes`.
+    """
 
     best: dict[str, Tensor]
     best_epoch: int
     last: dict[str, Tensor]
     history: list[dict[str, float]]
+    computed: dict[str, Any]
     changes: list[str] = field(default_factory=list)  # of its settings, where it was gone on with under others
 
 
@@ -218,7 +222,9 @@ def train_epochs(
         some = list(islice(train_loader, SOME))
         found = run_through(kept, some, device, dtype, objective, "training data").means(ranks)
         say_if_far_worse(found, progress.history[progress.best_epoch - 1])
-    return Fit(best, progress.best_epoch, last, progress.history, progress.changes)
+    computed: dict[str, Any] = {"device": str(device), "precision": str(dtype).removeprefix("torch.")}
+    computed |= {"threads": torch.get_num_threads(), "processes": ranks.size}
+    return Fit(best, progress.best_epoch, last, progress.history, computed, progress.changes)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.transfer import weights_depending_on
+from torchloom.words import counted, listed
 
 logger = logging.getLogger(__name__)
 
@@ -56,24 +57,35 @@ class Pruner:
             prune.identity(module, name)  # type: ignore[no-untyped-call]
             setattr(module, name, getattr(module, name).detach())  # what belongs to a graph cannot be copied
 
-    def __call__(self, model: nn.Module, epoch: int) -> None:  # noqa: ARG002
+    def __call__(self, model: nn.Module, epoch: int) -> None:
         left = 1 - min(1.0, epoch / self.config.epochs)
         share = self.config.amount * (1 - left**3)
         if self.config.form == "structured":
-            cut_channels(self.groups, share, self.config.scope, self.config.multiple)
+            whole = cut_channels(self.groups, share, self.config.scope, self.config.multiple)
+            if epoch == self.config.epochs:
+                self._say_what_stays_whole(model, whole)
+            masks, noun = [group.mask() for group in self.groups], "channel"
         else:
             cut_weights(self.weights, share, self.config.scope)
-        logger.info("epoch %d: %.1f %% of the %s are cut", epoch, 100 * share, _called(self.config))
+            masks, noun = [getattr(module, f"{name}_mask") != 0 for module, name in self.weights], "weight"
+        total = sum(mask.numel() for mask in masks)
+        cut = total - sum(int(mask.sum()) for mask in masks)
+        logger.info("epoch %d: %s of %s are cut, %.1f %%", epoch, f"{cut:,}", counted(total, noun), 100 * cut / total)
+
+    def _say_what_stays_whole(self, model: nn.Module, whole: list[Group]) -> None:
+        roots = {id(group.root): group.size for group in whole}
+        names = [f"{name} ({roots[id(m)]})" for name, m in model.named_modules() if id(m) in roots]
+        if names:
+            logger.info(
+                "train.prune.multiple %d leaves these layers (with so many channels) whole: %s",
+                *(self.config.multiple, listed(names)),
+            )
 
 
 def gradual_pruning(config: PruneConfig, start: Checkpoint, model: nn.Module, loaders: LoaderPlan) -> Pruner:
     """The pruner of a training that goes on from the checkpoint `start`, whose weights `model` has."""
     head = weights_depending_on("classes", start.network, start.arguments, start.info)
     return Pruner(model, config, head, loaders.first("train", 2)[0])
-
-
-def _called(config: PruneConfig) -> str:
-    return "channels" if config.form == "structured" else "weights"
 
 
 def cuttable_layers(model: nn.Module, exclude: list[str]) -> dict[str, nn.Module]:
@@ -193,21 +205,27 @@ def _group(found: Any) -> Group:
     return Group(root.dep.target.module, root.dep.handler, len(root.idxs), parameters)
 
 
-def cut_channels(groups: list[Group], share: float, scope: str, multiple: int) -> None:
+def cut_channels(groups: list[Group], share: float, scope: str, multiple: int) -> list[Group]:
     """Raise the share of channels that are cut to `share`, of all together or of each group: the smallest go.
 
     What is left of each group is the nearest multiple of `multiple`, but at least that, or all when there are fewer.
+    Returns the groups that for this reason lose nothing.
     """
+    whole = []
     for some in [groups] if scope == "global" else [[group] for group in groups]:
         scores = [torch.where(group.mask(), group.norms(), -1.0) for group in some]  # what is cut stays cut
         ranked = torch.cat(scores).sort().values
         count = round(share * len(ranked))
         bound = ranked[count - 1] if count else -torch.inf
         for group, score in zip(some, scores, strict=True):
-            left = multiple * max(1, round(int((score > bound).sum()) / multiple))
+            wanted = int((score > bound).sum())
+            left = multiple * max(1, round(wanted / multiple))
+            if wanted < group.size <= left:
+                whole.append(group)
             gone = torch.ones(group.size, dtype=torch.bool)
             gone[score.topk(min(left, group.size)).indices] = False
             _mask(group, gone)
+    return whole
 
 
 def _mask(group: Group, gone: Tensor) -> None:

@@ -54,11 +54,12 @@ class TrainingStates:
     """The saved states of one task's training, in a folder of their own; the newest is the one to go on from.
 
     `recipe` is all that decides how a training goes on. A state of another recipe is not continued without being asked.
-    `changes` says in what the state that was loaded last differs from it.
+    `changes` says in what the state that was loaded last differs from it, `resume` is the full key of `train.resume`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: str = "<task>") -> None:
         self.folder = folder
+        self.resume = f"{task}.train.resume"
         self.changes: list[str] = []
 
     def files(self) -> list[Path]:
@@ -93,15 +94,15 @@ class TrainingStates:
             self.changes = list(differences(saved, recipe))
             fixed = [line for line in self.changes if _fits(line, FIXED) and not _fits(line, FREE)]
             if self.changes and mode != "must":
-                raise InputError(_another_recipe(path, self.changes))
+                raise InputError(_another_recipe(path, self.changes, self.resume))
             if fixed:
-                raise InputError(_cannot_go_on(path, fixed))
+                raise InputError(_cannot_go_on(path, fixed, self.resume))
             for line in self.changes:
                 logger.warning("going on although it differs: %s", line)
             logger.info("going on from %s", path)
             return state
         if mode == "must":
-            raise InputError(f"{self.folder}: no state to go on from, but train.resume is must. Use auto or never.")
+            raise InputError(f"{self.folder}: no state to go on from, but {self.resume} is must. Use auto or never.")
         return None
 
     def newest(self) -> str:
@@ -120,22 +121,22 @@ def _fits(line: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(line, pattern) for pattern in patterns)
 
 
-def _cannot_go_on(path: Path, changes: list[str]) -> str:
+def _cannot_go_on(path: Path, changes: list[str], resume: str) -> str:
     return "\n".join(
         [
-            f"{path}: a training cannot go on from here with these differences, also with train.resume=must:",
+            f"{path}: a training cannot go on from here with these differences, also with {resume}=must:",
             *(f"  {line}" for line in changes),
-            "Undo them, or start anew with train.resume=never.",
+            f"Undo them, or start anew with --params {resume}=never.",
         ]
     )
 
 
-def _another_recipe(path: Path, changes: list[str]) -> str:
+def _another_recipe(path: Path, changes: list[str], resume: str) -> str:
     return "\n".join(
         [
             f"{path}: a training that was interrupted could go on from here, but it had another recipe:",
             *(f"  {line}" for line in changes),
-            "To start anew and give it up, add --params <task>.train.resume=never; to go on from it under the new "
+            f"To start anew and give it up, add --params {resume}=never; to go on from it under the new "
             "recipe, =must; to finish it as it was begun, undo the differences.",
         ]
     )
@@ -169,8 +170,8 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 class TrainingStatesDataset(AbstractDataset[None, TrainingStates]):
     """Where the states of a training lie, for the catalog: the train stage itself saves and removes them."""
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._states = TrainingStates(Path(filepath))
+    def __init__(self, *, filepath: str, task: str, metadata: dict[str, Any] | None = None) -> None:
+        self._states = TrainingStates(Path(filepath), task)
         self.metadata = metadata
 
     def load(self) -> TrainingStates:
@@ -267,14 +268,14 @@ class Saver:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"the saved state does not fit this training ({error}). What differs: "
-                f"{'; '.join(changes) or 'nothing'}. Undo that, or use train.resume=never"
+                f"{'; '.join(changes) or 'nothing'}. Undo that, or use --params {self.states.resume}=never"
             ) from error
         progress = self.state.parts["progress"]
         begun = len(progress.history) + (self.state.interrupted is not None)
         if begun > self.config.epochs:
             raise InputError(
                 f"train.epochs {self.config.epochs}: the saved state is of epoch {begun}. Give as many at least, or "
-                "use train.resume=never"
+                f"use --params {self.states.resume}=never"
             )
         settings = [line for line in changes if not line.startswith(("code.", "packages."))]
         progress.changes += [f"from epoch {len(progress.history) + 1} on, {line}" for line in settings]

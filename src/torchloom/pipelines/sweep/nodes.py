@@ -45,7 +45,7 @@ def report(
     found = sweep.open_study(study, trials[0]["study"])
     best = found.best_trial
     logger.info(
-        "the best is trial %d: %.4f. To train with it: kedro run --env tuned --pipeline %s",
+        "the best is trial %d: %.4f. To train with it: kedro run --env tuned --pipelines %s",
         *(best.number, best.value, config.task),
     )
     return environment_files(config, parameters, best, sweep.project_folder() / "conf"), *figures(found)
