@@ -18,11 +18,13 @@ from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, shortened
 from torchloom.datasets.tensors import Tensors, TensorsDataset
+from torchloom.figures import MATRIX
 from torchloom.models import build_model
 from torchloom.pipelines.classification.nodes import evaluate
 from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.reporting.nodes import report
 from torchloom.provenance import Lineage
+from torchloom.report import CLASSES, OF_MANY_CLASSES
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.words import listed
 
@@ -94,6 +96,8 @@ def test_five_hundred_classes(tmp_path: Path) -> None:
     made, html, card = evaluated_and_reported(tmp_path, *prepared(tmp_path, 500, 1500))
     page = check(made, html, card, 500)
     assert "By class, on the test data: the 20 with the lowest F1 of 500" in page.text
+    assert set(OF_MANY_CLASSES.values()) <= page.pictures.keys()
+    assert CLASSES == MATRIX
     assert list(csv.DictReader((tmp_path / "mistakes.csv").open())) == made["mistakes"]
 
 

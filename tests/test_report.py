@@ -26,7 +26,7 @@ from torchloom.pipeline_registry import TASKS
 from torchloom.pipelines import classification
 from torchloom.provenance import Lineage
 from torchloom.recipe import without_folders
-from torchloom.report import Subject
+from torchloom.report import CAPTIONS, Subject
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import choose_precision
 
@@ -89,6 +89,8 @@ def test_the_page_shows_what_is_in_the_files(project: Path) -> None:
     pictures = {path.name: path.read_bytes() for path in reports.glob("*.png")}
     assert sorted(page.pictures.values()) == sorted(pictures.values())
     assert len(pictures) == 6
+    assert {CAPTIONS["confusion_matrix"], CAPTIONS["roc_curves"]} <= page.pictures.keys()
+    assert "any classes" not in page.text
     assert page.sections == [
         *("summary", "training", "results", "export", "times", "network", "parameters", "environment")
     ]

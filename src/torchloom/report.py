@@ -18,7 +18,7 @@ from torchloom.words import counted, directed, listed
 
 ROWS = 20  # of a table; its file has all of them
 COLUMNS = 30  # likewise
-CLASSES = 100  # in the table by class
+CLASSES = 100  # in the table by class, and in a confusion matrix: figures.MATRIX
 SIZES = ("smaller", "larger")
 OPPOSITES = (SIZES, ("fewer", "more"), ("lower", "higher"), ("higher", "lower"))
 Part = Table | Facts | Picture | Text
@@ -35,9 +35,8 @@ PROBLEMS = {
 CAPTIONS = {
     "learning_curves": "Learning curves: the figures of each epoch on the training and the validation data, and the "
     "learning rate.",
-    "confusion_matrix": "Confusion matrix of the test data: true classes down, predicted classes across. Of very many "
-    "classes, the pairs that are most often confused, and how many samples of the true class there are.",
-    "roc_curves": "ROC curves: each class against the rest, with the area below. Of many classes, the hardest.",
+    "confusion_matrix": "Confusion matrix of the test data: true classes down, predicted classes across.",
+    "roc_curves": "ROC curves: each class against the rest, with the area below.",
     "calibration": "Calibration: how often answers are right, by how confident the model is; below, how many.",
     "predictions": "Predictions for the first test samples; the wrong ones are in red, with the true class.",
     "best_and_worst": "Best and worst: the answers that the model is most sure of, first right ones and then wrong "
@@ -57,6 +56,11 @@ CAPTIONS = {
     "class_counts": "The training samples of each client by class.",
     "rounds_plot": "Accuracy by round, beside training with all samples in one place by epoch.",
     "rounds_report": "The federation beside training in one place.",
+}
+OF_MANY_CLASSES = {  # of which the pictures do not show all
+    "confusion_matrix": "The pairs of classes that are most often confused in the test data, and how many samples of "
+    "the true class there are.",
+    "roc_curves": "ROC curves: each of the hardest classes against the rest, with the area below.",
 }
 OF_RECONSTRUCTIONS = "Best and worst: the test images that come back best, then those that come back worst, and below "
 OF_RECONSTRUCTIONS += "each what is made of it."
@@ -249,11 +253,21 @@ def results(subject: Subject) -> Iterator[Part]:
     if "per_class" in made:
         yield by_class(made["per_class"])
     elsewhere = {"metrics", "comparison", "per_class", "history", "learning_curves", "export_report", "formats_report"}
-    reconstructed = {"best_and_worst": OF_RECONSTRUCTIONS} if "reconstructions" in made else {}
+    captions = CAPTIONS | ({"best_and_worst": OF_RECONSTRUCTIONS} if "reconstructions" in made else {})
+    captions |= of_many_classes(made.get("per_class", {}))
     for name, content in made.items():
-        caption = (CAPTIONS | reconstructed).get(name, name.replace("_", " ").capitalize())
+        caption = captions.get(name, name.replace("_", " ").capitalize())
         if name not in elsewhere and content:
             yield shown(caption, content)
+
+
+def of_many_classes(figures: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The captions of the pictures that show some of the classes only."""
+    from torchloom.evaluation import hardest
+
+    some = {"roc_curves"} if len(hardest(figures)) < len(figures) else set()
+    some |= {"confusion_matrix"} if len(figures) > CLASSES else set()
+    return {name: OF_MANY_CLASSES[name] for name in some}
 
 
 def by_class(figures: dict[str, dict[str, Any]]) -> Table:
