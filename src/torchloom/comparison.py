@@ -49,9 +49,9 @@ def compare_models(
     The one after may be there in ONNX only; it then takes as many multiply-adds as the one before.
 
     Of both: accuracy in ONNX Runtime (fraction; over the views that the model is evaluated with), bytes of the ONNX
-    file as it is and compressed by zlib, shares of weights that are int8 and that are zero, channels of all convolutions
-    and dense layers, multiply-adds for one sample, latency (ms, one sample) and throughput (samples per second,
-    `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32, all in turns.
+    file as it is and compressed by zlib, shares of weights that are int8 and that are zero, channels of all
+    convolutions and dense layers, multiply-adds for one sample, latency (ms, one sample) and throughput (samples per
+    second, `batch_size` samples at once) by ONNX Runtime and of the checkpoint by eager PyTorch in fp32, all in turns.
     Multiply-adds and times are those of one view.
     Under `change`: points of accuracy won, and how many times smaller and faster.
     """
