@@ -27,7 +27,7 @@ from torchloom.pipelines import classification
 from torchloom.provenance import Lineage
 from torchloom.recipe import without_folders
 from torchloom.report import CAPTIONS, Subject
-from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.devices import choose_precision
 
 NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
@@ -202,6 +202,21 @@ def test_the_report_is_made_again_alone_and_without_records(project: Path) -> No
     finally:
         shutil.rmtree(records)
         (project / "kept").rename(records)
+
+
+@pytest.mark.xdist_group("report")
+def test_what_was_changed_on_the_way_is_told(project: Path) -> None:
+    dataset = CheckpointDataset(filepath=str(project / f"data/sample/06_models/{TASK}/checkpoint.safetensors"))
+    checkpoint, change = dataset.load(), "from epoch 2 on, train.l2: 0.0, now 0.5"
+    try:
+        dataset.save(checkpoint.model_copy(update={"training": {**checkpoint.training, "changes": [change]}}))
+        run(project, node_names=[f"{TASK}.report"])
+        assert ("gone on with otherwise", change) in check_page(page_of(project).read_text()).facts
+        card = (project / f"data/sample/06_models/{TASK}/README.md").read_text()
+        assert f"It began with other settings: {change}." in card
+    finally:
+        dataset.save(checkpoint)
+        run(project, node_names=[f"{TASK}.report"])
 
 
 @pytest.mark.xdist_group("report")

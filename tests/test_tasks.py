@@ -69,7 +69,7 @@ TINY_SMALLER: dict[str, dict[str, Any]] = {
 SMALLER = [task for task, (_, source, *base) in TASKS.items() if (source in TASKS or base) and task not in APART]
 
 
-# What is special about these is the network, which has tests of its own; their stages are those of cifar_cnn.
+# These take long; the stages of cifar_cnn are theirs.
 LARGE = ["cifar_alexnet", "cifar_vgg", "cifar_resnet", "cifar_densenet", "cifar_speedrun", "cifar_speedrun96"]
 
 

@@ -116,6 +116,9 @@ def test_a_student_does_not_go_on_under_another_teacher(tmp_path: Path) -> None:
     assert torch.equal(first.last.weights["network.1.weight"], again.last.weights["network.1.weight"])
     with pytest.raises(InputError, match=r"it had another recipe:\n  teacher: "):
         learn(taught(1))
+    assert "changes" not in again.last.training
+    config = config.model_copy(update={"l2": 0.5, "resume": "must"})
+    assert learn(taught(0)).last.training["changes"] == ["from epoch 2 on, train.l2: 0.0, now 0.5"]
 
 
 def taught_by(teacher: Checkpoint, states: Path, info: AnyInfo = INFO) -> None:

@@ -28,6 +28,10 @@ class Info(BaseModel):
     def sizes(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    def reads_as(self, other: Info) -> bool:
+        """Whether equal inputs stand for the same in data that `other` describes, whose sizes are the same."""
+        return type(self) is type(other)
+
     def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
         """With what the blocks `data` and `evaluate` of a task do to an input."""
         return self
@@ -81,6 +85,9 @@ class DocumentInfo(LabelledInfo):
 
     def sizes(self) -> dict[str, Any]:
         return {"tokens": len(self.tokenizer.vocabulary), "classes": len(self.classes)}
+
+    def reads_as(self, other: Info) -> bool:
+        return isinstance(other, DocumentInfo) and self.tokenizer == other.tokenizer
 
     def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
         return self.model_copy(update={"max_tokens": data.max_tokens})

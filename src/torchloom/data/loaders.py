@@ -134,10 +134,13 @@ class LoaderPlan(BaseModel):
         return self.chosen(split, range(min(count, len(self._dataset(split)))))
 
     def drawn(self, split: str, count: int) -> tuple[torch.Tensor, ...]:
-        """`count` samples of the split drawn at random, each time the same, or all, as a batch without augmentation."""
-        from torchloom.data.batches import drawn_subset
+        """`count` samples of the split, or all, drawn at random, each time the same; a batch without augmentation."""
+        import torch
 
-        return self.chosen(split, drawn_subset(len(self._dataset(split)), count, self.seed).tolist())
+        from torchloom.data.batches import seeded
+
+        order = torch.randperm(len(self._dataset(split)), generator=seeded(self.seed + 2, 0))
+        return self.chosen(split, order[:count].tolist())
 
     def trained(self, count: int | None = None) -> tuple[torch.Tensor, ...]:
         """The samples that are trained on, or `count` of them drawn at random, as a batch without augmentation."""

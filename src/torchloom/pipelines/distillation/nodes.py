@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from torchloom.config import ClassifierConfig, DebuggingConfig, DistilledTrainConfig, DistributedConfig
-from torchloom.data.info import DocumentInfo, LabelledInfo, expect
+from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
@@ -43,7 +43,7 @@ def train(
             f"the teacher, {teacher.network}, was trained for other data: {taught.sizes()} with the classes "
             f"{', '.join(taught.classes)}; these have {info.sizes()} with {', '.join(info.classes)}"
         )
-    if isinstance(info, DocumentInfo) and isinstance(taught, DocumentInfo) and info.tokenizer != taught.tokenizer:
+    if not info.reads_as(taught):
         raise InputError(
             f"the teacher, {teacher.network}, was trained with another vocabulary, in which the same tokens stand for "
             "other words. Take a teacher that was trained on these data"
