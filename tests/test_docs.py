@@ -151,9 +151,7 @@ def _merged(below: Any, above: Any) -> Any:
 ONE_EPOCH = {"train": {"epochs": 1, "warmup_epochs": 0.0, "compile": False, "threads": 1}}
 QUICK = {"compare": {"seconds": 0.001, "turns": 1, "batch_size": 16}}
 SMALL = {task: _merged(settings, ONE_EPOCH) for task, settings in TINY.items()} | {
-    "cifar_resnet": _merged(
-        {"data": {"subset": 100}, "model": {"width": 2}}, ONE_EPOCH
-    ),  # of many commands
+    "cifar_resnet": _merged({"data": {"subset": 100}, "model": {"width": 2}}, ONE_EPOCH),  # of many commands
     "cifar_cnn_distilled": _merged(QUICK, ONE_EPOCH),
     "cifar_resnet_pruned": _merged({"train": {"prune": {"epochs": 1}}, **QUICK}, ONE_EPOCH),
     "cifar_resnet_quantized": {"quantize": {"samples": 100}, **QUICK},

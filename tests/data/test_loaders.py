@@ -198,9 +198,7 @@ def test_drawn_images_are_of_the_whole_split_and_each_time_the_same(plan: Loader
         assert labels.max() >= 20
         assert torch.equal(draw(10)[1], labels)
         assert sorted(draw(99)[1].tolist()) == list(range(37))
-    assert plan.drawn("train", 99)[1].tolist() != list(
-        range(37)
-    )  # of which not all may count
+    assert plan.drawn("train", 99)[1].tolist() != list(range(37))  # of which not all may count
     assert torch.equal(plan.samples("train", 10, drawn=True)["images"], plan.drawn("train", 10)[0])
     assert torch.equal(plan.samples("train", 10)["images"], plan.first("train", 10)[0])
 
@@ -448,6 +446,9 @@ def test_a_plan_is_made_of_prepared_tensors(tmp_path: Path, caplog: pytest.LogCa
         plan = plan_text(tmp_path, DataConfig(window=9))
     assert "train: 2 batches of (4, 9); 2 samples more, which differ in each epoch, make no whole one" in caplog.text
     assert "validation: 3 batches of (5, 9)\n" in caplog.text
+    with caplog.at_level("INFO"):
+        plan_text(tmp_path, DataConfig(window=49))
+    assert "train: 1 batch of (2, 49)\n" in caplog.text  # of fewer than asked for, which are all there are
     assert [len(plan.loader(split)) for split in LENGTHS] == [2, 3, 3]  # 10 of 4 and 11 of 5 windows
     assert [plan.length(split) for split in LENGTHS] == [100] * 3
     all_in = plan_text(tmp_path, DataConfig(window=9, include_validation=True))
