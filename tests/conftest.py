@@ -28,10 +28,14 @@ from kedro.validation import type_extractor
 from omegaconf import OmegaConf
 
 from processes import KedroProcess
-from torchloom import pipeline_registry
+from torchloom.config_loader import ConfigLoader
+from torchloom.settings import CONFIG_LOADER_ARGS
+from torchloom.tasks import tasks_of
 from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
+bootstrap_project(ROOT)
+TASKS = tasks_of(ConfigLoader(str(ROOT / "conf"), env="base", **CONFIG_LOADER_ARGS))  # those of the project
 SEED = int(os.environ.get("TORCHLOOM_SEED", "0"))  # of the networks: nothing here may hang on one draw of weights
 
 sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # Kedro looks for it anew at each parameter
@@ -108,15 +112,11 @@ def keep_the_exporters_table() -> None:
 
 @cache
 def keep_what_does_not_change() -> None:
-    """Each of many small runs reads the same YAML, puts the same pipelines together and inspects the same functions."""
-    load, register = OmegaConf.load, pipeline_registry.register_pipelines
+    """Each of many small runs reads the same YAML and inspects the same functions."""
+    load = OmegaConf.load
     parsed = cache(lambda text: load(io.StringIO(text)))
-    registered = cache(lambda *_: register())
     OmegaConf.load = staticmethod(  # type: ignore[method-assign]
         lambda file: deepcopy(parsed(file.getvalue())) if isinstance(file, io.StringIO) else load(file)
-    )
-    pipeline_registry.register_pipelines = lambda: registered(
-        tuple(pipeline_registry.TASKS.items()), frozenset(pipeline_registry.APART)
     )
     type_extractor.get_type_hints = cache(get_type_hints)
 

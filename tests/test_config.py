@@ -7,32 +7,29 @@ from typing import Any
 
 import pytest
 from kedro.config import OmegaConfigLoader
-from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 from torch import nn
 
-from torchloom.config import ClassifierConfig, OptimizerConfig, ServeConfig, TrackingConfig
+from conftest import TASKS
+from torchloom.config import ClassifierConfig, OptimizerConfig
 from torchloom.errors import InputError
-from torchloom.pipeline_registry import TASKS, register_pipelines
+from torchloom.pipeline_registry import register_pipelines
+from torchloom.schema import blocks
 from torchloom.training.losses import LOSSES
 from torchloom.training.optimization import create_optimizer, optimizer_names, scheduler_names
 from torchloom.validation import check_parameters
 
 CONF = Path(__file__).parents[1] / "conf"
 PIPELINES = register_pipelines()
-EXPECTED: dict[str, type[BaseModel]] = {
-    **TypeExtractor(PIPELINES).extract_types_from_pipelines(),
-    "serve": ServeConfig,  # which no pipeline reads, but a command
-    "tracking": TrackingConfig,  # and what happens around a run
-}
+EXPECTED: dict[str, type[BaseModel]] = blocks()
 READ = {
     name.removeprefix("params:").partition(".")[0]
     for pipeline in PIPELINES.values()
     for name in pipeline.inputs()
     if name.startswith("params:")
 }
-PROBLEMS = {task: problem.__name__.rpartition(".")[2] for task, (problem, *_) in TASKS.items()}
-DATA_SETS = {source for _, source, *_ in TASKS.values()} - TASKS.keys()
+PROBLEMS = {name: task.choice for name, task in TASKS.items()}
+DATA_SETS = {task.data_set for task in TASKS.values()}
 SMALLEST = {"reconstruction": "autoencoder", "language_model": "language_rnn", "regression": "linear"}
 VALID: dict[str, Any] = {}
 for place in EXPECTED:
@@ -42,6 +39,7 @@ for place in EXPECTED:
     VALID.setdefault(owner, {})[name] = {
         "model": {"name": SMALLEST.get(PROBLEMS.get(owner, ""), "mlp")},
         "train": {"epochs": 3, "optimizer": {"name": "SGD", "lr": 0.1}},
+        "task": {TASKS[owner].kind: TASKS[owner].choice, **dict(TASKS[owner].sources)} if owner in TASKS else {},
     }.get(name, {})
 VALID |= {"predict": {"model": "mnist_mlp", "files": "photos", "models": "models"}, "serve": {"models": "models"}}
 VALID["distributed"] = VALID["debugging"] = VALID["tracking"] = {}
@@ -245,10 +243,10 @@ def test_the_smallest_parameters_are_valid() -> None:
         (f"{TRAIN}.optimizer.name", ABSENT, "is missing and has no default"),
         (f"{TRAIN}.scheduler", {"name": "StepLR"}, ".step_size: is missing and has no default"),
         (f"{TRAIN}.early_stopping", {}, ".patience: is missing and has no default"),
-        ("mnist_mlp", ABSENT, "not given; must be the blocks data, evaluate, export, model, train"),
-        ("mnist_mlp", 5, "given 5; must be the blocks data, evaluate, export, model, train"),
+        ("mnist_mlp", ABSENT, "not given; must be the blocks data, evaluate, export, model, task, train"),
+        ("mnist_mlp", 5, "given 5; must be the blocks data, evaluate, export, model, task, train"),
         (f"{WRITER}.generate", ABSENT, "not given; must be a block with some of the keys length, temperature, top_k"),
-        (WRITER, ABSENT, "not given; must be the blocks data, evaluate, export, generate, model, train"),
+        (WRITER, ABSENT, "not given; must be the blocks data, evaluate, export, generate, model, task, train"),
         ("mnist_mlp.export", ABSENT, "not given; must be a block with some of the keys opset, tolerance, batch_sizes"),
         ("mnist_mlp.export", 5, "given 5; must be a block with some of the keys opset, tolerance, batch_sizes"),
     ],
@@ -301,7 +299,7 @@ def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, 
         ("mnist_mlp.evaluate.view", "views", "batch_size, device, pictures, precision, views"),
         ("mnist_mlp.data.augment.flp", "flip", "affine, color, crop_border, crop_padding, cutmix, cutout, flip"),
         ("mnist_mlp.model.dropuot", "dropout", "activation, batch_norm, dropout, hidden, initialization"),
-        ("mnist_mlp.exprot", "export", "data, evaluate, export, model, train"),
+        ("mnist_mlp.exprot", "export", "data, evaluate, export, model, task, train"),
         ("mnist.preprocess.sed", "seed", "seed, validation_fraction"),
         (f"{WRITER}.generate.promt", "prompt", "length, prompt, samples, seed, temperature, top_k"),
         (f"{ENCODER}.train.divergance", "divergence", "accumulate, batch_size, compile, deterministic, device, diverg"),

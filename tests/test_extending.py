@@ -10,8 +10,6 @@ from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
 from torchloom.data.mnist import draw_sample
-from torchloom.pipeline_registry import TASKS
-from torchloom.pipelines import classification
 
 PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in ("extend.md", "own-images.md"))
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGES, flags=re.DOTALL)
@@ -23,18 +21,12 @@ def block(start: str) -> str:
     return found
 
 
-def register(project: Path, line: str) -> None:
-    registry = project / "src/torchloom/pipeline_registry.py"
-    registry.write_text(registry.read_text().replace("TASKS = {\n", f"TASKS = {{\n{line.rstrip()}\n"))
-
-
 def accuracy(project: Path, folder: str, task: str) -> float:
     return float(json.loads((project / folder / "08_reporting" / task / "metrics.json").read_text())["accuracy"])
 
 
 @pytest.mark.long
 def test_add_a_task_and_a_network(project: Path) -> None:
-    register(project, block('"mnist_resnet"'))
     (project / "conf/base/parameters/mnist_resnet.yml").write_text(block("mnist_resnet:"))
     (project / "src/torchloom/models/logistic.py").write_text(block('"""Multinomial'))
     small = "mnist_resnet.model.width=4,mnist_resnet.train.epochs=2"
@@ -57,8 +49,8 @@ def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.Monke
     with (project / "conf/base/catalog_sources.yml").open("a") as file:
         file.write("\n" + block("letters_source:"))
     (project / "conf/base/parameters/letters.yml").write_text(block("letters:"))
-    register(project, '    "letters_mlp": (classification, "letters"),')
     settings = (project / "conf/base/parameters/mnist_mlp.yml").read_text().replace("mnist_mlp:", "letters_mlp:")
+    settings = settings.replace("data: mnist}", "data: letters}")
     (project / "conf/base/parameters/letters_mlp.yml").write_text(settings)
     result = kedro(project, "run", "--pipelines", "letters_mlp")
     assert result.returncode == 0, result.stderr
@@ -77,13 +69,11 @@ def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
             pixels = generator.integers(0, 100, (height, width, 3), dtype=np.uint8)
             pixels[..., number] += 100
             Image.fromarray(pixels).save(tmp_path / "flowers" / name / f"{place}.jpg")
-    ((task, entry),) = eval("{" + block('"flowers_cnn"') + "}", {"classification": classification}).items()
-    monkeypatch.setitem(TASKS, task, entry)
     (project / "conf/base/parameters/flowers_cnn.yml").write_text(
         block("flowers:\n  preprocess: {folder: ~/flowers, size")
     )
     small = {"model": {"width": 4}, "train": {"epochs": 4, "batch_size": 8, "threads": 1}}
-    catalog = kedro_run(project, task, env="local", params={task: small})
+    catalog = kedro_run(project, "flowers_cnn", env="local", params={"flowers_cnn": small})
     assert catalog.load("flowers_cnn.metrics")["accuracy"] > 0.4
     assert catalog.load("flowers_cnn.export_report")["greatest_difference"] < 1e-3
     assert catalog.load("flowers_info")["classes"] == ["daisy", "rose", "tulip"]

@@ -37,7 +37,7 @@ from torchloom.data.shards import class_counts, dirichlet, partition, skew
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import register_pipelines
-from torchloom.pipelines.federated import nodes
+from torchloom.pipelines.federation import nodes
 from torchloom.training.federated import (
     Federation,
     Server,

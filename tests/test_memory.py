@@ -60,11 +60,11 @@ def test_data_larger_than_the_memory(tmp_path: Path, tasks: Path) -> None:
     """It ends as it does without a limit, to the bit."""
     make_pictures(tmp_path / "pictures")
     project = make_project(tmp_path / "project")
-    registry = project / "src/torchloom/pipeline_registry.py"
-    line = '    "large_mlp": (classification, "large"),\n'
-    registry.write_text(registry.read_text().replace("TASKS = {\n", f"TASKS = {{\n{line}"))
     folder = {"folder": str(tmp_path / "pictures"), "size": [SIZE, SIZE], "cache": "always"}
-    blocks = {"large": {"preprocess": folder}, "large_mlp": SETTINGS}
+    blocks = {
+        "large": {"preprocess": folder},
+        "large_mlp": {"task": {"problem": "classification", "data": "large"}, **SETTINGS},
+    }
     (project / "conf/base/parameters/large_mlp.yml").write_text(yaml.safe_dump(blocks))
 
     def run(*more: str, group: Path | None = None) -> None:

@@ -9,24 +9,24 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, MemoryDataset
 
-from conftest import make_project
+from conftest import TASKS, make_project
 from tests.exported import GREY, checkpoint
 from torchloom import pipeline_registry, previews
+from torchloom.config_loader import newest_loader, read_parameters
 from torchloom.datasets.reports import JSONDataset
 from torchloom.models.summary import layers
-from torchloom.pipelines import distillation, federated, pruning, quantization
 from torchloom.training.checkpoint import CheckpointDataset
 
 managers = pytest.importorskip("kedro_viz.data_access.managers", reason="the extra 'viz' is not installed")
 pytestmark = pytest.mark.xdist_group("previews")  # in one process, for the sake of the catalog
 # Tasks that are made of tasks which are made of tasks.
 CHAINS: dict[str, Any] = {
-    "quantized_pruned": (quantization, "cifar_resnet_pruned"),
-    "pruned_distilled": (pruning, "cifar_cnn_distilled"),
-    "quantized_pruned_distilled": (quantization, "pruned_distilled"),
-    "distilled_pruned": (distillation, "cifar10", "cifar_resnet_pruned"),
-    "federated_distilled": (federated, "cifar_cnn_distilled"),
-    "quantized_federated": (quantization, "mnist_lenet_federated"),
+    "quantized_pruned": {"method": "quantization", "of": "cifar_resnet_pruned"},
+    "pruned_distilled": {"method": "pruning", "of": "cifar_cnn_distilled"},
+    "quantized_pruned_distilled": {"method": "quantization", "of": "pruned_distilled"},
+    "distilled_pruned": {"method": "distillation", "data": "cifar10", "teacher": "cifar_resnet_pruned"},
+    "federated_distilled": {"method": "federation", "of": "cifar_cnn_distilled"},
+    "quantized_federated": {"method": "quantization", "of": "mnist_lenet_federated"},
 }
 
 
@@ -43,9 +43,10 @@ def test_kedro_viz_finds_the_layers_of_all_pipelines_in_order(
     catalog: DataCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It drops all layers of a pipeline where they are in a circle, counting whole tasks as one step."""
-    monkeypatch.setattr(pipeline_registry, "TASKS", {**pipeline_registry.TASKS, **CHAINS})
-    monkeypatch.setattr(pipeline_registry, "APART", {*pipeline_registry.APART, "federated_distilled"})
+    chains = {name: {"task": block} for name, block in CHAINS.items()}
+    monkeypatch.setitem(newest_loader().data, "parameters", {**read_parameters(newest_loader()), **chains})
     registered = pipeline_registry.register_pipelines()
+    assert registered.keys() > CHAINS.keys()
     manager = managers.DataAccessManager()
     manager.add_catalog(catalog, registered)
     manager.add_pipelines(registered)
@@ -94,7 +95,7 @@ def test_every_stage_that_trains_has_a_preview_before_anything_has_run(
     monkeypatch.setattr("kedro_viz.data_access.data_access_manager", manager)
     trains = [node for pipeline in pipelines.values() for node in pipeline.nodes if node.short_name == "train"]
     assert {node.namespace for node in trains} == {
-        task for task, (problem, *_) in pipeline_registry.TASKS.items() if problem is not quantization
+        name for name, task in TASKS.items() if task.choice != "quantization"
     }
     for node in trains:
         preview = node.preview()

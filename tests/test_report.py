@@ -22,8 +22,6 @@ from torchloom.errors import InputError
 from torchloom.inference import decode_image
 from torchloom.model_card import made_smaller, plain
 from torchloom.page import Facts, Section, Table, Text, render, shown
-from torchloom.pipeline_registry import TASKS
-from torchloom.pipelines import classification
 from torchloom.provenance import Lineage
 from torchloom.recipe import without_folders
 from torchloom.report import CAPTIONS, Subject
@@ -37,6 +35,7 @@ PARAMETERS = """
 signs:
   preprocess: {folder: %s, size: [8, 8], validation_fraction: 0.0}
 signs_mlp:
+  task: {problem: classification, data: signs}
   data: {}
   model: {name: mlp, hidden: [8]}
   train: {epochs: 3, batch_size: 8, optimizer: {name: Adam, lr: 0.001}, threads: 1}
@@ -63,9 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(project: Path, **options: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, TASK, (classification, "signs"))
-        kedro_run(project, TASK, **options)
+    kedro_run(project, TASK, **options)
 
 
 def page_of(project: Path) -> Path:

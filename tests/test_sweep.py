@@ -21,7 +21,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from omegaconf import OmegaConf
 
 import torchloom
-from conftest import ROOT, TINY, kedro_run, make_project
+from conftest import ROOT, TASKS, TINY, kedro_run, make_project
 from processes import KedroProcess
 from torchloom import sweep, tuned
 from torchloom.config import SweepConfig
@@ -87,7 +87,7 @@ def search(
     parameters, catalog = prepared
 
     def inputs(config: SweepConfig, _: Any) -> dict[str, Any]:
-        names = [name for name in sweep.train_node(config.task).inputs if not name.startswith("params:")]
+        names = [name for name in sweep.train_node(TASKS[config.task]).inputs if not name.startswith("params:")]
         return {name: catalog.get(name) for name in names}
 
     monkeypatch.setattr(sweep, "_prepare", inputs)

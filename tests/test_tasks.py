@@ -15,15 +15,13 @@ from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from sklearn.linear_model import Lasso, LinearRegression, Ridge
 
-from conftest import TINY, imported_by, kedro, kedro_run, make_project
+from conftest import TASKS, TINY, imported_by, kedro, kedro_run, make_project
 from reports import check_card, check_page
 from torchloom.config import GenerateConfig
 from torchloom.datasets.reports import TextDataset
 from torchloom.errors import InputError
 from torchloom.generation import continue_text, onnx_stepper
 from torchloom.page import shown
-from torchloom.pipeline_registry import APART, TASKS
-from torchloom.pipelines import classification
 from torchloom.training.checkpoint import CheckpointDataset
 
 
@@ -66,7 +64,9 @@ TINY_SMALLER: dict[str, dict[str, Any]] = {
         "train": {"epochs": 2, "warmup_epochs": 0.5},
     },
 }
-SMALLER = [task for task, (_, source, *base) in TASKS.items() if (source in TASKS or base) and task not in APART]
+APART = {name for name, task in TASKS.items() if task.apart}
+SOURCES = {name: {source for _, source in task.sources} & TASKS.keys() for name, task in TASKS.items()}
+SMALLER = [name for name in TASKS if SOURCES[name] and name not in APART]
 
 
 # These take long; the stages of cifar_cnn are theirs.
@@ -121,7 +121,7 @@ def test_a_task_does_its_whole_job(
     assert_reported(project, catalog, task)
 
     left = {path: path.read_bytes() for path in (project / "data").glob(f"**/{task}/**/*") if path.is_file()}
-    for smaller in [smaller for smaller in SMALLER if TASKS[smaller][-1] == task]:
+    for smaller in [smaller for smaller in SMALLER if SOURCES[smaller] == {task}]:
         assert_becomes_smaller(run, task, smaller, caplog)
     assert {path: path.read_bytes() for path in left} == left
 
@@ -194,13 +194,11 @@ def test_a_task_on_top_of_one_that_was_not_trained(run: Callable[..., DataCatalo
 
 
 @pytest.mark.long
-def test_training_starts_from_another_tasks_model(
-    run: Callable[..., DataCatalog], monkeypatch: pytest.MonkeyPatch, project: Path
-) -> None:
+def test_training_starts_from_another_tasks_model(run: Callable[..., DataCatalog], project: Path) -> None:
     run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})
-    monkeypatch.setitem(TASKS, "mnist_tuned", (classification, "mnist", "mnist_mlp"))
-    recipe = (project / "conf/base/parameters/mnist_mlp.yml").read_text()
-    (project / "conf/base/parameters/mnist_tuned.yml").write_text(recipe.replace("mnist_mlp:", "mnist_tuned:"))
+    recipe = (project / "conf/base/parameters/mnist_mlp.yml").read_text().replace("mnist_mlp:", "mnist_tuned:")
+    recipe = recipe.replace("data: mnist}", "data: mnist, start: mnist_mlp}")
+    (project / "conf/base/parameters/mnist_tuned.yml").write_text(recipe)
     settings = {**TINY["mnist_mlp"], "train": {**TINY["mnist_mlp"]["train"], "freeze": ["network.1.*"]}}
     catalog = run("mnist_tuned", params={"mnist_mlp": TINY["mnist_mlp"], "mnist_tuned": settings})
     before, after = (catalog.load(f"{task}.checkpoint").weights for task in ("mnist_mlp", "mnist_tuned"))
@@ -323,11 +321,11 @@ def test_variants_of_the_autoencoder(run: Callable[..., DataCatalog], arguments:
 
 
 def test_a_task_on_data_of_the_wrong_kind_is_refused_before_it_trains(
-    run: Callable[..., DataCatalog], project: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., DataCatalog], project: Path
 ) -> None:
     settings = project / "conf/base/parameters/mnist_mlp.yml"
-    settings.write_text(settings.read_text().replace("    augment: {crop_padding: 1}\n", "    subset: 100\n"))
-    monkeypatch.setitem(TASKS, "mnist_mlp", (classification, "diabetes"))
+    text = settings.read_text().replace("    augment: {crop_padding: 1}\n", "    subset: 100\n")
+    settings.write_text(text.replace("data: mnist}", "data: diabetes}"))
     with pytest.raises(InputError, match=r"needs images or documents with classes, but .* of the kind 'table'"):
         run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})
 
@@ -358,7 +356,7 @@ def test_two_tasks_in_one_run_prepare_their_data_once(
     nodes = [
         record.getMessage() for record in caplog.records if record.getMessage().startswith("Running node: download")
     ]
-    assert len(nodes) == len({TASKS[task][1] for task in TINY})
+    assert len(nodes) == len({TASKS[task].data_set for task in TINY})
 
 
 @pytest.fixture(scope="module")

@@ -96,11 +96,6 @@ class FolderPreprocessConfig(PreprocessConfig):
     the training data.
     """
 
-    hint: ClassVar[str] = (
-        " ({name} is taken for a folder of pictures, as there is no data set of that name in src/torchloom/data: say "
-        "{name}: {{preprocess: {{folder: …}}}} in the task's YAML file, or correct the name in TASKS)"
-    )
-
     folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
     splits: SplitFolders | None = Field(
         None, description="none knows the folders of splits by their usual names; with {} every folder is a class"

@@ -14,29 +14,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from torchloom.config import DebuggingConfig, TrackingConfig
+from torchloom.config_loader import read_parameters
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
 from torchloom.interactive import after_each_cell, log_as_the_project_says, shell
 from torchloom.locks import Locks, command
-from torchloom.pipeline_registry import TASKS
 from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.runs import FIGURES, RunRecord, device, flat, peak_memory, seeds, training_rate
 from torchloom.schema import blocks
+from torchloom.tasks import is_task
 from torchloom.tracking import Tracking, open_mlflow
 from torchloom.training.state import TrainingStates
 from torchloom.training.watching import watchers
-from torchloom.validation import check_parameters, check_yaml
+from torchloom.validation import check_parameters
 from torchloom.words import times
 
 logger = logging.getLogger(__name__)
@@ -55,13 +53,9 @@ class ProjectHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
         log_as_the_project_says(Path(context.config_loader.conf_source))
-        check_yaml(Path(context.config_loader.conf_source))
+        parameters = read_parameters(context.config_loader)
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
-        try:
-            parameters = context.config_loader["parameters"]
-        except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
-            raise InputError(f"the configuration of the environment {context.env!r} cannot be read: {error}") from error
         check_parameters(parameters, blocks(), read)
         models = {name: _from_here(parameters[name], context.project_path) for name in ("predict", "serve")}
         sweep = {**parameters["sweep"], "environment": context.env}
@@ -189,7 +183,8 @@ class Run:
             self.locks.wait_for(node.namespace)
             self._reserve(node)
         self.descriptions[node.name] = self.records.describe(node, self.catalog)
-        if self.tracking.tracker and node.namespace in TASKS and not node.tags & BEFORE:
+        task = str(node.namespace)
+        if self.tracking.tracker and is_task(task, self.records.parameters.get(task)) and not node.tags & BEFORE:
             self._track(node)
 
     def _track(self, node: Node) -> None:

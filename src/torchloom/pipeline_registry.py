@@ -1,77 +1,37 @@
-"""The table of tasks: a name, the kind of problem, the data set. Everything else about a task is in its YAML file.
+"""The pipelines of the project, by name: one for each task that the parameters have, and two for all of them."""
 
-A third entry is a task whose trained model this one starts from, or learns from. What is made of another task's model
-names that task in place of the data.
-"""
-
-from typing import Any
+from functools import lru_cache
 
 from kedro.pipeline import Pipeline
 
+from torchloom.config_loader import newest_loader, read_parameters
 from torchloom.errors import InputError
-from torchloom.pipelines import (
-    classification,
-    distillation,
-    federated,
-    language_model,
-    prediction,
-    preparation,
-    pruning,
-    quantization,
-    reconstruction,
-    regression,
-    reporting,
-    sweep,
-)
+from torchloom.pipelines import prediction, preparation, sweep
+from torchloom.tasks import Task, data_sets_of, pipeline_of, tasks_of
 from torchloom.validation import unknown
-
-TASKS = {
-    "mnist_mlp": (classification, "mnist"),
-    "mnist_lenet": (classification, "mnist"),
-    "mnist_lstm": (classification, "mnist"),
-    "mnist_autoencoder": (reconstruction, "mnist"),
-    "cifar_cnn": (classification, "cifar10"),
-    "cifar_alexnet": (classification, "cifar10"),
-    "cifar_vgg": (classification, "cifar10"),
-    "cifar_resnet": (classification, "cifar10"),
-    "cifar_densenet": (classification, "cifar10"),
-    "cifar_speedrun": (classification, "cifar10"),
-    "cifar_speedrun96": (classification, "cifar10"),
-    "linear_regression": (regression, "diabetes"),
-    "wonderland_lstm": (language_model, "wonderland"),
-    "imdb_lstm": (classification, "imdb"),
-    "mnist_lenet_quantized": (quantization, "mnist_lenet"),
-    "cifar_resnet_pruned": (pruning, "cifar_resnet"),
-    "cifar_resnet_quantized": (quantization, "cifar_resnet"),
-    "cifar_cnn_distilled": (distillation, "cifar10", "cifar_resnet"),
-    "mnist_lenet_federated": (federated, "mnist_lenet"),
-}
-APART = {task for task, (problem, *_) in TASKS.items() if problem is federated}  # in an environment of their own
 
 
 class Pipelines(dict[str, Pipeline]):
     """Pipelines by name; asking for one that is not there is answered in one message."""
 
     def __missing__(self, name: str) -> Pipeline:
-        raise InputError(f"--pipelines {name}: {unknown(name, [*TASKS, 'predict', 'sweep'], 'task')}")
+        known = [known for known in self if known != "__default__"]
+        raise InputError(f"--pipelines {name}: {unknown(name, known, 'task')}")
 
 
 def register_pipelines() -> Pipelines:
-    """One named pipeline per task, all but those APART together as the default, `predict` and `sweep`."""
-    pipelines = {task: pipeline_of(task) for task in TASKS}
-    together = Pipeline({node for task, each in pipelines.items() if task not in APART for node in each.nodes})
+    """One named pipeline per task; as the default all but those apart, and all data sets; `predict` and `sweep`."""
+    loader = newest_loader()
+    tasks = tuple(tasks_of(loader).values())
+    return Pipelines(_pipelines(tasks, frozenset(data_sets_of(read_parameters(loader)))))
+
+
+@lru_cache(maxsize=4)  # each session asks anew
+def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[str]) -> dict[str, Pipeline]:
+    own = {task.name: pipeline_of(task) for task in tasks}
+    unused = data_sets - {task.data_set for task in tasks}
+    parts = [own[task.name] for task in tasks if not task.apart]
+    parts += [preparation.create_pipeline(name) for name in unused]
+    together = Pipeline({node for part in parts for node in part.nodes})
     more = {"predict": prediction.create_pipeline(), "sweep": sweep.create_pipeline()}
-    return Pipelines({**pipelines, **more, "__default__": together})
-
-
-def pipeline_of(task: str) -> Pipeline:
-    """The task's own stages, a report last, after those of its data set unless its source is another task."""
-    entry: Any = TASKS[task]
-    problem, source, *base = entry
-    own: Pipeline = problem.create_pipeline(task, source, *base)
-    data = source
-    while data in TASKS:
-        data = str(TASKS[data][1])
-    prepared = preparation.create_pipeline(data)
-    own += reporting.create_pipeline(task, own, next(iter(prepared.inputs() & {f"{data}_source"}), None))
-    return own if source in TASKS else prepared + own
+    return {**own, **more, "__default__": together}

@@ -28,7 +28,9 @@ from torchloom.config import (
     ServeConfig,
     TrackingConfig,
 )
+from torchloom.config_loader import newest_loader
 from torchloom.files import atomic_write
+from torchloom.tasks import tasks_of
 
 INTERPOLATION = {"$ref": "#/$defs/interpolation"}
 
@@ -36,7 +38,8 @@ INTERPOLATION = {"$ref": "#/$defs/interpolation"}
 def blocks() -> dict[str, type[BaseModel]]:
     """Every block of parameters by its full key, such as cifar_resnet.train, and the model that checks it."""
     found: dict[str, type[BaseModel]] = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-    return {**found, "serve": ServeConfig, "tracking": TrackingConfig}
+    tasks = {f"{name}.task": task.block for name, task in tasks_of(newest_loader()).items()}
+    return {**found, **tasks, "serve": ServeConfig, "tracking": TrackingConfig}
 
 
 def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:

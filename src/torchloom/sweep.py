@@ -46,12 +46,12 @@ from torchloom.config import (
 )
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.pipeline_registry import TASKS, pipeline_of
 from torchloom.pipelines.stages import SUITS, check_suits
 from torchloom.processes import Say, run_processes
 from torchloom.progress import step_bar
 from torchloom.provenance import plain
 from torchloom.runner import SkipUnchanged
+from torchloom.tasks import Task, pipeline_of, read_tasks
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import NoMemoryError, usable_cores
 from torchloom.training.loop import DivergedError
@@ -162,10 +162,10 @@ def check(config: SweepConfig, parameters: Mapping[str, Any]) -> None:
     if DebuggingConfig.model_validate(parameters.get("debugging", {})).on:
         raise InputError("a sweep compares whole trainings: leave the block debugging, or its environment, out")
     refuse(mistakes({"sweep": as_written(config)}, {"sweep": _CheckedConfig}, set()))
-    tasks = [task for task in TASKS if f"{task}.train" in _types(task)]
+    tasks = {name: task for name, task in read_tasks(parameters).items() if f"{name}.train" in _types(task)}
     if config.task not in tasks:
         raise InputError(f"sweep.task: given {config.task!r}; {unknown(config.task, tasks, 'task to train')}")
-    expected = _types(config.task)
+    expected = _types(tasks[config.task])
     problems = []
     for key, dimension in config.dimensions.items():
         block, _, rest = key.partition(".")
@@ -176,7 +176,7 @@ def check(config: SweepConfig, parameters: Mapping[str, Any]) -> None:
         elif reason := _unsuited(key, expected[f"{config.task}.train"], parameters[config.task]):
             problems.append(f"{place}: {reason}")
         else:
-            problems += _refused(place, key, dimension, config.task, parameters[config.task])
+            problems += _refused(place, key, dimension, tasks[config.task], parameters[config.task])
     refuse(problems)
 
 
@@ -192,7 +192,7 @@ def _unsuited(key: str, model: type[BaseModel], blocks: Mapping[str, Any]) -> st
     return None
 
 
-def _refused(place: str, key: str, dimension: DimensionConfig, task: str, blocks: Mapping[str, Any]) -> Iterator[str]:
+def _refused(place: str, key: str, dimension: DimensionConfig, task: Task, blocks: Mapping[str, Any]) -> Iterator[str]:
     """What the schema says against the values that `dimension` can take."""
     values = {f"choices.{number}": value for number, value in enumerate(dimension.choices or [])}
     for name, value in (values or {"low": dimension.low, "high": dimension.high}).items():
@@ -224,21 +224,22 @@ def put(blocks: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
 # ---- what a trial runs ---------------------------------------------------------------------------------------------
 
 
-def train_node(task: str) -> Node:
+@cache
+def train_node(task: Task) -> Node:
     """The train stage of a task; KeyError of one that trains nothing."""
-    return {node.name: node for node in pipeline_of(task).nodes}[f"{task}.train"]
+    return {node.name: node for node in pipeline_of(task).nodes}[f"{task.name}.train"]
 
 
 @cache
-def _types(task: str) -> dict[str, type[BaseModel]]:
+def _types(task: Task) -> dict[str, type[BaseModel]]:
     """The model of each typed block of the task, by its full key."""
-    types: dict[str, Any] = TypeExtractor({task: pipeline_of(task)}).extract_types_from_pipelines()
-    return types
+    types: dict[str, Any] = TypeExtractor({task.name: pipeline_of(task)}).extract_types_from_pipelines()
+    return {f"{task.name}.task": task.block, **types}
 
 
-def _own_mistakes(task: str, blocks: Mapping[str, Any]) -> list[str]:
-    own = {name: model for name, model in _types(task).items() if name.startswith(f"{task}.")}
-    return mistakes({task: blocks}, own, set())
+def _own_mistakes(task: Task, blocks: Mapping[str, Any]) -> list[str]:
+    own = {name: model for name, model in _types(task).items() if name.startswith(f"{task.name}.")}
+    return mistakes({task.name: blocks}, own, set())
 
 
 def project_folder() -> Path:
@@ -261,12 +262,15 @@ def _prepare_in_process(
 ) -> None:
     bootstrap_project(project)
     given = {name: value for name, value in parameters.items() if name != "sweep"}
+    for name in read_tasks(given):  # which no run can change
+        given[name] = {key: value for key, value in given[name].items() if key != "task"}
     with KedroSession.create(project, env=environment, runtime_params=given) as session:
         session.run(  # type: ignore[call-arg]
             pipeline_names=[task], to_nodes=[f"{task}.build_dataloaders"], runner=SkipUnchanged()
         )
         catalog = session.load_context().catalog  # type: ignore[attr-defined]
-        names = [name for name in train_node(task).inputs if not name.startswith("params:")]
+        node = train_node(read_tasks(parameters)[task])
+        names = [name for name in node.inputs if not name.startswith("params:")]
         say({name: catalog.get(name) for name in names})
 
 
@@ -284,10 +288,11 @@ class Blocks:
 
 def blocks_of(sweep: Sweep, values: Mapping[str, Any]) -> Blocks:
     """The parameters with these values; InputError when they do not go together."""
-    task = sweep.task
+    name = sweep.task
     # several trials at once are what a sweep does with several processes
-    parameters = {**sweep.parameters, task: put(sweep.parameters[task], values), "distributed": {}, "debugging": {}}
-    refuse(_own_mistakes(task, parameters[task]))
+    parameters = {**sweep.parameters, name: put(sweep.parameters[name], values), "distributed": {}, "debugging": {}}
+    task = read_tasks(parameters)[name]
+    refuse(_own_mistakes(task, parameters[name]))
     types = _types(task)
 
     def block(key: str) -> Any:
@@ -296,9 +301,9 @@ def blocks_of(sweep: Sweep, values: Mapping[str, Any]) -> Blocks:
             value = value[part]
         return types[key].model_validate(value) if key in types else value
 
-    names = [name for name in train_node(task).inputs if name.startswith("params:")]
-    data = block(f"{task}.data") if f"{task}.data" in types else None
-    return Blocks({name: block(name.removeprefix("params:")) for name in names}, data)
+    names = [key for key in train_node(task).inputs if key.startswith("params:")]
+    data = block(f"{name}.data") if f"{name}.data" in types else None
+    return Blocks({key: block(key.removeprefix("params:")) for key in names}, data)
 
 
 def train(sweep: Sweep, values: Mapping[str, Any]) -> Checkpoint:
@@ -309,7 +314,8 @@ def train(sweep: Sweep, values: Mapping[str, Any]) -> Checkpoint:
         inputs[name] = None if name.endswith("training_states") else dataset.load()
     plan = f"{sweep.task}.dataloaders"
     inputs[plan] = _planned(inputs[plan], blocks)
-    checkpoint: Checkpoint = train_node(sweep.task).run(inputs)[f"{sweep.task}.checkpoint"]
+    task = read_tasks(sweep.parameters)[sweep.task]
+    checkpoint: Checkpoint = train_node(task).run(inputs)[f"{sweep.task}.checkpoint"]
     return checkpoint
 
 

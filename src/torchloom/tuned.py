@@ -14,9 +14,9 @@ from plotly.graph_objects import Figure
 
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK
-from torchloom.pipeline_registry import pipeline_of
 from torchloom.schema import REFERENCE
 from torchloom.sweep import as_written, put, values_of
+from torchloom.tasks import pipeline_of, read_tasks
 
 
 def environment_files(
@@ -30,7 +30,7 @@ def environment_files(
     environment = config.environment or "local"
     written = as_written(parameters)
     head = f"{MARK} of {config.task} in the environment {environment}"
-    inputs = pipeline_of(config.task).inputs()
+    inputs = pipeline_of(read_tasks(parameters)[config.task]).inputs()
     read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
     files = {f"parameters/{name}.yml": _as_yaml(head, name, written[name]) for name in sorted(read)}
     tuned = put(written[config.task], values_of(config, best.params))

@@ -129,23 +129,31 @@ def mistakes(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseMode
         owner, _, block = key.partition(".")
         blocks.setdefault(owner, set()).add(block)
     known = blocks.keys() | others
-    problems = [f"{owner}: {unknown(owner, known)}" for owner in parameters if owner not in known]
+    unread = [owner for owner in parameters if owner not in known]
+    problems = [f"{owner}: {unknown(owner, known)}{_lacking(parameters[owner])}" for owner in unread]
     for owner, names in blocks.items():
         given = parameters.get(owner)
         if names == {""}:
-            problems += _check_block(owner, given, expected[owner])
+            problems += check_block(owner, given, expected[owner])
             continue
         if not isinstance(given, Mapping):
-            hints = (getattr(expected[f"{owner}.{name}"], "hint", "").format(name=owner) for name in names)
-            problems.append(f"{owner}: {_given(given)}; must be the blocks {', '.join(sorted(names))}{''.join(hints)}")
+            problems.append(f"{owner}: {_given(given)}; must be the blocks {', '.join(sorted(names))}")
             continue
         problems += [f"{owner}.{name}: {unknown(str(name), names)}" for name in given if name not in names]
         for name in sorted(names):
-            problems += _check_block(f"{owner}.{name}", given.get(name), expected[f"{owner}.{name}"])
+            problems += check_block(f"{owner}.{name}", given.get(name), expected[f"{owner}.{name}"])
     return problems
 
 
-def _check_block(key: str, given: Any, model: type[BaseModel]) -> list[str]:
+def _lacking(block: Any) -> str:
+    """What would make an unknown block at the top one that is known."""
+    if not isinstance(block, Mapping):
+        return ""
+    return "; a task has a block task: {problem: …, data: …}, and a data set one preprocess: {…}"
+
+
+def check_block(key: str, given: Any, model: type[BaseModel]) -> list[str]:
+    """A line for each mistake in one block."""
     if not isinstance(given, Mapping):
         needed = any(field.is_required() for field in model.model_fields.values())
         keys = ", ".join(model.model_fields) + ("" if needed else " (or {})")

@@ -25,7 +25,6 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.hooks import _readers
 from torchloom.inference import decode_image
-from torchloom.pipeline_registry import TASKS
 from torchloom.pipelines import classification, preparation
 from torchloom.pipelines.preparation.nodes import find_images
 from torchloom.runner import SkipUnchanged
@@ -640,6 +639,7 @@ TASK = """
 colours:
   preprocess: {folder: FOLDER, size: [16, 16], test_fraction: 0.3}
 colours_mlp:
+  task: {problem: classification, data: colours}
   data: {augment: {flip: true}}
   model: {name: mlp, hidden: [32]}
   train: {epochs: 3, batch_size: 8, optimizer: {name: Adam, lr: 0.01}, threads: 1}
@@ -649,9 +649,8 @@ colours_mlp:
 
 
 @pytest.fixture
-def task(project: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def task(project: Path, flat: Path) -> Callable[..., Any]:
     """Runs the task `colours_mlp` on the drawn folder."""
-    monkeypatch.setitem(TASKS, "colours_mlp", (classification, "colours"))
     (project / "conf/base/parameters/colours_mlp.yml").write_text(TASK.replace("FOLDER", str(flat)))
     return lambda **options: kedro_run(project, "colours_mlp", **options)
 
@@ -683,14 +682,6 @@ def test_a_task_on_a_folder_is_made_anew_when_a_picture_changes(
     }
 
 
-def test_an_unknown_data_set_is_answered_by_what_to_do(
-    task: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(TASKS, "mnist_mlp", (classification, "mnits"))
-    with pytest.raises(InputError, match=r"mnits: not given; .* is taken for a folder .* or correct the name in TASKS"):
-        task()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -717,7 +708,7 @@ def test_a_wrong_parameter_is_named(change: dict[str, Any], message: str) -> Non
 
 
 def test_a_folder_is_locked_while_tasks_read_it() -> None:
-    whole = preparation.create_pipeline("colours") + classification.create_pipeline("colours_mlp", "colours")
+    whole = preparation.create_pipeline("colours") + classification.create_pipeline("colours_mlp", data="colours")
     assert _readers(whole) == {"colours": ["colours_mlp"]}
 
 

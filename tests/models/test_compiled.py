@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from torchloom.data.info import ImageInfo
 from torchloom.models import NormalizedImages, airbench, build_model, build_network, network_names, resnet, vgg
+from torchloom.models._layers import make_activation
 from torchloom.training.devices import autocast, choose_device, compile_network
 
 DEVICE = choose_device("auto")  # the CPU, but with -m gpu
@@ -56,12 +57,9 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"form": "convolutional", "hidden": [16, 32], "latent": 8, "batch_norm": True},
     ),
     "linear": ("linear", {}),
-    **{  # RReLU draws its slopes in other ways
-        f"mlp {name}": ("mlp", {"hidden": [8], "activation": name}) for name in ACTIVATIONS if name != "RReLU"
-    },
 }
 # Recurrent layers split a graph, and each is one for itself; all the others are compiled together.
-GROUPS = {"without recurrence": [case for case in NETWORKS if "rnn" not in case]}
+GROUPS = {"without recurrence": ["activations", *(case for case in NETWORKS if "rnn" not in case)]}
 GROUPS |= {case: [case] for case in NETWORKS if "rnn" in case}
 # By what share of a gradient compiled and eager may differ, beside four times what eager is off on average in bf16.
 # Nearly all of it comes from units that rounding switches on or off: in float32 up to 0.01 of a gradient, in bf16,
@@ -104,6 +102,8 @@ def rows() -> dict[str, tuple[Tensor, ...]]:
 
 def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     """The model and its inputs."""
+    if case == "activations":
+        return NormalizedImages(Activations(), [0.4] * 3, [0.2] * 3), pictures([3, 9, 13])
     name, arguments = NETWORKS[case]
     if name in {"text_rnn", "language_rnn"}:
         lengths = (1 + torch.arange(32) % 3,) if name == "text_rnn" else ()
@@ -113,6 +113,21 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     shape = SHAPES.get(name, [3, 9, 13])
     info = ImageInfo(classes=list("abc"), shape=shape, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
     return build_model(name, arguments, info), pictures(shape)
+
+
+class Activations(nn.Module):
+    """Images -> what each activation makes of the same dense layer (B, 8), with a bias of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(3 * 9 * 13, 8)
+        names = [name for name in ACTIVATIONS if name != "RReLU"]  # which draws its slopes in other ways
+        self.activations = nn.ModuleDict({name: make_activation(name) for name in names})
+        self.biases = nn.ParameterDict({name: torch.randn(8) for name in names})
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.dense(images.flatten(1))
+        return tuple(activation(features + self.biases[name]) for name, activation in self.activations.items())
 
 
 class Together(nn.Module):

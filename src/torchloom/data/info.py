@@ -145,7 +145,7 @@ def expect(info: Info, kind: type[Kind]) -> Kind:
     if not isinstance(info, kind):
         needed = {LabelledInfo: "images or documents with classes", ImageInfo: "images", TextInfo: "a text"}
         raise InputError(
-            f"this kind of task needs {needed.get(kind, 'a table')}, but in TASKS (pipeline_registry.py) its data are "
-            f"of the kind {getattr(info, 'kind', None)!r}"
+            f"this kind of task needs {needed.get(kind, 'a table')}, but the data that its block task names are of the "
+            f"kind {getattr(info, 'kind', None)!r}"
         )
     return info

@@ -103,8 +103,10 @@ class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignor
             raise _again(path, error) from error
 
     def save(self, data: Figure) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # matplotlib takes a second to import
+
         with atomic_write(Path(self._get_save_path())) as temporary:
-            data.savefig(temporary, format="png")
+            FigureCanvasAgg(data).print_png(temporary)  # savefig would lay it out and draw it twice
 
     @when_there
     def preview(self) -> ImagePreview:

@@ -68,8 +68,8 @@ def check_classifier(base: Checkpoint) -> None:
 
     if "classes" not in sizes_of(base.network):
         raise InputError(
-            "this kind of task starts from a classifier, but in TASKS (pipeline_registry.py) its source has the "
-            f"network {base.network}, which tells no classes apart"
+            "this kind of task starts from a classifier, but the one that its block task names has the network "
+            f"{base.network}, which tells no classes apart"
         )
 
 

@@ -11,5 +11,5 @@ REPORTS = [
 ]
 
 
-def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:
-    return task_pipeline(task, data, nodes, REPORTS, base)
+def create_pipeline(task: str, *, data: str, start: str | None = None) -> Pipeline:
+    return task_pipeline(task, data, nodes, REPORTS, start)

@@ -7,6 +7,6 @@ from torchloom.pipelines.distillation import nodes
 from torchloom.pipelines.wiring import compared, task_pipeline
 
 
-def create_pipeline(task: str, data: str, base: str) -> Pipeline:
-    """A classification task whose training is taught by the model of the task `base`, and the report on both."""
-    return task_pipeline(task, data, nodes, REPORTS, base, more=[compared()])
+def create_pipeline(task: str, *, data: str, teacher: str) -> Pipeline:
+    """A classification task whose training is taught by the model of the task `teacher`, and the report on both."""
+    return task_pipeline(task, data, nodes, REPORTS, teacher, more=[compared()])

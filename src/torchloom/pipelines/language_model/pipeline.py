@@ -8,7 +8,7 @@ from torchloom.pipelines.wiring import task_pipeline
 REPORTS = ["metrics", "characters", "learning_curves"]
 
 
-def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:
+def create_pipeline(task: str, *, data: str, start: str | None = None) -> Pipeline:
     generate = Node(
         nodes.generate,
         inputs=["checkpoint", "params:generate"],
@@ -16,4 +16,4 @@ def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:
         name="generate",
         tags="generate",
     )
-    return task_pipeline(task, data, nodes, REPORTS, base, more=[generate])
+    return task_pipeline(task, data, nodes, REPORTS, start, more=[generate])

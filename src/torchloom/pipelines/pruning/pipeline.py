@@ -7,8 +7,8 @@ from torchloom.pipelines.pruning import nodes
 from torchloom.pipelines.wiring import TOGETHER, compared, in_namespace, judged, train_node
 
 
-def create_pipeline(task: str, base: str) -> Pipeline:
-    """build_dataloaders -> train -> evaluate, export_onnx -> compare, on what the classification `base` has left."""
+def create_pipeline(task: str, *, of: str) -> Pipeline:
+    """build_dataloaders -> train -> evaluate, export_onnx -> compare, on what the classification `of` has left."""
     return in_namespace(
         task,
         [
@@ -28,5 +28,5 @@ def create_pipeline(task: str, base: str) -> Pipeline:
             *judged(nodes, REPORTS),
             compared(),
         ],
-        base,
+        of,
     )

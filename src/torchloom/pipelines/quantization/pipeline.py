@@ -6,8 +6,8 @@ from torchloom.pipelines.quantization.nodes import compare, quantize
 from torchloom.pipelines.wiring import in_namespace
 
 
-def create_pipeline(task: str, base: str) -> Pipeline:
-    """quantize -> compare, on what `base` has left: its ONNX model, and its loaders to calibrate and to test."""
+def create_pipeline(task: str, *, of: str) -> Pipeline:
+    """quantize -> compare, on what `of` has left: its ONNX model, and its loaders to calibrate and to test."""
     nodes = [
         Node(
             quantize,
@@ -24,4 +24,4 @@ def create_pipeline(task: str, base: str) -> Pipeline:
             tags="compare",
         ),
     ]
-    return in_namespace(task, nodes, base)
+    return in_namespace(task, nodes, of)

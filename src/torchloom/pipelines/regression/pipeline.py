@@ -8,5 +8,5 @@ from torchloom.pipelines.wiring import task_pipeline
 REPORTS = ["metrics", "coefficients", "learning_curves", "residuals", "coefficient_plot", "largest_residuals"]
 
 
-def create_pipeline(task: str, data: str, base: str | None = None) -> Pipeline:
-    return task_pipeline(task, data, nodes, REPORTS, base)
+def create_pipeline(task: str, *, data: str, start: str | None = None) -> Pipeline:
+    return task_pipeline(task, data, nodes, REPORTS, start)

@@ -3,12 +3,12 @@
 from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.classification.pipeline import REPORTS
-from torchloom.pipelines.federated import nodes
+from torchloom.pipelines.federation import nodes
 from torchloom.pipelines.wiring import in_namespace, judged, train_node
 
 
-def create_pipeline(task: str, base: str) -> Pipeline:
-    """build_dataloaders -> partition -> train -> evaluate, export_onnx, compare_rounds: beside the task `base`.
+def create_pipeline(task: str, *, of: str) -> Pipeline:
+    """build_dataloaders -> partition -> train -> evaluate, export_onnx, compare_rounds: beside the task `of`.
 
     That is the same classification with all samples in one place; its loaders are what the clients share out.
     """
@@ -44,5 +44,5 @@ def create_pipeline(task: str, base: str) -> Pipeline:
                 tags="compare_rounds",
             ),
         ],
-        base,
+        of,
     )

@@ -1,0 +1,63 @@
+"""Kedro's loader of configuration, which says where each parameter stands and hands the newest parameters on.
+
+Kedro makes a loader for each session and asks for the pipelines afterwards, without saying for which session. The tasks
+are in the parameters, so whoever makes pipelines takes the newest loader.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kedro.config import AbstractConfigLoader, MissingConfigException, OmegaConfigLoader
+from kedro.framework import project
+from kedro.utils import find_kedro_project
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from torchloom.errors import InputError
+from torchloom.validation import check_yaml
+
+
+class ConfigLoader(OmegaConfigLoader):
+    newest: ClassVar[ConfigLoader | None] = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.files: dict[str, list[Path]] = {}  # of each block of parameters, as far as they were read
+        super().__init__(*args, **options)
+        type(self).newest = self
+        if project.PACKAGE_NAME:  # the pipelines that Kedro keeps may be those of another environment
+            project.pipelines.configure(f"{project.PACKAGE_NAME}.pipeline_registry")
+
+    def _read_dir_configs(self, conf_path: str, patterns: Iterable[str], key: str, *rest: Any) -> dict[Path, Any]:
+        found: dict[Path, Any] = super()._read_dir_configs(conf_path, patterns, key, *rest)
+        if key == "parameters":
+            for path, config in found.items():
+                for block in config if isinstance(config, dict) or hasattr(config, "keys") else ():
+                    self.files.setdefault(str(block), []).append(path)
+        return found
+
+
+def read_parameters(loader: AbstractConfigLoader) -> dict[str, Any]:
+    """Those of the loader's environment, read once; InputError when they cannot be read."""
+    try:
+        if "parameters" not in loader.data:
+            check_yaml(Path(loader.conf_source))
+            loader["parameters"] = loader["parameters"]
+        parameters: dict[str, Any] = loader["parameters"]
+    except (MissingConfigException, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        name = loader.env or getattr(loader, "default_run_env", None)
+        raise InputError(f"the configuration of the environment {name!r} cannot be read: {error}") from error
+    return parameters
+
+
+def newest_loader() -> ConfigLoader:
+    """That of the newest session; where there was none yet, one for the environment that KEDRO_ENV names."""
+    if ConfigLoader.newest is None:
+        folder = find_kedro_project(Path.cwd()) or Path.cwd()
+        source = str(folder / project.settings.CONF_SOURCE)
+        ConfigLoader(source, env=os.environ.get("KEDRO_ENV"), **project.settings.CONFIG_LOADER_ARGS)
+    assert ConfigLoader.newest is not None
+    return ConfigLoader.newest

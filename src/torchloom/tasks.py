@@ -1,0 +1,182 @@
+"""Which tasks there are: each block of parameters that has a block `task`, in the environment of the run.
+
+`task: {problem: classification, data: mnist}` is a problem to be solved on a data set, and `task: {method: pruning, of:
+mnist_lenet}` a model that is made of another task's. The keys that go with a problem or a method are the parameters of
+its `create_pipeline`; `data` names a block of parameters with a block `preprocess`, and all others name tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from types import ModuleType
+from typing import Any, Literal
+
+from kedro.pipeline import Pipeline
+from pydantic import BaseModel, create_model
+
+from torchloom.config_loader import ConfigLoader, read_parameters
+from torchloom.errors import InputError
+from torchloom.pipelines import (
+    classification,
+    distillation,
+    federation,
+    language_model,
+    preparation,
+    pruning,
+    quantization,
+    reconstruction,
+    regression,
+    reporting,
+)
+from torchloom.validation import arguments_of, check_block, unknown
+
+KINDS: dict[str, dict[str, ModuleType]] = {
+    "problem": {
+        "classification": classification,
+        "language_model": language_model,
+        "reconstruction": reconstruction,
+        "regression": regression,
+    },
+    "method": {
+        "distillation": distillation,
+        "federation": federation,
+        "pruning": pruning,
+        "quantization": quantization,
+    },
+}
+OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
+
+
+@dataclass(frozen=True)
+class Task:
+    """`kind` is problem or method, and `choice` which; `sources` are the data set and the tasks that it is made of, by
+    key; `data_set` is where its data come from, if not from a source's."""
+
+    name: str
+    kind: str
+    choice: str
+    sources: tuple[tuple[str, str], ...]
+    data_set: str
+
+    @property
+    def recipe(self) -> ModuleType:
+        return KINDS[self.kind][self.choice]
+
+    @property
+    def apart(self) -> bool:
+        """Whether it runs in an environment of its own, and so not together with the others."""
+        return getattr(self.recipe, "APART", False)
+
+    @property
+    def block(self) -> type[BaseModel]:
+        """What its block `task` must fit."""
+        return keys_of(self.kind, self.choice)
+
+
+def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | None = None) -> dict[str, Task]:
+    """The tasks in `parameters`, by name; `files` are where each block stands, as far as that is known.
+
+    Raises one InputError with all that is wrong with them.
+    """
+    blocks = {name: block["task"] for name, block in parameters.items() if is_task(name, block)}
+    data_sets = data_sets_of(parameters)
+    wrong = {name: _mistakes(name, block, blocks.keys(), data_sets) for name, block in blocks.items()}
+    wrong = {name: found for name, found in wrong.items() if found} or _circle(blocks)
+    wrong |= {name: [f"{name}: is a task and a data set"] for name in sorted(blocks.keys() & data_sets)}
+    if wrong:
+        lines = [f"  {line}{_where(name, files or {})}" for name, found in wrong.items() for line in found]
+        raise InputError("the tasks cannot be put together:\n" + "\n".join(lines))
+    tasks = {}
+    for name, block in sorted(blocks.items()):  # Kedro reads its files in any order
+        kind = _kind_of(block)
+        assert kind is not None
+        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), _data_set(block, blocks))
+    return tasks
+
+
+def is_task(name: str, block: Any) -> bool:
+    """Whether a block of parameters is a task; that of a sweep names one."""
+    return isinstance(block, Mapping) and "task" in block and name not in OTHERS
+
+
+def data_sets_of(parameters: Mapping[str, Any]) -> set[str]:
+    return {name for name, block in parameters.items() if isinstance(block, Mapping) and "preprocess" in block}
+
+
+@cache
+def keys_of(kind: str, name: str) -> type[BaseModel]:
+    """The block `task` of the problem or the method of that name."""
+    own = arguments_of(KINDS[kind][name].create_pipeline, given_by_us=("task",))
+    return create_model(name, __base__=own, **{kind: (Literal[name], ...)})  # type: ignore[call-overload,no-any-return]
+
+
+def _mistakes(name: str, block: Any, tasks: Iterable[str], data_sets: set[str]) -> list[str]:
+    """A line for each mistake in the block `task` of the task `name`."""
+    key = f"{name}.task"
+    kind = _kind_of(block)
+    if kind is None:
+        such = "{problem: classification, data: …} or {method: pruning, of: …}"
+        return [f"{key}: given {block!r}; must be a block such as {such}"]
+    if block[kind] not in list(KINDS[kind]):
+        return [f"{key}.{kind}: given {block[kind]!r}; {unknown(str(block[kind]), KINDS[kind], kind)}"]
+    wrong = check_block(key, block, keys_of(kind, block[kind]))
+    for place, other in {} if wrong else _sources(block):
+        known, what = (data_sets, "data set") if place == "data" else (tasks, "task")
+        if other not in known:
+            wrong.append(f"{key}.{place}: given {other!r}; {unknown(other, known, what)}")
+    return wrong
+
+
+def _kind_of(block: Any) -> str | None:
+    """Whether a block `task` is that of a problem or of a method; None of neither or both."""
+    found = [kind for kind in KINDS if isinstance(block, Mapping) and kind in block]
+    return found[0] if len(found) == 1 else None
+
+
+def _sources(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a task is made of, by key."""
+    return [(key, name) for key, name in block.items() if key not in KINDS and name is not None]
+
+
+def _circle(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
+    """A line when a task is made of itself, by way of others or not."""
+    made_of = {task: [name for key, name in _sources(block) if key != "data"] for task, block in blocks.items()}
+    try:
+        TopologicalSorter(made_of).prepare()
+    except CycleError as error:
+        way = error.args[1][::-1]
+        return {way[0]: [f"{way[0]}.task: is made of itself: {' -> '.join(way)}"]}
+    return {}
+
+
+def _data_set(block: Mapping[str, Any], blocks: Mapping[str, Any]) -> str:
+    """Where the data of a task come from, if not from the first task that it is made of."""
+    key, name = next((source for source in _sources(block) if source[0] == "data"), _sources(block)[0])
+    return name if key == "data" else _data_set(blocks[name], blocks)
+
+
+def _where(name: str, files: Mapping[str, list[Any]]) -> str:
+    return f" (in {', '.join(map(str, files[name]))})" if files.get(name) else ""
+
+
+def pipeline_of(task: Task) -> Pipeline:
+    """The task's own stages, a report last, after those of its data set where it learns from them itself."""
+    own: Pipeline = task.recipe.create_pipeline(task.name, **dict(task.sources))
+    prepared = preparation.create_pipeline(task.data_set)
+    source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
+    own += reporting.create_pipeline(task.name, own, source)
+    return prepared + own if "data" in dict(task.sources) else own
+
+
+def tasks_of(loader: ConfigLoader) -> dict[str, Task]:
+    """The tasks that the loader's environment has; InputError when a run would change them."""
+    for name, block in loader.runtime_params.items():
+        if is_task(name, block):
+            raise InputError(
+                f"--params {name}.task: a task cannot be changed for one run, as its graph would be another. Write it "
+                "into a parameter file of this or another environment"
+            )
+    return read_tasks(read_parameters(loader), loader.files)

@@ -1,0 +1,158 @@
+"""Which tasks there are: blocks of parameters, in the environment of the run."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from conftest import TASKS, kedro, make_project
+from torchloom.errors import InputError
+from torchloom.tasks import read_tasks
+
+DATA = {"preprocess": {}}
+BLOCKS: dict[str, Any] = {
+    "mnist": DATA,
+    "first": {"task": {"problem": "classification", "data": "mnist"}},
+    "second": {"task": {"method": "pruning", "of": "first"}},
+}
+
+
+def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
+    third = {"task": {"method": "distillation", "data": "other", "teacher": "second"}}
+    tasks = read_tasks({**BLOCKS, "other": DATA, "third": third, "sweep": {"task": "first"}, "tracking": {}})
+    assert list(tasks) == ["first", "second", "third"]
+    assert [task.choice for task in tasks.values()] == ["classification", "pruning", "distillation"]
+    assert [task.data_set for task in tasks.values()] == ["mnist", "mnist", "other"]
+    assert tasks["third"].sources == (("data", "other"), ("teacher", "second"))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("classification", r"mine\.task: given 'classification'; must be a block such as {problem: classification, "),
+        ({"data": "mnist"}, r"mine\.task: given .* must be a block such as"),
+        ({"problem": "regression", "method": "pruning"}, r"mine\.task: given .* must be a block such as"),
+        (
+            {"problem": "clasification", "data": "mnist"},
+            r"mine\.task\.problem: given 'clasification'; unknown problem \(did you mean classification\?\); allowed",
+        ),
+        ({"method": ["pruning"], "of": "first"}, r"mine\.task\.method: given \['pruning'\]; unknown method"),
+        (
+            {"problem": "classification", "data": "mnits"},
+            r"mine\.task\.data: given 'mnits'; unknown data set \(did you mean mnist\?\); allowed are mnist",
+        ),
+        ({"problem": "classification"}, r"mine\.task\.data: is missing"),
+        ({"problem": "classification", "data": 5}, r"mine\.task\.data: given 5; must be a valid string"),
+        ({"method": "pruning", "of": "mnist"}, r"mine\.task\.of: given 'mnist'; unknown task"),
+        (
+            {"method": "pruning", "of": "first", "data": "mnist"},
+            r"mine\.task\.data: unknown key; allowed are method, of",
+        ),
+        ({"method": "pruning", "of": "mine"}, r"mine\.task: is made of itself: mine -> mine"),
+        (
+            {"method": "distillation", "data": "mnist", "teacher": "third"},
+            r"task: is made of itself: (mine -> third -> mine|third -> mine -> third)",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_with_the_file_in_which_it_stands(task: Any, message: str) -> None:
+    blocks = {**BLOCKS, "mine": {"task": task}, "third": {"task": {"method": "quantization", "of": "mine"}}}
+    files = {name: [Path(f"conf/base/parameters/{name}.yml")] for name in blocks}
+    with pytest.raises(InputError, match=message) as error:
+        read_tasks(blocks, files)
+    head, *lines = error.value.message.split("\n")
+    assert head == "the tasks cannot be put together:"
+    assert len(lines) == 1
+    assert lines[0].endswith((" (in conf/base/parameters/mine.yml)", " (in conf/base/parameters/third.yml)"))
+
+
+def test_what_is_a_task_is_no_data_set() -> None:
+    with pytest.raises(InputError, match=r"mnist: is a task and a data set"):
+        read_tasks({**BLOCKS, "mnist": {**DATA, "task": {"problem": "classification", "data": "mnist"}}})
+
+
+# ---- through Kedro -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(project: Path) -> Path:
+    """A project whose environment `mine` has a task more."""
+    (project / "conf/mine/parameters").mkdir(parents=True)
+    text = (project / "conf/base/parameters/mnist_mlp.yml").read_text()
+    (project / "conf/mine/parameters/my_own.yml").write_text(text.replace("mnist_mlp:", "my_own:"))
+    return project
+
+
+def names(project: Path, **options: Any) -> set[str]:
+    with KedroSession.create(project, **options) as session:
+        session.load_context()
+        return set(pipelines)
+
+
+def test_sessions_of_one_process_see_the_tasks_of_their_environments(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere = {*TASKS, "predict", "sweep", "__default__"}
+    bootstrap_project(mine)
+    assert names(mine) == everywhere
+    assert names(mine, env="mine") == {*everywhere, "my_own"}
+    assert names(mine, env="sample") == everywhere
+    monkeypatch.setenv("KEDRO_ENV", "mine")
+    assert names(mine) == {*everywhere, "my_own"}
+    monkeypatch.delenv("KEDRO_ENV")
+    with tarfile.open(tmp_path / "conf.tar.gz", "w:gz") as archive:
+        archive.add(mine / "conf", "conf")
+    for source in (mine / "conf", tmp_path / "conf.tar.gz"):
+        assert names(mine, env="mine", conf_source=str(source)) == {*everywhere, "my_own"}
+    (mine / "conf/local/mine.yml").write_text("")
+    (mine / "conf/local/parameters_mine.yml").write_text((mine / "conf/mine/parameters/my_own.yml").read_text())
+    assert names(mine) == {*everywhere, "my_own"}
+
+
+def test_a_new_process_without_a_session_takes_the_environment_that_the_variable_names(mine: Path) -> None:
+    listed = kedro(mine, "registry", "list", KEDRO_ENV="mine")
+    assert listed.returncode == 0, listed.stderr
+    assert "my_own" in yaml.safe_load(listed.stdout)
+
+
+def test_a_task_cannot_be_changed_for_one_run(project: Path) -> None:
+    bootstrap_project(project)
+    given = {"mnist_mlp": {"task": {"data": "cifar10"}, "train": {"epochs": 1}}}
+    with pytest.raises(InputError, match=r"^--params mnist_mlp\.task: a task cannot be changed for one run"):
+        names(project, runtime_params=given)
+
+
+def test_mistakes_in_files_are_answered_in_one_message(project: Path) -> None:
+    bootstrap_project(project)
+    folder = project / "conf/base/parameters"
+    (folder / "mnist.yml").write_text("mnist:\n  preprocess: {}\n  task: {problem: classification, data: mnist}\n")
+    with pytest.raises(
+        InputError, match=r"\n  mnist: is a task and a data set \(in .*conf/base/parameters/mnist\.yml\)"
+    ):
+        names(project)
+    (folder / "mnist.yml").write_text("mnist:\n  preprocess: {}\n")
+    (folder / "again.yml").write_text((folder / "mnist_mlp.yml").read_text())
+    with pytest.raises(InputError, match=r"Duplicate keys found in .*mnist_mlp") as error:
+        names(project)
+    assert {"again.yml", "mnist_mlp.yml"} <= {Path(word.strip(",:")).name for word in error.value.message.split()}
+
+
+def test_data_that_no_task_learns_from_yet_are_prepared(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    bootstrap_project(project)
+    (project / "conf/base/parameters/shapes.yml").write_text("shapes:\n  preprocess: {folder: shapes}\n")
+    with KedroSession.create(project) as session:
+        session.load_context()
+        assert "shapes.preprocess" in {node.name for node in pipelines["__default__"].nodes}
+
+
+def test_a_block_that_is_no_task_says_what_it_lacks(project: Path) -> None:
+    bootstrap_project(project)
+    (project / "conf/base/parameters/own.yml").write_text("own: {model: {name: mlp}, train: {epochs: 1}}\n")
+    with pytest.raises(InputError, match=r"own: unknown key.*; a task has a block task: {problem: …, data: …}"):
+        names(project)
