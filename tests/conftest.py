@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -9,9 +10,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import SimpleNamespace
+from typing import Any, cast, get_type_hints
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # with it, each of the many processes compiles all libraries anew
     sys.dont_write_bytecode = False
@@ -20,6 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
 
 import pytest
 import torch
+from dynaconf.loaders import py_loader
+from kedro.config import OmegaConfigLoader
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -28,7 +32,7 @@ from kedro.validation import type_extractor
 from omegaconf import OmegaConf
 
 from processes import KedroProcess
-from torchloom import pipeline_registry
+from torchloom import pipeline_registry, runs
 from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
@@ -109,6 +113,8 @@ def keep_the_exporters_table() -> None:
 @cache
 def keep_what_does_not_change() -> None:
     """Each of many small runs reads the same YAML, puts the same pipelines together and inspects the same functions."""
+    OmegaConfigLoader.__getitem__ = _kept(OmegaConfigLoader.__getitem__)  # type: ignore[method-assign]
+    py_loader.inspect = SimpleNamespace(stack=list)  # it looks for the source of everything that runs, at each start
     load, register = OmegaConf.load, pipeline_registry.register_pipelines
     parsed = cache(lambda text: load(io.StringIO(text)))
     registered = cache(lambda *_: register())
@@ -119,6 +125,26 @@ def keep_what_does_not_change() -> None:
         tuple(pipeline_registry.TASKS.items()), frozenset(pipeline_registry.APART)
     )
     type_extractor.get_type_hints = cache(get_type_hints)
+    runs.versions = cache(runs.versions)
+
+
+def _kept(read: Callable[[OmegaConfigLoader, str], dict[str, Any]]) -> Callable[[OmegaConfigLoader, str], Any]:
+    """A configuration is put together once for the same files, environment and parameters of a run."""
+    answers: dict[Any, bytes] = {}
+
+    def get(loader: OmegaConfigLoader, key: str) -> Any:
+        if key in loader.data or key == "credentials":  # set before; read from environment variables, too
+            return read(loader, key)
+        folders = [Path(loader.conf_source, env) for env in (loader.base_env, loader.env or loader.default_run_env)]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        texts = frozenset((str(path.relative_to(loader.conf_source)), path.read_bytes()) for path in files)
+        settings = (loader.env, loader.base_env, loader.default_run_env, loader.runtime_params, loader.merge_strategy)
+        asked = (key, repr(settings), texts)
+        if asked not in answers:
+            answers[asked] = pickle.dumps(read(loader, key))
+        return pickle.loads(answers[asked])
+
+    return get
 
 
 COMPILER = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
@@ -181,6 +207,20 @@ class OneContextSession(KedroSession):
         return self.context
 
 
+class CatalogWhenAsked:
+    """The catalog of what a run has left, made for those who look into it."""
+
+    def __init__(self, context: KedroContext) -> None:
+        self._context = context
+
+    @cached_property
+    def _catalog(self) -> DataCatalog:
+        return self._context.catalog
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._catalog, name)
+
+
 def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any) -> DataCatalog:
     """Run a pipeline of `project` in this process and return the catalog of what it left.
 
@@ -191,7 +231,7 @@ def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any)
     bootstrap_project(project)
     with OneContextSession.create(project, env=env, runtime_params=options.pop("params", None)) as session:
         session.run(pipeline_names=[pipeline], **options)
-        return session.load_context().catalog
+        return cast(DataCatalog, CatalogWhenAsked(session.load_context()))
 
 
 def kedro(project: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
