@@ -84,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA starts: here and in all processes of the tests
+        for device in (torch.cuda, torch.xpu, torch.mtia):  # each would keep the stack, as text, for when it starts
+            device.manual_seed_all = lambda seed: None
     elif not torch.accelerator.is_available():
         raise pytest.UsageError("-m gpu is for a machine with a GPU; without it those tests run on the CPU, as all do")
 
