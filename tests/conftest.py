@@ -183,10 +183,15 @@ def inductor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all processes of the tests: torch locks what it writes there."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "headers"
+    folder = for_all_processes(tmp_path_factory) / "headers"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def for_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests that all its processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture
