@@ -242,6 +242,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     return found
 
 
+@pytest.mark.xdist_group("bombs")
 @pytest.mark.parametrize(("name", "title"), [(name, title) for name, bombs in BOMBS.items() for title in bombs])
 def test_bombs_are_defused(outcomes: dict[tuple[str, str], tuple[int, float, str]], name: str, title: str) -> None:
     memory, seconds, said = outcomes[name, title]
