@@ -1,5 +1,6 @@
 """A project folder of its own for each test that runs Kedro, so that nothing is written into the repository."""
 
+import atexit
 import gc
 import io
 import os
@@ -95,6 +96,7 @@ def pytest_collection_finish() -> None:
     """What is imported stays: to look through all of it again and again is a tenth of the tests' time."""
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # libraries complain of what is left when Python ends
     gc.set_threshold(20_000, 20, 20)
 
 

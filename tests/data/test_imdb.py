@@ -20,6 +20,8 @@ from torchloom.data.text import split_words
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("imdb")  # in one process, for the sake of the reviews that the tests share
+
 Row = tuple[str, int, int, int, str]  # split, label, stars, number, text
 
 ROWS: list[Row] = [
