@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache, cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast, get_type_hints
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # with it, each of the many processes compiles all libraries anew
@@ -126,7 +125,7 @@ def keep_the_exporters_table() -> None:
 def keep_what_does_not_change() -> None:
     """Each of many small runs reads the same YAML, puts the same pipelines together and inspects the same functions."""
     OmegaConfigLoader.__getitem__ = _kept(OmegaConfigLoader.__getitem__)  # type: ignore[method-assign]
-    py_loader.inspect = SimpleNamespace(stack=list)  # it looks for the source of everything that runs, at each start
+    py_loader.import_from_filename = lambda *_, **__: None  # it looks at the whole stack for a file of settings
     load, register = OmegaConf.load, pipeline_registry.register_pipelines
     parsed = cache(lambda text: load(io.StringIO(text)))
     registered = cache(lambda *_: register())
