@@ -1,7 +1,10 @@
 """A project folder of its own for each test that runs Kedro, so that nothing is written into the repository."""
 
+import atexit
+import gc
 import io
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -9,9 +12,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # with it, each of the many processes compiles all libraries anew
     sys.dont_write_bytecode = False
@@ -20,6 +23,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
 
 import pytest
 import torch
+from dynaconf.loaders import py_loader
+from kedro.config import OmegaConfigLoader
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -28,6 +33,7 @@ from kedro.validation import type_extractor
 from omegaconf import OmegaConf
 
 from processes import KedroProcess
+from torchloom import runs
 from torchloom.config_loader import ConfigLoader
 from torchloom.settings import CONFIG_LOADER_ARGS
 from torchloom.tasks import tasks_of
@@ -84,14 +90,26 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA starts: here and in all processes of the tests
+        for device in (torch.cuda, torch.xpu, torch.mtia):  # each would keep the stack, as text, for when it starts
+            device.manual_seed_all = lambda seed: None
     elif not torch.accelerator.is_available():
         raise pytest.UsageError("-m gpu is for a machine with a GPU; without it those tests run on the CPU, as all do")
 
 
+def pytest_collection_finish() -> None:
+    """What is imported stays: to look through all of it again and again is a tenth of the tests' time."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # libraries complain of what is left when Python ends
+    gc.set_threshold(20_000, 20, 20)
+
+
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seeded() -> Iterator[None]:
     """What a test draws does not depend on the tests before it in its process."""
     seed_everything(SEED)
+    yield
+    ConfigLoader.newest = None  # nor does which tasks there are
 
 
 @pytest.fixture(scope="session")
@@ -113,12 +131,42 @@ def keep_the_exporters_table() -> None:
 @cache
 def keep_what_does_not_change() -> None:
     """Each of many small runs reads the same YAML and inspects the same functions."""
+    OmegaConfigLoader.__getitem__ = _kept(OmegaConfigLoader.__getitem__)  # type: ignore[method-assign]
+    py_loader.import_from_filename = lambda *_, **__: None  # it looks at the whole stack for a file of settings
     load = OmegaConf.load
     parsed = cache(lambda text: load(io.StringIO(text)))
     OmegaConf.load = staticmethod(  # type: ignore[method-assign]
         lambda file: deepcopy(parsed(file.getvalue())) if isinstance(file, io.StringIO) else load(file)
     )
     type_extractor.get_type_hints = cache(get_type_hints)
+    runs.versions = cache(runs.versions)
+
+
+def _kept(read: Callable[[OmegaConfigLoader, str], dict[str, Any]]) -> Callable[[OmegaConfigLoader, str], Any]:
+    """A configuration is put together once for the same files, environment and parameters of a run."""
+    answers: dict[Any, bytes] = {}
+
+    def get(loader: OmegaConfigLoader, key: str) -> Any:
+        if key in loader.data or key == "credentials":  # set before; read from environment variables, too
+            return read(loader, key)
+        folders = [Path(loader.conf_source, env) for env in (loader.base_env, loader.env or loader.default_run_env)]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        texts = frozenset((str(path.relative_to(loader.conf_source)), path.read_bytes()) for path in files)
+        whole = "" if folders[0].is_dir() else loader.conf_source  # an archive
+        settings = (
+            whole,
+            loader.env,
+            loader.base_env,
+            loader.default_run_env,
+            loader.runtime_params,
+            loader.merge_strategy,
+        )
+        asked = (key, repr(settings), texts)
+        if asked not in answers:
+            answers[asked] = pickle.dumps(read(loader, key))
+        return pickle.loads(answers[asked])
+
+    return get
 
 
 COMPILER = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
@@ -147,10 +195,15 @@ def inductor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all processes of the tests: torch locks what it writes there."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "headers"
+    folder = for_all_processes(tmp_path_factory) / "headers"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def for_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests that all its processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture
@@ -181,6 +234,20 @@ class OneContextSession(KedroSession):
         return self.context
 
 
+class CatalogWhenAsked:
+    """The catalog of what a run has left, made for those who look into it."""
+
+    def __init__(self, context: KedroContext) -> None:
+        self._context = context
+
+    @cached_property
+    def _catalog(self) -> DataCatalog:
+        return self._context.catalog
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._catalog, name)
+
+
 def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any) -> DataCatalog:
     """Run a pipeline of `project` in this process and return the catalog of what it left.
 
@@ -191,7 +258,7 @@ def kedro_run(project: Path, pipeline: str, env: str = "sample", **options: Any)
     bootstrap_project(project)
     with OneContextSession.create(project, env=env, runtime_params=options.pop("params", None)) as session:
         session.run(pipeline_names=[pipeline], **options)
-        return session.load_context().catalog
+        return cast(DataCatalog, CatalogWhenAsked(session.load_context()))
 
 
 def kedro(project: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

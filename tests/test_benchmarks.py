@@ -158,6 +158,7 @@ def test_inference_by_all_engines(tmp_path: Path) -> None:
     assert 0 < np.abs(fp32 - int8).max() < 0.2 * np.abs(fp32).max()
 
 
+@pytest.mark.usefixtures("exporter")
 def test_script_without_kedro_leaves_the_same_files(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_rate_is_samples_for_each_second(monkeypatch: pytest.MonkeyPatch) -> N
     assert measure.rate(call, samples=5, seconds=0.9, device="cpu") == 4 * 5 / 1.0
 
 
+@pytest.mark.usefixtures("exporter")
 def test_rates_of_inference_are_of_the_samples_that_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "rate", lambda call, samples, *_: (len(np.asarray(call()).reshape(-1, 10)), samples))
     folder = inputs.random_images(tmp_path, 16)

@@ -196,7 +196,7 @@ def test_a_difference_that_is_no_number_is_not_lost() -> None:
 
 def test_the_node_exports_only_what_agrees(tmp_path: Path) -> None:
     loaders = plan(tmp_path, IMAGES)
-    trained = checkpoint("resnet")
+    trained = checkpoint("mlp")
     serialised, report = export_onnx(trained, loaders, ExportConfig())
     assert report["greatest_difference"] <= report["tolerance"] == 1e-3
     assert report["samples"] == len(IMAGES) > loaders.evaluate_batch_size

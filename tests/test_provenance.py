@@ -346,16 +346,6 @@ def test_another_version_of_a_package_runs_again(own_code: Path) -> None:
         version.rmdir()
 
 
-@pytest.mark.xdist_group("skipping")
-def test_other_parameters_run_again(rerun: Callable[..., set[str]], caplog: pytest.LogCaptureFixture) -> None:
-    assert rerun() == set()
-    assert rerun(export={"batch_sizes": [2]}) == {*EXPORTS, "report"}
-    assert f"{TASK}.export.batch_sizes: [1, 3, 64], now [2]" in caplog.text
-    assert rerun(export={"batch_sizes": [2]}, train={"resume": "never", "keep_states": 7}) == set()
-    assert rerun(export={"batch_sizes": [2]}, train={"epochs": 9}) == AFTER_TRAINING
-    assert rerun(export={"batch_sizes": [2]}, train={"batch_size": 200}) == {"build_dataloaders", *AFTER_TRAINING}
-
-
 @pytest.mark.long
 @pytest.mark.xdist_group("skipping")
 def test_other_files_run_again(project: Path, rerun: Callable[..., set[str]]) -> None:
@@ -421,3 +411,14 @@ def test_a_lineage_leads_back_to_the_data_whatever_the_times(project: Path, reru
     path.write_text(json.dumps({**json.loads(text), "parameters": {}}))
     assert dataset.fingerprint() != before
     path.write_text(text)
+
+
+@pytest.mark.xdist_group("skipping")
+def test_other_parameters_run_again(rerun: Callable[..., set[str]], caplog: pytest.LogCaptureFixture) -> None:
+    rerun()
+    assert rerun() == set()
+    assert rerun(export={"batch_sizes": [2]}) == {*EXPORTS, "report"}
+    assert f"{TASK}.export.batch_sizes: [1, 3, 64], now [2]" in caplog.text
+    assert rerun(export={"batch_sizes": [2]}, train={"resume": "never", "keep_states": 7}) == set()
+    assert rerun(export={"batch_sizes": [2]}, train={"epochs": 9}) == AFTER_TRAINING
+    assert rerun(export={"batch_sizes": [2]}, train={"batch_size": 200}) == {"build_dataloaders", *AFTER_TRAINING}

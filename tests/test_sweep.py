@@ -60,13 +60,26 @@ def rows(project: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def prepare_from(catalog: DataCatalog) -> Callable[..., dict[str, Any]]:
+    """In place of `sweep._prepare`, on data that are prepared: a new process would import all libraries."""
+
+    def inputs(config: SweepConfig, _: Any) -> dict[str, Any]:
+        names = [name for name in sweep.train_node(TASKS[config.task]).inputs if not name.startswith("params:")]
+        return {name: catalog.get(name) for name in names}
+
+    return inputs
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project in which the sweep has run."""
     project = small_project(tmp_path_factory.mktemp("swept") / "project")
+    catalog = kedro_run(project, TASK, to_nodes=[f"{TASK}.build_dataloaders"])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        kedro_run(project, "sweep")
+        with patch.context() as inner:
+            inner.setattr(sweep, "_prepare", prepare_from(catalog))
+            kedro_run(project, "sweep")
         yield project
 
 
@@ -85,12 +98,7 @@ def search(
 ) -> Callable[..., list[dict[str, Any]]]:
     """`sweep.search` in a study of this test's own, on data that are prepared; keys of the block can be changed."""
     parameters, catalog = prepared
-
-    def inputs(config: SweepConfig, _: Any) -> dict[str, Any]:
-        names = [name for name in sweep.train_node(TASKS[config.task]).inputs if not name.startswith("params:")]
-        return {name: catalog.get(name) for name in names}
-
-    monkeypatch.setattr(sweep, "_prepare", inputs)
+    monkeypatch.setattr(sweep, "_prepare", prepare_from(catalog))
 
     def run(folder: str = "study", settings: dict[str, Any] | None = None, **changes: Any) -> list[dict[str, Any]]:
         config = SweepConfig(**{**BLOCK, **changes})

@@ -20,6 +20,8 @@ from torchloom.data.text import split_words
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("imdb")  # in one process, for the sake of the reviews that the tests share
+
 Row = tuple[str, int, int, int, str]  # split, label, stars, number, text
 
 ROWS: list[Row] = [
@@ -65,7 +67,7 @@ def line(row: Row) -> bytes:
 def tables(folder: Path, train: bytes, test: bytes) -> RawFiles:
     folder.mkdir(exist_ok=True)
     for name, content in (("train.tsv.xz", train), ("test.tsv.xz", test)):
-        (folder / name).write_bytes(lzma.compress(content))
+        (folder / name).write_bytes(lzma.compress(content, preset=0))
     return RawFiles(folder, {"train.tsv.xz": "", "test.tsv.xz": ""})
 
 

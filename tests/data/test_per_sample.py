@@ -11,7 +11,7 @@ from torchloom.data.augment import augment
 from torchloom.data.batches import ImageBatches
 
 IMAGE = torch.randint(0, 256, (1, 8, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-COUNT = 3000
+COUNT = 1500
 
 
 def augmented(images: Tensor, config: dict[str, Any], per_sample: bool, seed: int) -> Tensor:

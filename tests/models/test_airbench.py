@@ -136,6 +136,7 @@ def test_factors_of_batch_norm_do_not_learn() -> None:
         assert layer.momentum == 0.15
 
 
+@pytest.mark.usefixtures("exporter")
 @pytest.mark.parametrize(
     ("shape", "arguments"),
     [

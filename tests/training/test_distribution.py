@@ -386,8 +386,8 @@ def test_told_to_stop_it_saves_and_goes_on(tmp_path: Path) -> None:
 def test_a_machine_that_never_comes(tmp_path: Path, host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not host:  # as if the address were that of another machine, at which nobody answers
         monkeypatch.setattr(distribution, "_own_address", lambda _: "127.0.0.2")
-    distributed = {"machines": 2, "address": "127.0.0.1:29511", "timeout": 3.0}
-    with pytest.raises(InputError, match=r"2 machines did not come together within distributed.timeout 3 s"):
+    distributed = {"machines": 2, "address": "127.0.0.1:29511", "timeout": 1.0}
+    with pytest.raises(InputError, match=r"2 machines did not come together within distributed.timeout 1 s"):
         train(plan(tmp_path), 1, distributed=distributed)
 
 

@@ -33,6 +33,7 @@ IMAGES = torch.randint(0, 256, (60, 8, 8, 3), generator=torch.Generator().manual
 LABELS = torch.arange(60) % 3
 IMAGES[torch.arange(60), LABELS] //= 4  # a dark row tells the class
 STEPS = 5  # an epoch
+SELDOM = {"save_minutes": 60.0}  # instead of after each step, where nothing will be cut any more
 
 
 class PowerCut(Exception):  # noqa: N818
@@ -117,7 +118,7 @@ def assert_resumes_exactly(states: TrainingStates, *steps: int, **settings: Any)
             train(states, cut(step), **settings)
         left -= step - lost
     taken: list[int] = []
-    assert_equal(train(states, taken.append, **settings), uninterrupted(**settings))
+    assert_equal(train(states, taken.append, **settings, **SELDOM), uninterrupted(**settings))
     assert 0 < len(taken) <= left  # it never began anew
 
 
@@ -141,7 +142,7 @@ def test_at_every_step(states: TrainingStates, kept: list[Path], step: int) -> N
     states.folder.mkdir()
     shutil.copy(kept[step - 1], states.folder)
     taken: list[int] = []
-    assert_equal(train(states, taken.append), uninterrupted())
+    assert_equal(train(states, taken.append, **SELDOM), uninterrupted())
     assert len(taken) == 4 * STEPS - step
 
 

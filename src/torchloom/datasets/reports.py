@@ -106,7 +106,8 @@ class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignor
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # matplotlib takes a second to import
 
         with atomic_write(Path(self._get_save_path())) as temporary:
-            FigureCanvasAgg(data).print_png(temporary)  # savefig would lay it out and draw it twice
+            # savefig would lay it out twice
+            FigureCanvasAgg(data).print_png(temporary)  # type: ignore[no-untyped-call]
 
     @when_there
     def preview(self) -> ImagePreview:
