@@ -37,6 +37,7 @@ def test_the_parameter_files_fit(path: Any, validator: Draft7Validator) -> None:
         "mnist_mlp: {train: {optimizer: {name: SGD, lr: 0.1, betas: null}}}",  # taken out
         "mnist_mlp: {train: {epochs: '${mnist_lstm.train.epochs}', scheduler: '${mnist_lstm.train.scheduler}'}}",
         "mnist_mlp: {model: {name: mlp, activation: GELU}}",
+        "mnist_mlp: {model: {name: my.networks.wide, width: 3}, train: {optimizer: {name: my.optimizers.Lion}}}",
         "mnist_mlp: {train: {scheduler: null}}",
         "cifar_cnn: {data: {augment: {policy: {name: RandAugment, magnitude: 5, groups: 4}}}}",
         "flowers: {preprocess: {folder: photos}}",  # not registered yet

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from torchloom import own
 from torchloom.validation import ArgumentError, one_of
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -245,9 +246,9 @@ class ModelConfig(Named):
 
     @model_validator(mode="after")
     def _exists(self) -> ModelConfig:
-        from torchloom.models import check_arguments, network_names
+        from torchloom.models import check_arguments, check_network
 
-        one_of(self.name, network_names(self.sizes), "a network for this kind of task, a module of torchloom.models")
+        check_network(self.name, self.sizes)
         check_arguments(self.name, self.arguments)
         return self
 
@@ -378,9 +379,11 @@ class OptimizerConfig(Named):
 
     @model_validator(mode="after")
     def _exists(self) -> OptimizerConfig:
+        from torch.optim import Optimizer
+
         from torchloom.training.optimization import check_optimizer, optimizer_names
 
-        one_of(self.name, optimizer_names(), "Muon or an optimiser of torch.optim")
+        own.chosen(self.name, optimizer_names(), "Muon, an optimiser of torch.optim", parent=Optimizer)
         check_optimizer(self.name, self.arguments)
         for number, group in enumerate(self.groups):
             try:
@@ -412,9 +415,11 @@ class SchedulerConfig(Named):
 
     @model_validator(mode="after")
     def _exists(self) -> SchedulerConfig:
+        from torch.optim.lr_scheduler import LRScheduler
+
         from torchloom.training.optimization import check_scheduler, scheduler_names
 
-        one_of(self.name, scheduler_names(), "a scheduler of torch.optim.lr_scheduler")
+        own.chosen(self.name, scheduler_names(), "a scheduler of torch.optim.lr_scheduler", parent=LRScheduler)
         check_scheduler(self.name, self.arguments)
         return self
 
@@ -426,9 +431,11 @@ class LossConfig(Named):
 
     @model_validator(mode="after")
     def _exists(self) -> LossConfig:
+        from torch.nn import Module
+
         from torchloom.training.losses import LOSSES, check_loss
 
-        one_of(self.name, LOSSES[self.problem], "a loss of torch.nn that suits this task")
+        own.chosen(self.name, LOSSES[self.problem], "a loss of torch.nn that suits this task", parent=Module)
         check_loss(self.problem, self.name, self.arguments)
         return self
 

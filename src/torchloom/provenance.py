@@ -27,6 +27,7 @@ from kedro.pipeline.node import Node
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 
+from torchloom import own
 from torchloom.config import DistributedConfig, TrainConfig
 from torchloom.errors import InputError
 from torchloom.files import atomic_write, contents
@@ -60,7 +61,8 @@ def code_of(*functions: Callable[..., Any], names: Collection[str] = ()) -> tupl
     Followed are the definitions (functions, classes, constants) that they name, and that those name in turn, and the
     templates that they name; what else a module says outside of definitions counts with each of them. Comments,
     docstrings and layout do not count. Where a package's modules are imported by a name that is only known later, as in
-    `import_module(f"torchloom.models.{name}")`, those of `names` count, or all when none of them is there.
+    `import_module(f"torchloom.models.{name}")`, those of `names` count, or all when none of them is there; so do those
+    of `names` that are dotted paths of a user's own code.
     """
     found: dict[tuple[str, str], Definition] = {}
     others: set[str] = set()
@@ -81,7 +83,10 @@ def code_of(*functions: Callable[..., Any], names: Collection[str] = ()) -> tupl
 def _targets(target: str, package: str, names: Collection[str], others: set[str]) -> Iterator[tuple[str, str]]:
     """The definitions that `target` stands for: `module:name`, `module:*` for all of it, `module.*` by name."""
     module, _, name = target.partition(":")
-    if module.partition(".")[0] != package:
+    if target == "torchloom.own:find":
+        yield module, name
+        yield from _own(names)
+    elif module.partition(".")[0] != package:
         others.add(module.partition(".")[0])
     elif module.endswith(".*"):
         modules = [file.stem for file in _path(module[:-2]).parent.glob("[!_]*.py")]
@@ -93,6 +98,14 @@ def _targets(target: str, package: str, names: Collection[str], others: set[str]
         yield from ((f"{module}.{name}", each) for each in _module(f"{module}.{name}"))
     else:
         yield module, name
+
+
+def _own(names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What those of `names` lead to that are paths of a user's own code."""
+    for path in sorted(own.named() & set(names)):
+        found = own.find(path)
+        found = getattr(found, "build", found)
+        yield found.__module__, found.__qualname__.partition(".")[0]
 
 
 class Definition:
@@ -122,7 +135,10 @@ def _definition(module: str, name: str, passed: Sequence[str] = ()) -> Definitio
 def _path(module: str) -> Path:
     """The module's file, found without importing it; a path where nothing is when it has none."""
     package, *parts = module.split(".")
-    root = Path(str(sys.modules[package].__file__)).parent.joinpath(*parts)
+    top = sys.modules[package]
+    if not hasattr(top, "__path__"):  # a module that is no package
+        return Path(str(top.__file__), *parts)
+    root = Path(next(iter(top.__path__)), *parts)
     return root / "__init__.py" if root.is_dir() else root.with_name(root.name + ".py")
 
 
@@ -370,7 +386,7 @@ class Records:
     def _names(self, node: Node) -> set[str]:
         """The names by which the node's task may import modules: values in its parameters, and its own."""
         namespace = node.namespace or ""
-        return {namespace, *_strings(self.parameters.get(namespace, {}))}
+        return {namespace, *strings(self.parameters.get(namespace, {}))}
 
     def write(
         self, node: Node, catalog: DataCatalog, description: Mapping[str, Any], circumstances: Mapping[str, Any]
@@ -437,12 +453,12 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _strings(item)
+            yield from strings(item)
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

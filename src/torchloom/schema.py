@@ -121,8 +121,9 @@ def _named(kind: type[BaseModel]) -> list[type[BaseModel]]:
 
 
 def _choose(schema: dict[str, Any], allowed: Mapping[str, type[BaseModel]]) -> None:
-    """Let the block have one of these names, and with it the arguments that go with the name."""
-    schema["properties"]["name"] = {**schema["properties"]["name"], "enum": list(allowed)}
+    """Let the block have one of these names, and with it the arguments that go with the name; or a dotted path."""
+    names = [{"enum": list(allowed)}, {"pattern": r"^\w+(\.\w+)+$"}]
+    schema["properties"]["name"] = {**schema["properties"]["name"], "anyOf": names}
     own = dict.fromkeys(schema["properties"], True)
     schema["allOf"] = []
     for name, arguments in allowed.items():

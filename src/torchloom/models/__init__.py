@@ -1,6 +1,7 @@
 """The networks, one family per module, and what all of them share.
 
-A module `torchloom/models/<name>.py` with a function `build` is a network that a task's YAML can name. Its first
+A module `torchloom/models/<name>.py` with a function `build` is a network that a task's YAML can name; so is any module
+with one, or a function like it, by its dotted path. Its first
 parameters are what the data decide (`sizes` below); those after the `*` are the keys that the YAML may set, checked by
 their annotations. Which sizes it asks for says what it is for:
 
@@ -13,7 +14,7 @@ their annotations. Which sizes it asks for says what it is for:
 
 import inspect
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -22,9 +23,10 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from torchloom import own
 from torchloom.data.info import ImageInfo, Info, TableInfo
 from torchloom.errors import InputError
-from torchloom.validation import arguments_of, check_call
+from torchloom.validation import UnknownNameError, arguments_of, check_call
 
 
 def network_names(sizes: Iterable[tuple[str, ...]] | None = None) -> list[str]:
@@ -36,7 +38,7 @@ def network_names(sizes: Iterable[tuple[str, ...]] | None = None) -> list[str]:
 
 def sizes_of(name: str) -> tuple[str, ...]:
     """The sizes that the network's `build` asks for, e.g. ("shape", "classes")."""
-    parameters = inspect.signature(_module(name).build).parameters.values()
+    parameters = inspect.signature(_build(name)).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -44,9 +46,27 @@ def _module(name: str) -> ModuleType:
     return import_module(f"torchloom.models.{name}")
 
 
+def _build(name: str) -> Callable[..., nn.Module]:
+    found: Any = own.find(name) if own.is_path(name) else _module(name)
+    build: Callable[..., nn.Module] = getattr(found, "build", found)
+    return build
+
+
+def check_network(name: str, sizes: Iterable[tuple[str, ...]]) -> None:
+    """Raise UnknownNameError unless there is such a network that asks for one of `sizes`."""
+    own.chosen(name, network_names(sizes), "a network for this kind of task, a module of torchloom.models,")
+    if own.is_path(name):
+        if not callable(_build(name)):
+            raise UnknownNameError(name, "must lead to a function that builds a network, or a module with such a build")
+        if sizes_of(name) not in sizes:
+            needed = " or ".join(f"({', '.join(each)})" for each in sizes)
+            asked = ", ".join(sizes_of(name))
+            raise UnknownNameError(name, f"asks for ({asked}), but the networks of this kind of task for {needed}")
+
+
 def network_arguments(name: str) -> type[BaseModel]:
     """The keys that `model` may have for the network `name`."""
-    return arguments_of(_module(name).build, given_by_us=sizes_of(name))
+    return arguments_of(_build(name), given_by_us=sizes_of(name))
 
 
 def check_arguments(name: str, arguments: dict[str, Any]) -> None:
@@ -60,7 +80,7 @@ def build_network(name: str, sizes: dict[str, Any], arguments: dict[str, Any]) -
     if missing:
         raise InputError(f"model.name {name}: needs data that have {' and '.join(missing)}; these have {list(sizes)}")
     try:
-        network: nn.Module = _module(name).build(*(sizes[size] for size in sizes_of(name)), **arguments)
+        network: nn.Module = _build(name)(*(sizes[size] for size in sizes_of(name)), **arguments)
     except ValueError as error:
         raise InputError(f"model.name {name}: {error}") from error
     return network
@@ -88,8 +108,8 @@ def resize_layers(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             layer.out_features, layer.in_features = weight.shape
         elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             layer.num_features = len(weight)
-        for own, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
-            tensor.data = torch.empty_like(weights[f"{name}.{own}"])
+        for mine, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            tensor.data = torch.empty_like(weights[f"{name}.{mine}"])
 
 
 class NormalizedImages(nn.Module):

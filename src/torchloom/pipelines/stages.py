@@ -23,7 +23,7 @@ from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.provenance import code_of, reads
+from torchloom.provenance import code_of, reads, strings
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import debugged
 from torchloom.training.state import TrainingStates
@@ -158,7 +158,7 @@ def train_network(
             )
     parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
     name = network.name if network else start.network if start else ""
-    code, packages = code_of(train_network, *parts, names=[name])
+    code, packages = code_of(train_network, *parts, names=[name, *strings(config.recipe())])
     recipe = {
         "model": network.model_dump(mode="json") if network else None,
         "train": config.recipe(),

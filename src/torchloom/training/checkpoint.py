@@ -26,7 +26,7 @@ class Checkpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    network: str  # a module of torchloom.models
+    network: str  # a module of torchloom.models, or a dotted path
     arguments: dict[str, Any]
     info: AnyInfo
     training: dict[str, Any]
@@ -46,9 +46,9 @@ class Checkpoint(BaseModel):
     @property
     def link(self) -> str | None:
         """What makes a classifier's outputs probabilities: softmax, sigmoid, or nothing, as the loss has it."""
-        from torchloom.training.losses import LINKS
+        from torchloom.training.losses import link_of
 
-        return LINKS.get(self.loss[0])
+        return link_of(self.loss[0])
 
     def build(self) -> nn.Module:
         """The model with its weights, on the CPU in evaluation mode; it takes what `info.inputs` names."""

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
+from torchloom import own
 from torchloom.config import DistributedConfig
 from torchloom.errors import InputError
 from torchloom.processes import end_with_parent
@@ -231,7 +232,7 @@ def launch(function: Callable[..., Any], arguments: tuple[Any, ...], config: Dis
         stack.enter_context(showing_rows(folder / ROWS))
         # else the processes of a restart find the addresses of those before them
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        _write(folder / JOB, (function, arguments, config, device))
+        _write(folder / JOB, (function, arguments, config, device, own.named()))
         where = counted(processes, "process") + (
             f" on each of {config.machines} machines" if config.machines > 1 else ""
         )
@@ -396,7 +397,8 @@ def _run_rank(name: str) -> None:
     if local_rank == 0 and (folder / ROWS).exists():
         watchers.set((partial(_leave_row, folder / ROWS),))
     _start_logging(local_rank == 0)
-    function, arguments, config, device = _read(folder / JOB)
+    function, arguments, config, device, named = _read(folder / JOB)
+    own.name_also(named)
     try:
         with _joined(folder, config, choose_device(device), local_rank) as ranks:
             outcome = _no_need(ranks) or ("done", function(ranks, *arguments))

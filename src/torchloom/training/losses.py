@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, Field, create_model
 from torch import Tensor, nn
 
+from torchloom import own
 from torchloom.config import NotNegative
 from torchloom.errors import InputError
 from torchloom.training.loop import WEIGHT, Objective
@@ -35,6 +36,23 @@ LOSSES = {  # by kind of task
 }
 
 
+def loss_class(name: str) -> Any:
+    """That of torch.nn, or one of the user's own: of predictions and targets it makes the batch's mean loss.
+
+    Of classes the targets are numbers (B,) int64. An attribute `link` may say what makes its outputs probabilities:
+    softmax or sigmoid.
+    """
+    return own.find(name) if own.is_path(name) else getattr(nn, name)
+
+
+def link_of(name: str) -> str | None:
+    """What makes a classifier's outputs probabilities, by the loss that trained it; nothing where none follow."""
+    if own.is_path(name):
+        link: str | None = getattr(loss_class(name), "link", None)
+        return link
+    return LINKS.get(name)
+
+
 def _some(weights: list[float]) -> list[float]:
     if not any(weights):
         raise ValueError("must have a weight above 0")
@@ -47,6 +65,8 @@ Weights = Annotated[list[NotNegative], Field(min_length=2), AfterValidator(_some
 @cache
 def loss_arguments(name: str) -> type[BaseModel]:
     """What a user may give to torch.nn.<name>; where it takes a tensor, that is a list with a weight for each class."""
+    if own.is_path(name):
+        return arguments_of(loss_class(name), given_by_us=("reduction",))
     by_us = ("size_average", "reduce", "reduction", *(("weight",) if name == "BCELoss" else ()))  # it has no classes
     plain = arguments_of(getattr(nn, name), given_by_us=by_us)
     hints = {key: field.annotation for key, field in plain.model_fields.items()}
@@ -56,7 +76,7 @@ def loss_arguments(name: str) -> type[BaseModel]:
 
 def check_weights(name: str, arguments: dict[str, Any], classes: list[str], what: str = "classes") -> None:
     """Raise InputError unless each list of weights has one for each of the classes."""
-    for key, weights in arguments.items():
+    for key, weights in ({} if own.is_path(name) else arguments).items():
         if isinstance(weights, list) and len(weights) != len(classes):
             raise InputError(
                 f"train.loss.{key}: {name} was given {len(weights)} weights, but there are {len(classes)} {what}: "
@@ -65,7 +85,7 @@ def check_weights(name: str, arguments: dict[str, Any], classes: list[str], what
 
 
 def _trial_classes(arguments: dict[str, Any]) -> int:
-    """For how many classes a loss with these arguments can be tried out."""
+    """For how many classes a loss of torch.nn with these arguments can be tried out."""
     return next((len(weights) for weights in arguments.values() if isinstance(weights, list)), 3)
 
 
@@ -85,9 +105,9 @@ def check_loss(problem: str, name: str, arguments: dict[str, Any]) -> None:
             classes = _trial_classes(arguments)
             classification_loss(name, arguments)(torch.zeros(2, classes), torch.tensor([0, classes - 1]))
         else:
-            getattr(nn, name)(**arguments)(torch.zeros(2, 3), torch.ones(2, 3))
+            loss_class(name)(**arguments)(torch.zeros(2, 3), torch.ones(2, 3))
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"torch.nn.{name} says: {error}") from None
+        raise ValueError(f"{'' if own.is_path(name) else 'torch.nn.'}{name} says: {error}") from None
 
 
 def classification_loss(
@@ -97,6 +117,9 @@ def classification_loss(
 
     Labels are classes (B,) int64, or shares of each class (B, classes) float32, for which see `check_soft_labels`.
     """
+    if own.is_path(name):
+        mine = loss_class(name)(**arguments)
+        return lambda logits, labels: mine.to(logits.device)(logits.float(), labels)
     weights = {key: torch.tensor(value).float() for key, value in arguments.items() if isinstance(value, list)}
     loss = getattr(nn, name)(**{**arguments, **weights}, reduction=reduction)
     if name in _ON_CLASSES:
@@ -171,7 +194,7 @@ def reconstruction_objective(name: str, arguments: dict[str, Any], divergence: f
     and BCELoss the sum is the negative evidence lower bound (Kingma & Welling, "Auto-encoding variational Bayes", ICLR
     2014); other weights are Higgins et al., "beta-VAE", ICLR 2017.
     """
-    loss = getattr(nn, name)(**arguments)
+    loss = loss_class(name)(**arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         images, *_ = batch
@@ -205,7 +228,7 @@ def language_model_objective(name: str, arguments: dict[str, Any]) -> Objective:
 
 def regression_objective(name: str, arguments: dict[str, Any], mean: float, std: float) -> Objective:
     """What a regressor is trained for: the mean loss where targets have mean 0 and deviation 1, and the MSE."""
-    loss = getattr(nn, name)(**arguments)
+    loss = loss_class(name)(**arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, target = batch

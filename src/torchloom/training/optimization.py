@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
+from torchloom import own
 from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, direction
 from torchloom.errors import InputError
 from torchloom.training.muon import Muon
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 _OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 # These take Python functions or other schedulers, which YAML cannot name.
 _OTHER_SCHEDULERS = {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
+PUBLIC = (torch.optim, lr_scheduler)
 _LENGTHS = {"T_max", "total_iters", "total_steps"}
 _BY_GROUP = {"max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum"}  # may be lists
 _BY_STEP = {"CyclicLR", "OneCycleLR"}  # of which PyTorch says: step should be called after a batch
@@ -35,7 +37,19 @@ def optimizer_names() -> list[str]:
 
 
 def _optimizer(name: str) -> Any:
+    if own.is_path(name):
+        return own.find(name)
     return Muon if name == "Muon" else getattr(torch.optim, name)
+
+
+def _scheduler(name: str) -> Any:
+    return own.find(name) if own.is_path(name) else getattr(lr_scheduler, name)
+
+
+def _full_name(kind: type) -> str:
+    """As a message says it."""
+    module = next((public for public in PUBLIC if getattr(public, kind.__name__, None) is kind), None)
+    return kind.__name__ if kind is Muon else f"{module.__name__ if module else kind.__module__}.{kind.__name__}"
 
 
 def optimizer_arguments(name: str) -> type[BaseModel]:
@@ -48,7 +62,7 @@ def scheduler_names() -> list[str]:
 
 
 def scheduler_arguments(name: str) -> type[BaseModel]:
-    return arguments_of(getattr(lr_scheduler, name), given_by_us=("optimizer",))
+    return arguments_of(_scheduler(name), given_by_us=("optimizer",))
 
 
 def _is(parent: type) -> Any:
@@ -61,7 +75,7 @@ def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
     try:
         _on_trial(name, arguments)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{'' if name == 'Muon' else 'torch.optim.'}{name} says: {error}") from None
+        raise ValueError(f"{_full_name(_optimizer(name))} says: {error}") from None
 
 
 def _on_trial(name: str, arguments: dict[str, Any], groups: int = 1) -> Optimizer:
@@ -176,7 +190,7 @@ def check_scheduler(name: str, arguments: dict[str, Any], config: OptimizerConfi
 
     Lists of rates have one for each of its groups: those of `config.groups`, and all other parameters before them.
     """
-    kind = getattr(lr_scheduler, name)
+    kind = _scheduler(name)
     if config:
         optimizer = _on_trial(config.name, config.arguments, 1 + len(config.groups))
     else:
@@ -190,7 +204,7 @@ def check_scheduler(name: str, arguments: dict[str, Any], config: OptimizerConfi
             optimizer.step()
             scheduler.step()  # a length of 0 shows only now
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"torch.optim.lr_scheduler.{name} says: {error}") from None
+        raise ValueError(f"{_full_name(kind)} says: {error}") from None
 
 
 def _lengths(kind: type, arguments: dict[str, Any], steps: int, rates: list[float]) -> dict[str, Any]:
@@ -226,7 +240,7 @@ class Schedule:
         self.main: Any = None
         self.by_step = False
         if config is not None:
-            kind = getattr(lr_scheduler, config.name)
+            kind = _scheduler(config.name)
             steps = max(1, epochs * steps_per_epoch - self.warmup_steps)
             rates = [group["lr"] for group in optimizer.param_groups]
             filled = _lengths(kind, config.arguments, steps, rates)

@@ -1,0 +1,74 @@
+"""A user's own code by its dotted path, as `type:` in Kedro's catalog: `model: {name: my_project.networks.wide}`.
+
+What the parameters name is imported when they are checked. What only a file names, such as a checkpoint that comes from
+elsewhere, is not imported: else whoever made the file would choose what runs here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterable
+from importlib import import_module
+from typing import Any
+
+from torchloom.errors import InputError
+from torchloom.validation import UnknownNameError, one_of
+
+_named: set[str] = set()  # by the parameters of this process
+
+
+def is_path(name: str) -> bool:
+    return "." in name
+
+
+def named() -> frozenset[str]:
+    """The paths that the parameters have named so far."""
+    return frozenset(_named)
+
+
+def name_also(paths: Iterable[str]) -> None:
+    """What the parameters of the process that started this one have named."""
+    _named.update(paths)
+
+
+def chosen(name: str, allowed: Collection[str], what: str, parent: type | None = None) -> None:
+    """Raise UnknownNameError unless the parameters' `name` is one of `allowed`, or the path of something of one's own.
+
+    With `parent` that must be a class below it.
+    """
+    if not is_path(name):
+        one_of(name, allowed, f"{what} or the dotted path of one of yours")
+        return
+    found = _imported(name)
+    if parent and not (inspect.isclass(found) and issubclass(found, parent)):
+        raise UnknownNameError(name, f"must lead to a class below {parent.__module__}.{parent.__qualname__}")
+    _named.add(name)
+
+
+def find(path: str) -> Any:
+    """What `path` leads to; InputError when no parameters name it."""
+    if path not in _named:
+        raise InputError(
+            f"{path}: is code that a file names and these parameters do not, so it is not imported. If you trust it, "
+            "name it in the parameters of a task, as model.name, train.loss.name or wherever it belongs"
+        )
+    return _imported(path)
+
+
+def _imported(path: str) -> Any:
+    """The module of that name, or what a module calls so; UnknownNameError when it cannot be had."""
+    parent, _, last = path.rpartition(".")
+    for module in (path, parent):
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            if f"{module}.".startswith(f"{error.name}."):
+                continue
+            raise UnknownNameError(path, f"cannot be imported: {error}") from error
+        except Exception as error:  # whatever a user's module raises
+            raise UnknownNameError(path, f"cannot be imported: {type(error).__name__}: {error}") from error
+        if module == path:
+            return found
+        if hasattr(found, last):
+            return getattr(found, last)
+    raise UnknownNameError(path, "leads nowhere: it must be a module, or something in one, that Python can import here")

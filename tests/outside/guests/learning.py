@@ -1,0 +1,52 @@
+"""A loss, an optimiser and a schedule of a user's own."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class FocalLoss(nn.Module):
+    """Lin et al., "Focal loss for dense object detection", ICCV 2017."""
+
+    link = "softmax"
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        each = F.cross_entropy(logits, labels, reduction="none")
+        return ((1 - (-each).exp()) ** self.gamma * each).mean()
+
+
+class SignSGD(Optimizer):
+    """Bernstein et al., "signSGD: compressed optimisation for non-convex problems", ICML 2018."""
+
+    def __init__(self, params, lr: float = 0.01) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:  # type: ignore[no-untyped-def]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.add_(parameter.grad.sign(), alpha=-group["lr"])
+
+
+class Staircase(LRScheduler):
+    def __init__(self, optimizer: Optimizer, factor: float = 0.5) -> None:
+        self.factor = factor
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        return [rate * self.factor**self.last_epoch for rate in self.base_lrs]
+
+
+class Plain(SGD):
+    pass
+
+
+class NoLoss:
+    pass

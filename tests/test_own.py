@@ -1,0 +1,150 @@
+"""What users bring by its dotted path: a package of their own, on the path as an installed one would be."""
+
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from kedro.io import DataCatalog
+
+from conftest import ROOT, kedro_run, make_project
+from tests.exported import checkpoint
+from torchloom import own, provenance
+from torchloom.config import ClassificationTrainConfig, ClassifierConfig, OptimizerConfig
+from torchloom.errors import InputError
+from torchloom.runner import SkipUnchanged
+
+GUESTS = ROOT / "tests/outside"
+TASK: dict[str, Any] = {
+    "task": {"problem": "classification", "data": "mnist"},
+    "data": {"subset": 1000},
+    "model": {"name": "guests.networks.wide", "width": 16},
+    "train": {
+        "epochs": 3,
+        "batch_size": 50,
+        "threads": 1,
+        "loss": {"name": "guests.learning.FocalLoss", "gamma": 1.0},
+        "optimizer": {"name": "guests.learning.SignSGD", "lr": 0.002},
+        "scheduler": {"name": "guests.learning.Staircase", "factor": 0.5},
+    },
+    "evaluate": {},
+    "export": {},
+}
+
+
+@pytest.fixture
+def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package, which can be imported."""
+    folder = tmp_path / "site" / "guests"
+    shutil.copytree(GUESTS / "guests", folder)
+    monkeypatch.syspath_prepend(folder.parent)
+    monkeypatch.setattr(own, "_named", set())
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "guests"]:
+        del sys.modules[name]
+    provenance._path.cache_clear()
+    provenance._module.cache_clear()
+
+
+@pytest.fixture
+def run(guests: Path, tmp_path: Path) -> Callable[..., DataCatalog]:
+    """`guest`, a task all of whose choices are the package's."""
+    project = make_project(tmp_path / "project")
+    (project / "conf/base/parameters/guest.yml").write_text(yaml.safe_dump({"guest": TASK}))
+    return lambda **options: kedro_run(project, "guest", **options)
+
+
+def test_a_task_of_ones_own_code_trains_is_evaluated_exported_and_reported(run: Callable[..., DataCatalog]) -> None:
+    catalog = run()
+    assert catalog.load("guest.metrics")["accuracy"] > 0.6
+    assert "calibration_error" in catalog.load("guest.metrics")  # as the loss says that softmax makes probabilities
+    assert [row["learning_rate"] for row in catalog.load("guest.history")] == [0.002, 0.001, 0.0005]
+    assert catalog.load("guest.export_report")["greatest_difference"] < 1e-3
+    trained = catalog.load("guest.checkpoint")
+    images = torch.randint(256, (4, 1, 28, 28), dtype=torch.uint8)
+    model = trained.build()
+    logits = model(images).detach()
+    mean, std = (torch.tensor(getattr(trained.info, name)) for name in ("mean", "std"))
+    w = {name.removeprefix("network."): weight for name, weight in trained.weights.items()}
+    hidden = ((images / 255 - mean) / std).flatten(1) @ w["1.weight"].T + w["1.bias"]
+    np.testing.assert_allclose(logits, (2 * hidden).relu() @ w["3.weight"].T + w["3.bias"], rtol=1e-4, atol=1e-4)
+    assert "guests.networks.wide" in catalog.load("guest.report")
+
+
+def test_when_it_changes_what_it_made_is_stale(run: Callable[..., DataCatalog], guests: Path, tmp_path: Path) -> None:
+    def ran() -> list[str]:
+        before = {path: path.stat().st_mtime_ns for path in records.glob("*.json")}
+        run(runner=SkipUnchanged(), to_nodes=["guest.train"])
+        return sorted(path.stem for path in records.glob("*.json") if path.stat().st_mtime_ns != before.get(path))
+
+    records = tmp_path / "project/data/sample/records/nodes"
+    assert "guest.train" in ran()
+    assert ran() == []
+    layers = guests / "layers.py"
+    layers.write_text(layers.read_text().replace("self.factor * x", "x * self.factor"))
+    provenance._module.cache_clear()
+    assert ran() == ["guest.train"]
+
+
+@pytest.mark.long
+def test_several_processes_train_it(run: Callable[..., DataCatalog]) -> None:
+    alone, together = (run(params={"distributed": {"processes": n}}, to_nodes=["guest.train"]) for n in (1, 2))
+    losses = [[row["train_loss"] for row in catalog.load("guest.history")] for catalog in (alone, together)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "message"),
+    [
+        (ClassifierConfig, {"name": "guests.networks.wide", "with": 3}, r"arguments do not fit wide"),
+        (ClassifierConfig, {"name": "guests.networks.wide", "width": "x"}, r"arguments do not fit wide"),
+        (ClassifierConfig, {"name": "guests.networks.wild"}, r"leads nowhere: it must be a module"),
+        (ClassifierConfig, {"name": "gests.networks.wide"}, r"leads nowhere"),
+        (ClassifierConfig, {"name": "guests.broken.wide"}, r"cannot be imported: No module named 'no_such_package_an"),
+        (ClassifierConfig, {"name": "guests.networks"}, r"must lead to a function that builds a network"),
+        (
+            ClassifierConfig,
+            {"name": "guests.networks.of_rows"},
+            r"asks for \(features\), but the networks of this kind of task for \(shape, classes\) or",
+        ),
+        (
+            OptimizerConfig,
+            {"name": "guests.learning.FocalLoss"},
+            r"must lead to a class below torch\.optim\S*\.Optimizer",
+        ),
+        (OptimizerConfig, {"name": "guests.learning.SignSGD", "momentum": 0.9}, r"arguments do not fit SignSGD"),
+    ],
+)
+def test_mistakes_are_answered(guests: Path, kind: Any, block: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**block)
+
+
+def test_a_loss_must_be_a_module(guests: Path) -> None:
+    given = {"epochs": 1, "optimizer": {"name": "guests.learning.Plain", "lr": 0.1}}
+    assert ClassificationTrainConfig.model_validate(given).optimizer.name == "guests.learning.Plain"
+    with pytest.raises(ValueError, match=r"must lead to a class below torch\.nn\S*\.Module"):
+        ClassificationTrainConfig.model_validate({**given, "loss": {"name": "guests.learning.NoLoss"}})
+
+
+def test_a_module_with_a_build_is_a_network(guests: Path) -> None:
+    assert ClassifierConfig(name="guests.narrow").arguments == {}
+
+
+def test_what_only_a_file_names_is_not_imported(guests: Path) -> None:
+    foreign = checkpoint("images").model_copy(update={"network": "guests.narrow", "arguments": {}})
+    with pytest.raises(InputError, match=re.escape("guests.narrow: is code that a file names and these parameters do")):
+        foreign.build()
+    assert "guests.narrow" not in sys.modules
+    loss = {"parameters": {"loss": {"name": "guests.learning.FocalLoss"}}}
+    with pytest.raises(InputError, match=r"guests\.learning\.FocalLoss: is code that a file names"):
+        _ = foreign.model_copy(update={"training": loss}).link
+    ClassifierConfig(name="guests.narrow")  # now the parameters name it, too
+    with pytest.raises(InputError, match=r"do not fit the network guests\.narrow"):
+        foreign.build()
