@@ -85,6 +85,7 @@ def test_links_lead_somewhere() -> None:
 REFUSED = ("optimizer.name=Addam", "resume=must")
 ADDED = {"mnist_resnet", "flowers_cnn"}  # tasks, by who follows the page
 MADE = {  # by who follows the page
+    "conf/parameters.schema.json",
     "conf/base/parameters/flowers_cnn.yml",
     "conf/base/parameters/letters.yml",
     "conf/base/parameters/mnist_resnet.yml",
