@@ -53,8 +53,8 @@ in [](choices.md).
 CHOICES = """# Choices by name
 
 What the key `name` of a block may be, with the keys that go with each name and their defaults. This page is made from
-the signatures of the functions and classes that are named, in the versions that it was built with. A network, a loss, an
-optimiser or a schedule may also be one of your own, by its dotted path: see [](../how-to/extend.md).
+the signatures of the functions and classes that are named, in the versions that it was built with. A network, a loss,
+an optimiser or a schedule may also be one of your own, by its dotted path: see [](../how-to/extend.md).
 """
 
 
