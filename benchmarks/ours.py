@@ -24,10 +24,10 @@ from torchloom.config import (
     EvaluateConfig,
 )
 from torchloom.data.batches import start_epoch
-from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import TensorsDataset
-from torchloom.models import NormalizedImages
+from torchloom.modalities import ImageInfo
+from torchloom.modalities.scaling import NormalizedImages
 from torchloom.pipelines.classification.nodes import train
 from torchloom.pipelines.stages import build_dataloaders
 from torchloom.training.devices import tuned_host

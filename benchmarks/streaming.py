@@ -24,8 +24,8 @@ from benchmarks import inputs, ours
 from benchmarks.measure import Comparison, Options, Worker, interleave
 from torchloom.config import ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.data.batches import start_epoch
-from torchloom.data.info import ImageInfo
-from torchloom.models import NormalizedImages
+from torchloom.modalities import ImageInfo
+from torchloom.modalities.scaling import NormalizedImages
 from torchloom.pipelines.classification.nodes import train
 from torchloom.training.devices import tuned_host
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from torchloom.data.info import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.data.text import Tokenizer
 from torchloom.export import export_checkpoint
 from torchloom.inference import Model
+from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.training.checkpoint import Checkpoint
 

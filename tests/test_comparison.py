@@ -18,14 +18,14 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torchloom import comparison
 from torchloom.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
-from torchloom.data.info import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export import export_checkpoint
 from torchloom.inference import Model
+from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model, network_names
-from torchloom.models.summary import TIME, example, layers
+from torchloom.models.summary import TIME, layers
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -122,15 +122,15 @@ def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[s
     model = build_model(name, arguments, info).eval()
     rows = layers(model, info)
     expected = sum(closed_form(model.get_submodule(row["name"]), row["output_shape"]) for row in rows)
-    assert multiply_adds(model, example(info, time=TIME_STEPS)) == expected > 0
+    assert multiply_adds(model, info.example(1, TIME_STEPS)) == expected > 0
 
 
 def test_the_multiply_adds_that_papers_tell() -> None:
     with torch.device("meta"):
         resnet = build_model("resnet", {"depth": 18}, COLOURS.model_copy(update={"classes": list("0123456789")}))
-        assert multiply_adds(resnet.eval(), example(COLOURS, time=1)) == 555_422_720
+        assert multiply_adds(resnet.eval(), COLOURS.example(1, 1)) == 555_422_720
     lstm = build_model("row_rnn", {"width": 64}, IMAGES.model_copy(update={"classes": list("0123456789")}))
-    assert multiply_adds(lstm.eval(), example(IMAGES, time=1)) == 28 * 4 * 64 * (28 + 64) + 64 * 10 == 660_096
+    assert multiply_adds(lstm.eval(), IMAGES.example(1, 1)) == 28 * 4 * 64 * (28 + 64) + 64 * 10 == 660_096
 
 
 class Called(nn.Module):

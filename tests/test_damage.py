@@ -23,13 +23,13 @@ import torch
 from torchloom.config import DataConfig, DocumentPreprocessConfig, TablePreprocessConfig, TextPreprocessConfig
 from torchloom.data import cifar10, diabetes, download, imdb, mnist, wonderland
 from torchloom.data.download import AGAIN, RawFiles, Source
-from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.raw import RawFilesDataset
 from torchloom.datasets.reports import CSVDataset, JSONDataset, TextDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo
 from torchloom.training.checkpoint import RETRAIN, Checkpoint, CheckpointDataset
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 4

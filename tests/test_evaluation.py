@@ -20,7 +20,6 @@ from torchvision.transforms.v2 import functional
 
 from torchloom.config import DataConfig, EvaluateClassifierConfig
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.sequences import DocumentBatches
 from torchloom.data.text import Tokenizer
@@ -44,7 +43,9 @@ from torchloom.evaluation import (
     reliability,
     worst_mistakes,
 )
-from torchloom.models import NormalizedImages, build_model
+from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
+from torchloom.modalities.scaling import NormalizedImages
+from torchloom.models import build_model
 from torchloom.pipelines.classification.nodes import evaluate
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.losses import classification_loss

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 import torchloom
 from torchloom.config import DataConfig, ExportConfig
-from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import compare, to_onnx
+from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.models._operators import with_operators
 from torchloom.pipelines.stages import export_onnx

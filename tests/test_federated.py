@@ -31,11 +31,11 @@ from torchloom.config import (
     FederatedTrainConfig,
     PartitionConfig,
 )
-from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.shards import class_counts, dirichlet, partition, skew
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.pipelines.federation import nodes
 from torchloom.training.federated import (

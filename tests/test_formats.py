@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from torchloom import formats
 from torchloom.config import CompareConfig, DataConfig, ExportConfig
-from torchloom.data.info import DocumentInfo, ImageInfo, Info, TextInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import AXES, export_checkpoint, parity, signature
+from torchloom.modalities import DocumentInfo, ImageInfo, Info, TextInfo
 from torchloom.models import build_model
 from torchloom.pipelines.stages import check_parity, export_formats
 from torchloom.training.checkpoint import Checkpoint

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from torchloom.config import GenerateConfig
-from torchloom.data.info import TextInfo
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.export import open_session, to_onnx
 from torchloom.generation import choose, continue_text, onnx_stepper, stepper
+from torchloom.modalities import TextInfo
 from torchloom.models import build_model
 from torchloom.training.checkpoint import Checkpoint
 

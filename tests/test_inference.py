@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 import exported
-from torchloom.data.info import Reading
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
 from torchloom.inference import (
@@ -31,6 +30,7 @@ from torchloom.inference import (
     pad,
     top_classes,
 )
+from torchloom.modalities import Reading
 from torchloom.training.checkpoint import CheckpointDataset
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share

@@ -14,11 +14,11 @@ from PIL import Image
 
 from reports import Page, check_page
 from torchloom.config import DataConfig, EvaluateClassifierConfig
-from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, shortened
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.figures import MATRIX
+from torchloom.modalities import ImageInfo
 from torchloom.models import build_model
 from torchloom.pipelines.classification.nodes import evaluate
 from torchloom.pipelines.classification.pipeline import REPORTS

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from torchloom.config import DataConfig, QuantizeConfig
-from torchloom.data.info import DocumentInfo, ImageInfo, Info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import SEAL, ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export import export_checkpoint
+from torchloom.modalities import DocumentInfo, ImageInfo, Info
 from torchloom.models import build_model
 from torchloom.pipelines.quantization.nodes import quantize
 from torchloom.quantization import int8_share, quantize_model

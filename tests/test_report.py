@@ -16,10 +16,10 @@ from PIL import Image
 from conftest import kedro_run, make_project
 from reports import check_card, check_page
 from torchloom.config import DataConfig
-from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.inference import decode_image
+from torchloom.modalities import ImageInfo
 from torchloom.model_card import made_smaller, plain
 from torchloom.page import Facts, Section, Table, Text, render, shown
 from torchloom.provenance import Lineage

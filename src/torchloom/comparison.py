@@ -18,9 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchloom.config import CompareConfig
-from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.inference import Model
+from torchloom.modalities import LabelledInfo, expect
 from torchloom.progress import track
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import tuned_host, usable_cores

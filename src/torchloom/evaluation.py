@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchloom.data.augment import reflect
-from torchloom.data.info import TableInfo
+from torchloom.modalities import TableInfo
 from torchloom.progress import step_bar
 from torchloom.training.devices import autocast, computable, enough_memory
 from torchloom.training.loop import WEIGHT

@@ -15,26 +15,15 @@ import torch
 from torch import Tensor, nn
 
 import torchloom
-from torchloom.data.info import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
+from torchloom.modalities import MODALITIES, Info, TableInfo, TextInfo
 from torchloom.models._operators import with_operators
-from torchloom.models.summary import example
 from torchloom.training.checkpoint import Checkpoint
 
-# Which axes of an input may have any length.
-AXES = {
-    "images": {0: "batch"},
-    "tokens": {0: "batch", 1: "time"},
-    "lengths": {0: "batch"},
-    "features": {0: "batch"},
-    "hidden": {1: "batch"},
-    "cell": {1: "batch"},
-}
-READING = (
-    "made 8 bits a channel by value_range, turned upright, laid on white where transparent, resized bilinearly by fit, "
-    "and asked about as views says"
-)
+# Which axes of an input may have any length; also of the state of a language model.
+AXES = {name: axes for modality in MODALITIES.values() for name, axes in modality.axes.items()}
+AXES |= {"hidden": {1: "batch"}, "cell": {1: "batch"}}
 STACK_TRACE = "pkg.torch.onnx.stack_trace"  # lines of the code, with the folders of the machine that exports
 
 
@@ -76,7 +65,7 @@ def to_onnx(
     metadata = {
         "producer": f"torchloom {torchloom.__version__}",
         "network": json.dumps({"name": checkpoint.network, **checkpoint.arguments}),
-        **_described(checkpoint.info),
+        **{name: json.dumps(value) for name, value in checkpoint.info.described().items()},
     }
     if outputs == ["logits"]:
         metadata["probabilities"] = json.dumps(checkpoint.link)
@@ -120,7 +109,7 @@ def signature(model: nn.Module, inputs: dict[str, Tensor], info: Info) -> tuple[
 def export_checkpoint(checkpoint: Checkpoint, opset: int = 20) -> bytes:
     """The checkpoint's model in ONNX, as its export stage makes it, but without the comparison on real data."""
     model, info = checkpoint.build(), checkpoint.info
-    inputs = example(info, batch=2, time=10)
+    inputs = info.example(batch=2, time=10)
     return to_onnx(model, *signature(model, inputs, info), checkpoint, opset)
 
 
@@ -130,20 +119,6 @@ def at_least_two(tensor: Tensor, axes: dict[int, str]) -> Tensor:
         if tensor.shape[axis] == 1:
             tensor = torch.cat([tensor, tensor], dim=axis)
     return tensor
-
-
-def _described(info: Info) -> dict[str, str]:
-    """What a user of the model must know of the data, each value as JSON."""
-    described: dict[str, Any] = info.model_dump(mode="json", exclude={"kind", "shape", "mean", "std"})
-    if isinstance(info, ImageInfo):
-        inside = {"input": "uint8, 0 to 255", "inside_the_graph": "(x / 255 - mean) / std"}
-        described["preprocessing"] = {"pictures": READING, **inside, "mean": info.mean, "std": info.std}
-    if isinstance(info, DocumentInfo):
-        described["preprocessing"] = {"input": "the tokens of a text; of more than max_tokens the last ones"}
-    if isinstance(info, TableInfo):
-        inside = {"input": "the features in their own units", "inside_the_graph": "(x - mean) / std"}
-        described["preprocessing"] = {**inside, "mean": info.mean, "std": info.std}
-    return {name: json.dumps(value) for name, value in described.items()}
 
 
 def compare(

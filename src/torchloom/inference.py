@@ -17,11 +17,11 @@ from PIL.ImageFile import ImageFile
 from pydantic import TypeAdapter, ValidationError
 
 from torchloom.config import Count, Fit
-from torchloom.data.info import Reading
 from torchloom.data.pictures import FORMATS
 from torchloom.data.text import Tokenizer, read_number
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.errors import InputError
+from torchloom.modalities import Reading
 
 LARGEST_IMAGE = 100_000_000  # pixels; decoded, each takes up to four bytes
 LONGEST_TEXT = 10_000  # tokens; a batch takes memory by its longest text

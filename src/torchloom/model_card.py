@@ -11,7 +11,7 @@ from typing import Any
 
 from torchloom import recipe
 from torchloom.config import TrainConfig
-from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo
+from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo
 from torchloom.page import read_template, shown
 from torchloom.report import Subject, setting
 from torchloom.words import counted, listed, times

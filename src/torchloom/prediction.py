@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow
 
 from torchloom.config import AnswerConfig, ContinueConfig, GenerateConfig
-from torchloom.data.info import Reading
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 from torchloom.generation import continue_text, onnx_stepper
 from torchloom.inference import Model, decode_image, numbers, pad, top_classes
+from torchloom.modalities import Reading
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.pipeline.preview_contract import TextPreview
 
 from torchloom.config import Named
-from torchloom.data.info import Info, read_info
+from torchloom.modalities import Info, read_info
 from torchloom.words import counted
 
 if TYPE_CHECKING:

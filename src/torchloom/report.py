@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from torchloom.data.download import Source
-from torchloom.data.info import ImageInfo, LabelledInfo, TableInfo
 from torchloom.data.loaders import LoaderPlan
 from torchloom.page import Facts, Picture, Section, Table, Text, render, when
 from torchloom.provenance import Lineage
@@ -95,9 +94,7 @@ class Subject:
     @property
     def unit(self) -> str:
         """What the data consist of, in the singular."""
-        return {"text": "character", "table": "row"}.get(
-            self.loaders.info.kind, self.loaders.info.kind.removesuffix("s")
-        )
+        return self.loaders.info.unit
 
     @property
     def drawn(self) -> bool:
@@ -202,15 +199,7 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
         yield f"{split} split", counted(plan.length(split), subject.unit) if plan.length(split) else "none"
     if plan.data.subset:
         yield "trained on", f"{plan.data.subset:,} of them"
-    if isinstance(plan.info, ImageInfo):
-        yield "channels, height, width", " x ".join(map(str, plan.info.shape))
-    if isinstance(plan.info, LabelledInfo):
-        yield "classes", f"{len(plan.info.classes):,}: {listed(plan.info.classes)}"
-    elif isinstance(plan.info, TableInfo):
-        yield "target", plan.info.target
-        yield "features", ", ".join(plan.info.features)
-    else:
-        yield "vocabulary", counted(len(plan.info.tokenizer.vocabulary), "character")
+    yield from plan.info.facts()
     trained = checkpoint.training
     recipe = trained.get("parameters", {})
     for name in ("loss", "optimizer", "scheduler"):
@@ -417,4 +406,4 @@ def _run(run: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unit(subject: Subject) -> str:
-    return {"images": "images", "documents": "documents"}.get(subject.loaders.info.kind, "samples")
+    return subject.loaders.info.samples

@@ -46,7 +46,7 @@ from torchloom.config import (
 )
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import SUITS, check_suits
+from torchloom.modalities import check_suits, suited
 from torchloom.processes import Say, run_processes
 from torchloom.progress import step_bar
 from torchloom.provenance import plain
@@ -381,10 +381,10 @@ def _study_name(sweep: Sweep) -> str:
 
 def _check_data(config: SweepConfig, plan: LoaderPlan) -> None:
     """InputError when a key of the space is for other kinds of data."""
-    for key in SUITS:
+    for key in suited():
         if any(f"{name}.".startswith(f"{key}.") for name in config.dimensions):
             try:
-                check_suits(key, plan.info.kind)
+                check_suits(key, plan.info)
             except InputError as error:
                 raise InputError(f"sweep.space.{error.message}") from None
     if plan.data.include_validation:

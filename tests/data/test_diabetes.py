@@ -9,9 +9,9 @@ from kedro.config import OmegaConfigLoader
 from torchloom.config import TablePreprocessConfig
 from torchloom.data.diabetes import FEATURES, preprocess, read_numbers
 from torchloom.data.download import AGAIN, RawFiles, Source, download
-from torchloom.data.info import TableInfo
 from torchloom.datasets.raw import SourceDataset
 from torchloom.errors import InputError
+from torchloom.modalities import TableInfo
 
 FILES = ["diabetes_data_raw.csv", "diabetes_target.csv"]
 ROWS = np.random.default_rng(0).normal(50, 20, (20, 10)).round(3)

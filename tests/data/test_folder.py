@@ -17,7 +17,6 @@ from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig, 
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
 from torchloom.data.class_folders import class_roots, split_named
 from torchloom.data.folder import prepare_folder, split_pictures
-from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.pictures import ENDINGS as ENDINGS_OF_FORMATS
 from torchloom.datasets.listing import Listing, ListingDataset, scan
@@ -25,6 +24,7 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.hooks import _readers
 from torchloom.inference import decode_image
+from torchloom.modalities import read_info
 from torchloom.pipelines import classification, preparation
 from torchloom.pipelines.preparation.nodes import find_images
 from torchloom.runner import SkipUnchanged

@@ -15,10 +15,10 @@ from torchloom.config import DocumentPreprocessConfig
 from torchloom.data import imdb
 from torchloom.data.download import SUMS, RawFiles
 from torchloom.data.imdb import ARCHIVE, draw_sample, preprocess, read_archive
-from torchloom.data.info import DocumentInfo
 from torchloom.data.text import split_words
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
+from torchloom.modalities import DocumentInfo
 
 pytestmark = pytest.mark.xdist_group("imdb")  # in one process, for the sake of the reviews that the tests share
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from torchloom.config import AugmentConfig, ClassificationTrainConfig, DataConfig, DebuggingConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
-from torchloom.data.info import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
+from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.pipelines.stages import build_dataloaders
 
 LENGTHS = {"train": 37, "validation": 12, "test": 25}

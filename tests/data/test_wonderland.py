@@ -10,9 +10,9 @@ import pytest
 
 from torchloom.config import TextPreprocessConfig
 from torchloom.data.download import AGAIN, SUMS, RawFiles
-from torchloom.data.info import TextInfo
 from torchloom.data.wonderland import draw_sample, preprocess, read_text
 from torchloom.errors import InputError
+from torchloom.modalities import TextInfo
 
 TEXT = "Down, down, down.\n\nWould the fall NEVER come to an end?\n"  # 56 characters
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchloom.data.info import ImageInfo
 from torchloom.export import compare, to_onnx
+from torchloom.modalities import ImageInfo
 from torchloom.models import airbench, build_model
 from torchloom.training.checkpoint import Checkpoint
 

@@ -12,8 +12,9 @@ import torch
 from test_networks import ACTIVATIONS
 from torch import Tensor, nn
 
-from torchloom.data.info import ImageInfo
-from torchloom.models import NormalizedImages, airbench, build_model, build_network, network_names, resnet, vgg
+from torchloom.modalities import ImageInfo
+from torchloom.modalities.scaling import NormalizedImages
+from torchloom.models import airbench, build_model, build_network, network_names, resnet, vgg
 from torchloom.models._layers import make_activation
 from torchloom.training.devices import autocast, choose_device, compile_network
 

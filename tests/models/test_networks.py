@@ -8,7 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from torchloom.models import NormalizedImages, _layers, build_network, check_arguments, network_names
+from torchloom.modalities.scaling import NormalizedImages
+from torchloom.models import _layers, build_network, check_arguments, network_names
 from torchloom.models.resnet import Projection
 from torchloom.validation import ArgumentError
 

@@ -7,7 +7,7 @@ from torch import nn
 from tests.exported import LETTERS as TOKENIZER
 from tests.exported import REVIEWS, TABLE
 from tests.models.test_networks import SMALL
-from torchloom.data.info import ImageInfo, Info, TextInfo
+from torchloom.modalities import ImageInfo, Info, TextInfo
 from torchloom.models import build_model
 from torchloom.models.summary import layers
 

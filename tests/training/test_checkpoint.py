@@ -9,9 +9,10 @@ from kedro.io import DatasetError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from torchloom.data.info import ImageInfo
 from torchloom.errors import InputError
-from torchloom.models import NormalizedImages, build_model
+from torchloom.modalities import ImageInfo
+from torchloom.modalities.scaling import NormalizedImages
+from torchloom.models import build_model
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 
 INFO = ImageInfo(classes=["a", "b", "ü"], shape=[2, 4, 4], mean=[0.2, 0.6], std=[0.1, 0.3])

@@ -17,11 +17,11 @@ from torchloom.config import (
     DistilledTrainConfig,
     DistributedConfig,
 )
-from torchloom.data.info import AnyInfo, DocumentInfo, ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
+from torchloom.modalities import AnyInfo, DocumentInfo, ImageInfo
 from torchloom.models import build_model
 from torchloom.pipelines.distillation.nodes import train
 from torchloom.pipelines.stages import Trained

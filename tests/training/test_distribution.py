@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from torchloom.config import ClassificationTrainConfig, ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo
 from torchloom.pipelines.stages import Trained, say_if_one_step, train_network
 from torchloom.training import distribution
 from torchloom.training.debugging import TABLE, TRACE

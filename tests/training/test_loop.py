@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from torchloom.config import ClassificationTrainConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.errors import InputError
-from torchloom.models import NormalizedImages, build_network
+from torchloom.modalities.scaling import NormalizedImages
+from torchloom.models import build_network
 from torchloom.training import loop
 from torchloom.training.devices import seed_everything
 from torchloom.training.loop import Fit, Objective, Running, average, fit, improves, penalty, should_stop, snapshot

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.data.info import TextInfo
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
+from torchloom.modalities import TextInfo
 from torchloom.models import build_model
 from torchloom.training.loop import WEIGHT, Running
 from torchloom.training.losses import (

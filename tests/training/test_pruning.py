@@ -19,11 +19,12 @@ from torchloom.config import (
     PrunedTrainConfig,
 )
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.info import ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.models import NormalizedImages, build_model
+from torchloom.modalities import ImageInfo
+from torchloom.modalities.scaling import NormalizedImages
+from torchloom.models import build_model
 from torchloom.pipelines.pruning.nodes import train
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loop import TIMES, Fit, fit

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchloom.config import AugmentConfig, ClassificationTrainConfig
 from torchloom.data.batches import Batches, ImageBatches, StreamedBatches
 from torchloom.errors import InputError
-from torchloom.models import NormalizedImages
+from torchloom.modalities.scaling import NormalizedImages
 from torchloom.training.devices import seed_everything
 from torchloom.training.loop import TIMES, Fit, fit
 from torchloom.training.losses import classification_objective

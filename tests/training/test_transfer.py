@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from torchloom.config import ClassificationTrainConfig, ClassifierConfig, LanguageModelConfig
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.info import ImageInfo, Info, TextInfo
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo, Info, TextInfo
 from torchloom.models import build_model
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loop import fit

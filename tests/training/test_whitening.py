@@ -16,12 +16,13 @@ from torchloom.config import (
     DistributedConfig,
     WhiteningConfig,
 )
-from torchloom.data.info import DocumentInfo, ImageInfo
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.models import NormalizedImages, build_network
+from torchloom.modalities import DocumentInfo, ImageInfo
+from torchloom.modalities.scaling import NormalizedImages
+from torchloom.models import build_network
 from torchloom.pipelines.stages import train_network
 from torchloom.training.losses import classification_objective
 from torchloom.training.whitening import whiten

@@ -101,6 +101,7 @@ class Gathered(Dataset[tuple[Tensor, ...]]):
     """`self[indices]` is a batch on `device`: gathered where the data lie, there or on the CPU, and finished on it."""
 
     streamed = False  # whether StreamedBatches should load it
+    indexed_on_host = False  # whether the indices of a batch are needed on the CPU
     stays: frozenset[int] = frozenset()  # which parts of what is gathered stay on the CPU
     generators: Sequence[torch.Generator] = ()
 

@@ -16,9 +16,9 @@ from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from torchloom.config import Count, DataConfig, Seed
-from torchloom.data.info import AnyInfo
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
+from torchloom.modalities import AnyInfo
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ class LoaderPlan(BaseModel):
         if split == "train":
             self._check_divisible(len(dataset), share[1])
         # the indices of documents and of what is streamed are needed on the CPU
-        place = "cpu" if dataset.streamed or self.info.kind == "documents" else device
+        place = "cpu" if dataset.streamed or dataset.indexed_on_host else device
         lengths = getattr(dataset, "lengths", None)
         if split != "train":
             size = self.evaluate_batch_size or (500 if device.type == "cpu" else 5000)
@@ -190,9 +190,7 @@ class LoaderPlan(BaseModel):
     ) -> Gathered:
         import torch
 
-        from torchloom.data.batches import ImageBatches
         from torchloom.data.mapped import read_at_random, whole
-        from torchloom.data.sequences import DocumentBatches, TableBatches, TextWindows
 
         device = device or torch.device("cpu")
         arrays = {name: array for name, array in self._arrays(split).items() if not name.startswith("text")}
@@ -202,18 +200,7 @@ class LoaderPlan(BaseModel):
                 read_at_random(array)
         elif device.type != "cpu":
             arrays = {name: whole(array, device) for name, array in arrays.items()}
-        dataset: Gathered
-        if self.info.kind == "images":
-            change = self.data.augment if training else None
-            classes, mean = len(self.info.classes), self.info.mean
-            dataset = ImageBatches(arrays["images"], arrays["labels"], change, self.seed, classes, mean, device, share)
-        elif self.info.kind == "documents":
-            lengths = self.data.max_tokens
-            dataset = DocumentBatches(arrays["tokens"], arrays["starts"], arrays["labels"], lengths, device)
-        elif self.info.kind == "text":
-            dataset = TextWindows(arrays["tokens"], self.data.window, self.seed if training else None, device)
-        else:
-            dataset = TableBatches(arrays["features"], arrays["target"], device)
+        dataset = self.info.batches(arrays, self.data, self.seed, training, device, share)
         dataset.streamed = streamed
         return dataset
 

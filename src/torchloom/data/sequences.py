@@ -34,6 +34,7 @@ class DocumentBatches(Gathered):
     wants them.
     """
 
+    indexed_on_host = True  # as the lengths
     stays = frozenset({1})
 
     def __init__(

@@ -24,8 +24,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from torchloom import own
-from torchloom.data.info import ImageInfo, Info, TableInfo
 from torchloom.errors import InputError
+from torchloom.modalities import Info
 from torchloom.validation import UnknownNameError, arguments_of, check_call
 
 
@@ -88,12 +88,7 @@ def build_network(name: str, sizes: dict[str, Any], arguments: dict[str, Any]) -
 
 def build_model(name: str, arguments: dict[str, Any], info: Info) -> nn.Module:
     """The network for data like those that `info` describes, behind the scaling of its inputs."""
-    network = build_network(name, info.sizes(), arguments)
-    if isinstance(info, ImageInfo):
-        return NormalizedImages(network, info.mean, info.std)
-    if isinstance(info, TableInfo):
-        return StandardizedTable(network, info)
-    return network
+    return info.scaled(build_network(name, info.sizes(), arguments))
 
 
 def resize_layers(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -110,58 +105,3 @@ def resize_layers(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             layer.num_features = len(weight)
         for mine, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
             tensor.data = torch.empty_like(weights[f"{name}.{mine}"])
-
-
-class NormalizedImages(nn.Module):
-    """uint8 images (B, C, H, W) -> what the network makes of (pixel / 255 - mean) / std per channel.
-
-    The normalisation is part of the model, so that training, evaluation and the exported graph cannot differ in it.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", _per_channel(mean) * 255)
-        self.register_buffer("std", _per_channel(std) * 255)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.network(self.normalize(images))
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """As it says, and quickly: row by row as they lie in memory, in place, without temporaries of their size."""
-        if torch.compiler.is_compiling():  # fused there; and a simple graph in exports
-            return (images.float() - self.mean) / self.std
-        count, channels, height, width = images.shape
-        rows = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32, copy=True)  # (B, H, W C)
-        scale = (1 / self.std).flatten()
-        rows.mul_(scale.repeat(width)).sub_((self.mean.flatten() * scale).repeat(width))
-        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _per_channel(values: list[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
-
-
-class StandardizedTable(nn.Module):
-    """Features (B, F) float32 in their own units -> predictions (B,) in the target's unit.
-
-    The network sees features of mean 0 and standard deviation 1 and answers on that scale too.
-    """
-
-    mean: Tensor
-    std: Tensor
-    target_mean: Tensor
-    target_std: Tensor
-
-    def __init__(self, network: nn.Module, info: TableInfo) -> None:
-        super().__init__()
-        self.network = network
-        for name in ("mean", "std", "target_mean", "target_std"):
-            self.register_buffer(name, torch.tensor(getattr(info, name), dtype=torch.float32))
-
-    def forward(self, features: Tensor) -> Tensor:
-        prediction: Tensor = self.network((features - self.mean) / self.std) * self.target_std + self.target_mean
-        return prediction

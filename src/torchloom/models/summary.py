@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchloom.data.info import ImageInfo, Info, TableInfo
+from torchloom.modalities import Info
 
 TIME = "time"  # in a shape: an axis as long as the text or document
 
@@ -18,7 +18,7 @@ def layers(model: nn.Module, info: Info) -> list[dict[str, Any]]:
     `TIME` where it is as long as the input; None where it is not known) and `parameters` (how many). What several
     modules share counts where it comes first, so that the sum is that of the model.
     """
-    short, long = (_output_shapes(model, example(info, time=time)) for time in (2, 3))
+    short, long = (_output_shapes(model, info.example(batch=1, time=time)) for time in (2, 3))
     unseen = {id(parameter): parameter.numel() for parameter in model.parameters()}
     rows = []
     for name in _in_order(model, short):
@@ -43,16 +43,6 @@ def _in_order(model: nn.Module, called: Iterable[str]) -> list[str]:
             names.insert(place, name)
             place += 1
     return names
-
-
-def example(info: Info, *, batch: int = 1, time: int) -> dict[str, Tensor]:
-    """Made-up inputs of a model for such data, by the names in `info.inputs`; texts are `time` tokens long."""
-    if isinstance(info, ImageInfo):
-        return {"images": torch.zeros(batch, *info.shape, dtype=torch.uint8)}
-    if isinstance(info, TableInfo):
-        return {"features": torch.tensor([info.mean] * batch)}
-    inputs = {"tokens": torch.ones(batch, time, dtype=torch.int64)}
-    return inputs | ({"lengths": torch.full((batch,), time)} if "lengths" in info.inputs else {})
 
 
 @torch.no_grad()

@@ -19,10 +19,10 @@ from torchloom.config import (
     ModelConfig,
     TrainConfig,
 )
-from torchloom.data.info import read_info
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
+from torchloom.modalities import Info, check_suits, read_info, suited
 from torchloom.provenance import code_of, reads, strings
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import debugged
@@ -36,15 +36,6 @@ if TYPE_CHECKING:
     from torchloom.training.loop import Objective
 
 logger = logging.getLogger(__name__)
-
-# keys for one kind of data only
-SUITS = {
-    "data.augment": "images",
-    "data.max_tokens": "documents",
-    "data.window": "text",
-    "train.whitening": "images",
-    "evaluate.views": "images",
-}
 
 
 @reads(train=["batch_size", "seed", "whitening"], evaluate=["batch_size", "views"])
@@ -68,9 +59,9 @@ def build_dataloaders(
     given = {f"data.{key}" for key in data.model_fields_set}
     given |= {"train.whitening"} if training.whitening else set()
     given |= {"evaluate.views"} if getattr(evaluation, "views", "one") != "one" else set()
-    for key in sorted(given & SUITS.keys()):
-        check_suits(key, known.kind)
-    files = {name: [_file(tensors, known.kind)] for name, tensors in splits.items()}
+    for key in sorted(given & suited().keys()):
+        check_suits(key, known)
+    files = {name: [_file(tensors, known)] for name, tensors in splits.items()}
     if data.include_validation:
         files["train"], files["validation"] = [*files["train"], *files["validation"]], []
     if debugging.overfit:
@@ -101,21 +92,14 @@ def build_dataloaders(
     return plan
 
 
-def check_suits(key: str, kind: str) -> None:
-    """InputError when the key is for another kind of data."""
-    if kind != SUITS[key]:
-        raise InputError(f"{key}: is for {SUITS[key]}, but these data are {kind}; leave it out")
-
-
-def _file(tensors: Tensors, kind: str) -> TensorFile:
+def _file(tensors: Tensors, info: Info) -> TensorFile:
     assert tensors.path is not None  # they come from the catalog
     assert tensors.fingerprint is not None
-    counted = {"images": "labels", "documents": "labels", "text": "tokens", "table": "target"}[kind]
-    if counted not in tensors.arrays:
+    if info.counted not in tensors.arrays:
         raise InputError(
-            f"{tensors.path}: holds no {counted}. Run the preprocess stage again: kedro run --tags preprocess"
+            f"{tensors.path}: holds no {info.counted}. Run the preprocess stage again: kedro run --tags preprocess"
         )
-    return TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=len(tensors.arrays[counted]))
+    return TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=len(tensors.arrays[info.counted]))
 
 
 class Trained(NamedTuple):
@@ -243,7 +227,7 @@ def _model(
     logger.info("%s with %s", network.name if network else "the same network", counted(size, "parameter"))
     freeze(model, config.freeze)
     if config.whitening:
-        check_suits("train.whitening", loaders.info.kind)
+        check_suits("train.whitening", loaders.info)
         whiten(model, loaders.trained(config.whitening.images)[0], config.whitening)
     return model
 

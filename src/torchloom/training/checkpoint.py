@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torchloom.data.info import AnyInfo
 from torchloom.datasets.tensors import fingerprint, read_tensors, write_tensors
 from torchloom.errors import InputError
+from torchloom.modalities import AnyInfo
 
 if TYPE_CHECKING:
     from torch import nn

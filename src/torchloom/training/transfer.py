@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from torchloom.config import ModelConfig
-from torchloom.data.info import DocumentInfo, ImageInfo, Info, LabelledInfo, TableInfo, TextInfo
 from torchloom.errors import InputError
+from torchloom.modalities import Info
 from torchloom.models import build_network
 from torchloom.training.checkpoint import Checkpoint
 
@@ -53,13 +53,8 @@ def _names_of_scaling(model: nn.Module) -> set[str]:
 
 def _changed(info: Info, before: Info) -> set[str]:
     """The sizes of the network that stand for other things now."""
-    changed = set()
-    if isinstance(info, LabelledInfo) and isinstance(before, LabelledInfo) and info.classes != before.classes:
-        changed.add("classes")
-    texts = DocumentInfo | TextInfo
-    if isinstance(info, texts) and isinstance(before, texts) and info.tokenizer != before.tokenizer:
-        changed.add("tokens")
-    return changed
+    now, then = info.meanings(), before.meanings()
+    return {size for size in now.keys() & then.keys() if now[size] != then[size]}
 
 
 def weights_depending_on(size: str, network: str, arguments: dict[str, Any], info: Info) -> set[str]:
@@ -71,7 +66,7 @@ def weights_depending_on(size: str, network: str, arguments: dict[str, Any], inf
         built = build_network(network, {**sizes, size: count}, arguments)
         return {name: weight.shape for name, weight in built.state_dict().items()}
 
-    prefix = "network." if isinstance(info, ImageInfo | TableInfo) else ""  # see models.build_model
+    prefix = "network." if hasattr(info.scaled(nn.Identity()), "network") else ""
     now, larger = shapes(sizes[size]), shapes(sizes[size] + 1)
     return {prefix + name for name, shape in now.items() if larger[name] != shape}
 

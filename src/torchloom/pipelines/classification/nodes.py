@@ -16,10 +16,10 @@ from torchloom.config import (
     DistributedConfig,
     EvaluateClassifierConfig,
 )
-from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.pipelines.stages import Trained, check_suits, train_network
+from torchloom.modalities import LabelledInfo, check_suits, expect
+from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
@@ -98,7 +98,7 @@ def evaluate(
     device = choose_device(config.device)
     model = checkpoint.build()
     if config.views != "one":
-        check_suits("evaluate.views", loaders.info.kind)
+        check_suits("evaluate.views", loaders.info)
         model = Views(model, config.views)
     known = getattr(checkpoint.info, "views", "one")
     if known != config.views:
@@ -117,15 +117,11 @@ def evaluate(
     metrics, per_class, confusion = classification_metrics(logits, labels, classes, link, trained_for)
     metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(labels)}
     mistakes = worst_mistakes(logits, labels, classes, link=link)
-    if loaders.info.kind == "documents":
-        texts = loaders.texts("test", [row["test_sample"] for row in mistakes])
-        mistakes = [{**row, "text": text} for row, text in zip(mistakes, texts, strict=True)]
+    more = loaders.info.columns(loaders, [row["test_sample"] for row in mistakes])
+    mistakes = [{**row, **columns} for row, columns in zip(mistakes, more, strict=True)]
 
     def shown(numbers: list[int]) -> Figure:
-        answers = labels[numbers], logits[numbers], classes, link
-        if loaders.info.kind == "documents":
-            return figures.text_predictions(loaders.texts("test", numbers), *answers)
-        return figures.prediction_grid(loaders.chosen("test", numbers)[0], *answers)
+        return loaders.info.predictions(loaders, numbers, labels[numbers], logits[numbers], classes, link)
 
     first = list(range(min(config.pictures, len(labels))))
     sides = [most_confident(logits, labels, right, link)[:9].tolist() for right in (True, False)]

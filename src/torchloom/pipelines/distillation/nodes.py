@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import partial
 
 from torchloom.config import ClassifierConfig, DebuggingConfig, DistilledTrainConfig, DistributedConfig
-from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
+from torchloom.modalities import LabelledInfo, expect
 from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
 from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint

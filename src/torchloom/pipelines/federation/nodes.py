@@ -18,11 +18,11 @@ from torchloom.config import (
     FederatedTrainConfig,
     PartitionConfig,
 )
-from torchloom.data.info import LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.locks import command
+from torchloom.modalities import LabelledInfo, expect
 from torchloom.pipelines.classification.nodes import check_labels, evaluate
 from torchloom.pipelines.stages import say_if_one_step
 from torchloom.provenance import code_of, reads

@@ -17,8 +17,8 @@ from torchloom.config import (
     LanguageModelConfig,
     LanguageModelTrainConfig,
 )
-from torchloom.data.info import TextInfo, expect
 from torchloom.data.loaders import LoaderPlan
+from torchloom.modalities import TextInfo, expect
 from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted

@@ -9,9 +9,9 @@ import logging
 from functools import partial
 
 from torchloom.config import DebuggingConfig, DistributedConfig, EvaluateClassifierConfig, PrunedTrainConfig
-from torchloom.data.info import ImageInfo, LabelledInfo, expect
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo, LabelledInfo, expect
 from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
 from torchloom.pipelines.stages import train_network
 from torchloom.provenance import reads

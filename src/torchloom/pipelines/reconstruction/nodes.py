@@ -16,8 +16,8 @@ from torchloom.config import (
     EvaluateExamplesConfig,
     ReconstructionTrainConfig,
 )
-from torchloom.data.info import ImageInfo, expect
 from torchloom.data.loaders import LoaderPlan
+from torchloom.modalities import ImageInfo, expect
 from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted

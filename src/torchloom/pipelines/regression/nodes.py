@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import DebuggingConfig, DistributedConfig, EvaluateConfig, RegressionTrainConfig, RegressorConfig
-from torchloom.data.info import TableInfo, expect
 from torchloom.data.loaders import LoaderPlan
+from torchloom.modalities import TableInfo, expect
 from torchloom.pipelines.stages import Trained, train_network
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted

@@ -1,0 +1,100 @@
+"""The modalities, what can go in: one module each, which answers all questions about such inputs.
+
+Whoever needs to know something of the data asks their `Info`; see base.py for what it answers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+
+from torchloom.errors import InputError
+from torchloom.modalities.base import Info, LabelledInfo
+from torchloom.modalities.documents import DocumentInfo
+from torchloom.modalities.images import ImageInfo, Reading
+from torchloom.modalities.table import TableInfo
+from torchloom.modalities.text import TextInfo
+
+__all__ = [
+    "MODALITIES",
+    "AnyInfo",
+    "DocumentInfo",
+    "ImageInfo",
+    "Info",
+    "LabelledInfo",
+    "Reading",
+    "TableInfo",
+    "TextInfo",
+    "check_suits",
+    "expect",
+    "kind_of",
+    "read_info",
+    "suited",
+]
+
+MODALITIES: dict[str, type[Info]] = {
+    "images": ImageInfo,
+    "documents": DocumentInfo,
+    "text": TextInfo,
+    "table": TableInfo,
+}
+
+
+def _by_kind(values: Any) -> Any:
+    """The Info of the modality that the values name; ValueError when there is none of that name."""
+    if isinstance(values, Info) or not isinstance(values, dict):
+        return values
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in MODALITIES:
+        raise ValueError(f"kind {kind!r} is none of {', '.join(MODALITIES)}")
+    return MODALITIES[kind].model_validate(values)
+
+
+AnyInfo = Annotated[SerializeAsAny[Info], BeforeValidator(_by_kind)]
+
+
+def read_info(values: Any) -> Info:
+    """What a file that preprocessing wrote says; InputError when it does not say it."""
+    try:
+        info: Info = Info.model_validate(_by_kind(values))
+    except (ValidationError, ValueError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise InputError(
+            f"the info of the data set is damaged or from another version: {reason}. Run the preprocess stage again: "
+            "kedro run --tags preprocess"
+        ) from error
+    return info
+
+
+def kind_of(info: Info) -> str:
+    """The name of its modality."""
+    return next(name for name, modality in MODALITIES.items() if type(info) is modality)
+
+
+Kind = TypeVar("Kind", bound=Info)
+
+
+def expect(info: Info, kind: type[Kind]) -> Kind:
+    """`info`, when it is of this kind; else InputError: the task was registered with data that do not suit it."""
+    if not isinstance(info, kind):
+        needed = {LabelledInfo: "images or documents with classes", ImageInfo: "images", TextInfo: "a text"}
+        raise InputError(
+            f"this kind of task needs {needed.get(kind, 'a table')}, but the data that its block task names are of the "
+            f"kind {kind_of(info)!r}"
+        )
+    return info
+
+
+def suited() -> dict[str, list[str]]:
+    """The parameters that are for some modalities only, and for which."""
+    keys = {key for modality in MODALITIES.values() for key in modality.own_keys}
+    return {key: [name for name, modality in MODALITIES.items() if key in modality.own_keys] for key in sorted(keys)}
+
+
+def check_suits(key: str, info: Info) -> None:
+    """InputError when the parameter is for other data."""
+    if key not in info.own_keys:
+        raise InputError(
+            f"{key}: is for {' and '.join(suited()[key])}, but these data are {kind_of(info)}; leave it out"
+        )
