@@ -24,7 +24,7 @@ from torchloom.config import (
 )
 from torchloom.data.download import RawFiles, Source, download
 from torchloom.data.loaders import LoaderPlan, LoaderPlanDataset
-from torchloom.data.mnist import preprocess
+from torchloom.data.readers.mnist import preprocess
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.pipelines.classification.nodes import evaluate, train

@@ -26,10 +26,10 @@ from torchloom.config import (
     TablePreprocessConfig,
     TextPreprocessConfig,
 )
-from torchloom.data import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.download import RawFiles
-from torchloom.data.folder import prepare_folder
 from torchloom.data.loaders import LoaderPlan
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
+from torchloom.data.readers import folder as reader
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.evaluation import Views, predict
 from torchloom.export import export_checkpoint
@@ -37,7 +37,6 @@ from torchloom.inference import open_model
 from torchloom.pipelines.classification import nodes as classification_nodes
 from torchloom.pipelines.language_model import nodes as language_model_nodes
 from torchloom.pipelines.prediction import nodes as prediction_nodes
-from torchloom.pipelines.preparation.nodes import find_images
 from torchloom.pipelines.reconstruction import nodes as reconstruction_nodes
 from torchloom.pipelines.regression import nodes as regression_nodes
 from torchloom.pipelines.stages import build_dataloaders
@@ -162,7 +161,7 @@ def of_pictures(folder: Path, depth: str, evaluation: dict[str, Any], **settings
     draw(folder / "own/train", depth, 9)
     draw(folder / "own/test", depth, 8)
     config = FolderPreprocessConfig(folder=str(folder / "own"), size=[8, 8], validation_fraction=0.2, **settings)
-    prepared = prepare_folder(find_images(config), config, folder)
+    prepared = reader.preprocess(reader.find(config), config, folder)
     return Trained(folder, prepared, {"name": "mlp", "hidden": [8]}, **evaluation)
 
 

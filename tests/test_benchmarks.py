@@ -24,7 +24,7 @@ from benchmarks.step import CONTESTS, Contest
 from benchmarks.trainings import trainings
 from conftest import ROOT, TINY
 from torchloom.config import ExportConfig
-from torchloom.data.mnist import draw_sample
+from torchloom.data.readers.mnist import draw_sample
 from torchloom.models import build_network
 
 

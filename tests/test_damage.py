@@ -21,9 +21,10 @@ import pytest
 import torch
 
 from torchloom.config import DataConfig, DocumentPreprocessConfig, TablePreprocessConfig, TextPreprocessConfig
-from torchloom.data import cifar10, diabetes, download, imdb, mnist, wonderland
+from torchloom.data import download
 from torchloom.data.download import AGAIN, RawFiles, Source
 from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.raw import RawFilesDataset
 from torchloom.datasets.reports import CSVDataset, JSONDataset, TextDataset

@@ -89,7 +89,7 @@ MADE = {  # by who follows the page
     "conf/base/parameters/flowers_cnn.yml",
     "conf/base/parameters/letters.yml",
     "conf/base/parameters/mnist_resnet.yml",
-    "src/torchloom/data/letters.py",
+    "src/torchloom/data/readers/letters.py",
     "src/torchloom/models/logistic.py",
 }
 
@@ -129,7 +129,7 @@ def _make_small(folder: Path) -> None:
     for name, counts in FEW.items():
         drawn = folder / "drawn" / name
         drawn.mkdir(parents=True)
-        import_module(f"torchloom.data.{name}").draw_sample(drawn, *counts)
+        import_module(f"torchloom.data.readers.{name}").draw_sample(drawn, *counts)
         sources[f"{name}_source"]["places"] = [str(drawn)]
     for environment in ("base", "sample"):
         (folder / "conf" / environment / "catalog_sources.yml").write_text(yaml.safe_dump(sources))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
-from torchloom.data.mnist import draw_sample
+from torchloom.data.readers.mnist import draw_sample
 
 PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in ("extend.md", "own-images.md"))
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGES, flags=re.DOTALL)
@@ -45,7 +45,7 @@ def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "letters").mkdir()
     draw_sample(tmp_path / "letters", train=1000, test=200)
-    (project / "src/torchloom/data/letters.py").write_text(block('"""Letters'))
+    (project / "src/torchloom/data/readers/letters.py").write_text(block('"""Letters'))
     with (project / "conf/base/catalog_sources.yml").open("a") as file:
         file.write("\n" + block("letters_source:"))
     (project / "conf/base/parameters/letters.yml").write_text(block("letters:"))

@@ -27,8 +27,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from torchloom.config import TablePreprocessConfig, TextPreprocessConfig
-from torchloom.data import cifar10, diabetes, download, imdb, mnist, wonderland
+from torchloom.data import download
 from torchloom.data.download import RawFiles, SourceError
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.text import split_words
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.raw import RawFilesDataset

@@ -28,9 +28,10 @@ import onnx
 import pytest
 
 from conftest import kedro_run
-from torchloom.data import archives, cifar10, download, imdb
-from torchloom.data.cifar10 import read_batch, read_class_names, read_pickle
+from torchloom.data import archives, download
 from torchloom.data.download import Source
+from torchloom.data.readers import cifar10, imdb
+from torchloom.data.readers.cifar10 import read_batch, read_class_names, read_pickle
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.errors import InputError, printable
 
@@ -193,7 +194,7 @@ BOMBS: dict[str, dict[str, Callable[[], bytes]]] = {
 READER = """
 import resource, sys, time
 from pathlib import Path
-from torchloom.data import cifar10, imdb, mnist
+from torchloom.data.readers import cifar10, imdb, mnist
 from torchloom.data.download import RawFiles
 from torchloom.errors import InputError
 

@@ -92,6 +92,27 @@ def test_when_it_changes_what_it_made_is_stale(run: Callable[..., DataCatalog], 
     assert ran() == ["guest.train"]
 
 
+def test_a_reader_of_ones_own_brings_data(guests: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "plain").mkdir()
+    for number in range(80):
+        name, low = ("dark", 0) if number % 4 < 2 else ("light", 100)
+        pixels = generator.integers(low, low + 120, (8, 8))
+        np.savetxt(tmp_path / f"plain/{name}_{number:02d}.txt", pixels, fmt="%d")
+    data = {"preprocess": {"reader": "guests.readers", "folder": str(tmp_path / "plain")}}
+    train = {"epochs": 3, "batch_size": 8, "threads": 1, "optimizer": {"name": "Adam", "lr": 0.01}}
+    task = {**TASK, "task": {"problem": "classification", "data": "plain"}, "data": {}, "train": train}
+    project = make_project(tmp_path / "project")
+    (project / "conf/base/parameters/plain.yml").write_text(yaml.safe_dump({"plain": data, "plain_wide": task}))
+    catalog = kedro_run(project, "plain_wide", to_nodes=["plain_wide.evaluate"])
+    assert catalog.load("plain_info")["shape"] == [1, 8, 8]
+    assert catalog.load("plain_wide.metrics")["accuracy"] > 0.9
+    data["preprocess"]["folders"] = data["preprocess"].pop("folder")
+    (project / "conf/base/parameters/plain.yml").write_text(yaml.safe_dump({"plain": data, "plain_wide": task}))
+    with pytest.raises(InputError, match=r"plain\.preprocess\.folders: unknown key \(did you mean folder\?\)"):
+        kedro_run(project, "plain_wide")
+
+
 @pytest.mark.long
 def test_several_processes_train_it(run: Callable[..., DataCatalog]) -> None:
     alone, together = (run(params={"distributed": {"processes": n}}, to_nodes=["guest.train"]) for n in (1, 2))

@@ -326,7 +326,7 @@ def test_code_that_is_changed_runs_again(own_code: Path) -> None:
     assert rerun_in_a_new_process(own_code) == set()
     edit(own_code, "templates/page.html", "</style>", "p { margin: 0 }\n</style>")
     assert rerun_in_a_new_process(own_code) == {"report"}
-    edit(own_code, "data/diabetes.py", 'TARGET = "disease progression"', 'TARGET = "disease " + "progression"')
+    edit(own_code, "data/readers/diabetes.py", 'TARGET = "disease progression"', 'TARGET = "disease " + "progression"')
     # the download may draw samples by that module; what both write is the same, so nothing after them has to run
     assert rerun_in_a_new_process(own_code) == {"download", "preprocess"}
     edit(own_code, "models/linear.py", "nn.Linear(", "nn.modules.Linear(")

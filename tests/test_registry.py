@@ -12,7 +12,7 @@ from kedro.framework.startup import bootstrap_project
 
 from conftest import TASKS, kedro, make_project
 from torchloom.errors import InputError
-from torchloom.tasks import read_tasks
+from torchloom.tasks import read_tasks, readers_of
 
 DATA = {"preprocess": {}}
 BLOCKS: dict[str, Any] = {
@@ -69,6 +69,16 @@ def test_a_mistake_is_answered_with_the_file_in_which_it_stands(task: Any, messa
     assert head == "the tasks cannot be put together:"
     assert len(lines) == 1
     assert lines[0].endswith((" (in conf/base/parameters/mine.yml)", " (in conf/base/parameters/third.yml)"))
+
+
+def test_each_data_set_has_a_reader() -> None:
+    blocks = {"mnist": {}, "cifar10": {"seed": 1}, "shapes": {"folder": "x"}, "letters": {"reader": "mnist"}}
+    parameters = {name: {"preprocess": block} for name, block in blocks.items()}
+    assert readers_of(parameters) == {"mnist": "mnist", "cifar10": "cifar10", "shapes": "folder", "letters": "mnist"}
+    letters = {"task": {"problem": "classification", "data": "letters"}}
+    assert read_tasks({**parameters, "letters_mlp": letters})["letters_mlp"].reader == "mnist"
+    with pytest.raises(InputError, match=r"letters\.preprocess\.reader: given 'mnits'; must be .*did you mean mnist"):
+        read_tasks({**parameters, "letters": {"preprocess": {"reader": "mnits"}}})
 
 
 def test_what_is_a_task_is_no_data_set() -> None:

@@ -69,7 +69,17 @@ class Named(BaseModel):
 # ---- data sets -----------------------------------------------------------------------------------------------------
 
 
-class PreprocessConfig(Block):
+class ReaderConfig(Block):
+    """The block `preprocess` of a data set, as far as all readers share it."""
+
+    reader: str | None = Field(
+        None,
+        description="a module of torchloom.data.readers, or the dotted path of one of yours; none: that of the data "
+        "set's name, or else that of folders of pictures",
+    )
+
+
+class PreprocessConfig(ReaderConfig):
     """The block `preprocess` of a data set."""
 
     validation_fraction: Fraction = Field(0.1, description="share of each class cut from the training data to validate")
@@ -123,7 +133,7 @@ class FolderPreprocessConfig(PreprocessConfig):
     )
 
 
-class TextPreprocessConfig(Block):
+class TextPreprocessConfig(ReaderConfig):
     """The block `preprocess` of one long text, which is cut in two places: training, validation and test in a row."""
 
     test_fraction: Fraction = Field(0.1, description="share of the text, at its end, to test")
@@ -137,7 +147,7 @@ class DocumentPreprocessConfig(PreprocessConfig):
     min_count: Count = Field(2, description="words that the training data hold less often are unknown")
 
 
-class TablePreprocessConfig(Block):
+class TablePreprocessConfig(ReaderConfig):
     """The block `preprocess` of a table."""
 
     test_fraction: Fraction = Field(0.2, description="share of the rows to test")

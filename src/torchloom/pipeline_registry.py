@@ -7,7 +7,7 @@ from kedro.pipeline import Pipeline
 from torchloom.config_loader import newest_loader, read_parameters
 from torchloom.errors import InputError
 from torchloom.pipelines import prediction, preparation, sweep
-from torchloom.tasks import Task, data_sets_of, pipeline_of, tasks_of
+from torchloom.tasks import Task, pipeline_of, readers_of, tasks_of
 from torchloom.validation import unknown
 
 
@@ -23,15 +23,15 @@ def register_pipelines() -> Pipelines:
     """One named pipeline per task; as the default all but those apart, and all data sets; `predict` and `sweep`."""
     loader = newest_loader()
     tasks = tuple(tasks_of(loader).values())
-    return Pipelines(_pipelines(tasks, frozenset(data_sets_of(read_parameters(loader)))))
+    return Pipelines(_pipelines(tasks, frozenset(readers_of(read_parameters(loader)).items())))
 
 
 @lru_cache(maxsize=4)  # each session asks anew
-def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[str]) -> dict[str, Pipeline]:
+def _pipelines(tasks: tuple[Task, ...], readers: frozenset[tuple[str, str]]) -> dict[str, Pipeline]:
     own = {task.name: pipeline_of(task) for task in tasks}
-    unused = data_sets - {task.data_set for task in tasks}
+    unused = readers - {(task.data_set, task.reader) for task in tasks}
     parts = [own[task.name] for task in tasks if not task.apart]
-    parts += [preparation.create_pipeline(name) for name in unused]
+    parts += [preparation.create_pipeline(*data_set) for data_set in unused]
     together = Pipeline({node for part in parts for node in part.nodes})
     more = {"predict": prediction.create_pipeline(), "sweep": sweep.create_pipeline()}
     return {**own, **more, "__default__": together}

@@ -18,6 +18,7 @@ from kedro.pipeline import Pipeline
 from pydantic import BaseModel, create_model
 
 from torchloom.config_loader import ConfigLoader, read_parameters
+from torchloom.data.readers import check_reader, default_reader
 from torchloom.errors import InputError
 from torchloom.pipelines import (
     classification,
@@ -31,7 +32,7 @@ from torchloom.pipelines import (
     regression,
     reporting,
 )
-from torchloom.validation import arguments_of, check_block, unknown
+from torchloom.validation import UnknownNameError, arguments_of, check_block, unknown
 
 KINDS: dict[str, dict[str, ModuleType]] = {
     "problem": {
@@ -53,13 +54,14 @@ OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
 @dataclass(frozen=True)
 class Task:
     """`kind` is problem or method, and `choice` which; `sources` are the data set and the tasks that it is made of, by
-    key; `data_set` is where its data come from, if not from a source's."""
+    key; `data_set` is where its data come from, if not from a source's, and `reader` what reads them."""
 
     name: str
     kind: str
     choice: str
     sources: tuple[tuple[str, str], ...]
     data_set: str
+    reader: str
 
     @property
     def recipe(self) -> ModuleType:
@@ -82,8 +84,9 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
     Raises one InputError with all that is wrong with them.
     """
     blocks = {name: block["task"] for name, block in parameters.items() if is_task(name, block)}
-    data_sets = data_sets_of(parameters)
-    wrong = {name: _mistakes(name, block, blocks.keys(), data_sets) for name, block in blocks.items()}
+    readers, wrong = _readers(parameters)
+    data_sets = set(readers)
+    wrong |= {name: _mistakes(name, block, blocks.keys(), data_sets) for name, block in blocks.items()}
     wrong = {name: found for name, found in wrong.items() if found} or _circle(blocks)
     wrong |= {name: [f"{name}: is a task and a data set"] for name in sorted(blocks.keys() & data_sets)}
     if wrong:
@@ -93,7 +96,8 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
     for name, block in sorted(blocks.items()):  # Kedro reads its files in any order
         kind = _kind_of(block)
         assert kind is not None
-        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), _data_set(block, blocks))
+        data_set = _data_set(block, blocks)
+        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), data_set, readers[data_set])
     return tasks
 
 
@@ -102,8 +106,26 @@ def is_task(name: str, block: Any) -> bool:
     return isinstance(block, Mapping) and "task" in block and name not in OTHERS
 
 
-def data_sets_of(parameters: Mapping[str, Any]) -> set[str]:
-    return {name for name, block in parameters.items() if isinstance(block, Mapping) and "preprocess" in block}
+def readers_of(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """The data sets, which are the blocks with a block `preprocess`, and the reader of each."""
+    blocks = {name: block["preprocess"] for name, block in parameters.items() if _is_data_set(block)}
+    given = {name: block.get("reader") if isinstance(block, Mapping) else None for name, block in blocks.items()}
+    return {name: default_reader(name) if reader is None else reader for name, reader in given.items()}
+
+
+def _is_data_set(block: Any) -> bool:
+    return isinstance(block, Mapping) and "preprocess" in block
+
+
+def _readers(parameters: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The reader of each data set, and a line for each that is none."""
+    readers, wrong = readers_of(parameters), {}
+    for name, reader in readers.items():
+        try:
+            check_reader(str(reader))
+        except UnknownNameError as error:
+            wrong[name] = [f"{name}.preprocess.reader: given {reader!r}; {error}"]
+    return readers, wrong
 
 
 @cache
@@ -165,7 +187,7 @@ def _where(name: str, files: Mapping[str, list[Any]]) -> str:
 def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
     own: Pipeline = task.recipe.create_pipeline(task.name, **dict(task.sources))
-    prepared = preparation.create_pipeline(task.data_set)
+    prepared = preparation.create_pipeline(task.data_set, task.reader)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     own += reporting.create_pipeline(task.name, own, source)
     return prepared + own if "data" in dict(task.sources) else own

@@ -15,7 +15,8 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.cifar10 import (
+from torchloom.data.download import AGAIN, SUMS, RawFiles
+from torchloom.data.readers.cifar10 import (
     FOLDER,
     SHAPES,
     TRAIN_BATCHES,
@@ -25,7 +26,6 @@ from torchloom.data.cifar10 import (
     read_class_names,
     read_pickle,
 )
-from torchloom.data.download import AGAIN, SUMS, RawFiles
 from torchloom.errors import InputError
 
 TEST_BATCH = f"{FOLDER}/test_batch"

@@ -7,8 +7,8 @@ import pytest
 from kedro.config import OmegaConfigLoader
 
 from torchloom.config import TablePreprocessConfig
-from torchloom.data.diabetes import FEATURES, preprocess, read_numbers
 from torchloom.data.download import AGAIN, RawFiles, Source, download
+from torchloom.data.readers.diabetes import FEATURES, preprocess, read_numbers
 from torchloom.datasets.raw import SourceDataset
 from torchloom.errors import InputError
 from torchloom.modalities import TableInfo

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from torchloom.data import cifar10, download, imdb, mnist, wonderland
+from torchloom.data import download
 from torchloom.data.download import MIRROR_VARIABLE, SUMS, Form, RawFiles, Source, write_sums
+from torchloom.data.readers import cifar10, imdb, mnist, wonderland
 from torchloom.datasets.raw import RawFilesDataset, SourceDataset
 from torchloom.errors import InputError
 
@@ -817,7 +818,7 @@ def test_a_damaged_list_of_raw_files_is_an_input_error(target: Path, content: by
 @pytest.mark.parametrize("name", ["nothing", "images"])  # no such module; a module that draws nothing
 def test_a_place_that_cannot_draw_is_named(target: Path, name: str) -> None:
     message = refusal(target, f"sample://{name}")
-    assert f"- sample://{name}: torchloom.data.{name} has no draw_sample" in message
+    assert f"- sample://{name}: torchloom.data.readers.{name} has no draw_sample" in message
 
 
 @pytest.mark.parametrize("digest", ["sha1:" + "0" * 40, "md5:" + "0" * 31, "0" * 64, "sha256:xyz"])

@@ -16,9 +16,10 @@ from conftest import kedro_run
 from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig, SplitFolders
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
 from torchloom.data.class_folders import class_roots, split_named
-from torchloom.data.folder import prepare_folder, split_pictures
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.pictures import ENDINGS as ENDINGS_OF_FORMATS
+from torchloom.data.readers import folder as reader
+from torchloom.data.readers.folder import split_pictures
 from torchloom.datasets.listing import Listing, ListingDataset, scan
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
@@ -26,7 +27,6 @@ from torchloom.hooks import _readers
 from torchloom.inference import decode_image
 from torchloom.modalities import read_info
 from torchloom.pipelines import classification, preparation
-from torchloom.pipelines.preparation.nodes import find_images
 from torchloom.runner import SkipUnchanged
 from torchloom.validation import check_parameters
 
@@ -70,7 +70,7 @@ def prepared(folder: Path, target: Path, **settings: Any) -> tuple[dict[str, Ten
     """The splits as the catalog would load them, and the info."""
     config = FolderPreprocessConfig(folder=str(folder), **{"size": [16, 12], **settings})
     target.mkdir(exist_ok=True)
-    *tensors, info = prepare_folder(find_images(config), config, target)
+    *tensors, info = reader.preprocess(reader.find(config), config, target)
     splits = {}
     for name, part in zip(SPLITS, tensors, strict=True):
         dataset = TensorsDataset(filepath=str(target / f"{name}.safetensors"))
@@ -98,7 +98,7 @@ def listing(*names: str) -> Listing:
 
 def test_what_has_no_folder_is_cut_from_each_class(flat: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = FolderPreprocessConfig(folder=str(flat), test_fraction=0.2, validation_fraction=0.25)
-    found = find_images(config)
+    found = reader.find(config)
     assert len(found.names) == 61
     assert "61 pictures; 1 other file ignored: 1 .txt" in caplog.text
     classes, parts = split_pictures(found, config)
@@ -133,7 +133,7 @@ def test_folders_of_the_splits_are_known_by_their_usual_names(folders: tuple[str
     for split, count in zip(folders, (5, 4, 3), strict=True):
         draw_class_folders(tmp_path / split, count)
     config = FolderPreprocessConfig(folder=str(tmp_path))
-    classes, parts = split_pictures(find_images(config), config)
+    classes, parts = split_pictures(reader.find(config), config)
     assert classes == sorted(COLOURS)
     assert {name: np.bincount(part.labels).tolist() for name, part in parts.items()} == {
         "train": [5, 5, 5],
@@ -246,16 +246,16 @@ def test_pictures_outside_of_the_splits_that_are_given_are_left_out(
     with pytest.raises(
         InputError, match=r"in no class folder inside seg_test/seg_test/ or .*: seg_pred/.*splits: {train"
     ):
-        find_images(FolderPreprocessConfig(folder=str(tmp_path)))
+        reader.find(FolderPreprocessConfig(folder=str(tmp_path)))
     config = FolderPreprocessConfig.model_validate(
         {"folder": str(tmp_path), "splits": {"train": "seg_train", "test": "seg_test"}}
     )
-    classes, parts = split_pictures(find_images(config), config)
+    classes, parts = split_pictures(reader.find(config), config)
     assert "1 pictures outside of preprocess.splits are left out" in caplog.text
     assert classes == sorted(COLOURS)
     assert len(parts["test"].labels) == 12
     only = config.model_copy(update={"splits": SplitFolders(train="seg_train")})
-    assert sum(len(part.labels) for part in split_pictures(find_images(only), only)[1].values()) == 12
+    assert sum(len(part.labels) for part in split_pictures(reader.find(only), only)[1].values()) == 12
 
 
 def test_a_name_is_one_class_whichever_way_its_accents_are_written() -> None:
@@ -297,13 +297,13 @@ LEFT_BY_SYSTEMS = [
 
 def test_what_systems_leave_in_folders_is_not_the_users(flat: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = FolderPreprocessConfig(folder=str(flat))
-    before = find_images(config)
+    before = reader.find(config)
     for name in LEFT_BY_SYSTEMS:
         (flat / name).parent.mkdir(parents=True, exist_ok=True)
         (flat / name).write_bytes(b"\0\x05\x16\x07")
     (flat / "__MACOSX" / "empty").mkdir()
     caplog.clear()
-    assert find_images(config) == before
+    assert reader.find(config) == before
     assert scan(flat, "predict.files").names == sorted([*before.names, "LICENSE.txt"])
     assert "61 pictures; 1 other file ignored: 1 .txt" in caplog.text
 
@@ -314,7 +314,7 @@ def test_links_to_folders_are_said_to_be_skipped(flat: Path, tmp_path: Path, cap
     (flat / "red" / "lost.png").symlink_to(tmp_path / "nothing.png")
     (flat / "red" / "one.png").symlink_to(tmp_path / "elsewhere" / "0.png")
     config = FolderPreprocessConfig(folder=str(flat))
-    found = find_images(config)
+    found = reader.find(config)
     said = f"{flat}: links to folders, and to nothing, are skipped: red/linked, red/lost.png"
     assert said in caplog.messages
     assert len(found.names) == 62
@@ -322,7 +322,7 @@ def test_links_to_folders_are_said_to_be_skipped(flat: Path, tmp_path: Path, cap
     with pytest.raises(
         InputError, match=r"class folders without a picture: blau \(links to folders are not followed\)"
     ):
-        find_images(config)
+        reader.find(config)
 
 
 @pytest.mark.parametrize("kind", ENDINGS_OF_FORMATS)
@@ -336,7 +336,7 @@ def test_every_ending_of_a_format_is_trained_on_as_it_is_predicted(kind: str, tm
         saved = picture.convert("F") if ending == ".pfm" else picture
         saved.save(tmp_path / "a" / f"{ending[1:]}{ending}", kind)
     draw(tmp_path / "b" / "0.png", COLOURS["red"], 0)
-    found = find_images(FolderPreprocessConfig(folder=str(tmp_path)))
+    found = reader.find(FolderPreprocessConfig(folder=str(tmp_path)))
     assert len(found.names) == len(ENDINGS_OF_FORMATS[kind]) + 2
     for path in found.paths:
         if path.suffix != ".pfm":  # of 32 bits
@@ -372,7 +372,7 @@ def test_a_folder_that_is_not_in_order_is_refused(tmp_path: Path, names: list[st
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(InputError) as caught:
-        find_images(FolderPreprocessConfig(folder=str(tmp_path)))
+        reader.find(FolderPreprocessConfig(folder=str(tmp_path)))
     assert str(tmp_path) in caught.value.message
     assert message in caught.value.message
 
@@ -384,7 +384,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, kind: str) -> None:
         place.write_bytes(b"")
     message = "there is no such file or folder" if kind == "missing" else "is a file, not a folder"
     with pytest.raises(InputError, match=message):
-        find_images(FolderPreprocessConfig(folder=str(place)))
+        reader.find(FolderPreprocessConfig(folder=str(place)))
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_a_class_that_cannot_be_learnt_or_judged_is_refused(
 
 def test_the_listing_knows_when_a_picture_changes(flat: Path, tmp_path: Path) -> None:
     dataset = ListingDataset(filepath=str(tmp_path / "images.json"))
-    dataset.save(find_images(FolderPreprocessConfig(folder=str(flat))))
+    dataset.save(reader.find(FolderPreprocessConfig(folder=str(flat))))
     first = dataset.fingerprint()
     (flat / "LICENSE.txt").write_text("not free")
     assert dataset.fingerprint() == first
@@ -427,7 +427,7 @@ def test_the_listing_knows_when_a_picture_changes(flat: Path, tmp_path: Path) ->
 
 def test_pixels_are_those_that_predict_sees(flat: Path, tmp_path: Path) -> None:
     splits, info = prepared(flat, tmp_path / "cache", fit="pad")
-    found = find_images(FolderPreprocessConfig(folder=str(flat)))
+    found = reader.find(FolderPreprocessConfig(folder=str(flat)))
     _, parts = split_pictures(found, FolderPreprocessConfig(folder=str(flat)))
     assert info["shape"] == [3, 16, 12]
     for name, part in parts.items():
@@ -619,7 +619,7 @@ def test_names_that_are_no_text_are_refused(flat: Path) -> None:
     except OSError:
         pytest.skip("this file system takes names in UTF-8 only")
     with pytest.raises(InputError, match=r"names that are not in UTF-8: red/\\udcff\.png"):
-        find_images(FolderPreprocessConfig(folder=str(flat)))
+        reader.find(FolderPreprocessConfig(folder=str(flat)))
 
 
 def test_a_full_disk_leaves_nothing_behind(flat: Path, tmp_path: Path) -> None:
@@ -708,10 +708,12 @@ def test_a_wrong_parameter_is_named(change: dict[str, Any], message: str) -> Non
 
 
 def test_a_folder_is_locked_while_tasks_read_it() -> None:
-    whole = preparation.create_pipeline("colours") + classification.create_pipeline("colours_mlp", data="colours")
+    whole = preparation.create_pipeline("colours", "folder") + classification.create_pipeline(
+        "colours_mlp", data="colours"
+    )
     assert _readers(whole) == {"colours": ["colours_mlp"]}
 
 
 def test_a_data_set_may_have_the_name_of_one_of_our_modules() -> None:
-    names = [node.name for node in preparation.create_pipeline("images").nodes]
+    names = [node.name for node in preparation.create_pipeline("images", "folder").nodes]
     assert names == ["images.find_images", "images.preprocess"]

@@ -10,7 +10,7 @@ import pytest
 
 from torchloom.config import TextPreprocessConfig
 from torchloom.data.download import AGAIN, SUMS, RawFiles
-from torchloom.data.wonderland import draw_sample, preprocess, read_text
+from torchloom.data.readers.wonderland import draw_sample, preprocess, read_text
 from torchloom.errors import InputError
 from torchloom.modalities import TextInfo
 

@@ -254,9 +254,9 @@ def _package_folder(package: str, folder: str) -> Path:
 def _drawing(name: str) -> Callable[[Path], None]:
     """The function `draw_sample` of the module torchloom.data.<name>."""
     try:
-        draw: Callable[[Path], None] = import_module(f"torchloom.data.{name}").draw_sample
+        draw: Callable[[Path], None] = import_module(f"torchloom.data.readers.{name}").draw_sample
     except (ModuleNotFoundError, AttributeError) as error:
-        raise SourceError(f"torchloom.data.{name} has no draw_sample ({error})") from error
+        raise SourceError(f"torchloom.data.readers.{name} has no draw_sample ({error})") from error
     return draw
 
 

@@ -206,7 +206,7 @@ class LoaderPlan(BaseModel):
 
     def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
         """Whether the arrays are to lie in the device's memory; on the CPU they are mapped from their files."""
-        from torchloom.data.folder import ImageFiles
+        from torchloom.data.readers.folder import ImageFiles
         from torchloom.training.devices import free_memory
 
         if isinstance(arrays.get("images"), ImageFiles):
@@ -224,8 +224,8 @@ class LoaderPlan(BaseModel):
         """
         import torch
 
-        from torchloom.data.folder import ImageFiles
         from torchloom.data.mapped import join
+        from torchloom.data.readers.folder import ImageFiles
         from torchloom.datasets.tensors import open_tensors
 
         files, account = [], {}

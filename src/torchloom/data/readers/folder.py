@@ -25,11 +25,13 @@ import numpy as np
 from torchloom.config import FolderPreprocessConfig
 from torchloom.data.class_folders import class_roots, place_pictures, split_named
 from torchloom.data.images import channel_counts, describe
+from torchloom.data.pictures import SUFFIXES
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
-from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, stamp_of
+from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, scan, stamp_of
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.errors import InputError, printable
 from torchloom.progress import step_bar
+from torchloom.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -321,7 +323,19 @@ class Decoder:
         logger.warning("%sThey are left out", found)
 
 
-def prepare_folder(
+def find(config: FolderPreprocessConfig) -> Listing:
+    """List the pictures of a folder that has a subfolder for each class."""
+    listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
+    listing.say_links()
+    check_class_folders(listing, config)
+    found, others = counted(len(listing.names), "picture"), counted(sum(listing.others.values()), "other file")
+    kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in listing.others.items())
+    said = f": {printable(kinds)}" if kinds else ""
+    logger.info("%s: %s; %s ignored%s", listing.folder, found, others, said)
+    return listing
+
+
+def preprocess(
     listing: Listing, config: FolderPreprocessConfig, scratch: Path
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Decode every picture once: to keep its pixels, to measure them, and to know that it can be read.

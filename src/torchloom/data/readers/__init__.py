@@ -1,0 +1,36 @@
+"""The readers, which turn raw files into arrays and an Info: one module each.
+
+A reader is a module with a function `preprocess(raw, config)` -> training, validation and test tensors and an info; the
+files of its `raw` are brought by `download`. `config`, by its annotation, is the block `preprocess`, a subclass of
+config.ReaderConfig. Where the files are the user's own, `find(config)` lists them, and `preprocess(found, config,
+scratch)` also gets a folder to work in. `draw_sample(folder)` draws files of the same format for `sample://` places.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from torchloom import own
+
+PACKAGE = "torchloom.data.readers"
+
+
+def default_reader(data: str) -> str:
+    """That of a data set which does not say: the one of its name, or else that of folders of pictures."""
+    return data if data.isidentifier() and find_spec(f"{PACKAGE}.{data}") else "folder"
+
+
+def reader_names() -> list[str]:
+    import pkgutil
+
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def check_reader(name: str) -> None:
+    """Raise UnknownNameError unless there is such a reader, or one of the user's own with that dotted path."""
+    own.chosen(name, reader_names(), "a reader, a module of torchloom.data.readers,")
+
+
+def reader(name: str) -> ModuleType:
+    module: ModuleType = own.find(name) if own.is_path(name) else import_module(f"torchloom.data.readers.{name}")
+    return module
