@@ -17,6 +17,7 @@ PARTS = {
     "scaling": "benchmarks.scaling",
     "distribution": "benchmarks.distribution",
     "streaming": "benchmarks.streaming",
+    "start": "benchmarks.start",
     "gpu": "benchmarks.records",
 }
 

@@ -17,7 +17,19 @@ import pytest
 from kedro.io import DataCatalog
 from onnxruntime import InferenceSession
 
-from benchmarks import inference, inputs, measure, ours, plain, plain_mnist, records, scaling, step, without_kedro
+from benchmarks import (
+    inference,
+    inputs,
+    measure,
+    ours,
+    plain,
+    plain_mnist,
+    records,
+    scaling,
+    start,
+    step,
+    without_kedro,
+)
 from benchmarks.measure import Comparison, Options, Worker, interleave, report
 from benchmarks.plain import NETWORKS
 from benchmarks.step import CONTESTS, Contest
@@ -62,6 +74,14 @@ class InProcess:
         return self
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def test_the_start_is_held_to_that_of_an_empty_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    (comparison,) = start.run(Options(repeats=1))
+    check(comparison)
+    assert list(comparison.sides) == [start.EMPTY, start.OURS]
+    assert min(value for values in comparison.sides.values() for value in values) > 0.1
 
 
 @pytest.mark.long
