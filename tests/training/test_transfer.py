@@ -11,7 +11,7 @@ from torchloom.config import ClassificationTrainConfig, ClassifierConfig, Langua
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
-from torchloom.modalities import ImageInfo, Info, TextInfo
+from torchloom.modalities import DocumentInfo, ImageInfo, Info, TextInfo
 from torchloom.models import build_model
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loop import fit
@@ -74,6 +74,18 @@ def test_other_characters_need_another_embedding_and_another_head() -> None:
     assert {name.partition(".")[0] for name in names} == {"rnn"}
     names, after = taken(config, infos[0], checkpoint(config, infos[0]))
     assert names == after.keys()
+
+
+def test_other_words_need_another_embedding_and_other_classes_another_head() -> None:
+    vocabularies = (["<pad>", "<unk>", *words] for words in ("ab", "xy"))
+    before, after = (Tokenizer(kind="words", vocabulary=vocabulary) for vocabulary in vocabularies)
+    start = DocumentInfo(classes=["bad", "good"], tokenizer=before)
+    config = network("text_rnn", width=4, embedding=4)
+    everything, _ = taken(config, start, checkpoint(config, start))
+    without_words, _ = taken(config, start.model_copy(update={"tokenizer": after}), checkpoint(config, start))
+    without_head, _ = taken(config, start.model_copy(update={"classes": ["no", "yes"]}), checkpoint(config, start))
+    assert {name.partition(".")[0] for name in everything - without_words} == {"embedding"}
+    assert everything - without_head == {name for name in everything if name.startswith("head")}
 
 
 @pytest.mark.parametrize(
