@@ -14,8 +14,9 @@ import torch
 
 from benchmarks import inputs, ours
 from benchmarks.measure import Comparison, Options, interleave
-from torchloom.config import ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
-from torchloom.pipelines.classification.nodes import train
+from benchmarks.stages import train
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig
+from torchloom.problems.classification.config import ClassifierConfig
 
 NETWORKS: dict[str, tuple[dict[str, Any], bool]] = {  # and whether batch norm is over all processes
     "LeNet-5, without batch norm": ({"name": "lenet", "batch_norm": False}, False),

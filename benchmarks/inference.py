@@ -12,9 +12,11 @@ from torch import nn
 
 from benchmarks import inputs, ours
 from benchmarks.measure import Comparison, Options, Worker, interleave, rate
+from benchmarks.stages import CLASSIFICATION
 from torchloom.config import DataConfig, ExportConfig, QuantizeConfig
 from torchloom.data.loaders import LoaderPlan
-from torchloom.export import open_session, to_onnx
+from torchloom.export import signature, to_onnx
+from torchloom.inference import open_session
 from torchloom.models import build_model
 from torchloom.quantization import quantize_model
 from torchloom.training.checkpoint import Checkpoint
@@ -44,7 +46,7 @@ def prepare(folder: Path, width: int) -> tuple[LoaderPlan, nn.Module]:
     """The data, and the network with random weights, the same in each process."""
     plan = ours.plan_loaders(folder, DataConfig(), ours.config("cpu", 64))
     seed_everything(0)
-    return plan, build_model("resnet", {"width": width}, plan.info).eval()
+    return plan, build_model("resnet", {"width": width}, plan.info, CLASSIFICATION).eval()
 
 
 def by_torch(folder: Path, width: int, seconds: float, device: str) -> Callable[[str, int], float]:
@@ -78,8 +80,11 @@ def by_onnx(folder: Path, width: int, seconds: float) -> Callable[[str, int], fl
 
 def export(plan: LoaderPlan, model: nn.Module) -> dict[str, bytes]:
     """The project's own export, and what its own quantisation makes of it."""
-    checkpoint = Checkpoint(network="resnet", arguments={}, info=plan.info, training={}, weights={})
-    fp32 = to_onnx(model, {"images": plan.first("test", 2)[0]}, ["logits"], checkpoint, ExportConfig().opset)
+    checkpoint = Checkpoint(
+        network="resnet", arguments={}, problem=CLASSIFICATION.name, info=plan.info, training={}, weights={}
+    )
+    form = signature(model, plan.samples("test", 2), checkpoint)
+    fp32 = to_onnx(model, form, checkpoint, ExportConfig().opset)
     samples = {"images": pixels(plan, "train", 0, CALIBRATION)}
     return {"fp32": fp32, "int8": quantize_model(fp32, samples, QuantizeConfig())}
 

@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from torchloom.data.images import LabelledImages
+from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import TensorsDataset
 
 CLASSES = 10
@@ -58,10 +59,10 @@ def random_images(folder: Path, count: int, shape: tuple[int, int, int] = (32, 3
         images = generator.integers(256, size=(size, *shape), dtype=np.uint8)
         labels = generator.integers(CLASSES, size=size)
         TensorsDataset(filepath=str(folder / f"{split}.safetensors")).save(LabelledImages(images, labels).tensors())
-    classes = [str(number) for number in range(CLASSES)]
+    target = Classes(classes=[str(number) for number in range(CLASSES)])
     height, width, channels = shape
     scale = {"mean": [0.5] * channels, "std": [0.29] * channels}
-    info = {"kind": "images", "classes": classes, "shape": [channels, height, width], **scale}
+    info = {"kind": "images", "target": target.model_dump(), "shape": [channels, height, width], **scale}
     (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
     return folder
 

@@ -14,22 +14,15 @@ import torch
 from torch import nn
 
 from benchmarks.measure import synchronize
-from torchloom.config import (
-    AugmentConfig,
-    ClassificationTrainConfig,
-    ClassifierConfig,
-    DataConfig,
-    DebuggingConfig,
-    DistributedConfig,
-    EvaluateConfig,
-)
+from benchmarks.stages import train
+from torchloom.config import AugmentConfig, DataConfig, DebuggingConfig, DistributedConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
 from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.modalities import ImageInfo
-from torchloom.modalities.scaling import NormalizedImages
-from torchloom.pipelines.classification.nodes import train
-from torchloom.pipelines.stages import build_dataloaders
+from torchloom.modalities.modules import NormalizedImages
+from torchloom.pipelines.training.nodes import build_dataloaders
+from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.training.devices import tuned_host
 
 CROP_AND_FLIP = AugmentConfig(crop_padding=4, flip=True)

@@ -22,11 +22,12 @@ import torch
 
 from benchmarks import inputs, ours
 from benchmarks.measure import Comparison, Options, Worker, interleave
-from torchloom.config import ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
+from benchmarks.stages import train
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.data.batches import start_epoch
 from torchloom.modalities import ImageInfo
-from torchloom.modalities.scaling import NormalizedImages
-from torchloom.pipelines.classification.nodes import train
+from torchloom.modalities.modules import NormalizedImages
+from torchloom.problems.classification.config import ClassifierConfig
 from torchloom.training.devices import tuned_host
 
 SHAPE = (64, 64, 3)

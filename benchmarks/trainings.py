@@ -11,12 +11,18 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from benchmarks.measure import synchronize
-from torchloom.config import ClassificationTrainConfig, ClassifierConfig, EvaluateClassifierConfig
-from torchloom.evaluation import Views, predict
+from benchmarks.stages import CLASSIFICATION
+from torchloom.modalities.modules import Views
 from torchloom.models import build_model
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.classification.config import (
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    EvaluateClassifierConfig,
+)
+from torchloom.problems.evaluation import predict
 from torchloom.training.devices import choose_device, choose_precision, seed_everything
 from torchloom.training.loop import fit
-from torchloom.training.losses import classification_objective
 from torchloom.training.whitening import whiten
 
 
@@ -37,14 +43,14 @@ def trainings(task: str, env: str) -> Callable[..., Any]:
     evaluation = EvaluateClassifierConfig.model_validate(blocks["evaluate"])
     device = choose_device(config.device)
     objective = classification_objective(config.loss.name, config.loss.arguments)
-    model = build_model(network.name, network.arguments, plan.info).to(device)
+    model = build_model(network.name, network.arguments, plan.info, CLASSIFICATION).to(device)
 
     def train(seed: int) -> tuple[float, float, float]:
         seeded = plan.model_copy(update={"seed": seed})
         loaders = {split: seeded.loader(split, device) for split in ("train", "validation", "test")}
         pixels = seeded.trained(config.whitening.images)[0].to(device) if config.whitening else None
         seed_everything(seed)
-        fresh = build_model(network.name, network.arguments, plan.info)
+        fresh = build_model(network.name, network.arguments, plan.info, CLASSIFICATION)
         model.load_state_dict(fresh.state_dict())
         for weight, drawn in zip(model.parameters(), fresh.parameters(), strict=True):
             weight.requires_grad_(drawn.requires_grad)

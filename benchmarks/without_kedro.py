@@ -12,23 +12,19 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from benchmarks import inputs
-from torchloom.config import (
-    ClassificationTrainConfig,
-    ClassifierConfig,
-    DataConfig,
-    DebuggingConfig,
-    DistributedConfig,
-    EvaluateClassifierConfig,
-    ExportConfig,
-    PreprocessConfig,
-)
+from benchmarks.stages import evaluate, train
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, ExportConfig, PreprocessConfig
 from torchloom.data.download import RawFiles, Source, download
 from torchloom.data.loaders import LoaderPlan, LoaderPlanDataset
 from torchloom.data.readers.mnist import preprocess
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import TensorsDataset
-from torchloom.pipelines.classification.nodes import evaluate, train
-from torchloom.pipelines.stages import build_dataloaders, export_onnx
+from torchloom.pipelines.training.nodes import build_dataloaders, export_onnx
+from torchloom.problems.classification.config import (
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    EvaluateClassifierConfig,
+)
 from torchloom.training.checkpoint import CheckpointDataset
 from torchloom.training.state import TrainingStates
 
@@ -46,7 +42,7 @@ def main(env: str, folder: Path) -> None:
     CheckpointDataset(filepath=str(folder / "last_checkpoint.safetensors")).save(last)
     save(history, folder / "history")
     states.clear()
-    for number, report in enumerate(evaluate(best, plan, history, evaluation)):
+    for number, report in enumerate(evaluate(best, plan, history, evaluation).values()):
         save(report, folder / f"report_{number}")
     onnx, report = export_onnx(best, plan, ExportConfig.model_validate(task["export"]))
     ONNXDataset(filepath=str(folder / "model.onnx")).save(onnx)

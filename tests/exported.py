@@ -8,36 +8,40 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.export import export_checkpoint
 from torchloom.inference import Model
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model
+from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
 
 WORDS = Tokenizer.of_words(["a good film , a bad film"], size=20, min_count=1)
 LETTERS = Tokenizer.of_characters("abcdefgh \n")
-GREY = ImageInfo(classes=["ä", "b$", "c"], shape=[1, 6, 8], mean=[0.5], std=[0.2])
+CLASSES = ["ä", "b$", "c"]
+GREY = ImageInfo(target=Classes(classes=CLASSES), shape=[1, 6, 8], mean=[0.5], std=[0.2])
 TABLE = TableInfo(
-    features=["age", "bmi"], target="glucose", mean=[50.0, 25.0], std=[10.0, 5.0], target_mean=100.0, target_std=20.0
+    features=["age", "bmi"], mean=[50.0, 25.0], std=[10.0, 5.0], target=Number(name="glucose", mean=100.0, std=20.0)
 )
-
-REVIEWS = DocumentInfo(classes=["bad", "good"], tokenizer=WORDS)
-KINDS: dict[str, tuple[str, dict[str, Any], Info]] = {
-    "images": ("mlp", {"hidden": [8]}, GREY),
-    "reconstruction": ("autoencoder", {"hidden": [8], "latent": 3}, GREY),
-    "documents": ("text_rnn", {"cell": "gru", "embedding": 4, "width": 4, "bidirectional": False}, REVIEWS),
-    "text": ("language_rnn", {"cell": "gru", "embedding": 4, "width": 8, "layers": 1}, TextInfo(tokenizer=LETTERS)),
-    "table": ("linear", {}, TABLE),
+REVIEWS = DocumentInfo(target=Classes(classes=["bad", "good"]), tokenizer=WORDS)
+TEXT_RNN = {"cell": "gru", "embedding": 4, "width": 4, "bidirectional": False}
+LANGUAGE_RNN = {"cell": "gru", "embedding": 4, "width": 8, "layers": 1}
+KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
+    "images": ("classification", "mlp", {"hidden": [8]}, GREY),
+    "reconstruction": ("reconstruction", "autoencoder", {"hidden": [8], "latent": 3}, GREY),
+    "documents": ("classification", "text_rnn", TEXT_RNN, REVIEWS),
+    "text": ("language_model", "language_rnn", LANGUAGE_RNN, TextInfo(tokenizer=LETTERS)),
+    "table": ("regression", "linear", {}, TABLE),
 }
 
 
 @cache
 def checkpoint(kind: str) -> Checkpoint:
-    network, arguments, info = KINDS[kind]
+    problem, network, arguments, info = KINDS[kind]
     torch.manual_seed(0)
-    weights = dict(build_model(network, arguments, info).state_dict())
-    return Checkpoint(network=network, arguments=arguments, info=info, training={}, weights=weights)
+    weights = dict(build_model(network, arguments, info, problem_of(problem)).state_dict())
+    return Checkpoint(network=network, arguments=arguments, problem=problem, info=info, training={}, weights=weights)
 
 
 @cache

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from torchloom.config import (
     DebuggingConfig,
     DistributedConfig,
     DocumentPreprocessConfig,
-    EvaluateClassifierConfig,
     FolderPreprocessConfig,
     PredictConfig,
     PreprocessConfig,
@@ -31,15 +29,14 @@ from torchloom.data.loaders import LoaderPlan
 from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.tensors import Tensors, TensorsDataset
-from torchloom.evaluation import Views, predict
 from torchloom.export import export_checkpoint
 from torchloom.inference import open_model
-from torchloom.pipelines.classification import nodes as classification_nodes
-from torchloom.pipelines.language_model import nodes as language_model_nodes
+from torchloom.modalities.modules import Views
 from torchloom.pipelines.prediction import nodes as prediction_nodes
-from torchloom.pipelines.reconstruction import nodes as reconstruction_nodes
-from torchloom.pipelines.regression import nodes as regression_nodes
-from torchloom.pipelines.stages import build_dataloaders
+from torchloom.pipelines.training.nodes import build_dataloaders, train
+from torchloom.problems import problem_of
+from torchloom.problems.classification.config import EvaluateClassifierConfig
+from torchloom.problems.evaluation import predict
 from torchloom.serving import answerer
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 
@@ -56,22 +53,22 @@ class Trained:
         folder: Path,
         prepared: tuple[Tensors, Tensors, Tensors, dict[str, Any]],
         network: dict[str, Any],
-        stages: ModuleType = classification_nodes,
+        problem: str = "classification",
         data: DataConfig | None = None,
         **evaluation: Any,
     ) -> None:
-        self.folder, self.stages = folder, stages
+        self.folder = folder
         *splits, info = prepared
-        kinds = stages.train.__globals__
-        self.evaluation = next(kinds[name] for name in kinds if name.startswith("Evaluate"))(**evaluation)
-        training = next(kinds[name] for name in kinds if name.endswith("TrainConfig"))(**TRAIN)
-        model = kinds[stages.train.__annotations__["network"]](**network)
+        asked = problem_of(problem)
+        self.evaluation: Any = asked.evaluation(**evaluation)
+        training = asked.training(**TRAIN)
+        model = asked.network(**network)
         tensors = [self.saved(name, part) for name, part in zip(("train", "val", "test"), splits, strict=True)]
         debugging = DebuggingConfig()
         self.plan: LoaderPlan = build_dataloaders(
             *tensors, info, data or DataConfig(), training, self.evaluation, debugging
         )
-        self.checkpoint: Checkpoint = stages.train(self.plan, model, training, DistributedConfig(), debugging).best
+        self.checkpoint: Checkpoint = train(asked, self.plan, model, training, DistributedConfig(), debugging).best
 
     def saved(self, name: str, tensors: Tensors) -> Tensors:
         dataset = TensorsDataset(filepath=str(self.folder / f"{name}.safetensors"))
@@ -108,7 +105,7 @@ class Trained:
         (logits,) = self.tested()
         shares = logits.softmax(1).numpy()
         assert len(rows) == len(shares)
-        classes = self.plan.info.classes  # type: ignore[union-attr]
+        classes = self.plan.info.target.classes  # type: ignore[union-attr]
         for row, share in zip(rows, shares, strict=True):
             assert row["class_1"] == classes[share.argmax()]
             assert row["probability_1"] == pytest.approx(share.max(), abs=1e-4)
@@ -237,7 +234,7 @@ def test_shapes_in_colour_from_all_sides(tmp_path: Path) -> None:
 def test_images_that_are_reconstructed(tmp_path: Path) -> None:
     raw = drawn(mnist, tmp_path, IDX, train=60, test=30)
     network = {"name": "autoencoder", "hidden": [8], "latent": 3}
-    task = Trained(tmp_path, mnist.preprocess(raw, PreprocessConfig()), network, reconstruction_nodes)
+    task = Trained(tmp_path, mnist.preprocess(raw, PreprocessConfig()), network, "reconstruction")
     _, test = mnist.read_images(raw)
     rows = task.asked(save_pictures(tmp_path, test.images))
     reconstructions, latents, _ = task.tested()
@@ -271,7 +268,7 @@ def test_rows(tmp_path: Path) -> None:
         np.savetxt(tmp_path / name, table, fmt="%.17g")
     config = TablePreprocessConfig()
     prepared = diabetes.preprocess(RawFiles(tmp_path, dict.fromkeys(names, "")), config)
-    task = Trained(tmp_path, prepared, {"name": "linear"}, regression_nodes)
+    task = Trained(tmp_path, prepared, {"name": "linear"}, "regression")
     chosen = diabetes.choose_rows(len(values.target), config)["test"]
     rows = [dict(zip(diabetes.FEATURES, map(float, row), strict=True)) for row in values.data[chosen]]
     with (tmp_path / "rows.csv").open("w", encoding="utf-8-sig", newline="") as file:
@@ -289,7 +286,7 @@ def test_a_text_is_continued_by_what_was_foretold(tmp_path: Path) -> None:
     raw = drawn(wonderland, tmp_path, [wonderland.FILE], characters=3000)
     prepared = wonderland.preprocess(raw, TextPreprocessConfig())
     network = {"name": "language_rnn", "cell": "gru", "embedding": 8, "width": 16, "layers": 1}
-    task = Trained(tmp_path, prepared, network, language_model_nodes, DataConfig(window=32))
+    task = Trained(tmp_path, prepared, network, "language_model", DataConfig(window=32))
     tokens = task.plan.tokens("test").long()
     with torch.no_grad():
         logits, *_ = task.checkpoint.build()(tokens[None])

@@ -104,7 +104,7 @@ def test_both_sides_train_networks_of_the_same_size(contest: Contest) -> None:
     arguments = dict(contest.network)
     name = arguments.pop("name")
     shape = (1, 28, 28) if contest.data == "mnist" else (3, 32, 32)
-    ours = build_network(name, {"shape": shape, "classes": 10}, arguments)
+    ours = build_network(name, {"shape": shape, "outputs": 10}, arguments)
     theirs = NETWORKS[name]()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from tests.stages import CLASSIFICATION
 from torchloom import comparison
 from torchloom.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export import export_checkpoint
@@ -26,18 +28,21 @@ from torchloom.inference import Model
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers
+from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")
 
-INFO = ImageInfo(classes=["dark", "light"], shape=[1, 4, 4], mean=[0.5], std=[0.25])
+INFO = ImageInfo(target=Classes(classes=["dark", "light"]), shape=[1, 4, 4], mean=[0.5], std=[0.25])
 QUICK = CompareConfig(batch_size=8, turns=2, seconds=0.001)
 
 
 def checkpoint(hidden: list[int]) -> Checkpoint:
-    model = build_model("mlp", {"hidden": hidden}, INFO)
+    model = build_model("mlp", {"hidden": hidden}, INFO, CLASSIFICATION)
     weights, arguments = model.state_dict(), {"hidden": hidden}
-    return Checkpoint(network="mlp", arguments=arguments, info=INFO, training={}, weights=weights)
+    return Checkpoint(
+        network="mlp", arguments=arguments, problem="classification", info=INFO, training={}, weights=weights
+    )
 
 
 @pytest.fixture
@@ -71,11 +76,13 @@ def by_brightness() -> Checkpoint:
 
 # ---- multiply-adds -------------------------------------------------------------------------------------------------
 
-IMAGES = ImageInfo(classes=list("abcde"), shape=[1, 28, 28], mean=[0.5], std=[0.25])
-COLOURS = ImageInfo(classes=list("abcde"), shape=[3, 32, 32], mean=[0.5] * 3, std=[0.25] * 3)
+IMAGES = ImageInfo(target=Classes(classes=list("abcde")), shape=[1, 28, 28], mean=[0.5], std=[0.25])
+COLOURS = ImageInfo(target=Classes(classes=list("abcde")), shape=[3, 32, 32], mean=[0.5] * 3, std=[0.25] * 3)
 TEXT = TextInfo(tokenizer=Tokenizer(kind="characters", vocabulary=list("abcdefgh")))
-WORDS = DocumentInfo(classes=["bad", "good"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"ab"]))
-ROWS = TableInfo(features=["a", "b", "c"], target="d", mean=[0.0] * 3, std=[1.0] * 3, target_mean=0.0, target_std=1.0)
+WORDS = DocumentInfo(
+    target=Classes(classes=["bad", "good"]), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"ab"])
+)
+ROWS = TableInfo(features=["a", "b", "c"], mean=[0.0] * 3, std=[1.0] * 3, target=Number(name="d", mean=0.0, std=1.0))
 NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("mlp", IMAGES, {"hidden": [20, 10]}),
     ("lenet", IMAGES, {"form": "classic"}),
@@ -94,7 +101,14 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("text_rnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_rnn", WORDS, {"cell": "gru", "embedding": 6, "width": 8, "layers": 2, "bidirectional": True}),
     ("linear", ROWS, {}),
+    ("unet", COLOURS, {"width": 4, "depth": 2}),
 ]
+PROBLEMS = {
+    "autoencoder": "reconstruction",
+    "language_rnn": "language_model",
+    "linear": "regression",
+    "unet": "segmentation",
+}
 TIME_STEPS = 7
 
 
@@ -110,6 +124,8 @@ def closed_form(layer: nn.Module, output: list[Any]) -> int:
         return recurrent(layer, shape[0])
     if isinstance(layer, nn.Linear):
         return math.prod(shape) * layer.in_features
+    if isinstance(layer, nn.ConvTranspose2d):  # whose kernels meet without a gap or an overlap
+        return math.prod(shape) * layer.in_channels
     return math.prod(shape) * layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 0
 
 
@@ -119,17 +135,18 @@ def test_the_multiply_adds_of_every_network_are_counted() -> None:
 
 @pytest.mark.parametrize(("name", "info", "arguments"), NETWORKS)
 def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[str, Any]) -> None:
-    model = build_model(name, arguments, info).eval()
+    model = build_model(name, arguments, info, problem_of(PROBLEMS.get(name, "classification"))).eval()
     rows = layers(model, info)
     expected = sum(closed_form(model.get_submodule(row["name"]), row["output_shape"]) for row in rows)
     assert multiply_adds(model, info.example(1, TIME_STEPS)) == expected > 0
 
 
 def test_the_multiply_adds_that_papers_tell() -> None:
+    ten = {"target": Classes(classes=list("0123456789"))}
     with torch.device("meta"):
-        resnet = build_model("resnet", {"depth": 18}, COLOURS.model_copy(update={"classes": list("0123456789")}))
+        resnet = build_model("resnet", {"depth": 18}, COLOURS.model_copy(update=ten), CLASSIFICATION)
         assert multiply_adds(resnet.eval(), COLOURS.example(1, 1)) == 555_422_720
-    lstm = build_model("row_rnn", {"width": 64}, IMAGES.model_copy(update={"classes": list("0123456789")}))
+    lstm = build_model("row_rnn", {"width": 64}, IMAGES.model_copy(update=ten), CLASSIFICATION)
     assert multiply_adds(lstm.eval(), IMAGES.example(1, 1)) == 28 * 4 * 64 * (28 + 64) + 64 * 10 == 660_096
 
 

@@ -16,23 +16,19 @@ import torch
 
 from conftest import kedro, kedro_run, make_project
 from test_kill import Attempt, new_project, results, states
-from torchloom.config import (
-    ClassificationTrainConfig,
-    ClassifierConfig,
-    DataConfig,
-    DebuggingConfig,
-    DistributedConfig,
-    EvaluateClassifierConfig,
-    EvaluateConfig,
-    RegressionTrainConfig,
-    RegressorConfig,
-)
+from tests.stages import evaluate, train, train_regressor
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, EvaluateConfig
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.evaluation import classification_metrics, regression_metrics
-from torchloom.pipelines.classification.nodes import evaluate, train
-from torchloom.pipelines.regression.nodes import train as train_regressor
-from torchloom.pipelines.stages import build_dataloaders
+from torchloom.pipelines.training.nodes import build_dataloaders
+from torchloom.problems.classification.config import (
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    EvaluateClassifierConfig,
+)
+from torchloom.problems.classification.metrics import classification_metrics
+from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
+from torchloom.problems.regression.metrics import regression_metrics
 
 # ---- disks ---------------------------------------------------------------------------------------------------------
 
@@ -218,7 +214,13 @@ def classify(
         )
         for count in samples
     ]
-    info = {"kind": "images", "classes": CLASSES[:classes], "shape": [1, side, side], "mean": [0.5], "std": [0.25]}
+    info = {
+        "kind": "images",
+        "target": {"array": "labels", "classes": CLASSES[:classes]},
+        "shape": [1, side, side],
+        "mean": [0.5],
+        "std": [0.25],
+    }
     config = {"epochs": 2, "batch_size": 8, "threads": 1, "precision": "fp32", "device": "cpu"}
     config |= {"optimizer": {"name": "SGD", "lr": 0.01}, **settings.get("train", {})}
     training = ClassificationTrainConfig.model_validate(config)
@@ -231,7 +233,8 @@ def classify(
     network = ClassifierConfig.model_validate({"name": "mlp", "hidden": [4]})
     with memory_left(settings.get("room")):
         checkpoint, _, history, _ = train(plan, network, training, DistributedConfig(), DebuggingConfig())
-        metrics, *_ = evaluate(checkpoint, plan, history, evaluation)
+        made = evaluate(checkpoint, plan, history, evaluation)
+    metrics: dict[str, Any] = made["metrics"]
     return metrics
 
 
@@ -245,8 +248,8 @@ def regress(folder: Path, rows: tuple[int, int, int] = (20, 6, 6), **settings: A
         )
         for count in rows
     ]
-    info = {"kind": "table", "features": CLASSES, "target": "y", "mean": [0.0] * 3, "std": [1.0] * 3}
-    info |= {"target_mean": 0.0, "target_std": 1.0}
+    info = {"kind": "table", "features": CLASSES, "mean": [0.0] * 3, "std": [1.0] * 3}
+    info |= {"target": {"array": "target", "name": "y", "mean": 0.0, "std": 1.0}}
     config = {"epochs": 2, "optimizer": {"name": "SGD", "lr": 0.01}, "device": "cpu", **settings.get("train", {})}
     training = RegressionTrainConfig.model_validate(config)
     plan = build_dataloaders(*splits, info, DataConfig(), training, EvaluateConfig(), DebuggingConfig())

@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from torch import nn
 
 from conftest import TASKS
-from torchloom.config import ClassifierConfig, OptimizerConfig
+from torchloom.config import OptimizerConfig
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import register_pipelines
+from torchloom.problems import problem_names, problem_of
+from torchloom.problems.classification.config import ClassifierConfig
 from torchloom.schema import blocks
-from torchloom.training.losses import LOSSES
 from torchloom.training.optimization import create_optimizer, optimizer_names, scheduler_names
 from torchloom.validation import check_parameters
 
@@ -31,6 +32,7 @@ READ = {
 PROBLEMS = {name: task.choice for name, task in TASKS.items()}
 DATA_SETS = {task.data_set for task in TASKS.values()}
 SMALLEST = {"reconstruction": "autoencoder", "language_model": "language_rnn", "regression": "linear"}
+SMALLEST |= {"segmentation": "unet"}
 VALID: dict[str, Any] = {}
 for place in EXPECTED:
     owner, _, name = place.partition(".")
@@ -296,11 +298,11 @@ def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, 
         (f"{TRAIN}.early_stopping.patence", "patience", "min_delta, patience"),
         (f"{TRAIN}.lookahead.evry", "every", "decay, every, ramp"),
         (f"{TRAIN}.whitening.image", "images", "epsilon, freeze, images"),
-        ("mnist_mlp.evaluate.view", "views", "batch_size, device, pictures, precision, views"),
+        ("mnist_mlp.evaluate.view", "views", "batch_size, device, metrics, pictures, precision, views"),
         ("mnist_mlp.data.augment.flp", "flip", "affine, color, crop_border, crop_padding, cutmix, cutout, flip"),
         ("mnist_mlp.model.dropuot", "dropout", "activation, batch_norm, dropout, hidden, initialization"),
         ("mnist_mlp.exprot", "export", "data, evaluate, export, model, task, train"),
-        ("mnist.preprocess.sed", "seed", "reader, seed, validation_fraction"),
+        ("mnist.preprocess.sed", "seed", "modality, reader, seed, validation_fraction"),
         (f"{WRITER}.generate.promt", "prompt", "length, prompt, samples, seed, temperature, top_k"),
         (f"{ENCODER}.train.divergance", "divergence", "accumulate, batch_size, compile, deterministic, device, diverg"),
         ("mnist_mpl", "mnist_mlp", ", ".join(sorted(VALID))),
@@ -361,12 +363,14 @@ def test_a_name_like_no_other_gets_no_guess() -> None:
     assert "; there are " in line
 
 
+WITH_OUTPUTS = {"airbench", "alexnet", "cnn", "densenet", "lenet", "linear", "mlp"}
+WITH_OUTPUTS |= {"resnet", "row_rnn", "text_rnn", "vgg"}
 NETWORKS = {
-    "classification": {"airbench", "alexnet", "cnn", "densenet", "lenet", "mlp"}
-    | {"resnet", "row_rnn", "text_rnn", "vgg"},
+    "classification": WITH_OUTPUTS,
     "reconstruction": {"autoencoder"},
     "language_model": {"language_rnn"},
-    "regression": {"linear"},
+    "regression": WITH_OUTPUTS,
+    "segmentation": {"unet"},
 }
 
 
@@ -378,7 +382,7 @@ def test_a_network_for_another_kind_of_task_is_refused(problem: str) -> None:
         assert mistakes({key: {"name": name}}) == []
     for name in others:
         (line,) = mistakes({key: {"name": name}})
-        assert line.startswith(f"{key}.name: given {name!r}; must be a network for this kind of task, a module of")
+        assert line.startswith(f"{key}.name: given {name!r}; must be a network for this problem, a module of")
         offered = line.partition("; there are ")[2].split(", ")
         assert NETWORKS[problem] <= set(offered)
         assert not others & set(offered)
@@ -546,6 +550,9 @@ def test_arguments_of_groups_are_checked_together_with_those_for_all() -> None:
 @pytest.mark.parametrize("name", optimizer_names())
 def test_every_optimiser_is_accepted_with_its_defaults(name: str) -> None:
     assert mistakes({f"{TRAIN}.optimizer": {"name": name}}) == []
+
+
+LOSSES = {name: problem_of(name).training.model_fields["loss"].annotation.suitable for name in problem_names()}
 
 
 @pytest.mark.parametrize("problem", LOSSES)

@@ -25,6 +25,7 @@ from torchloom.data import download
 from torchloom.data.download import AGAIN, RawFiles, Source
 from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset
 from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
+from torchloom.data.targets import Classes
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.raw import RawFilesDataset
 from torchloom.datasets.reports import CSVDataset, JSONDataset, TextDataset
@@ -106,8 +107,15 @@ BOOK = wonderland.FILE
 METRICS, TABLE, TEXT = (f"08_reporting/task/{name}" for name in ("metrics.json", "mistakes.csv", "sample_text.txt"))
 REPREPARE = "Run the preprocess stage again: kedro run --tags preprocess"
 SPLIT = Tensors({"images": np.zeros((3, 2, 2, 1), np.uint8), "labels": np.arange(3)})
-SHAPE = ImageInfo(classes=["a", "b"], shape=[1, 2, 2], mean=[0.5], std=[0.5])
-CHECKPOINT = Checkpoint(network="mlp", arguments={}, info=SHAPE, training={}, weights={"weight": torch.ones(100)})
+SHAPE = ImageInfo(target=Classes(classes=["a", "b"]), shape=[1, 2, 2], mean=[0.5], std=[0.5])
+CHECKPOINT = Checkpoint(
+    network="mlp",
+    arguments={},
+    problem="classification",
+    info=SHAPE,
+    training={},
+    weights={"weight": torch.ones(100)},
+)
 PLAN = LoaderPlan(
     splits={"train": [], "validation": [], "test": []}, info=SHAPE, data=DataConfig(), batch_size=10, seed=0
 )
@@ -124,7 +132,7 @@ KINDS = {
     "target": Kind(DIABETES[1], write_diabetes, read_all_of(diabetes, TablePreprocessConfig(), *DIABETES)),
     "files": report(RawFilesDataset, "01_raw/mnist/files.json", RawFiles(Path(), {IMAGES: "md5:0"}), AGAIN),
     "history": report(JSONDataset, HISTORY, [{"epoch": 1, "loss": 0.5}], TRAIN),
-    "info": report(JSONDataset, INFO, {"kind": "images", "classes": ["a", "b"]}, PREPROCESS),
+    "info": report(JSONDataset, INFO, {"kind": "images", "target": {"classes": ["a", "b"]}}, PREPROCESS),
     "metrics": report(JSONDataset, METRICS, {"accuracy": 0.5}, STAGE),
     "csv": report(CSVDataset, TABLE, [{"true": "a, b", "predicted": "c"}] * 3, STAGE),
     "text": report(TextDataset, TEXT, "Alice é", STAGE),

@@ -2,6 +2,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,37 +19,46 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional import classification as tm
 from torchvision.transforms.v2 import functional
 
-from torchloom.config import DataConfig, EvaluateClassifierConfig
+from tests.stages import CLASSIFICATION, evaluate
+from torchloom.config import DataConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.sequences import DocumentBatches
+from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.evaluation import (
-    Views,
-    by_error,
+from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
+from torchloom.modalities.modules import NormalizedImages, Views
+from torchloom.models import build_model
+from torchloom.problems import problem_of
+from torchloom.problems.classification.config import EvaluateClassifierConfig
+from torchloom.problems.classification.metrics import (
     classification_metrics,
-    coefficients,
-    draw_images,
     hardest,
-    language_model_metrics,
-    largest_residuals,
-    least_squares,
     most_confident,
-    predict,
-    principal_components_mse,
-    reconstruction_metrics,
-    regression_metrics,
     reliability,
     worst_mistakes,
 )
-from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
-from torchloom.modalities.scaling import NormalizedImages
-from torchloom.models import build_model
-from torchloom.pipelines.classification.nodes import evaluate
+from torchloom.problems.evaluation import predict
+from torchloom.problems.language_model.metrics import language_model_metrics
+from torchloom.problems.losses import classification_loss
+from torchloom.problems.reconstruction.metrics import (
+    by_error,
+    draw_images,
+    principal_components_mse,
+    reconstruction_metrics,
+)
+from torchloom.problems.regression import target_of
+from torchloom.problems.regression.metrics import (
+    LinearSolution,
+    coefficients,
+    joined,
+    largest_residuals,
+    least_squares,
+    regression_metrics,
+)
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.losses import classification_loss
 
 # Images as (true, predicted). By class: a has 2 right and 1 wrongly called so, b 1 right and 1 called so, c 1 right.
 PAIRS = [(0, 0), (0, 0), (1, 1), (2, 1), (2, 2), (1, 0)]
@@ -332,17 +342,19 @@ def test_views_are_averaged_in_float32_and_keep_the_order(views: Literal["mirror
 
 SHOWN = torch.randint(256, (40, 8, 9, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 SHOWN_AS = torch.arange(40) % 4
-MIDGETS = ImageInfo(classes=list("abcd"), shape=[3, 8, 9], mean=[0.5] * 3, std=[0.3] * 3)
+MIDGETS = ImageInfo(target=Classes(classes=list("abcd")), shape=[3, 8, 9], mean=[0.5] * 3, std=[0.3] * 3)
 
 
 def evaluation(folder: Path, info: Any = MIDGETS, **settings: Any) -> tuple[dict[str, Any], nn.Module]:
     """The metrics of an untrained network on SHOWN, and the model."""
-    metrics, model, *_ = everything(folder, info, **settings)
-    return metrics, model
+    made, model = everything(folder, info, **settings)
+    return made["metrics"], model
 
 
-def everything(folder: Path, info: Any = MIDGETS, loss: dict[str, Any] | None = None, **settings: Any) -> Any:
-    """The metrics, the model, and all else that evaluating gives, of a model that this loss has trained."""
+def everything(
+    folder: Path, info: Any = MIDGETS, loss: dict[str, Any] | None = None, **settings: Any
+) -> tuple[dict[str, Any], nn.Module]:
+    """What evaluating gives, and the model, which this loss has trained."""
     name, arguments = ("mlp", {"hidden": [16]}) if info is MIDGETS else ("text_rnn", {"embedding": 4, "width": 4})
     dataset = TensorsDataset(filepath=str(folder / "test.safetensors"))
     dataset.save(Tensors({"images": SHOWN.numpy(), "labels": SHOWN_AS.numpy()}))
@@ -353,14 +365,15 @@ def everything(folder: Path, info: Any = MIDGETS, loss: dict[str, Any] | None = 
     splits = {"train": [], "validation": [], "test": [file]}
     plan = LoaderPlan(splits=splits, info=info, data=DataConfig(), batch_size=8, evaluate_batch_size=16, seed=0)
     torch.manual_seed(0)
-    model = build_model(name, arguments, info)
+    model = build_model(name, arguments, info, CLASSIFICATION)
     weights = {key: 3 * value if key.endswith("weight") else value for key, value in model.state_dict().items()}
     training = {"epoch": 1, **({"parameters": {"loss": loss}} if loss else {})}
-    checkpoint = Checkpoint(network=name, arguments=arguments, info=info, training=training, weights=weights)
+    checkpoint = Checkpoint(
+        network=name, arguments=arguments, problem="classification", info=info, training=training, weights=weights
+    )
     history = [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}]
     config = EvaluateClassifierConfig.model_validate({"device": "cpu", "pictures": 4, **settings})
-    metrics, *rest = evaluate(checkpoint, plan, history, config)
-    return metrics, checkpoint.build(), *rest
+    return evaluate(checkpoint, plan, history, config), checkpoint.build()
 
 
 @pytest.mark.parametrize(
@@ -375,19 +388,20 @@ def everything(folder: Path, info: Any = MIDGETS, loss: dict[str, Any] | None = 
     ],
 )
 def test_loss_and_probabilities_are_those_of_the_training(tmp_path: Path, loss: dict[str, Any], sure: Any) -> None:
-    metrics, model, _, _, _, calibration, _, shown, _, mistakes = everything(tmp_path, loss=loss)
+    made, model = everything(tmp_path, loss=loss)
+    metrics, mistakes = made["metrics"], made["mistakes"]
     arguments = {key: value for key, value in loss.items() if key != "name"}
     with torch.no_grad():
         logits = model(SHOWN.permute(0, 3, 1, 2))
     trained_for = classification_loss(loss["name"], arguments)(logits, SHOWN_AS).item()
     assert metrics["loss"] == pytest.approx(trained_for, rel=1e-5)
-    titles = " ".join(text.get_text() for axes in shown.axes for text in axes.texts)
+    titles = " ".join(text.get_text() for axes in made["predictions"].axes for text in axes.texts)
     assert len(mistakes) > 3
     assert ("%" in titles) is (sure is not None)
     if sure is None:
         assert "calibration_error" not in metrics
         assert mistakes[0].keys() == {"test_sample", "true", "predicted"}
-        assert "no probabilities" in calibration.texts[0].get_text()
+        assert "no probabilities" in made["calibration"].texts[0].get_text()
         best = logits.max(1).values
     else:
         best = sure(logits).max(1).values
@@ -419,7 +433,9 @@ def test_a_checkpoint_is_measured_over_its_views_in_its_precision(tmp_path: Path
 
 @pytest.mark.parametrize("views", ["mirror", "mirror_and_shift"])
 def test_documents_have_no_views(tmp_path: Path, views: str) -> None:
-    words = DocumentInfo(classes=list("abcd"), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "x"]))
+    words = DocumentInfo(
+        target=Classes(classes=list("abcd")), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "x"])
+    )
     with pytest.raises(InputError) as caught:
         evaluation(tmp_path, words, views=views)
     assert caught.value.message == "evaluate.views: is for images, but these data are documents; leave it out"
@@ -551,8 +567,10 @@ def test_variational_latents_are_drawn_from_the_prior() -> None:
 @pytest.mark.parametrize("variational", [False, True])
 def test_drawn_images_are_pictures_and_follow_the_seed(variational: bool) -> None:
     torch.manual_seed(0)
-    info = ImageInfo(classes=["a"], shape=[2, 4, 3], mean=[0.5] * 2, std=[0.2] * 2)
-    model = build_model("autoencoder", {"hidden": [8], "latent": 4, "variational": variational}, info).eval()
+    info = ImageInfo(target=Classes(classes=["a"]), shape=[2, 4, 3], mean=[0.5] * 2, std=[0.2] * 2)
+    model = build_model(
+        "autoencoder", {"hidden": [8], "latent": 4, "variational": variational}, info, problem_of("reconstruction")
+    ).eval()
     images = correlated_images(30)
     drawn = draw_images(model, images, 7)
     assert drawn.shape == (7, 2, 4, 3)
@@ -597,7 +615,7 @@ def test_the_loss_of_a_text_is_by_the_weights_of_its_characters(chunk: int) -> N
 def test_the_text_is_read_as_one_whatever_the_chunk(cell: str) -> None:
     torch.manual_seed(0)
     info = TextInfo(tokenizer=Tokenizer.of_characters("abcdefg"))
-    model = build_model("language_rnn", {"cell": cell, "embedding": 6, "width": 10}, info)
+    model = build_model("language_rnn", {"cell": cell, "embedding": 6, "width": 10}, info, problem_of("language_model"))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)  # so that what came long ago counts
@@ -642,10 +660,20 @@ def test_regression_figures_by_hand() -> None:
     assert regression_metrics(target.mean().expand(4), target)["r2"] == pytest.approx(0.0)
 
 
+def missed(
+    prediction: Tensor, target: Tensor, features: Tensor, info: TableInfo, count: int = 20
+) -> list[dict[str, Any]]:
+    """The largest residuals with the features of their samples, as a report has them."""
+    rows = largest_residuals(prediction, target, count)
+    loaders: Any = SimpleNamespace(chosen=lambda split, numbers: (features[numbers], target[numbers]))
+    more = info.columns(loaders, [row["test_sample"] for row in rows])
+    return [joined(row, columns) for row, columns in zip(rows, more, strict=True)]
+
+
 def test_the_largest_residuals_come_with_their_features() -> None:
     features, target, info = table(5)
     errors = torch.tensor([0.5, -3.0, 0.0, 2.0, -2.0])
-    rows = largest_residuals(target - errors, target, features, info, 3)
+    rows = missed(target - errors, target, features, info, 3)
     assert [(row["test_sample"], row["residual"]) for row in rows] == [
         (index, pytest.approx(errors[index].item(), abs=1e-4)) for index in (1, 3, 4)
     ]
@@ -656,7 +684,7 @@ def test_the_largest_residuals_come_with_their_features() -> None:
 
 def test_the_largest_residuals_of_tiny_targets_are_not_zero() -> None:
     features, _, info = table(2)
-    rows = largest_residuals(torch.tensor([1e-8, 4e-8]), torch.tensor([3e-8, 1e-8]), features * 1e-8, info)
+    rows = missed(torch.tensor([1e-8, 4e-8]), torch.tensor([3e-8, 1e-8]), features * 1e-8, info)
     shown = [(row["test_sample"], row["true"], row["predicted"], row["residual"]) for row in rows]
     assert shown == [(1, 1e-8, 4e-8, pytest.approx(-3e-8)), (0, 3e-8, 1e-8, pytest.approx(2e-8))]
     assert [rows[0][name] for name in info.features] == pytest.approx((features[1] * 1e-8).tolist())
@@ -675,18 +703,20 @@ def table(rows: int = 60) -> tuple[Tensor, Tensor, TableInfo]:
 def described(features: Tensor, target: Tensor) -> TableInfo:
     return TableInfo(
         features=[f"feature {number}" for number in range(features.shape[1])],
-        target="y",
         mean=features.double().mean(0).tolist(),
         std=features.double().std(0, correction=0).tolist(),
-        target_mean=target.double().mean().item(),
-        target_std=target.double().std(correction=0).item(),
+        target=Number(name="y", mean=target.double().mean().item(), std=target.double().std(correction=0).item()),
     )
+
+
+def closed_form(features: Tensor, target: Tensor, info: TableInfo, l2: float = 0.0) -> LinearSolution:
+    return least_squares(features, target, info, target_of(info), l2)
 
 
 def test_least_squares_are_scikit_learns() -> None:
     features, target, info = table()
     expected = LinearRegression().fit(features.double(), target.double())
-    solution = least_squares(features, target, info)
+    solution = closed_form(features, target, info)
     np.testing.assert_allclose(solution.weights, expected.coef_, rtol=1e-8)
     assert solution.intercept.item() == pytest.approx(expected.intercept_, rel=1e-8)
     np.testing.assert_allclose(solution.predict(features[:7]), expected.predict(features[:7].double()), rtol=1e-8)
@@ -699,11 +729,11 @@ def test_with_l2_they_are_ridge_on_the_standardised_scale(l2: float, shifted: bo
     if shifted:  # the statistics are those of other rows
         features, target = features[10:] + 1, target[10:]
     x = (features.double() - torch.tensor(info.mean)) / torch.tensor(info.std)
-    y = (target.double() - info.target_mean) / info.target_std
+    y = (target.double() - target_of(info).mean) / target_of(info).std
     ridge = Ridge(alpha=len(x) * l2 / 2, tol=1e-12).fit(x, y)
-    solution = least_squares(features, target, info, l2)
-    np.testing.assert_allclose(solution.weights * torch.tensor(info.std) / info.target_std, ridge.coef_, rtol=1e-5)
-    expected = ridge.predict(x) * info.target_std + info.target_mean
+    solution = closed_form(features, target, info, l2)
+    np.testing.assert_allclose(solution.weights * torch.tensor(info.std) / target_of(info).std, ridge.coef_, rtol=1e-5)
+    expected = ridge.predict(x) * target_of(info).std + target_of(info).mean
     np.testing.assert_allclose(solution.predict(features), expected, rtol=1e-5)
 
 
@@ -712,16 +742,16 @@ def test_the_closed_form_has_the_least_of_what_training_minimises() -> None:
     l2 = 0.3
 
     def objective(weights: Tensor, intercept: Tensor) -> float:
-        error = (features.double() @ weights + intercept - target.double()) / info.target_std
-        scaled = weights * torch.tensor(info.std) / info.target_std
+        error = (features.double() @ weights + intercept - target.double()) / target_of(info).std
+        scaled = weights * torch.tensor(info.std) / target_of(info).std
         return (error.square().mean() + l2 / 2 * scaled.square().sum()).item()
 
-    solution = least_squares(features, target, info, l2)
+    solution = closed_form(features, target, info, l2)
     least = objective(solution.weights, solution.intercept)
     for number in range(3):
         for step in (-1e-2, 1e-2):
             moved = solution.weights.clone()
-            moved[number] += step * info.target_std / info.std[number]
+            moved[number] += step * target_of(info).std / info.std[number]
             intercept = solution.intercept - (moved - solution.weights) @ torch.tensor(info.mean).double()
             assert objective(moved, intercept) > least
     for step in (-1.0, 1.0):
@@ -733,28 +763,30 @@ def test_collinear_and_constant_columns_share_or_count_for_nothing() -> None:
     double = torch.cat([features, 2 * features[:, 1:2], torch.full((60, 1), 5.0)], dim=1)
     info = described(double, target)
     info = info.model_copy(update={"std": [*info.std[:4], 1.0]})  # as preprocessing has it of one value
-    solution = least_squares(double, target, info)
-    plain = least_squares(features, target, described(features, target))
+    solution = closed_form(double, target, info)
+    plain = closed_form(features, target, described(features, target))
     torch.testing.assert_close(solution.predict(double), plain.predict(features), rtol=1e-5, atol=1e-3)
     scaled = solution.weights * torch.tensor(info.std)
     assert scaled[1].item() == pytest.approx(scaled[3].item(), rel=1e-3)
     assert abs(scaled[4].item()) < 1e-6
-    few = least_squares(features[:2], target[:2], described(features, target))  # fewer rows than weights
+    few = closed_form(features[:2], target[:2], described(features, target))  # fewer rows than weights
     torch.testing.assert_close(few.predict(features[:2]), target[:2].double(), rtol=1e-5, atol=1e-3)
 
 
 def test_coefficients_of_a_linear_model_are_its_weights() -> None:
     torch.manual_seed(0)
     features, target, info = table()
-    model = build_model("linear", {}, info)
-    solution = least_squares(features, target, info)
+    model = build_model("linear", {}, info, problem_of("regression"))
+    solution = closed_form(features, target, info)
     rows = coefficients(model, features, info, solution)
-    weights = model.network.layer.weight[0].tolist()  # on the scale where features and target have deviation 1
+    weights = model.network.network.layer.weight[0].tolist()  # on the scale where features and target have deviation 1
     assert [list(row) for row in rows] == [["feature", "network", "closed_form"]] * 3
     assert [row["feature"] for row in rows] == info.features
-    assert [row["network"] for row in rows] == pytest.approx([weight * info.target_std for weight in weights], rel=1e-4)
+    assert [row["network"] for row in rows] == pytest.approx(
+        [weight * target_of(info).std for weight in weights], rel=1e-4
+    )
     assert [row["closed_form"] for row in rows] == pytest.approx([20, -30, 5], abs=4)
-    model.network.layer.weight.data[0] = solution.weights.float() * torch.tensor(info.std) / info.target_std
+    model.network.network.layer.weight.data[0] = solution.weights.float() * torch.tensor(info.std) / target_of(info).std
     for row in coefficients(model, features, info, solution):
         assert row["network"] == pytest.approx(row["closed_form"], rel=1e-4)
     assert not features.requires_grad
@@ -767,7 +799,7 @@ class Curved(nn.Module):
 
 def test_coefficients_of_another_model_are_its_mean_slopes() -> None:
     features, target, info = table()
-    rows = coefficients(Curved(), features, info, least_squares(features, target, info))
+    rows = coefficients(Curved(), features, info, closed_form(features, target, info))
     slopes = [2 * features[:, 0].mean(), features[:, 2].mean(), features[:, 1].mean()]
     expected = [slope.item() * std for slope, std in zip(slopes, info.std, strict=True)]
     assert [row["network"] for row in rows] == pytest.approx(expected, rel=1e-4)

@@ -11,17 +11,20 @@ import torch
 from torch import Tensor, nn
 
 import torchloom
+from tests.stages import CLASSIFICATION
 from torchloom.config import DataConfig, ExportConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export import compare, to_onnx
+from torchloom.export import Signature, compare, to_onnx
 from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.models._operators import with_operators
-from torchloom.pipelines.stages import export_onnx
+from torchloom.pipelines.training.nodes import export_onnx
+from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = [
@@ -30,7 +33,7 @@ pytestmark = [
 ]
 
 INFO = ImageInfo(
-    classes=["a", "b", "c", "ü"],
+    target=Classes(classes=["a", "b", "c", "ü"]),
     shape=[3, 8, 8],
     mean=[0.4, 0.5, 0.6],
     std=[0.2, 0.25, 0.3],
@@ -56,17 +59,29 @@ def checkpoint(network: str) -> Checkpoint:
     """A network whose batch norm has seen data."""
     torch.manual_seed(0)
     arguments = NETWORKS[network]
-    model = build_model(network, arguments, INFO)
+    model = build_model(network, arguments, INFO, CLASSIFICATION)
     model(IMAGES)
-    return Checkpoint(network=network, arguments=arguments, info=INFO, training={}, weights=model.state_dict())
+    return Checkpoint(
+        network=network,
+        arguments=arguments,
+        problem="classification",
+        info=INFO,
+        training={},
+        weights=model.state_dict(),
+    )
+
+
+def form(inputs: dict[str, Tensor], outputs: list[str], trained: Checkpoint) -> Signature:
+    axes = {**trained.info.axes, **problem_of(trained.problem).state_axes}
+    return Signature(inputs, axes, outputs)
 
 
 def to_graph(model: nn.Module, trained: Checkpoint, opset: int = 20) -> bytes:
-    return to_onnx(model, {"images": IMAGES}, ["logits"], trained, opset)
+    return to_onnx(model, form({"images": IMAGES}, ["logits"], trained), trained, opset)
 
 
 def compared(model: nn.Module, serialised: bytes, images: Tensor, sizes: list[int]) -> dict[str, Any]:
-    return compare(model, serialised, {"images": images}, ["logits"], sizes)
+    return compare(model, serialised, Signature({"images": images}, INFO.axes, ["logits"]), sizes)
 
 
 def plan(folder: Path, images: Tensor) -> LoaderPlan:
@@ -108,10 +123,13 @@ def test_the_graph_says_what_it_takes_and_gives(exported: tuple[Checkpoint, byte
 def test_the_graph_carries_what_its_user_must_know(exported: tuple[Checkpoint, bytes]) -> None:
     trained, serialised = exported
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(serialised).metadata_props}
-    assert json.loads(metadata["classes"]) == INFO.classes
+    assert ImageInfo(**{name: json.loads(metadata[name]) for name in ImageInfo.model_fields if name != "kind"}) == INFO
+    assert json.loads(metadata["target"]) == {"array": "labels", "classes": ["a", "b", "c", "ü"]}
+    assert json.loads(metadata["problem"]) == "classification"
+    assert json.loads(metadata["modality"]) == "images"
     assert json.loads(metadata["network"]) == {"name": trained.network, **trained.arguments}
-    preprocessing = json.loads(metadata["preprocessing"])
-    assert (preprocessing["mean"], preprocessing["std"]) == (INFO.mean, INFO.std)
+    assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == (INFO.mean, INFO.std)
+    assert "(x / 255 - mean) / std" in json.loads(metadata["preprocessing"])["inside_the_graph"]
     assert metadata["producer"].startswith("torchloom ")
 
 
@@ -163,7 +181,7 @@ def test_an_opset_that_torch_does_not_give_is_an_error() -> None:
 
 
 def test_a_graph_that_onnx_runtime_refuses_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"cannot load the exported graph; try a lower export\.opset"):
+    with pytest.raises(InputError, match=r"cannot load the graph .* try a lower export\.opset"):
         compared(checkpoint("mlp").build(), b"not a graph", IMAGES, [1])
 
 
@@ -212,9 +230,9 @@ def test_the_node_exports_only_what_agrees(tmp_path: Path) -> None:
 
 WORDS = Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"abcdefgh"])
 CHARACTERS = Tokenizer.of_characters("abcdefghü\n")
-DOCUMENTS = DocumentInfo(classes=["bad", "ü"], tokenizer=WORDS, max_tokens=7)
+DOCUMENTS = DocumentInfo(target=Classes(classes=["bad", "ü"]), tokenizer=WORDS, max_tokens=7)
 TABLE = TableInfo(
-    features=["age", "weight"], target="price", mean=[40.0, 70.0], std=[10.0, 15.0], target_mean=150.0, target_std=77.0
+    features=["age", "weight"], mean=[40.0, 70.0], std=[10.0, 15.0], target=Number(name="price", mean=150.0, std=77.0)
 )
 
 
@@ -243,6 +261,7 @@ def rows(count: int) -> dict[str, Tensor]:
 
 
 class Case(NamedTuple):
+    problem: str
     network: str
     arguments: dict[str, Any]
     info: Any
@@ -251,31 +270,51 @@ class Case(NamedTuple):
 
     def checkpoint(self) -> Checkpoint:
         torch.manual_seed(0)
-        weights = build_model(self.network, self.arguments, self.info).state_dict()
+        weights = build_model(self.network, self.arguments, self.info, problem_of(self.problem)).state_dict()
         return Checkpoint(
-            network=self.network, arguments=self.arguments, info=self.info, training={}, weights=dict(weights)
+            network=self.network,
+            arguments=self.arguments,
+            problem=self.problem,
+            info=self.info,
+            training={},
+            weights=dict(weights),
         )
+
+    def form(self, inputs: dict[str, Tensor]) -> Signature:
+        return form(inputs, self.outputs, self.checkpoint())
 
 
 RNN = {"embedding": 6, "width": 5}
 AUTOENCODER = ["reconstruction", "latent", "divergence"]
 CASES = {
-    "documents, lstm": Case("text_rnn", RNN, DOCUMENTS, documents(LENGTHS), ["logits"]),
+    "documents, lstm": Case("classification", "text_rnn", RNN, DOCUMENTS, documents(LENGTHS), ["logits"]),
     "documents, gru": Case(
+        "classification",
         "text_rnn",
         {**RNN, "cell": "gru", "layers": 2, "bidirectional": False, "pooling": "mean"},
         DOCUMENTS,
         documents(LENGTHS),
         ["logits"],
     ),
-    "table": Case("linear", {}, TABLE, rows(6), ["prediction"]),
+    "table": Case("regression", "linear", {}, TABLE, rows(6), ["prediction"]),
     "autoencoder": Case(
-        "autoencoder", {"hidden": [8], "latent": 3, "variational": True}, INFO, {"images": IMAGES}, AUTOENCODER
+        "reconstruction",
+        "autoencoder",
+        {"hidden": [8], "latent": 3, "variational": True},
+        INFO,
+        {"images": IMAGES},
+        AUTOENCODER,
     ),
     "convolutional autoencoder": Case(
-        "autoencoder", {"form": "convolutional", "hidden": [4, 6], "latent": 3}, INFO, {"images": IMAGES}, AUTOENCODER
+        "reconstruction",
+        "autoencoder",
+        {"form": "convolutional", "hidden": [4, 6], "latent": 3},
+        INFO,
+        {"images": IMAGES},
+        AUTOENCODER,
     ),
     "text": Case(
+        "language_model",
         "language_rnn",
         {**RNN, "layers": 2},
         TextInfo(tokenizer=CHARACTERS),
@@ -291,14 +330,14 @@ class Other(NamedTuple):
     serialised: bytes
 
     def compared(self, inputs: dict[str, Tensor], sizes: list[int]) -> dict[str, Any]:
-        return compare(self.trained.build(), self.serialised, inputs, self.case.outputs, sizes)
+        return compare(self.trained.build(), self.serialised, self.case.form(inputs), sizes)
 
 
 @functools.cache  # each takes seconds
 def other(name: str) -> Other:
     case = CASES[name]
     trained = case.checkpoint()
-    return Other(case, trained, to_onnx(trained.build(), case.inputs, case.outputs, trained, opset=20))
+    return Other(case, trained, to_onnx(trained.build(), case.form(case.inputs), trained, opset=20))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -348,9 +387,9 @@ def test_a_single_sample_of_length_one_leaves_the_graph_open(
 ) -> None:
     case = CASES[name]
     trained = case.checkpoint()
-    serialised = to_onnx(trained.build(), one, case.outputs, trained, opset=20)
+    serialised = to_onnx(trained.build(), case.form(one), trained, opset=20)
     for inputs in (one, several):
-        report = compare(trained.build(), serialised, inputs, case.outputs, [1, 3])
+        report = compare(trained.build(), serialised, case.form(inputs), [1, 3])
         assert report["greatest_difference"] < 1e-4
 
 
@@ -376,13 +415,14 @@ def test_recurrent_layers_of_any_kind_become_operators_that_leave_batch_and_time
     torch.manual_seed(0)
     model, text = Own().eval(), CASES["text"].checkpoint()
 
-    def inputs(count: int, time: int) -> dict[str, Tensor]:
+    def given(count: int, time: int) -> Signature:
         tokens = torch.randint(7, (count, time), generator=seeded())
-        return {"tokens": tokens, "hidden": torch.randn(4, count, 4, generator=seeded())}
+        inputs = {"tokens": tokens, "hidden": torch.randn(4, count, 4, generator=seeded())}
+        return form(inputs, ["logits", "next_hidden"], text)
 
-    serialised = to_onnx(model, inputs(2, 9), ["logits", "next_hidden"], text, opset=20)
+    serialised = to_onnx(model, given(2, 9), text, opset=20)
     for count, time in ((1, 1), (3, 30), (8, 2)):
-        report = compare(model, serialised, inputs(count, time), ["logits", "next_hidden"], [1, count])
+        report = compare(model, serialised, given(count, time), [1, count])
         assert report["greatest_difference"] < 1e-5
     graph = onnx.load_from_string(serialised).graph
     recurrent = [node.op_type for node in graph.node if node.op_type in {"LSTM", "GRU", "RNN", "Loop", "Scan"}]
@@ -407,7 +447,7 @@ class FixedTime(nn.Module):
 def test_a_network_that_fixes_an_axis_is_refused() -> None:
     text = CASES["text"].checkpoint()
     with pytest.raises(InputError, match="only with a fixed time of tokens"):
-        to_onnx(FixedTime().eval(), {"tokens": windows(5, 8)["tokens"]}, ["logits"], text, opset=20)
+        to_onnx(FixedTime().eval(), form({"tokens": windows(5, 8)["tokens"]}, ["logits"], text), text, opset=20)
 
 
 def test_rows_of_a_table_may_be_of_any_number() -> None:
@@ -435,10 +475,10 @@ def test_an_exported_autoencoder_gives_its_three_answers(name: str) -> None:
 def test_comparing_finds_a_difference_in_any_output() -> None:
     exported = other("autoencoder")
     model = exported.trained.build()
-    images = {"images": IMAGES}
+    images = exported.case.form({"images": IMAGES})
 
     def compared() -> float:
-        difference: float = compare(model, exported.serialised, images, AUTOENCODER, [4])["greatest_difference"]
+        difference: float = compare(model, exported.serialised, images, [4])["greatest_difference"]
         return difference
 
     assert compared() < 1e-4
@@ -448,8 +488,9 @@ def test_comparing_finds_a_difference_in_any_output() -> None:
 
 
 PREPROCESSING = {
-    "table": ("the features in their own units", TABLE.mean, TABLE.std),
-    "autoencoder": ("uint8, 0 to 255", INFO.mean, INFO.std),
+    "documents, lstm": "the tokens of a text; of more than max_tokens the last ones",
+    "table": "the features in their own units",
+    "autoencoder": "uint8, 0 to 255",
 }
 
 
@@ -459,21 +500,26 @@ def test_the_graph_says_what_its_user_must_know_of_each_kind_of_data(name: str) 
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(serialised).metadata_props}
     told = {key: json.loads(value) for key, value in metadata.items() if key not in {"producer", "fingerprint"}}
     assert told.pop("network") == {"name": case.network, **case.arguments}
-    if name == "documents, lstm":
-        assert told.pop("preprocessing")["input"].endswith("of more than max_tokens the last ones")
+    assert (told.pop("problem"), told.pop("modality")) == (case.problem, case.info.kind)
     if name in PREPROCESSING:
-        given, mean, std = PREPROCESSING[name]
         preprocessing = told.pop("preprocessing")
-        assert (preprocessing["input"], preprocessing["mean"], preprocessing["std"]) == (given, mean, std)
-        assert "mean) / std" in preprocessing["inside_the_graph"]
+        assert preprocessing["input"] == PREPROCESSING[name]
+        assert ("mean) / std" in preprocessing.get("inside_the_graph", "")) is (name in {"table", "autoencoder"})
     expected = {
         "documents, lstm": {
-            **{"classes": ["bad", "ü"], "tokenizer": WORDS.model_dump()},
+            **{"target": {"array": "labels", "classes": ["bad", "ü"]}, "tokenizer": WORDS.model_dump()},
             **{"max_tokens": 7, "probabilities": "softmax"},
         },
-        "text": {"tokenizer": CHARACTERS.model_dump()},
-        "table": {"features": ["age", "weight"], "target": "price", "target_mean": 150.0, "target_std": 77.0},
-        "autoencoder": {"classes": INFO.classes, "fit": "squash", "value_range": [0, 4095], "views": "one"},
+        "text": {"target": None, "tokenizer": CHARACTERS.model_dump()},
+        "table": {
+            **{"features": ["age", "weight"], "mean": [40.0, 70.0], "std": [10.0, 15.0]},
+            "target": {"array": "target", "name": "price", "mean": 150.0, "std": 77.0},
+        },
+        "autoencoder": {
+            "target": {"array": "labels", "classes": ["a", "b", "c", "ü"]},
+            **{"shape": [3, 8, 8], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]},
+            **{"fit": "squash", "value_range": [0, 4095], "views": "one"},
+        },
     }
     assert told == expected[name]
 

@@ -55,7 +55,9 @@ def test_add_a_data_set(project: Path, tmp_path: Path, monkeypatch: pytest.Monke
     result = kedro(project, "run", "--pipelines", "letters_mlp")
     assert result.returncode == 0, result.stderr
     assert accuracy(project, "data", "letters_mlp") > 0.5
-    assert json.loads((project / "data/03_primary/letters/info.json").read_text())["classes"] == list("ABCDEFGHIJ")
+    assert json.loads((project / "data/03_primary/letters/info.json").read_text())["target"]["classes"] == list(
+        "ABCDEFGHIJ"
+    )
 
 
 @pytest.mark.long
@@ -76,5 +78,5 @@ def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
     catalog = kedro_run(project, "flowers_cnn", env="local", params={"flowers_cnn": small})
     assert catalog.load("flowers_cnn.metrics")["accuracy"] > 0.4
     assert catalog.load("flowers_cnn.export_report")["greatest_difference"] < 1e-3
-    assert catalog.load("flowers_info")["classes"] == ["daisy", "rose", "tulip"]
+    assert catalog.load("flowers_info")["target"]["classes"] == ["daisy", "rose", "tulip"]
     assert catalog.load("flowers_info")["shape"] == [3, 64, 64]

@@ -23,21 +23,17 @@ from kedro.io import DataCatalog
 from pydantic import ValidationError
 
 from conftest import TINY, kedro_run, make_project
-from torchloom.config import (
-    ClassifierConfig,
-    DataConfig,
-    DebuggingConfig,
-    EvaluateClassifierConfig,
-    FederatedTrainConfig,
-    PartitionConfig,
-)
+from tests.stages import CLASSIFICATION
+from torchloom.config import DataConfig, DebuggingConfig, PartitionConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.shards import class_counts, dirichlet, partition, skew
+from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.pipelines.federation import nodes
+from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
 from torchloom.training.federated import (
     Federation,
     Server,
@@ -50,7 +46,7 @@ from torchloom.training.federated import (
 from torchloom.training.state import TrainingStates
 from torchloom.training.watching import watched_by
 
-INFO = ImageInfo(classes=["dark", "light"], shape=[1, 4, 4], mean=[0.5], std=[0.25])
+INFO = ImageInfo(target=Classes(classes=["dark", "light"]), shape=[1, 4, 4], mean=[0.5], std=[0.25])
 NETWORK = ClassifierConfig(name="mlp", hidden=[8])
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
 
@@ -77,7 +73,7 @@ def plan(folder: Path, change: Callable[[np.ndarray], Any] = lambda images: None
 
 def federation(folder: Path, *shards: range, **changes: Any) -> Federation:
     dealt = [np.array(shard) for shard in shards or (range(20), range(20, 40))]
-    return Federation(plan(folder), NETWORK, training(**changes), dealt)
+    return Federation(CLASSIFICATION, plan(folder), NETWORK, training(**changes), dealt)
 
 
 # ---- who has which samples -----------------------------------------------------------------------------------------
@@ -179,7 +175,7 @@ def test_a_client_learns_from_its_own_samples_only(tmp_path: Path) -> None:
         def blacken(images: np.ndarray) -> None:
             images[first:end] = 0
 
-        other = Federation(plan(tmp_path, blacken), NETWORK, known.config, known.shards)
+        other = Federation(CLASSIFICATION, plan(tmp_path, blacken), NETWORK, known.config, known.shards)
         return any(
             not torch.equal(trained[name], weight)
             for name, weight in train_client(other, weights, 0, 1, 1.0)[0].items()

@@ -36,6 +36,7 @@ from torchloom.figures import (
     text_predictions,
     text_sheet,
 )
+from torchloom.problems.classification.metrics import verdicts
 
 
 def png(figure: Figure) -> bytes:
@@ -145,7 +146,7 @@ def test_learning_curves_of_a_single_epoch() -> None:
 def test_prediction_grid(channels: int, count: int, classes: int) -> None:
     images = random_images(count, channels)
     labels = torch.randint(classes, (count,))
-    figure = prediction_grid(images, labels, torch.randn(count, classes), names(classes))
+    figure = prediction_grid(images, verdicts(labels, torch.randn(count, classes), names(classes), "softmax"))
     assert png(figure).startswith(b"\x89PNG")
     (axes,) = figure.axes
     for picture, image in zip(pictures(axes), images, strict=True):
@@ -160,7 +161,7 @@ def test_prediction_grid(channels: int, count: int, classes: int) -> None:
 
 def test_wrong_predictions_are_marked() -> None:
     logits = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]).log()
-    figure = prediction_grid(random_images(3, 3), torch.tensor([0, 0, 1]), logits, ["cat", "dog"])
+    figure = prediction_grid(random_images(3, 3), verdicts(torch.tensor([0, 0, 1]), logits, ["cat", "dog"], "softmax"))
     titles = [(text.get_text(), to_hex(text.get_color())) for text in figure.axes[0].texts]
     assert titles == [("cat 90%", RIGHT), ("✗ dog 80%\nis cat", WRONG), ("✗ cat 70%\nis dog", WRONG)]
     assert RIGHT != WRONG
@@ -271,13 +272,15 @@ EVEN = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
 def written(texts: list[str]) -> list[str]:
     """What is shown of the texts beside their verdicts."""
     labels, logits = torch.zeros(len(texts), dtype=torch.int64), EVEN[:1].expand(len(texts), 2)
-    figure = text_predictions(texts, labels, logits, ["bad", "good"])
+    figure = text_predictions(texts, verdicts(labels, logits, ["bad", "good"], "softmax"))
     assert png(figure).startswith(b"\x89PNG")
     return [text.get_text() for text in figure.axes[0].texts[1::2]]
 
 
 def test_texts_stand_beside_their_verdicts() -> None:
-    figure = text_predictions(["one", "two"], torch.tensor([0, 0, 1]), EVEN[[0, 1, 1]], ["bad", "good"])
+    figure = text_predictions(
+        ["one", "two"], verdicts(torch.tensor([0, 0, 1]), EVEN[[0, 1, 1]], ["bad", "good"], "softmax")
+    )
     assert png(figure).startswith(b"\x89PNG")
     shown = [(text.get_text(), to_hex(text.get_color())) for text in figure.axes[0].texts]
     assert shown == [
@@ -424,8 +427,8 @@ def test_a_dollar_in_a_name_is_no_formula() -> None:
     for figure in (
         confusion_matrix(torch.eye(3, dtype=torch.long), classes),
         roc_curves(logits, labels, classes, classes),
-        prediction_grid(images, labels, logits, classes),
-        text_predictions(["x", "y", "z"], labels, logits, classes),
+        prediction_grid(images, verdicts(labels, logits, classes, "softmax")),
+        text_predictions(["x", "y", "z"], verdicts(labels, logits, classes, "softmax")),
         latent_map(torch.randn(3, 2), labels, classes),
     ):
         figure.savefig(io.BytesIO(), format="png")

@@ -8,32 +8,41 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.stages import CLASSIFICATION
 from torchloom import formats
 from torchloom.config import CompareConfig, DataConfig, ExportConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export import AXES, export_checkpoint, parity, signature
+from torchloom.export import Signature, export_checkpoint, parity, signature
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TextInfo
 from torchloom.models import build_model
-from torchloom.pipelines.stages import check_parity, export_formats
+from torchloom.pipelines.training.nodes import check_parity, export_formats
+from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")
 
-IMAGES = ImageInfo(classes=["a", "b", "c"], shape=[3, 16, 16], mean=[0.5] * 3, std=[0.25] * 3)
+IMAGES = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 16, 16], mean=[0.5] * 3, std=[0.25] * 3)
 WORDS = Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"abcdefgh"])
 LETTERS = Tokenizer(kind="characters", vocabulary=list("abcdefgh"))
-DOCUMENTS = DocumentInfo(classes=["a", "b"], tokenizer=WORDS)
-CASES: list[tuple[str, dict[str, Any], Any]] = [
-    ("resnet", {"width": 4}, IMAGES),
-    ("row_rnn", {"width": 8}, IMAGES),
-    ("autoencoder", {"hidden": [8]}, IMAGES),
-    ("text_rnn", {"embedding": 4, "width": 4}, DOCUMENTS),
-    ("language_rnn", {"width": 8}, TextInfo(tokenizer=LETTERS)),
+DOCUMENTS = DocumentInfo(target=Classes(classes=["a", "b"]), tokenizer=WORDS)
+CASES: list[tuple[str, str, dict[str, Any], Any]] = [
+    ("classification", "resnet", {"width": 4}, IMAGES),
+    ("classification", "row_rnn", {"width": 8}, IMAGES),
+    ("reconstruction", "autoencoder", {"hidden": [8]}, IMAGES),
+    ("classification", "text_rnn", {"embedding": 4, "width": 4}, DOCUMENTS),
+    ("language_model", "language_rnn", {"width": 8}, TextInfo(tokenizer=LETTERS)),
 ]
+
+
+def checkpoint_of(problem: str, network: str, arguments: dict[str, Any], info: Info) -> Checkpoint:
+    """Untrained."""
+    weights = build_model(network, arguments, info, problem_of(problem)).state_dict()
+    return Checkpoint(network=network, arguments=arguments, problem=problem, info=info, training={}, weights=weights)
 
 
 def samples(info: Info) -> dict[str, Tensor]:
@@ -45,35 +54,35 @@ def samples(info: Info) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "network", "arguments", "info"),
+    ("name", "problem", "network", "arguments", "info"),
     [("torchscript", *case) for case in CASES]
-    + [("torch_export", *case) for case in CASES if isinstance(case[2], ImageInfo)],
+    + [("torch_export", *case) for case in CASES if isinstance(case[3], ImageInfo)],
 )
 def test_the_answers_are_the_same_for_any_batch_and_length(
-    name: str, network: str, arguments: dict[str, Any], info: Any
+    name: str, problem: str, network: str, arguments: dict[str, Any], info: Any
 ) -> None:
-    model = build_model(network, arguments, info).eval()
-    with torch.no_grad():
-        inputs, outputs = signature(model, samples(info), info)
-    saved = formats.save(name, model, inputs)
+    checkpoint = checkpoint_of(problem, network, arguments, info)
+    model = checkpoint.build()
+    form = signature(model, samples(info), checkpoint)
+    saved = formats.save(name, model, form)
     program, milliseconds = formats.reopen(name, saved)
     assert milliseconds > 0
-    report = parity(model, formats.runner(program), inputs, outputs, [1, 2, 7])
+    report = parity(model, formats.runner(program), form, [1, 2, 7])
     assert report["greatest_difference"] < 1e-5
-    if "tokens" in inputs:  # other lengths than that which it was exported with
-        shorter = {n: tensor[:, :3] if n == "tokens" else tensor for n, tensor in inputs.items()}
+    if "tokens" in form.inputs:  # other lengths than that which it was exported with
+        shorter = {n: tensor[:, :3] if n == "tokens" else tensor for n, tensor in form.inputs.items()}
         if "lengths" in shorter:
             shorter["lengths"] = shorter["lengths"].clamp(max=3)
-        assert parity(model, formats.runner(program), shorter, outputs, [7])["greatest_difference"] < 1e-5
-    assert all("batch" in AXES[n].values() for n in inputs)
+        assert parity(model, formats.runner(program), form._replace(inputs=shorter), [7])["greatest_difference"] < 1e-5
+    assert all("batch" in form.axes[n].values() for n in form.inputs)
 
 
 @pytest.mark.long  # a C++ compiler runs
 def test_aot_inductor_answers_the_same_for_any_batch() -> None:
-    model = build_model("mlp", {"hidden": [8]}, IMAGES).eval()
-    inputs = samples(IMAGES)
-    program, _ = formats.reopen("aot_inductor", formats.save("aot_inductor", model, inputs))
-    report = parity(model, formats.runner(program), inputs, ["logits"], [1, 2, 7])
+    model = build_model("mlp", {"hidden": [8]}, IMAGES, CLASSIFICATION).eval()
+    form = Signature(samples(IMAGES), IMAGES.axes, ["logits"])
+    program, _ = formats.reopen("aot_inductor", formats.save("aot_inductor", model, form))
+    report = parity(model, formats.runner(program), form, [1, 2, 7])
     assert report["greatest_difference"] < 1e-5
     assert report["agreement"] == 1.0
 
@@ -91,7 +100,7 @@ def test_a_model_that_cannot_be_exported() -> None:
     with pytest.raises(
         InputError, match=r"export\.formats torch_export: torch .* cannot export.*Leave torch_export out"
     ):
-        formats.save("torch_export", ByValue(), samples(IMAGES))
+        formats.save("torch_export", ByValue(), Signature(samples(IMAGES), IMAGES.axes, ["logits"]))
 
 
 # ---- the stage -----------------------------------------------------------------------------------------------------
@@ -112,8 +121,7 @@ def loaders(tmp_path: Path) -> LoaderPlan:
 
 @pytest.fixture
 def trained() -> Checkpoint:
-    weights = build_model("mlp", {"hidden": [8]}, IMAGES).state_dict()
-    return Checkpoint(network="mlp", arguments={"hidden": [8]}, info=IMAGES, training={}, weights=weights)
+    return checkpoint_of("classification", "mlp", {"hidden": [8]}, IMAGES)
 
 
 def test_the_report_has_them_side_by_side(loaders: LoaderPlan, trained: Checkpoint) -> None:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from torchloom.config import GenerateConfig
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
-from torchloom.export import open_session, to_onnx
-from torchloom.generation import choose, continue_text, onnx_stepper, stepper
+from torchloom.export import signature, to_onnx
+from torchloom.inference import open_session
 from torchloom.modalities import TextInfo
 from torchloom.models import build_model
+from torchloom.problems import problem_of
+from torchloom.problems.language_model.config import GenerateConfig
+from torchloom.problems.language_model.generation import choose, continue_text, onnx_stepper, stepper
 from torchloom.training.checkpoint import Checkpoint
 
 TOKENIZER = Tokenizer.of_characters("the quick brown fox jumps over the lazy dog.\n")
@@ -47,12 +49,17 @@ def language_model(cell: str) -> tuple[Any, Checkpoint]:
     torch.manual_seed(0)
     arguments = {"cell": cell, "embedding": 8, "width": 24, "layers": 2}
     info = TextInfo(tokenizer=TOKENIZER)
-    model = build_model("language_rnn", arguments, info)
+    model = build_model("language_rnn", arguments, info, problem_of("language_model"))
     with torch.no_grad():
         model.head.weight.mul_(20)  # so that some characters are much likelier than others
     weights = dict(model.state_dict())
     return model.eval(), Checkpoint(
-        network="language_rnn", arguments=arguments, info=info, training={"epoch": 1}, weights=weights
+        network="language_rnn",
+        arguments=arguments,
+        problem="language_model",
+        info=info,
+        training={"epoch": 1},
+        weights=weights,
     )
 
 
@@ -60,10 +67,9 @@ def language_model(cell: str) -> tuple[Any, Checkpoint]:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_pytorch_and_onnx_runtime_write_the_same_text(cell: str) -> None:
     model, checkpoint = language_model(cell)
-    tokens = torch.zeros((2, 3), dtype=torch.int64)
-    names = ["hidden", "cell"][: len(model.state_names)]
-    inputs = {"tokens": tokens, **dict(zip(names, model(tokens)[1:], strict=True))}
-    serialised = to_onnx(model, inputs, ["logits", *(f"next_{name}" for name in names)], checkpoint, opset=20)
+    form = signature(model, {"tokens": torch.zeros((2, 6), dtype=torch.int64)}, checkpoint)
+    assert list(form.inputs) == ["tokens", "hidden", "cell"][: 1 + len(model.state_names)]
+    serialised = to_onnx(model, form, checkpoint, opset=20)
     config = GenerateConfig(prompt="the fox", length=200, temperature=0.8, top_k=10)
     for seed in (0, 1):
         ours = continue_text(stepper(model), TOKENIZER, config, seed)

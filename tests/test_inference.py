@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,22 @@ import pytest
 from PIL import Image
 
 import exported
+from torchloom.config import AnswerConfig, Fit
+from torchloom.data.pictures import decode_image, deep_extremes
+from torchloom.data.text import LONGEST_TEXT
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
-from torchloom.inference import (
-    LONGEST_TEXT,
-    Fit,
-    Model,
-    decode_image,
-    deep_extremes,
-    find_model,
-    numbers,
-    open_model,
-    pad,
-    top_classes,
-)
+from torchloom.inference import Model, find_model, open_model
 from torchloom.modalities import Reading
+from torchloom.modalities.documents import pad
+from torchloom.modalities.table import numbers
+from torchloom.problems.classification import probabilities, top_classes
 from torchloom.training.checkpoint import CheckpointDataset
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
 
 GREY = exported.picture()
+ASKED = AnswerConfig(models="")
 COLOUR = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
 
@@ -287,78 +282,84 @@ def test_texts_are_filled_up_to_the_longest() -> None:
 )
 def test_what_is_wrong_with_a_text(kind: str, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        exported.model(kind).prompt(text)
+        exported.model(kind).info.reader(ASKED)(text)
 
 
 @pytest.mark.parametrize(("count", "places"), [(1, [[2], [0]]), (2, [[2, 1], [0, 1]]), (9, [[2, 1, 0], [0, 1, 2]])])
 def test_the_likeliest_classes(count: int, places: list[list[int]]) -> None:
     shares = np.array([[0.1, 0.3, 0.6], [0.4, 0.3, 0.3]], dtype=np.float32)
-    found, probabilities = top_classes(shares, count)
+    found, likely = top_classes(shares, count)
     assert found.tolist() == places
-    np.testing.assert_array_equal(probabilities, [row[place] for row, place in zip(shares, places, strict=True)])
+    np.testing.assert_array_equal(likely, [row[place] for row, place in zip(shares, places, strict=True)])
 
 
 # ---- models --------------------------------------------------------------------------------------------------------
 
 
 def test_of_long_texts_the_last_words_count() -> None:
-    model = copy(exported.model("documents"))
-    model.max_tokens = 2
-    assert model.tokens("a good bad film").tolist() == exported.WORDS.encode("bad film").tolist()
-    assert len(model.tokens("film " * (LONGEST_TEXT + 1))) == 2
+    read = Model(renamed({"max_tokens": 2}, "documents")).info.reader(ASKED)
+    assert read("a good bad film").tolist() == exported.WORDS.encode("bad film").tolist()
+    assert len(read("film " * (LONGEST_TEXT + 1))) == 2
     with pytest.raises(InputError, match=r"^holds no words$"):
-        model.tokens("--")
+        read("--")
 
 
 def test_the_line_ends_of_a_prompt_are_those_of_the_training() -> None:
-    assert exported.model("text").prompt("a\r\nb\rc\n") == "a\nb\nc\n"
+    assert exported.model("text").info.reader(ASKED)("a\r\nb\rc\n") == "a\nb\nc\n"
 
 
 def test_the_probabilities_are_those_of_the_network() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 6, 8), dtype=np.uint8)
-    found = exported.model("images").probabilities(images=images)
+    found = probabilities(exported.model("images"), list(images))
     np.testing.assert_allclose(found, exported.probabilities("images", images), atol=1e-5)
     model = exported.model("documents")
-    batch = pad([model.tokens(text) for text in ("A good, good film!", "bad")])
+    samples = [model.info.reader(ASKED)(text) for text in ("A good, good film!", "bad")]
+    batch = pad(samples)
     expected = exported.probabilities("documents", batch["tokens"], batch["lengths"])
-    np.testing.assert_allclose(model.probabilities(**batch), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model, samples), expected, atol=1e-5)
 
 
 def test_a_model_knows_what_it_needs() -> None:
     images, documents, table = (exported.model(kind) for kind in ("images", "documents", "table"))
-    assert (images.kind, images.shape, images.classes) == ("images", (1, 6, 8), ["ä", "b$", "c"])
-    assert (documents.kind, documents.tokenizer) == ("documents", exported.WORDS)
-    assert (images.reading, documents.max_tokens) == (Reading(), None)
-    assert (table.kind, table.features, table.target) == ("table", ["age", "bmi"], "glucose")
+    assert (images.problem.name, images.info) == ("classification", exported.GREY)
+    assert (documents.problem.name, documents.info) == ("classification", exported.REVIEWS)
+    assert (table.problem.name, table.info) == ("regression", exported.TABLE)
+    assert (table.problem.said(table), table.info.said()) == ({"target": "glucose"}, {"features": ["age", "bmi"]})
 
 
-def renamed(change: dict[str, Any]) -> bytes:
-    """The model of images with other metadata; None takes an entry away."""
-    proto = onnx.load_from_string(exported.exported("images"))
+def renamed(change: dict[str, Any], kind: str = "images") -> bytes:
+    """A model with other metadata; None takes an entry away."""
+    proto = onnx.load_from_string(exported.exported(kind))
     metadata = {entry.key: entry.value for entry in proto.metadata_props if entry.key != "fingerprint"}
     metadata |= {key: json.dumps(value) for key, value in change.items()}
     onnx.helper.set_model_props(proto, {key: value for key, value in metadata.items() if value != "null"})
     return seal(proto)
 
 
+def reading(model: Model) -> Reading:
+    return Reading(**model.info.model_dump())
+
+
 def test_a_model_of_before_is_asked_as_it_was_then() -> None:
     before = Model(renamed({"fit": None, "views": None}))
-    assert before.reading == Reading(fit="crop", value_range=None, views="one")
+    assert reading(before) == Reading(fit="crop", value_range=None, views="one")
     now = Model(renamed({"fit": "pad", "value_range": [0, 4095], "views": "mirror"}))
-    assert now.reading == Reading(fit="pad", value_range=[0, 4095], views="mirror")
+    assert reading(now) == Reading(fit="pad", value_range=[0, 4095], views="mirror")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         ({"fit": "letterbox"}, "by another version .*'crop', 'pad' or 'squash'"),
-        ({"max_tokens": 0}, "by another version .*greater than or equal to 1"),
+        (("documents", {"max_tokens": 0}), "by another version .*greater than or equal to 1"),
         ({"value_range": [7, 7]}, "by another version .*the first less than the second"),
-        (b"nonsense", "cannot load the model"),
-        (None, r"not exported by torchloom, or by another version \(KeyError"),
-        ({"classes": None}, r"not exported by torchloom, or by another version \(KeyError\('classes'\)\)$"),
-        ({"classes": ["a", "b"]}, r"by another version \(ValueError\('2 classes, 3 logits'\)\)$"),
-        ({"classes": 7}, "by another version .TypeError"),
+        (b"nonsense", "cannot load the graph"),
+        (None, r"not exported by torchloom, or by another version \(KeyError\('modality'\)\)$"),
+        ({"problem": None}, r"not exported by torchloom, or by another version \(KeyError\('problem'\)\)$"),
+        ({"target": None}, r"not exported by torchloom, or by another version \(.*classes"),
+        ({"target": {"classes": ["a", "b"]}}, r"by another version \(ValueError\('2 classes, 3 logits'\)\)$"),
+        ({"target": {"classes": 7}}, "by another version .*target.*valid list"),
+        ({"target": 7}, "by another version .*target"),
     ],
 )
 def test_what_is_no_model_of_ours(data: Any, message: str) -> None:
@@ -367,8 +368,11 @@ def test_what_is_no_model_of_ours(data: Any, message: str) -> None:
         graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "g", [x], [y])
         opset = [onnx.helper.make_opsetid("", 20)]
         data = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+    elif not isinstance(data, bytes):
+        kind, change = ("images", data) if isinstance(data, dict) else data
+        data = renamed(change, kind)
     with pytest.raises(InputError, match=message):
-        Model(renamed(data) if isinstance(data, dict) else data)
+        Model(data)
 
 
 def test_a_checkpoint_answers_as_its_onnx_file(tmp_path: Path) -> None:
@@ -398,7 +402,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_message_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(renamed({"classes": 7}))
+    path.write_bytes(renamed({"target": {"classes": 7}}))
     with pytest.raises(InputError, match=r"^.*model\.onnx: the model was not exported by torchloom"):
         open_model(path)
 

@@ -13,18 +13,20 @@ import torch
 from PIL import Image
 
 from reports import Page, check_page
-from torchloom.config import DataConfig, EvaluateClassifierConfig
+from torchloom.config import DataConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes
 from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, shortened
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.figures import MATRIX
 from torchloom.modalities import ImageInfo
 from torchloom.models import build_model
-from torchloom.pipelines.classification.nodes import evaluate
-from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.reporting.nodes import report
+from torchloom.problems import problem_of
+from torchloom.problems.classification import OF_MANY_CLASSES, REPORTS
+from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.provenance import Lineage
-from torchloom.report import CLASSES, OF_MANY_CLASSES
+from torchloom.report import CLASSES
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.words import listed
 
@@ -48,24 +50,34 @@ def prepared(folder: Path, classes: int, samples: int) -> tuple[Checkpoint, Load
     assert saved.path is not None
     assert saved.fingerprint is not None
     file = TensorFile(path=saved.path, fingerprint=saved.fingerprint, length=samples)
-    info = ImageInfo(classes=names(classes), shape=[3, SIDE, SIDE], mean=[0.5] * 3, std=[0.3] * 3)
+    info = ImageInfo(target=Classes(classes=names(classes)), shape=[3, SIDE, SIDE], mean=[0.5] * 3, std=[0.3] * 3)
     splits = {"train": [], "validation": [], "test": [file]}
     plan = LoaderPlan(splits=splits, info=info, data=DataConfig(), batch_size=8, evaluate_batch_size=500, seed=0)
-    weights = build_model("mlp", {"hidden": []}, info).state_dict()
+    weights = build_model("mlp", {"hidden": []}, info, problem_of("classification")).state_dict()
     (matrix,) = [name for name, tensor in weights.items() if tensor.shape[:1] == (classes,) and tensor.ndim == 2]
     known = torch.tensor(patterns).permute(0, 3, 1, 2).flatten(1).float() / 255 - 0.5
     weights[matrix] = 3 * known / known.norm(dim=1, keepdim=True)
     training = {"epoch": 1, "parameters": {}}
-    return Checkpoint(network="mlp", arguments={"hidden": []}, info=info, training=training, weights=weights), plan
+    checkpoint = Checkpoint(
+        network="mlp",
+        arguments={"hidden": []},
+        problem="classification",
+        info=info,
+        training=training,
+        weights=weights,
+    )
+    return checkpoint, plan
 
 
 def evaluated_and_reported(folder: Path, checkpoint: Checkpoint, plan: LoaderPlan) -> tuple[dict[str, Any], str, str]:
     """What `evaluate` leaves in files, as `report` loads it, by name; the page and the card."""
     history = [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0, "seconds": 1.0, "samples_per_second": 1.0}]
-    outputs = evaluate(checkpoint, plan, history, EvaluateClassifierConfig(device="cpu", pictures=9))
+    config = EvaluateClassifierConfig(device="cpu", pictures=9)
+    outputs = problem_of(checkpoint.problem).evaluate(checkpoint, plan, history, config)
+    assert list(outputs) == list(REPORTS)
     kinds = {"metrics": JSONDataset, "per_class": JSONDataset, "mistakes": CSVDataset}
     made: dict[str, Any] = {"history": history}
-    for name, content in zip(REPORTS, outputs, strict=True):
+    for name, content in outputs.items():
         ending = {"mistakes": "csv", "metrics": "json", "per_class": "json"}.get(name, "png")
         dataset = kinds.get(name, FigureDataset)(filepath=str(folder / f"{name}.{ending}"))
         dataset.save(content)

@@ -1,5 +1,6 @@
 """What users bring by its dotted path: a package of their own, on the path as an installed one would be."""
 
+import json
 import re
 import shutil
 import sys
@@ -8,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
 from kedro.io import DataCatalog
+from starlette.testclient import TestClient
 
 from conftest import ROOT, kedro_run, make_project
 from tests.exported import checkpoint
 from torchloom import own, provenance
-from torchloom.config import ClassificationTrainConfig, ClassifierConfig, OptimizerConfig
+from torchloom.config import OptimizerConfig, ServeConfig
 from torchloom.errors import InputError
+from torchloom.inference import open_model
+from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.runner import SkipUnchanged
+from torchloom.serving import HOST, create_app
+from torchloom.training.watching import watched_by
 
 GUESTS = ROOT / "tests/outside"
 TASK: dict[str, Any] = {
@@ -113,6 +120,125 @@ def test_a_reader_of_ones_own_brings_data(guests: Path, tmp_path: Path) -> None:
         kedro_run(project, "plain_wide")
 
 
+def draw_pulses(folder: Path, count: int = 400, length: int = 48) -> None:
+    """Sequences with up to five pulses of height 9 in some noise."""
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    lines = []
+    for _ in range(count):
+        pulses = int(generator.integers(0, 6))
+        sequence = generator.normal(0, 0.3, length)
+        for place in generator.choice(np.arange(2, length - 2, 6), pulses, replace=False):
+            sequence[place : place + 3] += [4, 9, 4]
+        lines.append(" ".join(f"{value:.3f}" for value in sequence) + f";{pulses}")
+    (folder / "drawn.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def pulses(guests: Path, tmp_path: Path) -> Path:
+    """A project with `pulses_counter`, whose reader, modality, problem, network and metrics are the package's."""
+    project = make_project(tmp_path / "project")
+    block = (guests / "pulses.yml").read_text().replace("folder: pulses", f"folder: {project / 'pulses'}")
+    (project / "conf/base/parameters/pulses.yml").write_text(block)
+    draw_pulses(project / "pulses")
+    return project
+
+
+@pytest.fixture
+def counted(pulses: Path) -> DataCatalog:
+    return kedro_run(pulses, "pulses_counter")
+
+
+def test_a_modality_and_a_problem_of_ones_own_go_all_the_way(
+    counted: DataCatalog, pulses: Path, tmp_path: Path
+) -> None:
+    metrics = counted.load("pulses_counter.metrics")
+    assert metrics["mae"] < 0.5  # of their mean: 1.5
+    assert metrics["exact"] > 0.5
+    assert abs(metrics["bias"]) < 0.1  # of the mean; a metric of one's own
+    assert 0.5 < metrics["worst"] < 3
+    assert counted.load("pulses_counter.export_report")["greatest_difference"] < 1e-3
+    page, card = (counted.load(f"pulses_counter.{name}") for name in ("report", "model_card"))
+    assert "Sequence counting: the network guests.networks.counter" in page
+    assert "The first test sequences, with the counts that are off" in page
+    assert "pipeline_tag: sequence-counting" in card
+    assert "Sequence counting of sequences." in card
+    described = onnx.load_from_string(counted.load("pulses_counter.onnx")).metadata_props
+    known = {entry.key: entry.value for entry in described}
+    assert known["problem"] == '"guests.counting.Counting"'
+    assert known["modality"] == '"guests.sequences.SequenceInfo"'
+    assert json.loads(known["length"]) == 48
+
+    lines = [line.partition(";") for line in (pulses / "pulses/drawn.txt").read_text().splitlines()[:40]]
+    (tmp_path / "mine.txt").write_text("\n".join(line for line, *_ in lines) + "\n1 2 3\nno numbers\n")
+    asked = {"predict": {"model": "pulses_counter", "files": str(tmp_path / "mine.txt")}}
+    answers = kedro_run(pulses, "predict", params=asked)
+    found = answers.load("predict.predictions_parquet")["count"].to_numpy()
+    assert np.abs(found - [int(count) for *_, count in lines]).mean() < 0.5
+    reasons = answers.load("predict.unreadable").to_pylist()
+    assert reasons == [
+        {"file": "mine.txt:41", "reason": "holds 3 numbers, not 48"},
+        {"file": "mine.txt:42", "reason": "holds something else than numbers"},
+    ]
+    model = open_model(pulses / "data/sample/06_models/pulses_counter/model.onnx")
+    client = TestClient(create_app(model, "pulses_counter", ServeConfig(models="")), base_url=f"http://{HOST}")
+    takes = client.get("/").json()
+    assert (takes["problem"], takes["takes"]) == ("guests.counting.Counting", 'JSON: {"sequences": [...]}')
+    sequence = [float(value) for value in lines[0][0].split()]
+    (answer,) = client.post("/predict", json={"sequences": [sequence]}).json()
+    assert answer["count"] == pytest.approx(found[0], rel=1e-4)
+    refused = client.post("/predict", json={"sequences": [[1, 2]]})
+    assert (refused.status_code, refused.json()["detail"]) == (422, "sequences[0]: holds 2 numbers, not 48")
+    assert "list of lists" in client.post("/predict", json={"sequences": ["a"]}).json()["detail"]
+
+
+def test_a_training_of_ones_own_problem_goes_on_with_the_same_bits(counted: DataCatalog, pulses: Path) -> None:
+    whole = counted.load("pulses_counter.checkpoint")
+
+    def interrupt(row: dict[str, float]) -> None:
+        if row["epoch"] == 20:
+            raise KeyboardInterrupt
+
+    often = {"pulses_counter": {"train": {"save_minutes": 1e-9}}}
+    with watched_by(interrupt), pytest.raises(KeyboardInterrupt):
+        kedro_run(pulses, "pulses_counter", params=often, to_nodes=["pulses_counter.train"])
+    catalog = kedro_run(pulses, "pulses_counter", params=often, to_nodes=["pulses_counter.train"])
+    assert len(catalog.load("pulses_counter.history")) == 100
+    resumed = catalog.load("pulses_counter.checkpoint").weights
+    assert resumed.keys() == whole.weights.keys()
+    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.weights.items())
+
+
+def test_code_of_ones_own_problem_and_modality_counts(counted: DataCatalog, pulses: Path, guests: Path) -> None:
+    def again(file: str, before: str, after: str) -> set[str]:
+        source = (guests / file).read_text()
+        assert before in source
+        (guests / file).write_text(source.replace(before, after))
+        provenance._module.cache_clear()
+        stages = SkipUnchanged()
+        kedro_run(pulses, "pulses_counter", runner=stages, to_nodes=["pulses_counter.evaluate"])
+        return {path.stem for path in records.glob("*.json") if path.stat().st_mtime_ns > now}
+
+    records = pulses / "data/sample/records/nodes"
+    now = max(path.stat().st_mtime_ns for path in records.glob("*.json"))
+    assert again("counting.py", "(found.round() == counts)", "(counts == found.round())") == {"pulses_counter.evaluate"}
+    now = max(path.stat().st_mtime_ns for path in records.glob("*.json"))
+    assert again("counting.py", "(rate.exp() - counts).abs()", "(counts - rate.exp()).abs()") == {
+        "pulses_counter.train",
+        "pulses_counter.evaluate",  # of what that has left
+    }
+    now = max(path.stat().st_mtime_ns for path in records.glob("*.json"))
+    assert "pulses_counter.train" in again("sequences.py", "sequences / self.highest", "sequences * (1 / self.highest)")
+
+
+def test_a_path_that_only_a_file_names_is_not_imported_for_a_problem(
+    counted: DataCatalog, pulses: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "_named", set())
+    with pytest.raises(InputError, match=r"guests\.\w+\.\w+: is code that a file names and these parameters do not"):
+        open_model(pulses / "data/sample/06_models/pulses_counter/model.onnx")
+
+
 @pytest.mark.long
 def test_several_processes_train_it(run: Callable[..., DataCatalog]) -> None:
     alone, together = (run(params={"distributed": {"processes": n}}, to_nodes=["guest.train"]) for n in (1, 2))
@@ -132,7 +258,7 @@ def test_several_processes_train_it(run: Callable[..., DataCatalog]) -> None:
         (
             ClassifierConfig,
             {"name": "guests.networks.of_rows"},
-            r"asks for \(features\), but the networks of this kind of task for \(shape, classes\) or",
+            r"asks for the sizes \(features\), but networks for this problem for \(sizes of the inputs, outputs\)",
         ),
         (
             OptimizerConfig,

@@ -19,13 +19,15 @@ from PIL import Image
 
 import exported
 from conftest import ROOT
-from torchloom.config import ContinueConfig, GenerateConfig, PredictConfig
+from torchloom.config import ContinueConfig, PredictConfig
 from torchloom.errors import InputError
 from torchloom.export import export_checkpoint
-from torchloom.generation import continue_text, stepper
-from torchloom.inference import pad
+from torchloom.modalities.documents import pad
+from torchloom.modalities.files import LARGEST_TEXT
 from torchloom.pipelines.prediction.nodes import find, predict
-from torchloom.prediction import AHEAD, LARGEST_TEXT, read_ahead
+from torchloom.prediction import AHEAD, read_ahead
+from torchloom.problems.language_model.config import GenerateConfig
+from torchloom.problems.language_model.generation import continue_text, stepper
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
 
@@ -74,7 +76,7 @@ def test_pictures_are_classified(files: Path) -> None:
     assert [row["file"] for row in answer.rows] == [f"{number:02}.png" for number in range(7)]
     for row, shares in zip(answer.rows, expected, strict=True):
         order = np.argsort(-shares)
-        assert [row["class_1"], row["class_2"]] == [exported.GREY.classes[place] for place in order[:2]]
+        assert [row["class_1"], row["class_2"]] == [exported.CLASSES[place] for place in order[:2]]
         assert [row["probability_1"], row["probability_2"]] == pytest.approx(shares[order[:2]], abs=1e-5)
     first = answer.rows[0]
     assert len(answer.captions) == 5
@@ -92,7 +94,7 @@ def test_probabilities_are_those_of_the_loss_that_trained(files: Path, loss: str
     table, _, sheet, _ = predict(*find(config), config)
     logits = exported.answers("images", images)
     order = np.argsort(-logits, axis=1)
-    assert table["class_2"].to_pylist() == [exported.GREY.classes[place] for place in order[:, 1]]
+    assert table["class_2"].to_pylist() == [exported.CLASSES[place] for place in order[:, 1]]
     captions = " ".join(text.get_text() for text in sheet.axes[0].texts)
     assert ("%" in captions) is sure
     if sure:
@@ -105,7 +107,7 @@ def test_probabilities_are_those_of_the_loss_that_trained(files: Path, loss: str
 def test_more_classes_are_asked_for_than_there_are(files: Path) -> None:
     save_pictures(files, 1)
     answer = Answer("images", files, top=100)
-    assert len(answer.names) == 1 + 2 * len(exported.GREY.classes)
+    assert len(answer.names) == 1 + 2 * len(exported.CLASSES)
     shares = [answer.rows[0][f"probability_{place}"] for place in (1, 2, 3)]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1, abs=1e-5)

@@ -15,6 +15,7 @@ from torchloom import pipeline_registry, previews
 from torchloom.config_loader import newest_loader, read_parameters
 from torchloom.datasets.reports import JSONDataset
 from torchloom.models.summary import layers
+from torchloom.problems import problem_of
 from torchloom.training.checkpoint import CheckpointDataset
 
 managers = pytest.importorskip("kedro_viz.data_access.managers", reason="the extra 'viz' is not installed")
@@ -73,7 +74,7 @@ def test_the_network_is_the_trained_one_or_else_what_the_parameters_say(tmp_path
         catalog.save("task.checkpoint", trained)
     if "info" in made:
         catalog.save("data_info", GREY.model_dump(mode="json"))
-    found = previews.find_network(catalog, "task", "data")
+    found = previews.find_network(catalog, "task", problem_of("classification"), "data")
     assert found is not None
     title, model, info = found
     assert title == ("mlp, trained" if "checkpoint" in made else "mlp, not trained yet")

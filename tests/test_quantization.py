@@ -9,8 +9,10 @@ import onnxruntime
 import pytest
 import torch
 
+from tests.stages import CLASSIFICATION
 from torchloom.config import DataConfig, QuantizeConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import SEAL, ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -24,18 +26,23 @@ from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")
 
-INFO = ImageInfo(classes=["a", "b", "c"], shape=[3, 16, 16], mean=[0.5] * 3, std=[0.25] * 3)
+INFO = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 16, 16], mean=[0.5] * 3, std=[0.25] * 3)
 IMAGES = np.random.default_rng(0).integers(256, size=(300, 3, 16, 16), dtype=np.uint8)
+
+
+def checkpoint_of(network: str, arguments: dict[str, Any], info: Info, weights: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        network=network, arguments=arguments, problem="classification", info=info, training={}, weights=weights
+    )
 
 
 @pytest.fixture(scope="module")
 def exported() -> bytes:
     torch.manual_seed(0)
     arguments = {"width": 16}
-    model = build_model("resnet", arguments, INFO)
+    model = build_model("resnet", arguments, INFO, CLASSIFICATION)
     model(torch.from_numpy(IMAGES))  # batch norm has seen data
-    weights = model.state_dict()
-    return export_checkpoint(Checkpoint(network="resnet", arguments=arguments, info=INFO, training={}, weights=weights))
+    return export_checkpoint(checkpoint_of("resnet", arguments, INFO, model.state_dict()))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +110,7 @@ def test_all_classes_are_calibrated_on_though_the_samples_are_sorted_by_class(ex
     file = TensorFile(path=saved.path, fingerprint=saved.fingerprint, length=200)
     splits = {"train": [file], "validation": [], "test": []}
     plan = LoaderPlan(splits=splits, info=INFO, data=DataConfig(), batch_size=8, seed=0)
-    checkpoint = Checkpoint(network="resnet", arguments={}, info=INFO, training={}, weights={})
+    checkpoint = checkpoint_of("resnet", {}, INFO, {})
     small = quantize(checkpoint, exported, plan, QuantizeConfig(samples=100))
     plain, coarse = logits(exported), logits(small)  # of light images
     assert np.corrcoef(plain.ravel(), coarse.ravel())[0, 1] > 0.98
@@ -145,9 +152,10 @@ def test_a_node_that_is_not_there(exported: bytes) -> None:
 
 # ---- recurrent layers ----------------------------------------------------------------------------------------------
 
-ROWS = ImageInfo(classes=["a", "b"], shape=[1, 12, 12], mean=[0.5], std=[0.25])
+ROWS = ImageInfo(target=Classes(classes=["a", "b"]), shape=[1, 12, 12], mean=[0.5], std=[0.25])
 WORDS = DocumentInfo(
-    classes=["a", "b"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *map(str, range(498))])
+    target=Classes(classes=["a", "b"]),
+    tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *map(str, range(498))]),
 )
 TEXTS = {"embedding": 32, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0}
 RECURRENT: Any = [
@@ -174,7 +182,7 @@ def to_tell_apart(info: Info) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 def test_a_recurrent_network_is_four_times_smaller_and_as_often_right(
     network: str, arguments: dict[str, Any], info: Info
 ) -> None:
-    model = build_model(network, arguments, info)
+    model = build_model(network, arguments, info, CLASSIFICATION)
     inputs, labels = to_tell_apart(info)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     for start in (*range(0, 600, 50), *range(0, 600, 50)):
@@ -182,7 +190,7 @@ def test_a_recurrent_network_is_four_times_smaller_and_as_often_right(
         torch.nn.functional.cross_entropy(model(*batch), labels[start : start + 50]).backward()
         optimizer.step()
         optimizer.zero_grad()
-    checkpoint = Checkpoint(network=network, arguments=arguments, info=info, training={}, weights=model.state_dict())
+    checkpoint = checkpoint_of(network, arguments, info, model.state_dict())
     plain = export_checkpoint(checkpoint)
     samples = {name: tensor.numpy() for name, tensor in inputs.items()}
     small = quantize_model(plain, {name: array[:600] for name, array in samples.items()}, QuantizeConfig())
@@ -205,6 +213,6 @@ def test_what_cannot_be_quantized_is_said_before(exported: bytes) -> None:
     every = [node.name for node in model.graph.node]
     with pytest.raises(InputError, match=r"^quantize: nothing of this model can be int8\. Its weights are in .*Conv"):
         quantize_model(exported, {"images": IMAGES[:100]}, QuantizeConfig(exclude=every))
-    autoencoder = Checkpoint(network="autoencoder", arguments={}, info=INFO, training={}, weights={})
+    autoencoder = checkpoint_of("autoencoder", {}, INFO, {}).model_copy(update={"problem": "reconstruction"})
     with pytest.raises(InputError, match=r"starts from a classifier, but .* the network autoencoder, which tells no"):
         quantize(autoencoder, exported, None, QuantizeConfig())  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ def test_cifar_resnet_passes_50_percent_in_one_epoch_on_a_cpu_and_is_as_good_in_
     catalog = run("cifar_resnet", env="cpu", params=parameters)
     assert catalog.load("cifar_resnet.metrics")["accuracy"] > 0.50
     info = catalog.load("cifar10_info")
-    assert info["classes"][:3] == ["airplane", "automobile", "bird"]
+    assert info["target"]["classes"][:3] == ["airplane", "automobile", "bird"]
     assert info["mean"] == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)
     assert info["std"] == pytest.approx([0.2470, 0.2435, 0.2616], abs=2e-3)
     assert set(info["images"]["train"].values()) == {4500}

@@ -5,14 +5,8 @@ from typing import Any
 
 import pytest
 
-from torchloom.config import (
-    AugmentConfig,
-    ClassificationTrainConfig,
-    ClassifierConfig,
-    DataConfig,
-    PrunedTrainConfig,
-    QuantizeConfig,
-)
+from torchloom.config import AugmentConfig, DataConfig, QuantizeConfig
+from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig, PrunedTrainConfig
 from torchloom.provenance import Lineage
 from torchloom.recipe import commands, commit, computed, unlike_defaults, versions, without_folders
 

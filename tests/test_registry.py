@@ -39,9 +39,9 @@ def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
         ({"problem": "regression", "method": "pruning"}, r"mine\.task: given .* must be a block such as"),
         (
             {"problem": "clasification", "data": "mnist"},
-            r"mine\.task\.problem: given 'clasification'; unknown problem \(did you mean classification\?\); allowed",
+            r"mine\.task\.problem: given 'clasification'; must be a problem or .* \(did you mean classification\?\)",
         ),
-        ({"method": ["pruning"], "of": "first"}, r"mine\.task\.method: given \['pruning'\]; unknown method"),
+        ({"method": ["pruning"], "of": "first"}, r"mine\.task\.method: given \['pruning'\]; must be a method"),
         (
             {"problem": "classification", "data": "mnits"},
             r"mine\.task\.data: given 'mnits'; unknown data set \(did you mean mnist\?\); allowed are mnist",

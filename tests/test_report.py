@@ -17,14 +17,16 @@ from conftest import kedro_run, make_project
 from reports import check_card, check_page
 from torchloom.config import DataConfig
 from torchloom.data.loaders import LoaderPlan
+from torchloom.data.pictures import decode_image
+from torchloom.data.targets import Classes
 from torchloom.errors import InputError
-from torchloom.inference import decode_image
 from torchloom.modalities import ImageInfo
 from torchloom.model_card import made_smaller, plain
 from torchloom.page import Facts, Section, Table, Text, render, shown
+from torchloom.problems.classification import REPORTS
 from torchloom.provenance import Lineage
 from torchloom.recipe import without_folders
-from torchloom.report import CAPTIONS, Subject
+from torchloom.report import Subject
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.devices import choose_precision
 
@@ -86,7 +88,7 @@ def test_the_page_shows_what_is_in_the_files(project: Path) -> None:
     pictures = {path.name: path.read_bytes() for path in reports.glob("*.png")}
     assert sorted(page.pictures.values()) == sorted(pictures.values())
     assert len(pictures) == 6
-    assert {CAPTIONS["confusion_matrix"], CAPTIONS["roc_curves"]} <= page.pictures.keys()
+    assert {REPORTS["confusion_matrix"], REPORTS["roc_curves"]} <= page.pictures.keys()
     assert "any classes" not in page.text
     assert page.sections == [
         *("summary", "training", "results", "export", "times", "network", "parameters", "environment")
@@ -279,9 +281,11 @@ COMPARED = {
 def test_a_card_says_how_the_model_was_made_smaller(
     training: dict[str, Any], after: dict[str, Any], expected: str
 ) -> None:
-    info = ImageInfo(classes=["a"], shape=[1, 1, 1], mean=[0.0], std=[1.0])
+    info = ImageInfo(target=Classes(classes=["a"]), shape=[1, 1, 1], mean=[0.0], std=[1.0])
     parameters = {"parameters": training}
-    checkpoint = Checkpoint(network="mlp", arguments={}, info=info, training=parameters, weights={})
+    checkpoint = Checkpoint(
+        network="mlp", arguments={}, problem="classification", info=info, training=parameters, weights={}
+    )
     loaders = LoaderPlan(
         splits={"train": [], "validation": [], "test": []},
         info=info,

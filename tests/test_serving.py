@@ -23,10 +23,11 @@ from PIL import Image
 
 import exported
 from torchloom.cli import serve
-from torchloom.config import ContinueConfig, GenerateConfig, ServeConfig
+from torchloom.config import ContinueConfig, ServeConfig
 from torchloom.errors import InputError
-from torchloom.generation import continue_text, stepper
-from torchloom.inference import pad
+from torchloom.modalities.documents import pad
+from torchloom.problems.language_model.config import GenerateConfig
+from torchloom.problems.language_model.generation import continue_text, stepper
 from torchloom.serving import HOST, create_app, listen
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
@@ -88,7 +89,7 @@ def test_a_picture_is_classified() -> None:
     response = Client("images").post("/predict", content=png(exported.picture()))
     assert response.status_code == 200
     shares = exported.probabilities("images", exported.picture()[None, None])
-    assert response.json() == [classified(shares[0], exported.GREY.classes)]
+    assert response.json() == [classified(shares[0], exported.CLASSES)]
 
 
 def test_a_picture_is_reconstructed() -> None:
@@ -122,7 +123,8 @@ def test_rows_are_answered() -> None:
 def test_what_the_model_is() -> None:
     known = Client("images").get("/").json()
     assert known["model"] == "a_task"
-    assert (known["kind"], known["classes"], known["shape"]) == ("images", exported.GREY.classes, [1, 6, 8])
+    assert (known["problem"], known["modality"]) == ("classification", "images")
+    assert (known["classes"], known["shape"]) == (exported.CLASSES, [1, 6, 8])
     assert (known["fit"], known["value_range"], known["views"]) == ("crop", None, "one")
     assert Client("images", fit="pad").get("/").json()["fit"] == "pad"
     assert Client("documents").get("/").json()["max_tokens"] is None
@@ -290,7 +292,7 @@ def test_a_client_asks_the_running_command(project: Path, tmp_path: Path) -> Non
             shares = exported.probabilities("images", exported.picture()[None, None])[0]
             answer = asked.post("/predict", content=picture)
             assert answer.status_code == 200
-            name, share = exported.GREY.classes[shares.argmax()], pytest.approx(shares.max(), abs=1e-5)
+            name, share = exported.CLASSES[shares.argmax()], pytest.approx(shares.max(), abs=1e-5)
             assert answer.json() == [{"class_1": name, "probability_1": share}]
             assert asked.get("/").json()["model"] == str(model)
             refused(asked.post("/predict", content=b"x" * 20_000_000), 413, "larger than 1,000,000 bytes")

@@ -18,11 +18,11 @@ from sklearn.linear_model import Lasso, LinearRegression, Ridge
 
 from conftest import TASKS, TINY, for_all_processes, imported_by, kedro, kedro_run, make_project
 from reports import check_card, check_page
-from torchloom.config import GenerateConfig
 from torchloom.datasets.reports import TextDataset
 from torchloom.errors import InputError
-from torchloom.generation import continue_text, onnx_stepper
 from torchloom.page import shown
+from torchloom.problems.language_model.config import GenerateConfig
+from torchloom.problems.language_model.generation import continue_text, onnx_stepper
 from torchloom.training.checkpoint import CheckpointDataset
 
 
@@ -236,7 +236,7 @@ def test_the_linear_regression_finds_the_closed_form(run: Callable[..., DataCata
     assert metrics["r2"] == pytest.approx(metrics["closed_form_r2"], abs=1e-3)
     features, target = (tensor.numpy() for tensor in catalog.load("linear_regression.dataloaders").first("train", 999))
     reference = LinearRegression().fit(features, target)
-    spread = catalog.load("diabetes_info")["target_std"]
+    spread = catalog.load("diabetes_info")["target"]["std"]
     for row, weight, std in zip(
         catalog.load("linear_regression.coefficients"),
         reference.coef_,
@@ -269,17 +269,17 @@ def test_ridge_and_lasso_are_those_of_scikit_learn(
     info = catalog.load("diabetes_info")
     features, target = (tensor.numpy() for tensor in catalog.load("linear_regression.dataloaders").first("train", 999))
     features = (features - np.array(info["mean"])) / np.array(info["std"])
-    target = (target - info["target_mean"]) / info["target_std"]
+    target = (target - info["target"]["mean"]) / info["target"]["std"]
     # mean squared error + l2 / 2 w^2, and + l1 |w|, in the terms of scikit-learn
     reference = Ridge(len(target) * strength / 2) if penalty == "l2" else Lasso(strength / 2)
     expected = reference.fit(features, target).coef_
-    found = [float(row["network"]) / info["target_std"] for row in catalog.load("linear_regression.coefficients")]
+    found = [float(row["network"]) / info["target"]["std"] for row in catalog.load("linear_regression.coefficients")]
     np.testing.assert_allclose(found, expected, atol=1e-2 if penalty == "l1" else 1e-3)
     plain = LinearRegression().fit(features, target).coef_
     assert np.abs(found).sum() < 0.8 * np.abs(plain).sum()
     if penalty == "l2":
         closed = [
-            float(row["closed_form"]) / info["target_std"] for row in catalog.load("linear_regression.coefficients")
+            float(row["closed_form"]) / info["target"]["std"] for row in catalog.load("linear_regression.coefficients")
         ]
         np.testing.assert_allclose(closed, expected, atol=1e-6)
 
@@ -306,7 +306,7 @@ def test_the_most_wrong_reviews_come_with_their_text(run: Callable[..., DataCata
     tokens, lengths, labels = plan.first("test", plan.length("test"))
     for row in mistakes[:5]:
         number = int(row["test_sample"])
-        assert plan.info.classes[labels[number]] == row["true"] != row["predicted"]
+        assert plan.info.target.classes[labels[number]] == row["true"] != row["predicted"]
         encoded = plan.info.tokenizer.encode(row["text"])
         assert tokens[number, : lengths[number]].tolist() == encoded.tolist()[-int(lengths[number]) :]
 
@@ -331,7 +331,8 @@ def test_a_task_on_data_of_the_wrong_kind_is_refused_before_it_trains(
     settings = project / "conf/base/parameters/mnist_mlp.yml"
     text = settings.read_text().replace("    augment: {crop_padding: 1}\n", "    subset: 100\n")
     settings.write_text(text.replace("data: mnist}", "data: diabetes}"))
-    with pytest.raises(InputError, match=r"needs images or documents with classes, but .* of the kind 'table'"):
+    message = r"^the problem classification needs data with classes \(labels\) to learn, but .* have number \(target\)$"
+    with pytest.raises(InputError, match=message):
         run("mnist_mlp", params={"mnist_mlp": TINY["mnist_mlp"]})
 
 

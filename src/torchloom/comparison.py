@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchloom.config import CompareConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.inference import Model
-from torchloom.modalities import LabelledInfo, expect
 from torchloom.progress import track
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import tuned_host, usable_cores
@@ -57,7 +57,6 @@ def compare_models(
     """
     from torchloom.quantization import int8_share  # which takes a second to import
 
-    expect(loaders.info, LabelledInfo)
     one, many = (loaders.samples("test", count) for count in (1, config.batch_size))
     report: dict[str, Any] = {"machine": machine(config.threads), "batch_size": config.batch_size}
     sides: dict[tuple[str, str], Side] = {}
@@ -100,7 +99,8 @@ def onnx_accuracy(model: Model, loaders: LoaderPlan, split: str = "test") -> flo
     loader = loaders.loader(split)
     for *inputs, labels in track(loader, split):
         named = zip(loaders.info.inputs, inputs, strict=True)
-        logits = model.logits(**{name: tensor.contiguous().numpy() for name, tensor in named})
+        views = model.info.in_views({name: tensor.contiguous().numpy() for name, tensor in named})
+        logits = np.sum([share * model.run("logits", **view) for share, view in views], axis=0)
         right += int((logits.argmax(1) == labels.numpy()).sum())
         count += len(labels)
     return float(right / count)

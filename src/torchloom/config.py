@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from torchloom import own
-from torchloom.validation import ArgumentError, one_of
+from torchloom.validation import ArgumentError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -77,6 +77,18 @@ class ReaderConfig(Block):
         description="a module of torchloom.data.readers, or the dotted path of one of yours; none: that of the data "
         "set's name, or else that of folders of pictures",
     )
+    modality: str | None = Field(
+        None, description="of a reader of yours whose inputs are of a kind of yours: the dotted path of its Info"
+    )
+
+    @field_validator("modality")
+    @classmethod
+    def _known(cls, modality: str | None) -> str | None:
+        from torchloom.modalities import check_modality
+
+        if modality is not None:
+            check_modality(modality)
+        return modality
 
 
 class PreprocessConfig(ReaderConfig):
@@ -183,15 +195,20 @@ class ColorConfig(Block):
 
 
 class PolicyConfig(Named):
-    """A policy of torchvision.transforms.v2 by its class name, with its arguments (`magnitude`, `num_ops`, …)."""
+    """A policy of torchvision.transforms.v2 by its class name, with its arguments (`magnitude`, `num_ops`, …).
+
+    One of the user's own is a class below torch.nn.Module: images (B, C, H, W) uint8 -> the same.
+    """
 
     groups: Count = Field(16, description="random parts of a batch, each changed by a draw of its own")
 
     @model_validator(mode="after")
     def _exists(self) -> PolicyConfig:
+        from torch.nn import Module
+
         from torchloom.data.transforms import POLICIES, check_policy
 
-        one_of(self.name, POLICIES, "a policy of torchvision.transforms.v2")
+        own.chosen(self.name, POLICIES, "a policy of torchvision.transforms.v2", parent=Module)
         check_policy(self.name, self.arguments)
         return self
 
@@ -249,34 +266,20 @@ class DataConfig(Block):
 class ModelConfig(Named):
     """The block `model`: `name` is a module of torchloom.models, the rest are arguments of its `build` function.
 
-    `sizes` are the first parameters that `build` may have in this kind of task; they come from the data.
+    The first parameters of `build` are sizes that the data decide: what it may ask for of the outputs is in `outputs`,
+    and of the inputs in `inputs`, or anything that the data have.
     """
 
-    sizes: ClassVar[tuple[tuple[str, ...], ...]]
+    outputs: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[str, ...] | None] = None
 
     @model_validator(mode="after")
     def _exists(self) -> ModelConfig:
         from torchloom.models import check_arguments, check_network
 
-        check_network(self.name, self.sizes)
+        check_network(self.name, self.outputs, self.inputs)
         check_arguments(self.name, self.arguments)
         return self
-
-
-class ClassifierConfig(ModelConfig):
-    sizes = (("shape", "classes"), ("tokens", "classes"))
-
-
-class AutoencoderConfig(ModelConfig):
-    sizes = (("shape",),)
-
-
-class LanguageModelConfig(ModelConfig):
-    sizes = (("tokens",),)
-
-
-class RegressorConfig(ModelConfig):
-    sizes = (("features",),)
 
 
 # ---- train ---------------------------------------------------------------------------------------------------------
@@ -434,39 +437,38 @@ class SchedulerConfig(Named):
         return self
 
 
+ON_VALUES = frozenset({"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"})
+
+
 class LossConfig(Named):
     """A loss of torch.nn by its class name, with its arguments (`label_smoothing`, `delta`, …)."""
 
-    problem: ClassVar[str]
+    suitable: ClassVar[frozenset[str]]  # the names of those that suit the problem
+    on_classes: ClassVar[bool] = False  # whether targets are numbers of classes, and predictions logits
 
     @model_validator(mode="after")
     def _exists(self) -> LossConfig:
         from torch.nn import Module
 
-        from torchloom.training.losses import LOSSES, check_loss
+        from torchloom.problems.losses import check_loss
 
-        own.chosen(self.name, LOSSES[self.problem], "a loss of torch.nn that suits this task", parent=Module)
-        check_loss(self.problem, self.name, self.arguments)
+        own.chosen(self.name, self.suitable, "a loss of torch.nn that suits this task", parent=Module)
+        check_loss(self.name, self.arguments, self.on_classes)
         return self
 
 
-class ClassificationLoss(LossConfig):
-    problem = "classification"
+class ClassLoss(LossConfig):
+    """Targets are numbers of classes or, of all but the first two, one-hot rows."""
+
+    on_classes = True
+    suitable = ON_VALUES | {"CrossEntropyLoss", "MultiMarginLoss", "BCEWithLogitsLoss"}
     name: str = "CrossEntropyLoss"
 
 
-class ReconstructionLoss(LossConfig):
-    problem = "reconstruction"
-    name: str = "MSELoss"
+class ValueLoss(LossConfig):
+    """Targets are numbers."""
 
-
-class LanguageModelLoss(LossConfig):
-    problem = "language_model"
-    name: str = "CrossEntropyLoss"
-
-
-class RegressionLoss(LossConfig):
-    problem = "regression"
+    suitable = ON_VALUES
     name: str = "MSELoss"
 
 
@@ -499,7 +501,7 @@ class WhiteningConfig(Block):
 
 
 class TrainConfig(Block):
-    """The block `train`, as far as all kinds of task share it."""
+    """The block `train`, as far as all problems share it."""
 
     epochs: Count = Field(description="passes over the training data")
     batch_size: Count = Field(128, description="samples per step")
@@ -594,13 +596,6 @@ class TrainConfig(Block):
         return warmup
 
 
-class ClassificationTrainConfig(TrainConfig):
-    loss: ClassificationLoss = Field(default_factory=ClassificationLoss)
-    monitor: Literal["accuracy", "loss"] = Field(
-        "accuracy", description="which validation figure makes an epoch the best; of equal ones the loss decides"
-    )
-
-
 class PruneConfig(Block):
     """Which weights of convolutions and dense layers are cut out."""
 
@@ -628,28 +623,6 @@ class DistillConfig(Block):
 
     temperature: Positive = Field(4.0, description="divides both models' logits before they are compared")
     mix: float = Field(0.9, ge=0, le=1, description="share of the teacher in the loss; the labels have the rest")
-
-
-class DistilledTrainConfig(ClassificationTrainConfig):
-    distill: DistillConfig = Field(DistillConfig(), description="how the teacher is listened to")
-
-
-class PrunedTrainConfig(ClassificationTrainConfig):
-    """The last epoch is the model: only then all is cut that is to be."""
-
-    prune: PruneConfig = Field(PruneConfig(), description="what is cut out, and when")
-    ema: None = None
-    lookahead: None = None
-    early_stopping: None = None
-    whitening: None = None
-
-    @field_validator("prune")
-    @classmethod
-    def _in_time(cls, prune: PruneConfig, info: ValidationInfo) -> PruneConfig:
-        epochs = info.data.get("epochs")
-        if epochs and prune.epochs > epochs:
-            raise ValueError(f"prune.epochs {prune.epochs} must not be more than epochs {epochs}")
-        return prune
 
 
 class StrategyConfig(Block):
@@ -688,53 +661,20 @@ class FederatedConfig(Block):
     )
 
 
-class FederatedTrainConfig(ClassificationTrainConfig):
-    """What a client does in a round; only `scheduler` counts rounds, and `early_stopping` and its kin have no place.
-
-    A client starts each round with the server's weights and an optimiser that remembers nothing.
-    """
-
-    federated: FederatedConfig = Field(FederatedConfig(), description="the rounds, and what the server does")
-    epochs: Count = Field(1, description="passes of a client over its own data in each round")
-    threads: Count = Field(1, description="CPU threads of each client")
-    warmup_epochs: float = Field(0.0, ge=0, le=0)
-    ema: None = None
-    lookahead: None = None
-    early_stopping: None = None
-    whitening: None = None
-
-    @field_validator("scheduler")
-    @classmethod
-    def _rates_alone(cls, scheduler: SchedulerConfig | None) -> SchedulerConfig | None:
-        moves = scheduler and scheduler.name in {"CyclicLR", "OneCycleLR"}
-        if scheduler and moves and scheduler.arguments.get("cycle_momentum", True):
-            raise ValueError("must have cycle_momentum: false, as clients are told a round's rate and no momentum")
-        return scheduler
-
-    def recipe(self) -> dict[str, Any]:
-        recipe = super().recipe()
-        del recipe["federated"]["processes"]
-        return recipe
-
-
-class ReconstructionTrainConfig(TrainConfig):
-    loss: ReconstructionLoss = Field(default_factory=ReconstructionLoss)
-    divergence: NotNegative = Field(
-        1.0, description="weight of a variational network's divergence from its prior; 1 is the evidence lower bound"
-    )
-    monitor: Literal["loss"] = "loss"
-
-
-class LanguageModelTrainConfig(TrainConfig):
-    loss: LanguageModelLoss = Field(default_factory=LanguageModelLoss)
-
-
-class RegressionTrainConfig(TrainConfig):
-    loss: RegressionLoss = Field(default_factory=RegressionLoss)
-    monitor: Literal["loss"] = "loss"
-
-
 # ---- evaluate, generate and export ---------------------------------------------------------------------------------
+
+
+class MetricConfig(Named):
+    """A metric by its dotted path: a function of outputs (N, …) float32 and targets (N, …) that gives a number, or a
+    class whose instances are such functions, as those of torchmetrics are."""
+
+    @model_validator(mode="after")
+    def _exists(self) -> MetricConfig:
+        from torchloom.problems.evaluation import check_metric
+
+        own.chosen(self.name, (), "a metric by its dotted path,")
+        check_metric(self.name, self.arguments)
+        return self
 
 
 class EvaluateConfig(Block):
@@ -744,19 +684,11 @@ class EvaluateConfig(Block):
         None, description="samples per step, in validation too; none takes 500 on a CPU and 5000 on a GPU"
     )
     device: Device = Field("auto", description="as train.device")
+    metrics: list[MetricConfig] = Field([], description="further ones, of yours, beside those of the problem")
 
 
 class EvaluateExamplesConfig(EvaluateConfig):
     pictures: Count = Field(36, description="test samples shown in the pictures")
-
-
-class EvaluateClassifierConfig(EvaluateExamplesConfig):
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("fp32", description="as train.precision")
-    views: Views = Field(
-        "one",
-        description="test-time augmentation of images: mean logits over the image and its mirror image, and these also "
-        "shifted by a pixel up and left, and down and right; predict and serve ask the exported model about each",
-    )
 
 
 class ContinueConfig(Block):
@@ -766,14 +698,6 @@ class ContinueConfig(Block):
     temperature: NotNegative = Field(0.7, description="divides the logits; 0 takes the likeliest character each time")
     top_k: Count | None = Field(None, description="draw from so many likeliest characters only")
     seed: Seed = Field(0, description="draws the characters")
-
-
-class GenerateConfig(ContinueConfig):
-    """The block `generate` of a language model."""
-
-    prompt: str = Field("\n", min_length=1, description="what the text begins with")
-    length: Count = Field(1000, description="characters to write after the prompt")
-    samples: Count = Field(3, description="texts to write")
 
 
 class CompareConfig(Block):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def roc_curves(
     """For each chosen class against the rest, the share found over the share of false alarms, with the area below."""
     from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-    from torchloom.training.losses import scores as on_scale
+    from torchloom.problems.losses import scores as on_scale
 
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -146,10 +146,10 @@ def _legend(axes: Axes, drawn: Sequence[Any], names: list[str], **options: Any) 
         text.set_text(name)
 
 
-def no_calibration(loss: str) -> Figure:
-    """In place of `calibration`, where the loss gives no probabilities."""
+def nothing(why: str) -> Figure:
+    """In place of a figure that there can be none of."""
     figure = Figure(figsize=(5, 1), layout="constrained")
-    figure.text(0.5, 0.5, f"{loss} gives no probabilities, and so nothing to calibrate", ha="center", va="center")
+    figure.text(0.5, 0.5, why, ha="center", va="center")
     return figure
 
 
@@ -174,28 +174,23 @@ def calibration(bins: list[dict[str, float]], error: float) -> Figure:
     return figure
 
 
-def prediction_grid(
-    images: Tensor, labels: Tensor, logits: Tensor, classes: list[str], link: str | None = "softmax"
-) -> Figure:
-    """Images (B, C, H, W) uint8 with predicted names; the wrong ones in red, with the true name below.
+def prediction_grid(images: Tensor, verdicts: Sequence[tuple[str, bool]]) -> Figure:
+    """Images (B, C, H, W) uint8, above each what is said of it: in red where that is wrong.
 
-    Labels (N,) and logits (N, classes) may go on after the images.
+    There may be more verdicts than images.
     """
     figure, axes = _sheet(*_rows_and_columns(len(images)), caption=CAPTION)
-    verdicts = _verdicts(labels, logits, classes, link)
     for index, (image, (title, right)) in enumerate(zip(images, verdicts, strict=False)):
         row, column = divmod(index, COLUMNS)
         _show(axes, row, column, _pixels(image / 255), CAPTION)
-        _title(axes, row, column, title, RIGHT if right else WRONG)
+        _title(axes, row, column, _literal(title), RIGHT if right else WRONG)
     return figure
 
 
-def text_predictions(
-    texts: list[str], labels: Tensor, logits: Tensor, classes: list[str], link: str | None = "softmax"
-) -> Figure:
-    """How each text begins, with the predicted name; the wrong ones in red, with the true name."""
-    verdicts = [(title, RIGHT if right else WRONG) for title, right in _verdicts(labels, logits, classes, link)]
-    return _lines([(title, text, colour) for text, (title, colour) in zip(texts, verdicts, strict=False)])
+def text_predictions(texts: list[str], verdicts: Sequence[tuple[str, bool]]) -> Figure:
+    """How each text begins, and beside it what is said of it: in red where that is wrong."""
+    rows = [(_literal(title), RIGHT if right else WRONG) for title, right in verdicts]
+    return _lines([(title, text, colour) for text, (title, colour) in zip(texts, rows, strict=False)])
 
 
 def _lines(rows: list[tuple[str, str, str]]) -> Figure:
@@ -243,16 +238,6 @@ def _short(name: str) -> str:
 def _literal(text: str) -> str:
     """Text as it is, where matplotlib takes what stands between two dollars for a formula."""
     return text.replace("$", r"\$")
-
-
-def _verdicts(labels: Tensor, logits: Tensor, classes: list[str], link: str | None) -> Iterator[tuple[str, bool]]:
-    """What to write beside each sample, and whether the model is right; without a `link` it has no probability."""
-    from torchloom.training.losses import scores
-
-    confidences, predicted = scores(logits, link).max(1)
-    for label, guess, confidence in zip(labels.tolist(), predicted.tolist(), confidences.tolist(), strict=True):
-        title = f"{_literal(classes[guess])} {confidence:.0%}" if link else _literal(classes[guess])
-        yield (title, True) if guess == label else (f"✗ {title}\nis {_literal(classes[label])}", False)
 
 
 def reconstruction_grid(images: Tensor, reconstructions: Tensor) -> Figure:

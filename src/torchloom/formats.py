@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.errors import InputError
-from torchloom.export import AXES, as_tuple, at_least_two
+from torchloom.export import Signature, as_tuple, at_least_two
 
 Program = Callable[..., Any]  # takes tensors, gives a tensor or several
 FILES = {"torch_export": "model.pt2", "torchscript": "model.torchscript.pt", "aot_inductor": "model.aoti.pt2"}
 
 
-def save(name: str, model: nn.Module, inputs: dict[str, Tensor]) -> bytes:
+def save(name: str, model: nn.Module, form: Signature) -> bytes:
     """The model in the format of this name, one of FILES.
 
     `torch_export` and `aot_inductor` (which is compiled for this machine's processor and takes a C++ compiler) keep the
-    axes that export.AXES names open; with networks that read texts of any length PyTorch cannot do that. `torchscript`
+    axes of the signature open; with networks that read texts of any length PyTorch cannot do that. `torchscript`
     is for programs that cannot load anything newer: PyTorch deprecates it. Raises InputError when PyTorch cannot export
     the model like that.
     """
@@ -34,8 +34,8 @@ def save(name: str, model: nn.Module, inputs: dict[str, Tensor]) -> bytes:
     try:
         with torch.no_grad(), _quiet():
             if name == "torchscript":
-                return _torchscript(model, inputs)
-            program = _program(model, inputs)
+                return _torchscript(model, form.inputs)
+            program = _program(model, form)
             return _aot_inductor(program) if name == "aot_inductor" else _pt2(program)
     except Exception as error:  # each stage of it has its own
         reason = str(error).strip().partition("\n")[0]
@@ -76,10 +76,10 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), 1000 * (time.perf_counter() - started)
 
 
-def _program(model: nn.Module, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
-    dims = {name: torch.export.Dim(name) for axes in AXES.values() for name in axes.values()}
-    open_axes = tuple({axis: dims[name] for axis, name in AXES[given].items()} for given in inputs)
-    samples = tuple(at_least_two(tensor, AXES[name]) for name, tensor in inputs.items())
+def _program(model: nn.Module, form: Signature) -> torch.export.ExportedProgram:
+    dims = {name: torch.export.Dim(name) for axes in form.axes.values() for name in axes.values()}
+    open_axes = tuple({axis: dims[name] for axis, name in form.axes[given].items()} for given in form.inputs)
+    samples = tuple(at_least_two(tensor, form.axes[name]) for name, tensor in form.inputs.items())
     return torch.export.export(model, samples, dynamic_shapes=open_axes)
 
 

@@ -28,7 +28,7 @@ from torchloom.errors import InputError
 from torchloom.interactive import after_each_cell, log_as_the_project_says, shell
 from torchloom.locks import Locks, command
 from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.runs import FIGURES, RunRecord, device, flat, peak_memory, seeds, training_rate
+from torchloom.runs import RunRecord, device, flat, main_figures, peak_memory, seeds, training_rate
 from torchloom.schema import blocks
 from torchloom.tasks import is_task
 from torchloom.tracking import Tracking, open_mlflow
@@ -329,7 +329,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     lines = [task]
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
-        lines[0] += "".join(f"  test {name} {metrics[name]:.4f}" for name in FIGURES if name in metrics)
+        lines[0] += "".join(f"  test {name} {value:.4f}" for name, value in main_figures(metrics).items())
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}

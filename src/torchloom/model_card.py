@@ -11,13 +11,14 @@ from typing import Any
 
 from torchloom import recipe
 from torchloom.config import TrainConfig
-from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo
 from torchloom.page import read_template, shown
 from torchloom.report import Subject, setting
+from torchloom.runs import main_figures
 from torchloom.words import counted, listed, times
 
 # Our figures as the hub calls them, for those that it knows.
 METRICS = {
+    "mean_iou": "mean_iou",
     "accuracy": "accuracy",
     "macro_f1": "f1",
     "macro_precision": "precision",
@@ -36,16 +37,19 @@ METRICS = {
 def model_card(subject: Subject) -> str:
     """The file's contents. A license is not stated: it is the user's to choose."""
     import yaml
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     metadata = yaml.safe_dump(_metadata(subject), sort_keys=False, allow_unicode=True)
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=plain)  # noqa: S701
+    loader = FunctionLoader(read_template)
+    environment = Environment(  # noqa: S701
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=plain
+    )
     environment.filters |= {"counted": counted, "listed": listed}
-    body = environment.from_string(read_template("templates/model_card.md")).render(
+    body = environment.get_template("templates/model_card.md").render(
         task=subject.task,
         subject=subject,
         info=subject.loaders.info,
-        kind=_kind(subject),
+        problem=subject.problem,
         places=_places(subject),
         made=made_smaller(subject),
         settings=_settings(subject),
@@ -64,10 +68,11 @@ def plain(value: Any) -> str:
 
 
 def _metadata(subject: Subject) -> dict[str, Any]:
-    tag, problem = subject.problem
+    tag, problem = subject.tag, subject.called
     figures = _figures(subject)
     title = f"{subject.data} (drawn by torchloom)" if subject.drawn else subject.data
-    values = [{"type": METRICS[name], "name": f"test {name}", "value": value} for name, value in figures.items()]
+    types = {name: METRICS.get(name, name) for name in figures}
+    values = [{"type": types[name], "name": f"test {name}", "value": value} for name, value in figures.items()]
     result = {
         "task": {"type": tag, "name": problem},
         "dataset": {"type": subject.data, "name": title, "split": "test"},
@@ -78,21 +83,15 @@ def _metadata(subject: Subject) -> dict[str, Any]:
         "pipeline_tag": tag,
         "tags": ["torchloom", "pytorch", "onnxruntime", subject.checkpoint.network],
         **({"datasets": [subject.data]} if subject.source and not subject.drawn else {}),
-        "metrics": [METRICS[name] for name in figures],
+        "metrics": [*types.values()],
         "model-index": [{"name": subject.task, "results": [result]}],
     }
 
 
 def _figures(subject: Subject) -> dict[str, float]:
-    return {name: round(float(subject.metrics[name]), 6) for name in METRICS if name in subject.metrics}
-
-
-def _kind(subject: Subject) -> str:
-    """What the model takes, which decides how it is used."""
-    info = subject.loaders.info
-    if isinstance(info, ImageInfo):
-        return "images" if subject.problem[0] == "image-classification" else "autoencoder"
-    return {DocumentInfo: "documents", TableInfo: "table"}.get(type(info), "text")
+    """Those that the hub knows; of a user's own problem, its main ones."""
+    known = {name: subject.metrics[name] for name in METRICS if name in subject.metrics}
+    return {name: round(float(value), 6) for name, value in (known or main_figures(subject.metrics)).items()}
 
 
 def made_smaller(subject: Subject) -> str:

@@ -40,13 +40,34 @@ def chosen(name: str, allowed: Collection[str], what: str, parent: type | None =
         one_of(name, allowed, f"{what} or the dotted path of one of yours")
         return
     found = _imported(name)
-    if parent and not (inspect.isclass(found) and issubclass(found, parent)):
-        raise UnknownNameError(name, f"must lead to a class below {parent.__module__}.{parent.__qualname__}")
+    if parent:
+        _check_below(name, found, parent)
     _named.add(name)
+
+
+def _check_below(name: str, found: Any, parent: type) -> None:
+    if not (inspect.isclass(found) and issubclass(found, parent)):
+        raise UnknownNameError(name, f"must lead to a class below {parent.__module__}.{parent.__qualname__}")
 
 
 def find(path: str) -> Any:
     """What `path` leads to; InputError when no parameters name it."""
+    return _trusted(path)
+
+
+def find_class(path: str, parent: type) -> Any:
+    """The same of a class below `parent`, which is one of ours; UnknownNameError when it leads to something else."""
+    found = _trusted(path)
+    _check_below(path, found, parent)
+    return found
+
+
+def resolve(name: str, module: Any) -> Any:
+    """What a name stands for that has been `chosen`: something of the module, or what is at the dotted path."""
+    return find(name) if is_path(name) else getattr(module, name)
+
+
+def _trusted(path: str) -> Any:
     if path not in _named:
         raise InputError(
             f"{path}: is code that a file names and these parameters do not, so it is not imported. If you trust it, "

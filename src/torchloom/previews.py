@@ -8,6 +8,7 @@ from kedro.pipeline.preview_contract import TextPreview
 
 from torchloom.config import Named
 from torchloom.modalities import Info, read_info
+from torchloom.problems.base import Problem
 from torchloom.words import counted
 
 if TYPE_CHECKING:
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def network(task: str, data: str | None = None) -> TextPreview:
+def network(task: str, problem: Problem | None = None, data: str | None = None) -> TextPreview:
     """The layers of the task's network, in the environment that kedro-viz was started with."""
     from kedro_viz.data_access import data_access_manager
 
-    found = find_network(data_access_manager.catalog.get_catalog(), task, data)
+    found = find_network(data_access_manager.catalog.get_catalog(), task, problem, data)
     if found is None:
         return TextPreview(f"Not trained yet. The layers of the network are here after\n\nkedro run --pipelines {task}")
     from torchloom.models.summary import layers
@@ -30,7 +31,9 @@ def network(task: str, data: str | None = None) -> TextPreview:
     return TextPreview(f"{title}: {counted(total, 'parameter')}\n\n{as_text(rows)}", meta={"language": "python"})
 
 
-def find_network(catalog: DataCatalog, task: str, data: str | None) -> tuple[str, nn.Module, Info] | None:
+def find_network(
+    catalog: DataCatalog, task: str, problem: Problem | None, data: str | None
+) -> tuple[str, nn.Module, Info] | None:
     """What to call it, the model and the info of its data: as it was trained, or else as its parameters make it.
 
     None when the task was not trained and the data were not prepared.
@@ -38,12 +41,12 @@ def find_network(catalog: DataCatalog, task: str, data: str | None) -> tuple[str
     if catalog.exists(f"{task}.checkpoint"):
         checkpoint = catalog.load(f"{task}.checkpoint")
         return f"{checkpoint.network}, trained", checkpoint.build(), checkpoint.info
-    if data and catalog.exists(f"{data}_info"):
+    if data and problem and catalog.exists(f"{data}_info"):
         from torchloom.models import build_model
 
         info = read_info(catalog.load(f"{data}_info"))
         config = Named.model_validate(catalog.load(f"params:{task}.model"))
-        return f"{config.name}, not trained yet", build_model(config.name, config.arguments, info), info
+        return f"{config.name}, not trained yet", build_model(config.name, config.arguments, info, problem), info
     return None
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import platform
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -59,33 +60,63 @@ def code_of(*functions: Callable[..., Any], names: Collection[str] = ()) -> tupl
     """What the functions run: a digest for each module of their package, and the versions of all other packages.
 
     Followed are the definitions (functions, classes, constants) that they name, and that those name in turn, and the
-    templates that they name; what else a module says outside of definitions counts with each of them. Comments,
-    docstrings and layout do not count. Where a package's modules are imported by a name that is only known later, as in
+    templates that they name; what else a module says outside of definitions counts with each of them. Of a class whose
+    bases are all followed, too, those members count whose names come up in what is followed. Comments, docstrings,
+    messages and layout do not count. Where a package's modules are imported by a name that is only known later, as in
     `import_module(f"torchloom.models.{name}")`, those of `names` count, or all when none of them is there; so do those
     of `names` that are dotted paths of a user's own code.
     """
     found: dict[tuple[str, str], Definition] = {}
     others: set[str] = set()
-    left = [(function.__module__, function.__qualname__.partition(".")[0]) for function in functions]
+    said: set[str] = set()  # what may be the name of a member
+    waiting: dict[str, list[tuple[str, str]]] = {}  # members by name
+    left = [place for function in functions for place in _places(function)]
     while left:
         place = left.pop()
         definition = _definition(*place) if place not in found else None
-        if definition is not None:
-            found[place] = definition
-            for target in definition.uses:
-                left += _targets(target, place[0].partition(".")[0], names, others)
+        if definition is None:
+            continue
+        found[place] = definition
+        for target in definition.uses:
+            left += _targets(target, place[0].partition(".")[0], names, others)
+        for name in definition.said - said:
+            left += waiting.pop(name, ())
+        said |= definition.said
+        for name in definition.members:
+            member = (place[0], f"{place[1]}.{name}")
+            left += [member] if name in said else []
+            waiting.setdefault(name, []).append(member)
     digests: dict[str, Any] = {}
     for module, name in sorted(found):
         digests.setdefault(module, hashlib.sha256()).update(found[module, name].text.encode())
     return {module: digest.hexdigest()[:16] for module, digest in digests.items()}, _versions(frozenset(others))
 
 
+def _places(function: Any) -> Iterator[tuple[str, str]]:
+    """The definitions that a function starts from: of one with arguments bound, their classes too."""
+    if isinstance(function, partial):
+        yield from _places(function.func)
+        for kind in map(type, [*function.args, *function.keywords.values()]):
+            if kind.__module__.partition(".")[0] not in {"builtins", *sys.stdlib_module_names}:
+                yield kind.__module__, kind.__qualname__
+    elif hasattr(function, "__self__"):  # a method
+        kind = type(function.__self__)
+        yield kind.__module__, kind.__qualname__
+        for each in kind.__mro__:
+            if function.__name__ in vars(each):
+                yield each.__module__, f"{each.__qualname__}.{function.__name__}"
+                yield each.__module__, each.__qualname__
+                return
+    else:
+        yield function.__module__, function.__qualname__.partition(".")[0]
+
+
 def _targets(target: str, package: str, names: Collection[str], others: set[str]) -> Iterator[tuple[str, str]]:
     """The definitions that `target` stands for: `module:name`, `module:*` for all of it, `module.*` by name."""
     module, _, name = target.partition(":")
-    if target == "torchloom.own:find":
+    if target in {"torchloom.own:find", "torchloom.own:find_class"}:
         yield module, name
-        yield from _own(names)
+        yield from _own(names, below_ours=name == "find_class")
     elif module.partition(".")[0] != package:
         others.add(module.partition(".")[0])
     elif module.endswith(".*"):
@@ -100,11 +131,16 @@ def _targets(target: str, package: str, names: Collection[str], others: set[str]
         yield module, name
 
 
-def _own(names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """What those of `names` lead to that are paths of a user's own code."""
+def _own(names: Collection[str], below_ours: bool) -> Iterator[tuple[str, str]]:
+    """What those of `names` lead to that are paths of a user's own code: all, or classes below one of ours."""
     for path in sorted(own.named() & set(names)):
         found = own.find(path)
+        ours = inspect.isclass(found) and any(base.__module__.startswith("torchloom.") for base in found.__mro__)
+        if ours is not below_ours:
+            continue
         found = getattr(found, "build", found)
+        if inspect.ismodule(found):  # a reader, whose functions are nodes themselves
+            continue
         yield found.__module__, found.__qualname__.partition(".")[0]
 
 
@@ -114,6 +150,9 @@ class Definition:
     def __init__(self) -> None:
         self.text = ""
         self.uses: set[str] = set()
+        self.said: set[str] = set()  # attributes that it names, by `.name` or in getattr
+        self.members: set[str] = set()  # of a class, those that are definitions of their own
+        self.whole = True  # of a class, whether all of it is one definition, since who uses it is not known
 
 
 OUTSIDE = "<module>"  # the name of what a module says outside of its definitions
@@ -154,13 +193,21 @@ def _module(module: str) -> dict[str, Definition]:
     imported = {name: target for node in _outside(tree) for name, target in _imports(node, module)}
     definitions: dict[str, Definition] = {}
     for nodes in _statements(tree.body):
-        parts = [part for node in nodes for part in ast.walk(_without_docstrings(node))]
-        text = "".join([*map(ast.dump, nodes), *_templates(parts, _path(module).parent)])
-        uses = set(_uses(parts, module, imported))
-        for name in _defined(nodes, imported):
-            definition = definitions.setdefault(name, Definition())
-            definition.text += text
-            definition.uses |= uses
+        pieces = [("", nodes)]
+        whole = not (isinstance(nodes[-1], ast.ClassDef) and _follows(nodes[-1], module, imported, definitions))
+        if not whole:
+            pieces = _members(nodes)
+        for member, piece in pieces:
+            parts = [part for node in piece for part in ast.walk(_without_texts(node))]
+            text = "".join([*map(ast.dump, piece), *_templates(parts, _path(module).parent)])
+            uses, said = set(_uses(parts, module, imported)) - _arguments(piece[-1]), set(_said(parts))
+            for name in _defined(nodes, imported):
+                definition = definitions.setdefault(f"{name}.{member}" if member else name, Definition())
+                definition.text += text
+                definition.uses |= uses
+                definition.said |= said
+                definition.whole = definition.whole and whole
+                definition.members |= set() if member else {each for each, _ in pieces if each}
     everything = any(name.startswith("*") for name in imported)
     for definition in definitions.values():
         plain = {use for use in definition.uses if ":" not in use}
@@ -173,6 +220,82 @@ def _module(module: str) -> dict[str, Definition]:
         for definition in definitions.values():
             definition.uses.add(f"{module}:{OUTSIDE}")
     return definitions
+
+
+VALIDATORS = {"field_validator", "model_validator"}
+PLAIN = {"pydantic:BaseModel", "typing:NamedTuple", "object"}  # bases that call no member by a name of ours
+
+
+def _follows(node: ast.ClassDef, module: str, imported: Mapping[str, str], known: Mapping[str, Definition]) -> bool:
+    """Whether all calls of the class's members are in code that is followed: its bases are plain, or such classes."""
+    for base in node.bases:
+        name = getattr(base, "id", "")
+        target = imported.get(name, name)
+        origin, _, inner = target.rpartition(":")
+        package = module.partition(".")[0]
+        ours = known.get(name) if not origin else None
+        if origin.partition(".")[0] in {package, "torchloom"} and target not in PLAIN:
+            ours = _module(origin).get(inner)
+            if ours is not None and not ours.text:  # imported from where it is defined
+                source, _, inner = next(iter(ours.uses - {f"{origin}:{OUTSIDE}"}), ":").rpartition(":")
+                ours = _module(source).get(inner) if source else None
+        if target not in PLAIN and (ours is None or ours.whole):
+            return False
+    return not node.keywords
+
+
+def _members(nodes: list[ast.AST]) -> list[tuple[str, list[ast.AST]]]:
+    """A class without its members, and each of them; what is called or read by others than its users stays in it."""
+    *before, node = nodes
+    assert isinstance(node, ast.ClassDef)
+    members: dict[str, list[ast.AST]] = {}
+    rest: list[ast.stmt] = []
+    for part in node.body:
+        name = _member(part)
+        if name:
+            members.setdefault(name, []).append(part)
+        else:
+            rest.append(part)
+    own = ast.ClassDef(
+        name=node.name, bases=node.bases, keywords=[], body=rest or [ast.Pass()], decorator_list=node.decorator_list
+    )
+    return [("", [*before, own]), *members.items()]
+
+
+def _member(node: ast.stmt) -> str:
+    """The name of a method or of an attribute of the class; nothing for fields, and for what is called by no name."""
+    if isinstance(node, ast.FunctionDef):
+        plain = {"property", "classmethod", "staticmethod", "cached_property"}
+        if any(getattr(getattr(each, "func", None), "id", "") in VALIDATORS for each in node.decorator_list):
+            return node.name  # which nobody names: what it lets pass is recorded as the parameters
+        if node.name.startswith("__") or any(getattr(each, "id", "") not in plain for each in node.decorator_list):
+            return ""
+        return node.name
+    if isinstance(node, ast.AnnAssign) and "ClassVar" in ast.dump(node.annotation):
+        return getattr(node.target, "id", "")
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        name = getattr(node.targets[0], "id", "")
+        return "" if name.startswith(("model_", "__")) else name
+    return ""
+
+
+def _arguments(node: ast.AST) -> set[str]:
+    """What a function calls its arguments, whatever else in the module has such a name."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return set()
+    every = node.args
+    given = [*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg]
+    return {argument.arg for argument in given if argument}
+
+
+def _said(parts: list[ast.AST]) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, ast.Attribute):
+            yield part.attr
+        elif isinstance(part, ast.Call) and getattr(part.func, "id", "") in {"getattr", "hasattr"}:
+            yield from (
+                each.value for each in part.args if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            )
 
 
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -196,8 +319,14 @@ def _statements(body: Sequence[ast.AST], before: Sequence[ast.AST] = ()) -> Iter
 
 
 def _outside(tree: ast.Module) -> Iterator[ast.AST]:
-    """The imports that hold for the whole module."""
-    return (nodes[-1] for nodes in _statements(tree.body) if isinstance(nodes[-1], IMPORTS))
+    """The imports that hold for the whole module; those for type checkers alone never run."""
+    for *before, node in _statements(tree.body):
+        checked = [getattr(part, "value", getattr(part, "id", "")) for part in before][:2] == [
+            "If.body",
+            "TYPE_CHECKING",
+        ]
+        if isinstance(node, IMPORTS) and not checked:
+            yield node
 
 
 def _defined(nodes: list[ast.AST], imported: Collection[str]) -> list[str]:
@@ -280,13 +409,28 @@ def _templates(parts: list[ast.AST], folder: Path) -> Iterator[str]:
             yield file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def _without_docstrings(node: ast.AST) -> ast.AST:
+def _without_texts(node: ast.AST) -> ast.AST:
+    """Without docstrings, and without the words of messages and descriptions."""
     for part in ast.walk(node):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             first = part.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 part.body = part.body[1:] or [ast.Pass()]
+        for text in _messages(part):
+            for inner in ast.walk(text):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    inner.value = ""
     return node
+
+
+def _messages(node: ast.AST) -> Iterator[ast.AST]:
+    """What a statement says to people."""
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        yield from node.exc.args
+    elif isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", "") == "logger":
+        yield from node.args[:1]
+    elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Field":
+        yield from (keyword.value for keyword in node.keywords if keyword.arg == "description")
 
 
 @cache
@@ -329,7 +473,8 @@ KEYS = "keys_read"  # an attribute of a node's function
 
 
 def reads(**keys: Collection[str]) -> Callable[[Function], Function]:
-    """A node's function reads no more than these keys of such a block of parameters: others make nothing stale."""
+    """A node's function reads no more than these keys of such a block of parameters: others make nothing stale, and nor
+    does a user's own code that they name."""
 
     def mark(function: Function) -> Function:
         setattr(function, KEYS, keys)
@@ -384,9 +529,18 @@ class Records:
         return plain(kind.model_validate(value) if kind and isinstance(value, dict) else value)
 
     def _names(self, node: Node) -> set[str]:
-        """The names by which the node's task may import modules: values in its parameters, and its own."""
-        namespace = node.namespace or ""
-        return {namespace, *strings(self.parameters.get(namespace, {}))}
+        """The names by which the node's task may import modules: its own, those in its parameters, and in those of the
+        data set and the tasks that it is made of."""
+        keys: Mapping[str, Collection[str]] = getattr(node.func, KEYS, {})
+        names, left = set(), [node.namespace or ""]
+        for name in left:  # which grows
+            block = self.parameters.get(name, {})
+            if isinstance(block, Mapping):
+                block = {key: _part(values, keys.get(key)) for key, values in block.items()}
+            names |= {name, *strings(block)}
+            made_of = strings(block.get("task")) if isinstance(block, Mapping) else ()
+            left += [each for each in made_of if each in self.parameters and each not in left]
+        return names
 
     def write(
         self, node: Node, catalog: DataCatalog, description: Mapping[str, Any], circumstances: Mapping[str, Any]
@@ -456,8 +610,8 @@ def plain(value: Any) -> Any:
 def strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
             yield from strings(item)
 
 

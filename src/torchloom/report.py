@@ -10,8 +10,9 @@ from typing import Any
 from torchloom.data.download import Source
 from torchloom.data.loaders import LoaderPlan
 from torchloom.page import Facts, Picture, Section, Table, Text, render, when
+from torchloom.problems import Problem, problem_of
 from torchloom.provenance import Lineage
-from torchloom.runs import FIGURES, flat, training_rate
+from torchloom.runs import flat, main_figures, training_rate
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.words import counted, directed, listed
 
@@ -22,47 +23,15 @@ SIZES = ("smaller", "larger")
 OPPOSITES = (SIZES, ("fewer", "more"), ("lower", "higher"), ("higher", "lower"))
 Part = Table | Facts | Picture | Text
 
-# What a network whose `build` asks for these sizes is for: as the Hugging Face hub calls it, and in words.
-PROBLEMS = {
-    ("shape", "classes"): ("image-classification", "image classification"),
-    ("tokens", "classes"): ("text-classification", "text classification"),
-    ("shape",): ("image-feature-extraction", "image reconstruction"),
-    ("tokens",): ("text-generation", "language model"),
-    ("features",): ("tabular-regression", "regression"),
-}
-
-CAPTIONS = {
+CAPTIONS = {  # of what other stages than `evaluate` make
     "learning_curves": "Learning curves: the figures of each epoch on the training and the validation data, and the "
     "learning rate.",
-    "confusion_matrix": "Confusion matrix of the test data: true classes down, predicted classes across.",
-    "roc_curves": "ROC curves: each class against the rest, with the area below.",
-    "calibration": "Calibration: how often answers are right, by how confident the model is; below, how many.",
-    "predictions": "Predictions for the first test samples; the wrong ones are in red, with the true class.",
-    "best_and_worst": "Best and worst: the answers that the model is most sure of, first right ones and then wrong "
-    "ones, in red and with the true class.",
-    "mistakes": "The wrong answers, the most confident first.",
-    "reconstructions": "The first test images, and below each what is made of it.",
-    "latent_map": "The latent space of the test images, on its two principal components.",
-    "generated": "Images that the decoder makes of latents that were drawn.",
     "sample_text": "What the model writes.",
-    "characters": "The characters that cost the most bits: how often they come up, the mean bits of one, their share "
-    "of all bits, and how often the model foretells them.",
-    "coefficients": "By how much the prediction changes when a feature grows by one standard deviation.",
-    "coefficient_plot": "The network's coefficients beside those of least squares in closed form.",
-    "residuals": "Predictions over true values, and what is left over the predictions.",
-    "largest_residuals": "The test samples that the predictions miss by the most.",
     "partition_plot": "Who has which training samples: a bar for each client, a part for each class.",
     "class_counts": "The training samples of each client by class.",
     "rounds_plot": "Accuracy by round, beside training with all samples in one place by epoch.",
     "rounds_report": "The federation beside training in one place.",
 }
-OF_MANY_CLASSES = {  # of which the pictures do not show all
-    "confusion_matrix": "The pairs of classes that are most often confused in the test data, and how many samples of "
-    "the true class there are.",
-    "roc_curves": "ROC curves: each of the hardest classes against the rest, with the area below.",
-}
-OF_RECONSTRUCTIONS = "Best and worst: the test images that come back best, then those that come back worst, and below "
-OF_RECONSTRUCTIONS += "each what is made of it."
 
 
 @dataclass(frozen=True)
@@ -80,11 +49,18 @@ class Subject:
         return self.lineage.task
 
     @cached_property
-    def problem(self) -> tuple[str, str]:
-        """What the model is for: as the Hugging Face hub calls it, and in words."""
-        from torchloom.models import sizes_of
+    def problem(self) -> Problem:
+        return problem_of(self.checkpoint.problem)
 
-        return PROBLEMS[sizes_of(self.checkpoint.network)]
+    @property
+    def called(self) -> str:
+        """What the model is for, in words."""
+        return self.problem.called(self.loaders.info)
+
+    @property
+    def tag(self) -> str:
+        """The same as the Hugging Face hub calls it."""
+        return f"{self.loaders.info.tag}-{self.problem.tag}"
 
     @property
     def data(self) -> str:
@@ -157,7 +133,7 @@ def task_page(subject: Subject) -> str:
 
 def lead(subject: Subject) -> str:
     """What it is, in a sentence, and when and where the newest of it was made."""
-    sentence = f"{subject.problem[1].capitalize()}: the network {subject.checkpoint.network} on the data {subject.data}"
+    sentence = f"{subject.called.capitalize()}: the network {subject.checkpoint.network} on the data {subject.data}"
     sentence += ", drawn by the project itself." if subject.drawn else "."
     newest = max((record for record in subject.stages if "end" in record), key=lambda record: record["end"], default={})
     environment = subject.lineage.runs.get(str(newest.get("run")), {}).get("environment")
@@ -168,8 +144,8 @@ def lead(subject: Subject) -> str:
 
 def headline(subject: Subject) -> dict[str, Any]:
     """The figures on top."""
-    names = [name for name in FIGURES if name in subject.metrics][:4]
-    figures = {f"test {name}".replace("_", " "): subject.metrics[name] for name in names}
+    main = main_figures(subject.metrics, most=4)
+    figures: dict[str, Any] = {f"test {name}".replace("_", " "): value for name, value in main.items()}
     if subject.smaller:
         change = subject.made["comparison"]["change"]
         for ratio, words in ((change["times_smaller"], SIZES), (change["times_lower_latency"], ("quicker", "slower"))):
@@ -186,7 +162,7 @@ def headline(subject: Subject) -> dict[str, Any]:
 def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
     """What was trained on what."""
     checkpoint, plan = subject.checkpoint, subject.loaders
-    yield "problem", subject.problem[1]
+    yield "problem", subject.called
     arguments = ", ".join(f"{name} {value}" for name, value in checkpoint.arguments.items())
     yield "network", checkpoint.network + (f" ({arguments})" if arguments else "")
     yield "parameters of the network", subject.parameters
@@ -200,6 +176,8 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
     if plan.data.subset:
         yield "trained on", f"{plan.data.subset:,} of them"
     yield from plan.info.facts()
+    if plan.info.target:
+        yield from plan.info.target.facts()
     trained = checkpoint.training
     recipe = trained.get("parameters", {})
     for name in ("loss", "optimizer", "scheduler"):
@@ -242,31 +220,24 @@ def results(subject: Subject) -> Iterator[Part]:
     if "per_class" in made:
         yield by_class(made["per_class"])
     elsewhere = {"metrics", "comparison", "per_class", "history", "learning_curves", "export_report", "formats_report"}
-    captions = CAPTIONS | ({"best_and_worst": OF_RECONSTRUCTIONS} if "reconstructions" in made else {})
-    captions |= of_many_classes(made.get("per_class", {}))
+    captions = {**CAPTIONS, **subject.problem.captions(made)}
     for name, content in made.items():
-        caption = captions.get(name, name.replace("_", " ").capitalize())
+        caption = captions.get(name) or name.replace("_", " ").capitalize()
         if name not in elsewhere and content:
             yield shown(caption, content)
 
 
-def of_many_classes(figures: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """The captions of the pictures that show some of the classes only."""
-    from torchloom.evaluation import hardest
-
-    some = {"roc_curves"} if len(hardest(figures)) < len(figures) else set()
-    some |= {"confusion_matrix"} if len(figures) > CLASSES else set()
-    return {name: OF_MANY_CLASSES[name] for name in some}
-
-
 def by_class(figures: dict[str, dict[str, Any]]) -> Table:
     """The figures of each class; of many, of those with the lowest F1."""
-    from torchloom.evaluation import hardest
-
-    names = hardest(figures, CLASSES)
-    few = f": the {ROWS} with the lowest F1 of {len(figures):,}" if len(names) < len(figures) else ""
-    rows = [{"class": name, **figures[name]} for name in (names[:ROWS] if few else names)]
-    return Table(f"By class, on the test data{few}", rows, bar="f1" if rows and "f1" in rows[0] else None)
+    rows = [{"class": name, **row} for name, row in figures.items()]
+    columns = list(rows[0])[1:] if rows else []
+    judged = "f1" if "f1" in columns else next(iter(columns), None)
+    few = ""
+    if judged and len(rows) > CLASSES:
+        known = [row for row in rows if row.get("samples", 1)]
+        few = f": the {ROWS} with the lowest {judged.upper()} of {len(rows):,}"
+        rows = sorted(known, key=lambda row: float(row[judged]))[:ROWS]
+    return Table(f"By class, on the test data{few}", rows, bar=judged)
 
 
 def shown(caption: str, content: Any) -> Part:

@@ -23,13 +23,24 @@ from torchloom.locks import command
 FIGURES = (
     "bits_per_character",
     "perplexity",
+    "mean_iou",
     "accuracy",
     "macro_f1",
     "mse",
     "r2",
     "rmse",
     "loss",
-)  # of any kind of task
+)  # of any problem of ours
+
+
+RATES = {"samples_per_second"}  # which stand beside them in a record
+
+
+def main_figures(metrics: Mapping[str, Any], most: int = len(FIGURES)) -> dict[str, float]:
+    """The figures that say how good a model is, at most so many; of a user's own problem the first of its metrics."""
+    measured = [name for name, value in metrics.items() if isinstance(value, float) and name not in RATES]
+    names = [name for name in FIGURES if name in metrics] or measured
+    return {name: metrics[name] for name in names[:most]}
 
 
 class RunRecord:
@@ -214,7 +225,7 @@ def comparison(
                 "device": str(run.get("device", "")),
                 "ended": str(run["ended"]),
                 "seconds": f"{run['seconds']:.0f}" if "seconds" in run else "",
-                **{figure: f"{result[figure]:.4f}" for figure in FIGURES if figure in result},
+                **{name: f"{value:.4f}" for name, value in main_figures(result).items()},
                 **({"samples/s": f"{result['samples_per_second']:,.0f}"} if "samples_per_second" in result else {}),
                 **({"peak MB": f"{run['peak_memory']['memory'] / 1e6:.0f}"} if run.get("peak_memory") else {}),
                 **{key: json.dumps(parameters.get(key)) for key in _differing(others) if _used(parameters, key)},

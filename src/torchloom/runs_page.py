@@ -8,7 +8,7 @@ from typing import Any
 
 from torchloom import figures
 from torchloom.page import Picture, Section, Table, render
-from torchloom.runs import FIGURES
+from torchloom.runs import main_figures
 
 Pairs = list[tuple[Mapping[str, Any], str]]
 
@@ -31,12 +31,11 @@ def runs_page(pairs: Pairs, rows: list[dict[str, str]]) -> str:
 
 def _point(number: int, run: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What figures.runs takes of a run that has trained the task."""
-    results = run.get("results", {}).get(task, {})
-    name = next((figure for figure in FIGURES if figure in results), None)
+    main = main_figures(run.get("results", {}).get(task, {}), most=1)
     return {
         "number": number,
-        "name": name,
-        "value": results[name] if name else None,
+        "name": next(iter(main), None),
+        "value": next(iter(main.values()), None),
         "seconds": run["nodes"][f"{task}.train"],
         "curves": run.get("curves", {}).get(task, {}),
     }

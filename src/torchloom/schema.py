@@ -46,7 +46,7 @@ def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """What the key `name` of a block may be, and which arguments go with it; nothing where that is not known."""
     from torchloom.data.transforms import POLICIES, policy_arguments
     from torchloom.models import network_arguments, network_names
-    from torchloom.training.losses import LOSSES, loss_arguments
+    from torchloom.problems.losses import loss_arguments
     from torchloom.training.optimization import (
         optimizer_arguments,
         optimizer_names,
@@ -55,9 +55,9 @@ def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     )
 
     if issubclass(kind, ModelConfig):
-        return {name: network_arguments(name) for name in network_names(getattr(kind, "sizes", ()))}
+        return {name: network_arguments(name) for name in network_names(kind.outputs, kind.inputs)}
     if issubclass(kind, LossConfig):
-        return {name: loss_arguments(name) for name in sorted(LOSSES.get(getattr(kind, "problem", ""), ()))}
+        return {name: loss_arguments(name) for name in sorted(getattr(kind, "suitable", ()))}
     if issubclass(kind, OptimizerConfig):
         return {name: optimizer_arguments(name) for name in optimizer_names()}
     if issubclass(kind, SchedulerConfig):

@@ -1,7 +1,7 @@
 """Predictions over HTTP, on this machine only: what `kedro serve` runs, with FastAPI and uvicorn.
 
     GET  /         what the model is, and what it takes
-    POST /predict  a picture as the body; or JSON: {"texts": […]}, {"prompts": […]} or {"rows": [{…}, …]}
+    POST /predict  a picture as the body; or JSON, a list under the modality's field: {"texts": […]}, {"rows": [{…}, …]}
 
 The answer is a list: for each sample the columns of the table that `predict` writes. Whatever is wrong with a request
 is answered with a status from 400 to 422 and a line that says what.
@@ -28,12 +28,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torchloom.config import ServeConfig
 from torchloom.errors import InputError
 from torchloom.inference import Model
-from torchloom.prediction import PICTURES, answering, reader, told
+from torchloom.modalities import Info
 
 HOST = "127.0.0.1"
 AT_ONCE = 4  # requests that are worked on; the others wait
 CONNECTIONS = 64  # further ones are answered with 503
-FIELDS = {"documents": "texts", "text": "prompts", "table": "rows"}
 
 
 def create_app(model: Model, name: str, config: ServeConfig) -> FastAPI:
@@ -41,18 +40,17 @@ def create_app(model: Model, name: str, config: ServeConfig) -> FastAPI:
     app = FastAPI(title=f"torchloom: {name}", openapi_url=None)
     # a page in the user's browser cannot reach it by a name of its own (DNS rebinding)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    model = told(model, config)
-    field = FIELDS.get(model.kind)
-    takes = f'JSON: {{"{field}": [...]}}' if field else "a picture as it is in its file"
-    known = {key: getattr(model, key) for key in ("classes", "shape", "features", "target") if hasattr(model, key)}
-    known |= model.reading.model_dump(mode="json") if model.kind in PICTURES else {}
-    known |= {"max_tokens": model.max_tokens} if model.kind == "documents" else {}
+    model = model.told(config)
+    info, problem = model.info, model.problem
+    field = info.field
+    takes = f'JSON: {{"{field}": [...]}}' if field else info.body
+    known = {"problem": problem.name, "modality": info.kind, "takes": takes, **problem.said(model), **info.said()}
     answer = answerer(model, config)
     turn = asyncio.Semaphore(AT_ONCE)
 
     @app.get("/")
     async def describe() -> dict[str, Any]:
-        return {"model": name, "kind": model.kind, "takes": takes, **known}
+        return {"model": name, **known}
 
     @app.post("/predict")
     async def predict(request: Request) -> list[dict[str, Any]]:
@@ -60,7 +58,7 @@ def create_app(model: Model, name: str, config: ServeConfig) -> FastAPI:
         body = await _body(request, config.megabytes * 1_000_000)
         async with turn:
             try:
-                return await run_in_threadpool(lambda: answer(_items(body, field, config.most) if field else [body]))
+                return await run_in_threadpool(lambda: answer(_items(body, info, config.most) if field else [body]))
             except InputError as error:
                 raise HTTPException(422, error.message) from error
 
@@ -72,8 +70,8 @@ def answerer(model: Model, config: ServeConfig) -> Callable[[list[Any]], list[di
 
     The number in it counts from 0, as in JSON's lists.
     """
-    read = reader(model, config)
-    columns, answers = answering(model, config)
+    read = model.info.reader(config)
+    columns, answers = model.problem.answering(model, config)
 
     def answer(items: list[Any]) -> list[dict[str, Any]]:
         samples = []
@@ -81,7 +79,7 @@ def answerer(model: Model, config: ServeConfig) -> Callable[[list[Any]], list[di
             try:
                 samples.append(read(io.BytesIO(item) if isinstance(item, bytes) else item))
             except InputError as error:
-                where = "the body" if isinstance(item, bytes) else f"{FIELDS[model.kind]}[{number}]"
+                where = "the body" if isinstance(item, bytes) else f"{model.info.field}[{number}]"
                 raise InputError(f"{where}: {error.message}") from error
         rows: list[dict[str, Any]] = pyarrow.record_batch(answers(samples), schema=columns).to_pylist()
         for row in rows:
@@ -117,13 +115,14 @@ async def _body(request: Request, largest: int) -> bytes:
     return bytes(body)
 
 
-def _items(body: bytes, field: str, most: int) -> list[Any]:
-    """The list that the JSON in `body` has under `field`."""
+def _items(body: bytes, info: Info, most: int) -> list[Any]:
+    """The list that the JSON in `body` has under the modality's field."""
+    field, kind = str(info.field), info.item
     try:
         given = json.loads(body, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"the body is not JSON ({error})") from error
-    kind, called = (dict, "objects") if field == "rows" else (str, "strings")
+    called = {"dict": "objects", "str": "strings"}.get(kind.__name__, f"{kind.__name__}s")
     items = given[field] if isinstance(given, dict) and given.keys() == {field} else None
     if not isinstance(items, list) or not items or not all(isinstance(item, kind) for item in items):
         raise HTTPException(422, f'the body must be {{"{field}": [...]}} with a list of {called}, and nothing else')

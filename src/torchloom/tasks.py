@@ -21,33 +21,24 @@ from torchloom.config_loader import ConfigLoader, read_parameters
 from torchloom.data.readers import check_reader, default_reader
 from torchloom.errors import InputError
 from torchloom.pipelines import (
-    classification,
     distillation,
     federation,
-    language_model,
     preparation,
     pruning,
     quantization,
-    reconstruction,
-    regression,
     reporting,
+    training,
 )
-from torchloom.validation import UnknownNameError, arguments_of, check_block, unknown
+from torchloom.problems import check_problem
+from torchloom.validation import UnknownNameError, arguments_of, check_block, one_of, unknown
 
-KINDS: dict[str, dict[str, ModuleType]] = {
-    "problem": {
-        "classification": classification,
-        "language_model": language_model,
-        "reconstruction": reconstruction,
-        "regression": regression,
-    },
-    "method": {
-        "distillation": distillation,
-        "federation": federation,
-        "pruning": pruning,
-        "quantization": quantization,
-    },
+METHODS = {  # other ways to a model than to train one on a data set
+    "distillation": distillation,
+    "federation": federation,
+    "pruning": pruning,
+    "quantization": quantization,
 }
+KINDS = ("problem", "method")
 OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
 
 
@@ -65,7 +56,7 @@ class Task:
 
     @property
     def recipe(self) -> ModuleType:
-        return KINDS[self.kind][self.choice]
+        return recipe_of(self.kind, self.choice)
 
     @property
     def apart(self) -> bool:
@@ -128,10 +119,15 @@ def _readers(parameters: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, l
     return readers, wrong
 
 
+def recipe_of(kind: str, name: str) -> ModuleType:
+    """The package with the pipeline for the problem or the method of that name."""
+    return training if kind == "problem" else METHODS[name]
+
+
 @cache
 def keys_of(kind: str, name: str) -> type[BaseModel]:
     """The block `task` of the problem or the method of that name."""
-    own = arguments_of(KINDS[kind][name].create_pipeline, given_by_us=("task",))
+    own = arguments_of(recipe_of(kind, name).create_pipeline, given_by_us=("task", "problem"))
     return create_model(name, __base__=own, **{kind: (Literal[name], ...)})  # type: ignore[call-overload,no-any-return]
 
 
@@ -142,8 +138,10 @@ def _mistakes(name: str, block: Any, tasks: Iterable[str], data_sets: set[str]) 
     if kind is None:
         such = "{problem: classification, data: …} or {method: pruning, of: …}"
         return [f"{key}: given {block!r}; must be a block such as {such}"]
-    if block[kind] not in list(KINDS[kind]):
-        return [f"{key}.{kind}: given {block[kind]!r}; {unknown(str(block[kind]), KINDS[kind], kind)}"]
+    try:
+        check_problem(str(block[kind])) if kind == "problem" else one_of(str(block[kind]), METHODS, "a method")
+    except UnknownNameError as error:
+        return [f"{key}.{kind}: given {block[kind]!r}; {error}"]
     wrong = check_block(key, block, keys_of(kind, block[kind]))
     for place, other in {} if wrong else _sources(block):
         known, what = (data_sets, "data set") if place == "data" else (tasks, "task")
@@ -186,7 +184,8 @@ def _where(name: str, files: Mapping[str, list[Any]]) -> str:
 
 def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
-    own: Pipeline = task.recipe.create_pipeline(task.name, **dict(task.sources))
+    asked = {"problem": task.choice} if task.kind == "problem" else {}
+    own: Pipeline = task.recipe.create_pipeline(task.name, **asked, **dict(task.sources))
     prepared = preparation.create_pipeline(task.data_set, task.reader)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     own += reporting.create_pipeline(task.name, own, source)

@@ -35,3 +35,8 @@ def times(ratio: float, more: str, less: str, same: str) -> str:
     """The same in words: 2.00 times larger; `same` where that would be 1.00 times."""
     number, word = directed(ratio, more, less)
     return same if f"{number:.2f}" == "1.00" else f"{number:.2f} times {word}"
+
+
+def significant(value: float) -> float:
+    """To the 7 significant digits that float32 has."""
+    return float(f"{value:.7g}")

@@ -329,7 +329,7 @@ def test_batches_become_splits(tmp_path: Path) -> None:
     raw = RawFiles(folder, dict.fromkeys(ALL, ""))
     train, validation, test, info = preprocess(raw, PreprocessConfig(validation_fraction=0.2, seed=3))
     assert [len(part.arrays["labels"]) for part in (train, validation, test)] == [80, 20, 20]
-    assert info["classes"] == list(SHAPES)
+    assert info["target"]["classes"] == list(SHAPES)
     assert info["shape"] == [3, 32, 32]
     np.testing.assert_array_equal(test.arrays["images"], read_batch(folder / TEST_BATCH).images)
     everything = [image.tobytes() for part in (train, validation) for image in part.arrays["images"]]

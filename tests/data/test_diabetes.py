@@ -9,6 +9,7 @@ from kedro.config import OmegaConfigLoader
 from torchloom.config import TablePreprocessConfig
 from torchloom.data.download import AGAIN, RawFiles, Source, download
 from torchloom.data.readers.diabetes import FEATURES, preprocess, read_numbers
+from torchloom.data.targets import Number
 from torchloom.datasets.raw import SourceDataset
 from torchloom.errors import InputError
 from torchloom.modalities import TableInfo
@@ -43,11 +44,12 @@ def test_rows_become_splits(tmp_path: Path) -> None:
     assert info["rows"] == {"train": 11, "validation": 3, "test": 6}
     known = TableInfo.model_validate(info)
     assert known.features == FEATURES
-    assert known.target == "disease progression"
+    assert isinstance(known.target, Number)
+    assert known.target.name == "disease progression"
     np.testing.assert_allclose(known.mean, ROWS[rows[0]].mean(0))  # of the training rows alone
     np.testing.assert_allclose(known.std, ROWS[rows[0]].std(0))
-    assert known.target_mean == pytest.approx(TARGET[rows[0]].mean())
-    assert known.target_std == pytest.approx(TARGET[rows[0]].std())
+    assert known.target.mean == pytest.approx(TARGET[rows[0]].mean())
+    assert known.target.std == pytest.approx(TARGET[rows[0]].std())
 
 
 def test_the_split_is_drawn_by_the_seed(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_a_column_of_one_value_gets_the_deviation_one(tmp_path: Path) -> None:
     rows = ROWS.copy()
     rows[:, 3] = 0.1  # whose computed deviation is not exactly 0
     *_, info = preprocess(raw(tmp_path, rows, np.full(20, 0.1)), TablePreprocessConfig())
-    assert info["std"][3] == info["target_std"] == 1.0
+    assert info["std"][3] == info["target"]["std"] == 1.0
     assert info["mean"][3] == pytest.approx(0.1)
     assert info["std"][2] > 10
 

@@ -17,16 +17,16 @@ from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig, 
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
 from torchloom.data.class_folders import class_roots, split_named
 from torchloom.data.loaders import LoaderPlan, TensorFile
-from torchloom.data.pictures import ENDINGS as ENDINGS_OF_FORMATS
+from torchloom.data.picture_formats import ENDINGS as ENDINGS_OF_FORMATS
+from torchloom.data.pictures import decode_image
 from torchloom.data.readers import folder as reader
 from torchloom.data.readers.folder import split_pictures
 from torchloom.datasets.listing import Listing, ListingDataset, scan
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.hooks import _readers
-from torchloom.inference import decode_image
 from torchloom.modalities import read_info
-from torchloom.pipelines import classification, preparation
+from torchloom.pipelines import preparation, training
 from torchloom.runner import SkipUnchanged
 from torchloom.validation import check_parameters
 
@@ -708,9 +708,8 @@ def test_a_wrong_parameter_is_named(change: dict[str, Any], message: str) -> Non
 
 
 def test_a_folder_is_locked_while_tasks_read_it() -> None:
-    whole = preparation.create_pipeline("colours", "folder") + classification.create_pipeline(
-        "colours_mlp", data="colours"
-    )
+    learning = training.create_pipeline("colours_mlp", problem="classification", data="colours")
+    whole = preparation.create_pipeline("colours", "folder") + learning
     assert _readers(whole) == {"colours": ["colours_mlp"]}
 
 

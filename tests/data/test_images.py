@@ -49,7 +49,7 @@ def test_statistics_are_those_of_the_training_split() -> None:
     np.testing.assert_allclose(info["mean"], scaled.mean((0, 1, 2)), rtol=0, atol=1e-6)
     np.testing.assert_allclose(info["std"], scaled.std((0, 1, 2)), rtol=0, atol=1e-6)
     assert info["shape"] == [3, 5, 4]
-    assert info["classes"] == CLASSES
+    assert info["target"]["classes"] == CLASSES
 
 
 def test_a_constant_channel_has_standard_deviation_one() -> None:

@@ -126,7 +126,7 @@ def test_reviews_become_tensors(tmp_path: Path) -> None:
     assert validation.arrays["starts"].tolist() == validation.arrays["text_starts"].tolist() == [0]
     assert validation.arrays["tokens"].dtype == np.int32
     assert info["kind"] == "documents"
-    assert info["classes"] == ["negative", "positive"]
+    assert info["target"]["classes"] == ["negative", "positive"]
     assert info["documents"] == {
         "train": {"negative": 4, "positive": 4},
         "validation": {"negative": 0, "positive": 0},

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchloom.config import AugmentConfig, ClassificationTrainConfig, DataConfig, DebuggingConfig, EvaluateConfig
+from torchloom.config import AugmentConfig, DataConfig, DebuggingConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
 from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset, TensorFile
+from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
-from torchloom.pipelines.stages import build_dataloaders
+from torchloom.pipelines.training.nodes import build_dataloaders
+from torchloom.problems.classification.config import ClassificationTrainConfig
 
 LENGTHS = {"train": 37, "validation": 12, "test": 25}
 CHANGING = AugmentConfig(crop_padding=2, flip=True)
@@ -52,7 +54,9 @@ def plan(files: dict[str, TensorFile]) -> LoaderPlan:
     return planned(**{split: [file] for split, file in files.items()})
 
 
-IMAGES = ImageInfo(classes=[str(label) for label in range(40)], shape=[3, 6, 5], mean=[0.5] * 3, std=[0.25] * 3)
+IMAGES = ImageInfo(
+    target=Classes(classes=[str(label) for label in range(40)]), shape=[3, 6, 5], mean=[0.5] * 3, std=[0.25] * 3
+)
 
 
 def planned(augment: AugmentConfig | None = None, seed: int = 0, **splits: list[TensorFile]) -> LoaderPlan:
@@ -302,9 +306,9 @@ def test_evaluation_batches_suit_the_device_unless_told_otherwise(
 # ---- documents, a text and a table ---------------------------------------------------------------------------------
 
 WORDS = Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"abcdefgh"])
-DOCUMENTS = DocumentInfo(classes=["bad", "good"], tokenizer=WORDS)
+DOCUMENTS = DocumentInfo(target=Classes(classes=["bad", "good"]), tokenizer=WORDS)
 TEXT = TextInfo(tokenizer=Tokenizer.of_characters("abcdefgh"))
-TABLE = TableInfo(features=["x", "y"], target="z", mean=[0.0] * 2, std=[1.0] * 2, target_mean=0.0, target_std=1.0)
+TABLE = TableInfo(features=["x", "y"], mean=[0.0] * 2, std=[1.0] * 2, target=Number(name="z", mean=0.0, std=1.0))
 
 
 def documents_file(folder: Path, name: str, texts: list[str]) -> TensorFile:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchloom.config import DataConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.mapped import Shards, join, read_ahead, read_at_random, whole
+from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.modalities import DocumentInfo, TableInfo, TextInfo
@@ -79,8 +80,10 @@ def test_each_process_takes_its_part_of_a_batch_without_a_warning(recwarn: pytes
 # ---- other data than images, streamed ------------------------------------------------------------------------------
 
 TEXT = TextInfo(tokenizer=Tokenizer.of_characters("abcdefgh"))
-DOCUMENTS = DocumentInfo(classes=["a", "b"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "a"]))
-TABLE = TableInfo(features=["x", "y"], target="z", mean=[0.0] * 2, std=[1.0] * 2, target_mean=0.0, target_std=1.0)
+DOCUMENTS = DocumentInfo(
+    target=Classes(classes=["a", "b"]), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "a"])
+)
+TABLE = TableInfo(features=["x", "y"], mean=[0.0] * 2, std=[1.0] * 2, target=Number(name="z", mean=0.0, std=1.0))
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([3, 1, 7, 4, 2, 6, 5])
 KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, np.ndarray]]] = {

@@ -115,7 +115,7 @@ def test_files_become_splits(tmp_path: Path) -> None:
         (10, 28, 28, 1),
         (20, 28, 28, 1),
     ]
-    assert info["classes"] == list("0123456789")
+    assert info["target"]["classes"] == list("0123456789")
     assert info["shape"] == [1, 28, 28]
     assert test.arrays["labels"].dtype == np.int64
     np.testing.assert_array_equal(test.arrays["images"][..., 0], read_idx(folder / "t10k-images-idx3-ubyte", 3))

@@ -237,8 +237,8 @@ def test_valid_parameters(settings: dict[str, Any]) -> None:
         ({"policy": "RandAugment"}, "policy: given 'RandAugment'; must be a block such as {name: …"),
         (
             {"policy": {"name": "RandAug"}},
-            "policy.name: given 'RandAug'; must be a policy of torchvision.transforms.v2 (did you mean RandAugment?); "
-            "there are AugMix, AutoAugment, RandAugment, TrivialAugmentWide",
+            "policy.name: given 'RandAug'; must be a policy of torchvision.transforms.v2 or the dotted path of one "
+            "of yours (did you mean RandAugment?); there are AugMix, AutoAugment, RandAugment, TrivialAugmentWide",
         ),
         ({"policy": {"name": "ColorJitter"}}, "policy.name: given 'ColorJitter'; must be a policy of"),
         (

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchloom.export import compare, to_onnx
+from tests.stages import CLASSIFICATION
+from torchloom.data.targets import Classes
+from torchloom.export import compare, signature, to_onnx
 from torchloom.modalities import ImageInfo
 from torchloom.models import airbench, build_model
 from torchloom.training.checkpoint import Checkpoint
@@ -146,16 +148,22 @@ def test_factors_of_batch_norm_do_not_learn() -> None:
 )
 def test_the_exported_graph_answers_alike_in_any_batch(shape: tuple[int, int, int], arguments: dict[str, Any]) -> None:
     channels = shape[0]
-    info = ImageInfo(classes=list("abcd"), shape=list(shape), mean=[0.4] * channels, std=[0.2] * channels)
+    info = ImageInfo(
+        target=Classes(classes=list("abcd")), shape=list(shape), mean=[0.4] * channels, std=[0.2] * channels
+    )
     images = torch.randint(256, (16, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    model = build_model("airbench", arguments, info)
+    model = build_model("airbench", arguments, info, CLASSIFICATION)
     for _ in range(3):
         model(images)  # for batch norm
     model.eval()
-    trained = Checkpoint(network="airbench", arguments=arguments, info=info, training={}, weights=model.state_dict())
-    serialised = to_onnx(model, {"images": images}, ["logits"], trained, 20)
-    report = compare(model, serialised, {"images": images}, ["logits"], [1, 3, 16])
+    weights = model.state_dict()
+    trained = Checkpoint(
+        network="airbench", arguments=arguments, problem="classification", info=info, training={}, weights=weights
+    )
+    form = signature(model, {"images": images}, trained)
+    serialised = to_onnx(model, form, trained, 20)
+    report = compare(model, serialised, form, [1, 3, 16])
     assert report["greatest_difference"] < 1e-4
     assert report["agreement"] == 1.0
     with torch.no_grad():

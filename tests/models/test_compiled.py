@@ -12,10 +12,13 @@ import torch
 from test_networks import ACTIVATIONS
 from torch import Tensor, nn
 
+from tests.stages import CLASSIFICATION
+from torchloom.data.targets import Classes
 from torchloom.modalities import ImageInfo
-from torchloom.modalities.scaling import NormalizedImages
+from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import airbench, build_model, build_network, network_names, resnet, vgg
 from torchloom.models._layers import make_activation
+from torchloom.problems import problem_of
 from torchloom.training.devices import autocast, choose_device, compile_network
 
 DEVICE = choose_device("auto")  # the CPU, but with -m gpu
@@ -36,6 +39,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet", {"depth": 18, "width": 16}),
     "resnet bottleneck": ("resnet", {"depth": 50, "width": 16}),
     "densenet": ("densenet", {"depth": 10, "growth": 12}),
+    "unet": ("unet", {"width": 4, "depth": 1}),
     "row_rnn lstm": ("row_rnn", {"width": 32}),
     "row_rnn gru": ("row_rnn", {"cell": "gru", "width": 32, "bidirectional": True}),
     "text_rnn lstm": ("text_rnn", {"embedding": 16, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0}),
@@ -116,12 +120,14 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     name, arguments = NETWORKS[case]
     if name in {"text_rnn", "language_rnn"}:
         lengths = (1 + torch.arange(32) % 3,) if name == "text_rnn" else ()
-        return build_network(name, {"tokens": 9, "classes": 3}, arguments), texts(*lengths)
+        return build_network(name, {"tokens": 9, "outputs": 3}, arguments), texts(*lengths)
     if name == "linear":
-        return build_network(name, {"features": 5}, arguments), rows()
+        return build_network(name, {"features": 5, "outputs": 1}, arguments), rows()
     shape = SHAPES.get(name, [3, 9, 13])
-    info = ImageInfo(classes=list("abc"), shape=shape, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
-    return build_model(name, arguments, info), pictures(shape)
+    problem, array = (problem_of("segmentation"), "masks") if name == "unet" else (CLASSIFICATION, "labels")
+    target = Classes(array=array, classes=list("abc"))
+    info = ImageInfo(target=target, shape=shape, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+    return build_model(name, arguments, info, problem), pictures(shape)
 
 
 class Activations(nn.Module):

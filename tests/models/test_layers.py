@@ -102,7 +102,7 @@ def test_default_keeps_what_the_layers_drew(layer: nn.Module) -> None:
 
 def test_he_counts_the_kernel_of_a_network() -> None:
     torch.manual_seed(0)
-    network: Any = build_network("resnet", {"shape": [3, 8, 8], "classes": 10}, {"width": 32})
+    network: Any = build_network("resnet", {"shape": [3, 8, 8], "outputs": 10}, {"width": 32})
     kernel = network.stages[-1].body[3].weight
     assert kernel.shape == (256, 256, 3, 3)
     assert kernel.var().item() == pytest.approx(2 / (256 * 9), rel=0.02)

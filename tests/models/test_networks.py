@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from torchloom.modalities.scaling import NormalizedImages
+from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import _layers, build_network, check_arguments, network_names
 from torchloom.models.resnet import Projection
 from torchloom.validation import ArgumentError
@@ -51,7 +51,7 @@ EXPORTED: list[tuple[str, list[int], dict[str, Any]]] = [
 
 def seeded_network(name: str, shape: list[int], classes: int, **arguments: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build_network(name, {"shape": shape, "classes": classes}, arguments)
+    return build_network(name, {"shape": shape, "outputs": classes}, arguments)
 
 
 def weights_of(network: nn.Module) -> list[torch.Tensor]:
@@ -64,7 +64,7 @@ def linear_layers(network: nn.Module) -> list[nn.Linear]:
 
 
 def test_networks_are_the_public_modules() -> None:
-    assert {name for name, _, _ in SMALL} <= set(network_names([("shape", "classes")]))
+    assert {name for name, _, _ in SMALL} <= set(network_names({"outputs"}, {"shape"}))
     assert not any(name.startswith("_") for name in network_names())
 
 

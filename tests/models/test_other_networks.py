@@ -31,7 +31,7 @@ def rnn_parameters(gates: int, inputs: int, width: int) -> int:
 
 IMAGE = {"shape": (1, 28, 28)}
 TEXT = {"tokens": 65}
-DOCUMENTS = {"tokens": 20_000, "classes": 2}
+DOCUMENTS = {"tokens": 20_000, "outputs": 2}
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ DOCUMENTS = {"tokens": 20_000, "classes": 2}
             {"cell": "gru", "embedding": 50, "width": 64, "layers": 2, "bidirectional": False, "pooling": "max"},
             20_000 * 50 + rnn_parameters(3, 50, 64) + rnn_parameters(3, 64, 64) + 65 * 2,
         ),
-        ("linear", {"features": 10}, {}, 11),
-        ("linear", {"features": 10}, {"bias": False}, 10),
+        ("linear", {"features": 10, "outputs": 1}, {}, 11),
+        ("linear", {"features": 10, "outputs": 1}, {"bias": False}, 10),
     ],
 )
 def test_parameter_counts(name: str, sizes: dict[str, Any], arguments: dict[str, Any], expected: int) -> None:
@@ -183,7 +183,7 @@ CLASSIFIERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("arguments", CLASSIFIERS)
 def test_a_document_does_not_see_its_neighbours(arguments: dict[str, Any]) -> None:
-    network = seeded_network("text_rnn", {"tokens": 7, "classes": 3}, **arguments).eval()
+    network = seeded_network("text_rnn", {"tokens": 7, "outputs": 3}, **arguments).eval()
     together = network(SENTENCES, LENGTHS)
     for row, length in enumerate(LENGTHS):
         alone = network(SENTENCES[row : row + 1, :length], LENGTHS[row : row + 1])
@@ -194,7 +194,7 @@ def test_a_document_does_not_see_its_neighbours(arguments: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("arguments", CLASSIFIERS)
 def test_a_text_classifier_learns_one_batch_by_heart(arguments: dict[str, Any]) -> None:
-    network = seeded_network("text_rnn", {"tokens": 7, "classes": 3}, **arguments)
+    network = seeded_network("text_rnn", {"tokens": 7, "outputs": 3}, **arguments)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
     for _ in range(60):
         loss = F.cross_entropy(network(SENTENCES, LENGTHS), torch.tensor([0, 1, 2]))
@@ -255,10 +255,11 @@ def test_tied_weights_are_one_matrix_that_starts_small() -> None:
     assert network(torch.zeros(1, 1, dtype=torch.int64))[0].shape == (1, 1, 11)
 
 
-def test_linear_is_the_sum_that_it_says() -> None:
-    network = seeded_network("linear", {"features": 3})
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_linear_is_the_sum_that_it_says(outputs: int) -> None:
+    network = seeded_network("linear", {"features": 3, "outputs": outputs})
     x = torch.randn(5, 3)
-    expected = x @ network.layer.weight[0] + network.layer.bias
+    expected = x @ network.layer.weight.T + network.layer.bias
     torch.testing.assert_close(network(x), expected)
-    assert expected.shape == (5,)
+    assert expected.shape == (5, outputs)
     assert math.isfinite(expected.sum().item())

@@ -7,16 +7,20 @@ from torch import nn
 from tests.exported import LETTERS as TOKENIZER
 from tests.exported import REVIEWS, TABLE
 from tests.models.test_networks import SMALL
+from tests.stages import CLASSIFICATION
+from torchloom.data.targets import Classes
 from torchloom.modalities import ImageInfo, Info, TextInfo
 from torchloom.models import build_model
 from torchloom.models.summary import layers
+from torchloom.problems import Problem, problem_of
 
 TEXT = TextInfo(tokenizer=TOKENIZER)
 LETTERS = TOKENIZER.vocabulary
+LANGUAGE_MODEL = problem_of("language_model")
 
 
 def images(shape: list[int]) -> ImageInfo:
-    return ImageInfo(shape=shape, classes=list("abc"), mean=[0.5] * shape[0], std=[0.25] * shape[0])
+    return ImageInfo(shape=shape, target=Classes(classes=list("abc")), mean=[0.5] * shape[0], std=[0.25] * shape[0])
 
 
 def parameters(model: nn.Module) -> int:
@@ -24,7 +28,7 @@ def parameters(model: nn.Module) -> int:
 
 
 def test_lenets_layers_are_those_of_the_paper() -> None:
-    model = build_model("lenet", {"form": "classic"}, images([1, 28, 28]))
+    model = build_model("lenet", {"form": "classic"}, images([1, 28, 28]), CLASSIFICATION)
     rows = [row for row in layers(model, images([1, 28, 28])) if row["parameters"]]
     assert [(row["type"], row["output_shape"], row["parameters"]) for row in rows] == [
         ("Conv2d", [6, 28, 28], 156),  # C1: 28x28 of 32x32, to which the images are framed
@@ -44,7 +48,7 @@ def test_lenets_layers_are_those_of_the_paper() -> None:
 def test_every_parameter_counts_once_and_the_logits_come_last(
     name: str, shape: list[int], arguments: dict[str, Any]
 ) -> None:
-    model = build_model(name, arguments, images(shape)).train()
+    model = build_model(name, arguments, images(shape), CLASSIFICATION).train()
     rows = layers(model, images(shape))
     assert sum(row["parameters"] for row in rows) == parameters(model)
     assert rows[-1]["output_shape"] == [3]
@@ -53,24 +57,36 @@ def test_every_parameter_counts_once_and_the_logits_come_last(
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "info", "shapes"),
+    ("name", "arguments", "info", "problem", "shapes"),
     [
-        ("language_rnn", {"embedding": 4, "width": 8}, TEXT, [["time", 4], ["time", 8], ["time", len(LETTERS)]]),
-        ("text_rnn", {"embedding": 4, "width": 8, "cell": "gru"}, REVIEWS, [["time", 4], ["time", 16], [2]]),
-        ("linear", {}, TABLE, [[1]]),
+        (
+            "language_rnn",
+            {"embedding": 4, "width": 8},
+            TEXT,
+            LANGUAGE_MODEL,
+            [["time", 4], ["time", 8], ["time", len(LETTERS)]],
+        ),
+        (
+            "text_rnn",
+            {"embedding": 4, "width": 8, "cell": "gru"},
+            REVIEWS,
+            CLASSIFICATION,
+            [["time", 4], ["time", 16], [2]],
+        ),
+        ("linear", {}, TABLE, problem_of("regression"), [[1]]),
     ],
 )
 def test_shapes_of_texts_are_as_long_as_the_text(
-    name: str, arguments: dict[str, Any], info: Info, shapes: list[Any]
+    name: str, arguments: dict[str, Any], info: Info, problem: Problem, shapes: list[Any]
 ) -> None:
-    model = build_model(name, arguments, info)
+    model = build_model(name, arguments, info, problem)
     rows = layers(model, info)
     assert [row["output_shape"] for row in rows if row["parameters"]] == shapes
     assert sum(row["parameters"] for row in rows) == parameters(model)
 
 
 def test_a_shared_matrix_counts_where_it_comes_first() -> None:
-    model = build_model("language_rnn", {"tied": True, "embedding": 8, "width": 16, "layers": 1}, TEXT)
+    model = build_model("language_rnn", {"tied": True, "embedding": 8, "width": 16, "layers": 1}, TEXT, LANGUAGE_MODEL)
     counts = {row["name"]: row["parameters"] for row in layers(model, TEXT)}
     assert (counts["embedding"], counts["head"]) == (len(LETTERS) * 8, len(LETTERS))
     assert counts["projection"] == 16 * 8 + 8

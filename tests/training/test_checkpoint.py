@@ -9,13 +9,15 @@ from kedro.io import DatasetError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.stages import CLASSIFICATION
+from torchloom.data.targets import Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo
-from torchloom.modalities.scaling import NormalizedImages
+from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import build_model
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 
-INFO = ImageInfo(classes=["a", "b", "ü"], shape=[2, 4, 4], mean=[0.2, 0.6], std=[0.1, 0.3])
+INFO = ImageInfo(target=Classes(classes=["a", "b", "ü"]), shape=[2, 4, 4], mean=[0.2, 0.6], std=[0.1, 0.3])
 ARGUMENTS = {"hidden": [8], "batch_norm": True}
 IMAGES = torch.randint(256, (5, 2, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -23,7 +25,7 @@ IMAGES = torch.randint(256, (5, 2, 4, 4), dtype=torch.uint8, generator=torch.Gen
 def trained_model(seed: int = 0) -> NormalizedImages:
     """A model whose batch norm has seen data."""
     torch.manual_seed(seed)
-    model = build_model("mlp", ARGUMENTS, INFO)
+    model = build_model("mlp", ARGUMENTS, INFO, CLASSIFICATION)
     model(IMAGES)
     return model.eval()
 
@@ -33,6 +35,7 @@ def checkpoint(model: NormalizedImages, **changes: Any) -> Checkpoint:
         **{
             "network": "mlp",
             "arguments": ARGUMENTS,
+            "problem": "classification",
             "info": INFO,
             "training": {"epoch": 3, "val_loss": 0.25},
             "weights": model.state_dict(),

@@ -13,8 +13,9 @@ from kedro.io import DataCatalog
 from torch import Tensor, nn
 
 from conftest import ROOT, kedro_run, make_project
-from torchloom.config import ClassificationTrainConfig, DebuggingConfig
+from torchloom.config import DebuggingConfig
 from torchloom.errors import InputError
+from torchloom.problems.classification.config import ClassificationTrainConfig
 from torchloom.runner import SkipUnchanged
 from torchloom.training.debugging import TABLE, TRACE, adjusted, debugged, without_dropout
 from torchloom.training.loop import DivergedError

@@ -9,30 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.config import (
-    ClassifierConfig,
-    DataConfig,
-    DebuggingConfig,
-    DistillConfig,
-    DistilledTrainConfig,
-    DistributedConfig,
-)
+from tests.stages import CLASSIFICATION
+from torchloom.config import DataConfig, DebuggingConfig, DistillConfig, DistributedConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import AnyInfo, DocumentInfo, ImageInfo
 from torchloom.models import build_model
 from torchloom.pipelines.distillation.nodes import train
-from torchloom.pipelines.stages import Trained
+from torchloom.pipelines.training.nodes import Trained
+from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
+from torchloom.problems.losses import weighed_loss
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.distillation import distillation_objective
-from torchloom.training.losses import weighed_loss
 from torchloom.training.state import TrainingStates
 
 INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0, 1])
-INFO = ImageInfo(classes=["a", "b"], shape=[1, 4, 4], mean=[0.5], std=[0.5])
+INFO = ImageInfo(target=Classes(classes=["a", "b"]), shape=[1, 4, 4], mean=[0.5], std=[0.5])
 
 
 def both(**settings: float) -> tuple[nn.Module, nn.Module, Tensor, dict[str, Tensor]]:
@@ -84,8 +80,10 @@ def test_validation_goes_by_the_labels() -> None:
 
 def taught(seed: int) -> Checkpoint:
     torch.manual_seed(seed)
-    weights = build_model("mlp", {"hidden": []}, INFO).state_dict()
-    return Checkpoint(network="mlp", arguments={"hidden": []}, info=INFO, training={}, weights=weights)
+    weights = build_model("mlp", {"hidden": []}, INFO, CLASSIFICATION).state_dict()
+    return Checkpoint(
+        network="mlp", arguments={"hidden": []}, problem="classification", info=INFO, training={}, weights=weights
+    )
 
 
 def test_a_student_does_not_go_on_under_another_teacher(tmp_path: Path) -> None:
@@ -131,13 +129,19 @@ def taught_by(teacher: Checkpoint, states: Path, info: AnyInfo = INFO) -> None:
 
 
 def teacher_of(info: ImageInfo, training: dict[str, Any]) -> Checkpoint:
-    weights = build_model("mlp", {"hidden": []}, info).state_dict()
-    return Checkpoint(network="mlp", arguments={"hidden": []}, info=info, training=training, weights=weights)
+    weights = build_model("mlp", {"hidden": []}, info, CLASSIFICATION).state_dict()
+    return Checkpoint(
+        network="mlp", arguments={"hidden": []}, problem="classification", info=info, training=training, weights=weights
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"classes": ["a", "c"]}, "classes a, c"), ({"classes": list("abc")}, "a, b, c"), ({"shape": [1, 8, 8]}, "8, 8")],
+    [
+        ({"target": Classes(classes=["a", "c"])}, "classes a, c"),
+        ({"target": Classes(classes=list("abc"))}, "a, b, c"),
+        ({"shape": [1, 8, 8]}, "8, 8"),
+    ],
 )
 def test_a_teacher_of_other_things(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=f"the teacher, mlp, was trained for other data.*{named}"):
@@ -146,10 +150,14 @@ def test_a_teacher_of_other_things(tmp_path: Path, change: dict[str, Any], named
 
 def test_a_teacher_of_another_vocabulary_of_the_same_size(tmp_path: Path) -> None:
     info, other = (
-        DocumentInfo(classes=["a", "b"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *words]))
+        DocumentInfo(
+            target=Classes(classes=["a", "b"]), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *words])
+        )
         for words in (["good", "bad"], ["bad", "good"])
     )
-    teacher = Checkpoint(network="text_rnn", arguments={}, info=other, training={}, weights={})
+    teacher = Checkpoint(
+        network="text_rnn", arguments={}, problem="classification", info=other, training={}, weights={}
+    )
     with pytest.raises(InputError, match=r"^the teacher, text_rnn, was trained with another vocabulary, "):
         taught_by(teacher, tmp_path, info)
 

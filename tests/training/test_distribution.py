@@ -12,13 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchloom.config import ClassificationTrainConfig, ClassifierConfig, DataConfig, DebuggingConfig, DistributedConfig
+from tests.stages import CLASSIFICATION
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo
-from torchloom.pipelines.stages import Trained, say_if_one_step, train_network
+from torchloom.pipelines.training.nodes import Trained, say_if_one_step, train_network
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.training import distribution
 from torchloom.training.debugging import TABLE, TRACE
 from torchloom.training.distribution import (
@@ -30,7 +34,6 @@ from torchloom.training.distribution import (
     synchronize_batch_norm,
 )
 from torchloom.training.loop import TIMES, Objective
-from torchloom.training.losses import classification_objective
 from torchloom.training.state import TrainingStates
 from torchloom.training.watching import watched_by
 
@@ -52,7 +55,7 @@ def plan(folder: Path, train: int = 64, validation: int = 21, **data: Any) -> Lo
         fingerprint = TensorsDataset(filepath=str(path)).load().fingerprint
         assert fingerprint is not None
         files[split] = [TensorFile(path=path, fingerprint=fingerprint, length=count)]
-    info = ImageInfo(classes=["a", "b", "c"], shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
+    info = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
     return LoaderPlan(splits=files, info=info, data=DataConfig(**data), batch_size=16, evaluate_batch_size=5, seed=0)
 
 
@@ -74,7 +77,7 @@ def train(
 ) -> Trained:
     together = DistributedConfig.model_validate({"processes": processes, "timeout": 60.0, **(distributed or {})})
     shortened = DebuggingConfig.model_validate(debugging or {})
-    return train_network(loaders, network, settings(**changes), together, shortened, objective, states)
+    return train_network(CLASSIFICATION, loaders, network, settings(**changes), together, shortened, objective, states)
 
 
 def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -15,15 +15,15 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchloom.config import ClassificationTrainConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.errors import InputError
-from torchloom.modalities.scaling import NormalizedImages
+from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import build_network
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.classification.config import ClassificationTrainConfig
 from torchloom.training import loop
 from torchloom.training.devices import seed_everything
 from torchloom.training.loop import Fit, Objective, Running, average, fit, improves, penalty, should_stop, snapshot
-from torchloom.training.losses import classification_objective
 
 Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)
 CROSS_ENTROPY = classification_objective("CrossEntropyLoss", {})
@@ -42,7 +42,7 @@ WRONG = toy(48, seed=1, shift=1)  # the better the network learns, the worse it 
 
 
 def classifier(**arguments: Any) -> nn.Module:
-    network = build_network("mlp", {"shape": (1, 4, 4), "classes": 3}, {"hidden": [16], **arguments})
+    network = build_network("mlp", {"shape": (1, 4, 4), "outputs": 3}, {"hidden": [16], **arguments})
     return NormalizedImages(network, [0.5], [0.25])
 
 
@@ -226,7 +226,7 @@ def test_a_seed_repeats_a_run_to_the_bit() -> None:
 
 
 def convolutional() -> nn.Module:
-    network = build_network("cnn", {"shape": (1, 4, 4), "classes": 3}, {"width": 4, "hidden": 8, "dropout": 0.2})
+    network = build_network("cnn", {"shape": (1, 4, 4), "outputs": 3}, {"width": 4, "hidden": 8, "dropout": 0.2})
     return NormalizedImages(network, [0.5], [0.25])
 
 

@@ -5,25 +5,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchloom.config import ClassLoss, ValueLoss
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities import TextInfo
 from torchloom.models import build_model
-from torchloom.training.loop import WEIGHT, Running
-from torchloom.training.losses import (
+from torchloom.problems import problem_of
+from torchloom.problems.base import WEIGHT
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.language_model import language_model_objective
+from torchloom.problems.losses import (
     LINKS,
-    LOSSES,
     check_loss,
     check_soft_labels,
     check_weights,
     classification_loss,
-    classification_objective,
-    language_model_objective,
-    reconstruction_objective,
-    regression_objective,
     scores,
     weighed_loss,
 )
+from torchloom.problems.reconstruction import reconstruction_objective
+from torchloom.problems.reconstruction.config import ReconstructionLoss
+from torchloom.problems.regression import regression_objective
+from torchloom.training.loop import Running
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3], [-2.0, 3.0, 1.0], [0.0, 1.5, 1.0]])
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -58,13 +61,13 @@ WEIGHTED: list[tuple[str, dict[str, Any], Tensor]] = [
 
 @pytest.mark.parametrize(("name", "arguments", "expected"), WEIGHTED)
 def test_weights_by_class_are_given_as_a_list(name: str, arguments: dict[str, Any], expected: Tensor) -> None:
-    check_loss("classification", name, arguments)
+    check_loss(name, arguments, on_classes=True)
     assert classification_loss(name, arguments)(LOGITS, LABELS).item() == pytest.approx(expected.item(), abs=1e-7)
 
 
 def test_every_tensor_that_a_loss_takes_is_tried_here() -> None:
     """So that a new one of PyTorch's is not left out."""
-    hints = {name: get_type_hints(getattr(nn, name).__init__) for name in LOSSES["classification"]}
+    hints = {name: get_type_hints(getattr(nn, name).__init__) for name in ClassLoss.suitable}
     taken = {(name, key) for name, keys in hints.items() for key, hint in keys.items() if "Tensor" in str(hint)}
     assert {(name, *arguments) for name, arguments, _ in WEIGHTED} == taken
 
@@ -109,7 +112,7 @@ def test_there_is_a_weight_for_each_class() -> None:
 
 
 def test_answers_are_scaled_as_the_loss_has_them() -> None:
-    assert LINKS.keys() <= LOSSES["classification"]
+    assert LINKS.keys() <= ClassLoss.suitable
     torch.testing.assert_close(scores(LOGITS, "softmax"), LOGITS.softmax(1))
     torch.testing.assert_close(scores(LOGITS, "sigmoid"), LOGITS.sigmoid())
     order = scores(LOGITS, None)
@@ -119,7 +122,7 @@ def test_answers_are_scaled_as_the_loss_has_them() -> None:
 
 
 def test_every_loss_has_a_case_here() -> None:
-    assert {name for name, _, _ in CASES} == LOSSES["classification"]
+    assert {name for name, _, _ in CASES} == ClassLoss.suitable
 
 
 @pytest.mark.parametrize(("name", "arguments", "expected"), CASES)
@@ -133,7 +136,7 @@ def test_the_cross_entropy_is_the_mean_of_minus_log_p() -> None:
     assert loss.item() == pytest.approx(-(torch.tensor(0.8).log() + torch.tensor(0.4).log()).item() / 2)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES["classification"]))
+@pytest.mark.parametrize("name", sorted(ClassLoss.suitable))
 def test_half_precision_logits_are_judged_in_float32(name: str) -> None:
     loss = classification_loss(name, {})
     half = LOGITS.bfloat16()
@@ -186,7 +189,7 @@ def test_the_divergence_counts_per_pixel(weight: float, added: float) -> None:
 
 
 def test_every_reconstruction_loss_has_a_case_here() -> None:
-    assert LOSSES["reconstruction"] == {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss"}
+    assert ReconstructionLoss.suitable == {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss"}
 
 
 @pytest.mark.parametrize(
@@ -199,13 +202,13 @@ def test_regression_losses_see_standardised_targets(name: str, expected: float) 
     loss, figures = regression_objective(name, {}, 20.0, 5.0)(nn.Identity(), (prediction, target))
     assert loss.item() == pytest.approx(expected)
     assert figures["mse"].item() == pytest.approx((25 + 225) / 2)
-    assert name in LOSSES["regression"]
+    assert name in ValueLoss.suitable
 
 
 def test_a_language_model_is_charged_for_each_token() -> None:
     torch.manual_seed(0)
     info = TextInfo(tokenizer=Tokenizer.of_characters("abcd"))
-    model = build_model("language_rnn", {"embedding": 4, "width": 4}, info).eval()
+    model = build_model("language_rnn", {"embedding": 4, "width": 4}, info, problem_of("language_model")).eval()
     text = torch.randint(4, (3, 9))
     batch = (text[:, :-1], text[:, 1:])
     loss, figures = language_model_objective("CrossEntropyLoss", {})(model, batch)

@@ -10,29 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchloom.config import (
-    ClassificationTrainConfig,
-    DataConfig,
-    DebuggingConfig,
-    DistributedConfig,
-    PruneConfig,
-    PrunedTrainConfig,
-)
+from tests.stages import CLASSIFICATION
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, PruneConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo
-from torchloom.modalities.scaling import NormalizedImages
+from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import build_model
 from torchloom.pipelines.pruning.nodes import train
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.classification.config import ClassificationTrainConfig, PrunedTrainConfig
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loop import TIMES, Fit, fit
-from torchloom.training.losses import classification_objective
 from torchloom.training.pruning import Pruner, cut_weights, remove_channels, without_masks
 from torchloom.training.state import TrainingStates
 
-INFO = ImageInfo(classes=["a", "b", "c"], shape=[3, 32, 32], mean=[0.5] * 3, std=[0.25] * 3)
+INFO = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 32, 32], mean=[0.5] * 3, std=[0.25] * 3)
 IMAGES = torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS: list[tuple[str, dict[str, Any], str]] = [
     ("resnet", {"width": 4}, "network.head.weight"),
@@ -46,7 +42,7 @@ NETWORKS: list[tuple[str, dict[str, Any], str]] = [
 
 def trained(network: str, arguments: dict[str, Any]) -> nn.Module:
     """Whose batch norm has seen data."""
-    model = build_model(network, arguments, INFO)
+    model = build_model(network, arguments, INFO, CLASSIFICATION)
     model(IMAGES)
     return model.eval()
 
@@ -133,7 +129,9 @@ def test_a_network_without_its_channels_answers_the_same(
     total = sum(group.size for group in pruner.groups)
     pruner(model, 1)
     answers = model(IMAGES)
-    cut = Checkpoint(network=network, arguments=arguments, info=INFO, training={}, weights=plain(model))
+    cut = Checkpoint(
+        network=network, arguments=arguments, problem="classification", info=INFO, training={}, weights=plain(model)
+    )
     narrow = cut.build()
     torch.testing.assert_close(narrow(IMAGES), answers)
     remove_channels(narrow, IMAGES[:2])
@@ -248,7 +246,9 @@ def prune_lenet(folder: Path, states: TrainingStates, arguments: dict[str, Any])
     splits = {"train": [file], "validation": [], "test": []}
     loaders = LoaderPlan(splits=splits, info=INFO, data=DataConfig(), batch_size=3, evaluate_batch_size=6, seed=0)
     weights = trained("lenet", arguments).state_dict()
-    start = Checkpoint(network="lenet", arguments=arguments, info=INFO, training={}, weights=weights)
+    start = Checkpoint(
+        network="lenet", arguments=arguments, problem="classification", info=INFO, training={}, weights=weights
+    )
     config = PrunedTrainConfig.model_validate(
         {
             **{"epochs": 1, "batch_size": 3, "device": "cpu", "optimizer": {"name": "SGD", "lr": 0.01}},
@@ -259,7 +259,7 @@ def prune_lenet(folder: Path, states: TrainingStates, arguments: dict[str, Any])
 
 
 def test_a_network_without_channels() -> None:
-    model = build_model("row_rnn", {"width": 4}, INFO)
+    model = build_model("row_rnn", {"width": 4}, INFO, CLASSIFICATION)
     with pytest.raises(InputError, match="no channels that can be cut"):
         Pruner(model, PruneConfig(form="structured"), ["network.head.weight"], IMAGES[:2])
 
@@ -304,7 +304,7 @@ def fine_tune(states: TrainingStates | None, form: str, stop: int | None = None,
 def test_it_learns_on_and_what_is_cut_stays_zero(form: str) -> None:
     result = fine_tune(None, form, epochs=10)
     weights = without_masks(result.last)
-    assert weights.keys() == build_model("resnet", {"width": 4}, INFO).state_dict().keys()
+    assert weights.keys() == build_model("resnet", {"width": 4}, INFO, CLASSIFICATION).state_dict().keys()
     kernels = [weight for weight in weights.values() if weight.ndim > 1]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.numel() for kernel in kernels)
     assert zeros == pytest.approx(0.5, abs=1e-3) if form == "unstructured" else zeros > 0.3

@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torchloom.config import ClassLoss
 from torchloom.errors import InputError
-from torchloom.training.losses import LOSSES, check_soft_labels, classification_loss, classification_objective
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.losses import check_soft_labels, classification_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3], [-2.0, 3.0, 1.0]])
 SHARES = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6], [0.25, 0.75, 0.0]])
 HARD = "MultiMarginLoss"
-SOFT = sorted(LOSSES["classification"] - {HARD})
+SOFT = sorted(ClassLoss.suitable - {HARD})
 
 
 def test_the_cross_entropy_is_the_mean_of_minus_p_log_q() -> None:

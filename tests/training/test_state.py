@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
-from torchloom.config import AugmentConfig, ClassificationTrainConfig
+from torchloom.config import AugmentConfig
 from torchloom.data.batches import Batches, ImageBatches, StreamedBatches
 from torchloom.errors import InputError
-from torchloom.modalities.scaling import NormalizedImages
+from torchloom.modalities.modules import NormalizedImages
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.classification.config import ClassificationTrainConfig
 from torchloom.training.devices import seed_everything
 from torchloom.training.loop import TIMES, Fit, fit
-from torchloom.training.losses import classification_objective
 from torchloom.training.optimization import optimizer_names, scheduler_names
 from torchloom.training.state import TrainingStates
 from torchloom.validation import differences

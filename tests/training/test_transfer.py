@@ -7,19 +7,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchloom.config import ClassificationTrainConfig, ClassifierConfig, LanguageModelConfig
+from tests.stages import CLASSIFICATION
 from torchloom.data.batches import Batches, ImageBatches
+from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TextInfo
 from torchloom.models import build_model
+from torchloom.problems import Problem, problem_of
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
+from torchloom.problems.language_model.config import LanguageModelConfig
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loop import fit
-from torchloom.training.losses import classification_objective
 from torchloom.training.transfer import freeze, take_over, training_mode
 
-INFO = ImageInfo(classes=["cat", "dog"], shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
-OTHERS = ImageInfo(classes=["rose", "tulip", "lily"], shape=[3, 8, 8], mean=[0.1, 0.2, 0.3], std=[0.3] * 3)
+INFO = ImageInfo(target=Classes(classes=["cat", "dog"]), shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
+OTHERS = ImageInfo(
+    target=Classes(classes=["rose", "tulip", "lily"]), shape=[3, 8, 8], mean=[0.1, 0.2, 0.3], std=[0.3] * 3
+)
+
+
+def problem_for(info: Info) -> Problem:
+    return problem_of("language_model") if isinstance(info, TextInfo) else CLASSIFICATION
 
 
 def network(name: str, **arguments: Any) -> ClassifierConfig:
@@ -27,16 +37,20 @@ def network(name: str, **arguments: Any) -> ClassifierConfig:
 
 
 def checkpoint(config: Any, info: Any) -> Checkpoint:
-    model = build_model(config.name, config.arguments, info)
+    asked = problem_for(info)
+    model = build_model(config.name, config.arguments, info, asked)
     arguments, weights = config.arguments, model.state_dict()
-    return Checkpoint(network=config.name, arguments=arguments, info=info, training={}, weights=weights)
+    return Checkpoint(
+        network=config.name, arguments=arguments, problem=asked.name, info=info, training={}, weights=weights
+    )
 
 
 def taken(config: Any, info: Info, start: Checkpoint) -> tuple[set[str], dict[str, Tensor]]:
     """The names of the weights that came from `start`, and all that the model then has."""
-    model = build_model(config.name, config.arguments, info)
+    asked = problem_for(info)
+    model = build_model(config.name, config.arguments, info, asked)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    take_over(model, config, info, start)
+    take_over(model, config, info, asked, start)
     after = model.state_dict()
     return {n for n in after if n in start.weights and torch.equal(after[n], start.weights[n])} - {
         n for n in after if torch.equal(after[n], before[n])
@@ -62,7 +76,9 @@ def test_of_the_same_classes_the_head_comes_along_too() -> None:
 
 def test_as_many_classes_of_other_names_need_another_head() -> None:
     config = network("mlp", hidden=[5])
-    names, after = taken(config, INFO.model_copy(update={"classes": ["cow", "pig"]}), checkpoint(config, INFO))
+    names, after = taken(
+        config, INFO.model_copy(update={"target": Classes(classes=["cow", "pig"])}), checkpoint(config, INFO)
+    )
     kept = [name for name in after if name.startswith("network.") and name not in names]
     assert [after[name].shape[0] for name in kept] == [2, 2]
 
@@ -79,11 +95,13 @@ def test_other_characters_need_another_embedding_and_another_head() -> None:
 def test_other_words_need_another_embedding_and_other_classes_another_head() -> None:
     vocabularies = (["<pad>", "<unk>", *words] for words in ("ab", "xy"))
     before, after = (Tokenizer(kind="words", vocabulary=vocabulary) for vocabulary in vocabularies)
-    start = DocumentInfo(classes=["bad", "good"], tokenizer=before)
+    start = DocumentInfo(target=Classes(classes=["bad", "good"]), tokenizer=before)
     config = network("text_rnn", width=4, embedding=4)
     everything, _ = taken(config, start, checkpoint(config, start))
     without_words, _ = taken(config, start.model_copy(update={"tokenizer": after}), checkpoint(config, start))
-    without_head, _ = taken(config, start.model_copy(update={"classes": ["no", "yes"]}), checkpoint(config, start))
+    without_head, _ = taken(
+        config, start.model_copy(update={"target": Classes(classes=["no", "yes"])}), checkpoint(config, start)
+    )
     assert {name.partition(".")[0] for name in everything - without_words} == {"embedding"}
     assert everything - without_head == {name for name in everything if name.startswith("head")}
 
@@ -109,7 +127,7 @@ def test_a_checkpoint_that_does_not_fit(config: ClassifierConfig, info: ImageInf
 
 def test_frozen_layers_keep_weights_and_statistics() -> None:
     torch.manual_seed(0)
-    model = build_model("resnet", {"width": 4}, OTHERS)
+    model = build_model("resnet", {"width": 4}, OTHERS, CLASSIFICATION)
     freeze(model, ["network.stem.*", "network.stages.0.*"])
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     images = torch.randint(256, (12, 8, 8, 3), dtype=torch.uint8)

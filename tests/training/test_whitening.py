@@ -8,23 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.config import (
-    ClassificationTrainConfig,
-    ClassifierConfig,
-    DataConfig,
-    DebuggingConfig,
-    DistributedConfig,
-    WhiteningConfig,
-)
+from tests.stages import CLASSIFICATION
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, WhiteningConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import DocumentInfo, ImageInfo
-from torchloom.modalities.scaling import NormalizedImages
+from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import build_network
-from torchloom.pipelines.stages import train_network
-from torchloom.training.losses import classification_objective
+from torchloom.pipelines.training.nodes import train_network
+from torchloom.problems.classification import classification_objective
+from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.training.whitening import whiten
 
 FINE = WhiteningConfig(epsilon=1e-9)
@@ -50,7 +46,7 @@ def smooth(count: int, shape: tuple[int, int, int], seed: int = 0) -> Tensor:
 
 def model_of(name: str, arguments: dict[str, Any], shape: tuple[int, int, int]) -> NormalizedImages:
     torch.manual_seed(0)
-    network = build_network(name, {"shape": shape, "classes": 3}, arguments)
+    network = build_network(name, {"shape": shape, "outputs": 3}, arguments)
     return NormalizedImages(network, [0.45] * shape[0], [0.2] * shape[0])
 
 
@@ -147,7 +143,7 @@ def images_plan(folder: Path) -> LoaderPlan:
     assert saved.path is not None
     assert saved.fingerprint is not None
     file = TensorFile(path=saved.path, fingerprint=saved.fingerprint, length=24)
-    info = ImageInfo(classes=["dark", "bright"], shape=[3, 26, 26], mean=[0.4] * 3, std=[0.2] * 3)
+    info = ImageInfo(target=Classes(classes=["dark", "bright"]), shape=[3, 26, 26], mean=[0.4] * 3, std=[0.2] * 3)
     splits = {split: [file] for split in ("train", "validation", "test")}
     return LoaderPlan(splits=splits, info=info, data=DataConfig(), batch_size=8, seed=0)
 
@@ -172,7 +168,9 @@ def test_a_run_begins_with_white_outputs_and_keeps_the_frozen_kernels(
     whiten(expected, plan.drawn("train", 10)[0], WhiteningConfig())
     optimizer = {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": decay}
     config = settings(whitening={"images": 10, "freeze": freeze}, optimizer=optimizer)
-    best, last, history, _ = train_network(plan, SMALL, config, DistributedConfig(), DebuggingConfig(), OBJECTIVE)
+    best, last, history, _ = train_network(
+        CLASSIFICATION, plan, SMALL, config, DistributedConfig(), DebuggingConfig(), OBJECTIVE
+    )
     kernels = first_convolution(expected).weight.detach()
     for checkpoint in (best, last):
         assert torch.allclose(checkpoint.weights["network.whiten.weight"], kernels, atol=1e-6) is freeze
@@ -183,11 +181,19 @@ def test_a_run_begins_with_white_outputs_and_keeps_the_frozen_kernels(
 
 
 def test_documents_cannot_be_whitened() -> None:
-    info = DocumentInfo(classes=["a", "b"], tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "x"]))
+    info = DocumentInfo(
+        target=Classes(classes=["a", "b"]), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "x"])
+    )
     empty: dict[str, list[TensorFile]] = {"train": [], "validation": [], "test": []}
     plan = LoaderPlan(splits=empty, info=info, data=DataConfig(), batch_size=8, seed=0)
     with pytest.raises(InputError) as caught:
         train_network(
-            plan, ClassifierConfig(name="text_rnn"), settings(), DistributedConfig(), DebuggingConfig(), OBJECTIVE
+            CLASSIFICATION,
+            plan,
+            ClassifierConfig(name="text_rnn"),
+            settings(),
+            DistributedConfig(),
+            DebuggingConfig(),
+            OBJECTIVE,
         )
     assert caught.value.message == "train.whitening: is for images, but these data are documents; leave it out"

@@ -11,6 +11,7 @@ import numpy as np
 
 from torchloom.config import PreprocessConfig
 from torchloom.data.splits import choose_validation, log_classes, missing_classes
+from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.progress import track
@@ -67,19 +68,21 @@ def describe(
     classes: list[str], shape: list[int], counts: np.ndarray, labels: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """What is known of the images: see `prepare`; `counts` are the training split's, `labels` (N,) each split's."""
-    mean, std = channel_statistics(counts)
-    _warn_of_few_greys(std)
     return {
-        "kind": "images",
-        "classes": classes,
-        "shape": shape,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
+        **describe_pixels(shape, counts),
+        "target": Classes(classes=classes).model_dump(),
         "images": {
             name: dict(zip(classes, np.bincount(part, minlength=len(classes)).tolist(), strict=True))
             for name, part in labels.items()
         },
     }
+
+
+def describe_pixels(shape: list[int], counts: np.ndarray) -> dict[str, Any]:
+    """The same without classes."""
+    mean, std = channel_statistics(counts)
+    _warn_of_few_greys(std)
+    return {"kind": "images", "shape": shape, "mean": mean.tolist(), "std": std.tolist()}
 
 
 def _warn_of_few_greys(std: np.ndarray) -> None:

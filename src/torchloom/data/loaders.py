@@ -19,6 +19,7 @@ from torchloom.config import Count, DataConfig, Seed
 from torchloom.errors import InputError
 from torchloom.files import atomic_write
 from torchloom.modalities import AnyInfo
+from torchloom.modalities.base import Use
 
 if TYPE_CHECKING:
     import torch
@@ -200,16 +201,15 @@ class LoaderPlan(BaseModel):
                 read_at_random(array)
         elif device.type != "cpu":
             arrays = {name: whole(array, device) for name, array in arrays.items()}
-        dataset = self.info.batches(arrays, self.data, self.seed, training, device, share)
+        dataset = self.info.batches(arrays, Use(self.data, self.seed, training, device, share))
         dataset.streamed = streamed
         return dataset
 
     def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
         """Whether the arrays are to lie in the device's memory; on the CPU they are mapped from their files."""
-        from torchloom.data.readers.folder import ImageFiles
         from torchloom.training.devices import free_memory
 
-        if isinstance(arrays.get("images"), ImageFiles):
+        if not all(hasattr(array, "nbytes") for array in arrays.values()):  # what is made when it is asked for
             if self.data.on_device:
                 raise InputError("data.on_device: the pixels of these data are not kept; set preprocess.cache: always")
             return False
@@ -218,25 +218,21 @@ class LoaderPlan(BaseModel):
         return bool(sum(array.nbytes for array in arrays.values()) < free_memory(device) / 2)
 
     def _arrays(self, split: str) -> dict[str, Any]:
-        """The split's arrays, on the CPU; what is large stays memory-mapped.
-
-        Pictures whose pixels are not kept are the one thing that is no tensor.
-        """
+        """The split's arrays, on the CPU; what is large stays memory-mapped."""
         import torch
 
         from torchloom.data.mapped import join
-        from torchloom.data.readers.folder import ImageFiles
         from torchloom.datasets.tensors import open_tensors
 
-        files, account = [], {}
+        files: list[dict[str, Any]] = []
+        account: dict[str, Any] = {}
         for file in self.splits[split]:
             tensors = open_tensors(file.path)
             if tensors.fingerprint != file.fingerprint:
                 raise InputError(f"{file.path}: has changed since the loaders were planned. {REBUILD}")
             files.append({name: torch.as_tensor(array) for name, array in tensors.arrays.items()})
             account = tensors.description
-        arrays = join(files)
-        return {"images": ImageFiles(arrays, account), "labels": arrays["labels"]} if account else arrays
+        return dict(self.info.opened(join(files), account))
 
 
 def _with_paths(plan: LoaderPlan, change: Callable[[Path], Path]) -> LoaderPlan:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from torchloom.errors import InputError
 
+LONGEST_TEXT = 10_000  # tokens of what a model is asked about; a batch takes memory by its longest text
 PAD, UNKNOWN = "<pad>", "<unk>"  # no text holds these as words
 
 _BREAK = re.compile(r"<br\s*/?>")
@@ -81,6 +82,19 @@ class Tokenizer(BaseModel):
                 f"the vocabulary lacks {', '.join(map(repr, unknown))}; it has {''.join(self.vocabulary)!r}"
             )
         return np.array([self._tokens[character] for character in text], dtype=np.int64)
+
+    def tokens(self, text: str, last: int | None = None) -> np.ndarray:
+        """The (N,) int64 tokens of a text that a model is asked about, of more than `last` the last ones.
+
+        InputError when it is empty, too long or has unknown characters.
+        """
+        tokens = self.encode(text)
+        if not len(tokens):
+            raise InputError(f"holds no {self.kind}")
+        tokens = tokens[-last:] if last else tokens
+        if len(tokens) > LONGEST_TEXT:
+            raise InputError(f"holds {len(tokens):,} {self.kind}, more than {LONGEST_TEXT:,}")
+        return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of (N,) tokens; words come in lower case with a space between them."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
+from torchloom import own
 from torchloom.config import AugmentConfig, PolicyConfig
 from torchloom.validation import arguments_of, check_call
 
@@ -20,7 +21,7 @@ _LEAST = {"num_ops": 0, "magnitude": 0, "num_magnitude_bins": 2, "mixture_width"
 
 
 def policy_arguments(name: str) -> type[BaseModel]:
-    return arguments_of(getattr(v2, name))
+    return arguments_of(own.resolve(name, v2))
 
 
 def check_policy(name: str, arguments: dict[str, Any]) -> None:
@@ -38,11 +39,12 @@ def check_policy(name: str, arguments: dict[str, Any]) -> None:
             for _ in range(100):  # enough to meet with every operation
                 policy(torch.zeros((1, 3, 4, 4), dtype=torch.uint8))
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise ValueError(f"torchvision.transforms.v2.{name} says: {error}") from None
+        raise ValueError(f"{'' if own.is_path(name) else 'torchvision.transforms.v2.'}{name} says: {error}") from None
 
 
 def create_policy(name: str, arguments: dict[str, Any]) -> v2.Transform:
-    return getattr(v2, name)(**_with_members(arguments))
+    policy: v2.Transform = own.resolve(name, v2)(**_with_members(arguments))
+    return policy
 
 
 def _with_members(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """The modalities, what can go in: one module each, which answers all questions about such inputs.
 
-Whoever needs to know something of the data asks their `Info`; see base.py for what it answers.
+Whoever needs to know something of the data asks their `Info`; see base.py for what it answers. A user's own is a class
+below `Info` whose `kind` is its own dotted path; the data set's `preprocess.modality` names it, too.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
+from torchloom import own
 from torchloom.errors import InputError
-from torchloom.modalities.base import Info, LabelledInfo
+from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo
 from torchloom.modalities.images import ImageInfo, Reading
 from torchloom.modalities.table import TableInfo
@@ -22,13 +24,12 @@ __all__ = [
     "DocumentInfo",
     "ImageInfo",
     "Info",
-    "LabelledInfo",
     "Reading",
     "TableInfo",
     "TextInfo",
+    "check_modality",
     "check_suits",
-    "expect",
-    "kind_of",
+    "info_of",
     "read_info",
     "suited",
 ]
@@ -41,48 +42,36 @@ MODALITIES: dict[str, type[Info]] = {
 }
 
 
-def _by_kind(values: Any) -> Any:
+def check_modality(name: str) -> None:
+    """Raise UnknownNameError unless there is such a modality, or one of the user's own with that dotted path."""
+    own.chosen(name, MODALITIES, "a modality", parent=Info)
+
+
+def info_of(values: Any) -> Any:
     """The Info of the modality that the values name; ValueError when there is none of that name."""
     if isinstance(values, Info) or not isinstance(values, dict):
         return values
     kind = values.get("kind")
+    if isinstance(kind, str) and own.is_path(kind):
+        return own.find_class(kind, Info).model_validate(values)
     if not isinstance(kind, str) or kind not in MODALITIES:
         raise ValueError(f"kind {kind!r} is none of {', '.join(MODALITIES)}")
     return MODALITIES[kind].model_validate(values)
 
 
-AnyInfo = Annotated[SerializeAsAny[Info], BeforeValidator(_by_kind)]
+AnyInfo = Annotated[SerializeAsAny[Info], BeforeValidator(info_of)]
 
 
 def read_info(values: Any) -> Info:
     """What a file that preprocessing wrote says; InputError when it does not say it."""
     try:
-        info: Info = Info.model_validate(_by_kind(values))
+        info: Info = Info.model_validate(info_of(values))
     except (ValidationError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise InputError(
             f"the info of the data set is damaged or from another version: {reason}. Run the preprocess stage again: "
             "kedro run --tags preprocess"
         ) from error
-    return info
-
-
-def kind_of(info: Info) -> str:
-    """The name of its modality."""
-    return next(name for name, modality in MODALITIES.items() if type(info) is modality)
-
-
-Kind = TypeVar("Kind", bound=Info)
-
-
-def expect(info: Info, kind: type[Kind]) -> Kind:
-    """`info`, when it is of this kind; else InputError: the task was registered with data that do not suit it."""
-    if not isinstance(info, kind):
-        needed = {LabelledInfo: "images or documents with classes", ImageInfo: "images", TextInfo: "a text"}
-        raise InputError(
-            f"this kind of task needs {needed.get(kind, 'a table')}, but the data that its block task names are of the "
-            f"kind {kind_of(info)!r}"
-        )
     return info
 
 
@@ -95,6 +84,4 @@ def suited() -> dict[str, list[str]]:
 def check_suits(key: str, info: Info) -> None:
     """InputError when the parameter is for other data."""
     if key not in info.own_keys:
-        raise InputError(
-            f"{key}: is for {' and '.join(suited()[key])}, but these data are {kind_of(info)}; leave it out"
-        )
+        raise InputError(f"{key}: is for {' and '.join(suited()[key])}, but these data are {info.kind}; leave it out")

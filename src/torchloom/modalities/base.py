@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from torchloom.words import listed
+from torchloom.config import AnswerConfig, DataConfig
+from torchloom.data.targets import AnyTarget
+from torchloom.modalities.files import Sample
 
 if TYPE_CHECKING:
     from typing import Self
 
+    import numpy as np
     import torch
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
-    from torchloom.config import DataConfig
     from torchloom.data.batches import Gathered
     from torchloom.data.loaders import LoaderPlan
+    from torchloom.datasets.listing import Listing
 
 Axes = dict[str, dict[int, str]]  # of each input the axes that may have any length, with what they count
+
+
+@dataclass(frozen=True)
+class Use:
+    """What batches of a split are for: training, changed as the block `data` has it, or not; `share` is (number, count)
+    of one of several processes."""
+
+    data: DataConfig
+    seed: int
+    training: bool
+    device: torch.device
+    share: tuple[int, int]
 
 
 class Info(BaseModel):
@@ -32,73 +48,117 @@ class Info(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    kind: str  # the name of the modality, or the dotted path of one of the user's own
+    target: AnyTarget | None = None  # what there is to learn beside the inputs
+
     inputs: ClassVar[tuple[str, ...]]  # what a model of such data takes
     axes: ClassVar[Axes]
-    counted: ClassVar[str]  # which of the prepared arrays has an entry for each sample
+    size_names: ClassVar[tuple[str, ...]]  # what a network's `build` can ask for
+    content: ClassVar[str]  # the prepared array that has an entry for each sample where there is no target
+    tag: ClassVar[str]  # what such data are in the Hugging Face hub's names of problems
     unit: ClassVar[str]  # what the data consist of, in the singular
     samples: ClassVar[str] = "samples"  # what a network learns from, in the plural
     own_keys: ClassVar[frozenset[str]] = frozenset()  # parameters that are for such data alone
+    field: ClassVar[str | None] = None  # where a request has a list of samples; none: one is the whole body
+    body: ClassVar[str] = ""  # what that is
+    item: ClassVar[type] = str  # what each of them is: a text, or a dict of values by name
+    card: ClassVar[str] = "templates/modality.md"  # the template that says in a model card how its inputs are made
+
+    # ---- for training ----------------------------------------------------------------------------------------------
 
     def sizes(self) -> dict[str, Any]:
-        """What a network's `build` can ask for."""
+        """The values of `size_names`."""
         raise NotImplementedError
 
     def meanings(self) -> dict[str, Any]:
-        """What those of the sizes stand for that say only how many there are, such as classes."""
+        """What those of the sizes stand for that say only how many there are, such as words."""
         return {}
 
     def reads_as(self, other: Info) -> bool:
         """Whether equal inputs stand for the same in data that `other` describes, whose sizes are the same."""
         return type(self) is type(other)
 
-    def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
+    def asked(self, data: DataConfig, evaluation: Any) -> Self:
         """With what the blocks `data` and `evaluate` of a task do to an input."""
         return self
 
-    def batches(
-        self,
-        arrays: Mapping[str, Any],
-        data: DataConfig,
-        seed: int,
-        training: bool,
-        device: torch.device,
-        share: tuple[int, int],
-    ) -> Gathered:
-        """What gathers batches of the prepared arrays; with `training` changed as the block `data` has it."""
+    @property
+    def counted(self) -> str:
+        """Which of the prepared arrays has an entry for each sample."""
+        return self.target.array if self.target else self.content
+
+    def opened(self, arrays: Mapping[str, Any], account: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arrays of a split as they are gathered from; `account` is what preprocessing says of them."""
+        return arrays
+
+    def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
+        """What gathers batches of the prepared arrays: the inputs, and last the target if there is one."""
         raise NotImplementedError
 
     def scaled(self, network: nn.Module) -> nn.Module:
-        """The network behind the scaling of its inputs, if there is one."""
+        """The network behind the scaling of its inputs, if there is one: a modalities.modules.Scaling."""
         return network
+
+    def viewed(self, model: nn.Module) -> nn.Module:
+        """The model as it is asked: over several views of each input, if there are any."""
+        return model
 
     def example(self, batch: int, time: int) -> dict[str, Tensor]:
         """Made-up inputs of a model, by name; texts are `time` tokens long."""
         raise NotImplementedError
 
-    def described(self) -> dict[str, Any]:
-        """What the metadata of an exported model say of the data, by name; values as JSON has them."""
-        return self.model_dump(mode="json", exclude={"kind"})
+    # ---- for reports -----------------------------------------------------------------------------------------------
 
-    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], *answers: Any) -> Figure:
-        """A picture of test samples with a classifier's answers to them, as figures.prediction_grid takes those."""
-        raise NotImplementedError
+    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
+        """A picture of test samples, each with a caption and whether what it says is right."""
+        from torchloom import figures
 
-    def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:  # noqa: ARG002
+        return figures.text_predictions([f"test sample {number}" for number in numbers], captions)
+
+    def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """What a table of test samples says of each, beside the answers."""
         return [{} for _ in numbers]
 
     def facts(self) -> Iterator[tuple[str, Any]]:
-        """What a report says of the data, by what it is."""
+        """What a report says of the inputs, by what it is."""
         yield from ()
 
+    # ---- for exported models ---------------------------------------------------------------------------------------
 
-class LabelledInfo(Info):
-    """Samples of several classes."""
+    def described(self) -> dict[str, Any]:
+        """What the metadata of an exported model say of the data, by name, values as JSON has them: all of it."""
+        return self.model_dump(mode="json", exclude={"kind"})
 
-    classes: list[str]
+    def shapes(self) -> dict[str, list[int]]:
+        """Of the inputs, by name, the lengths of the axes after the batch, where these are always the same."""
+        return {}
 
-    def meanings(self) -> dict[str, Any]:
-        return {"classes": self.classes}
+    def told(self, config: AnswerConfig) -> Self:
+        """As the model is to be asked: as its test was, but for what `config` says; what differs is in the log."""
+        return self
 
-    def facts(self) -> Iterator[tuple[str, Any]]:
-        yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"
+    def reader(self, config: AnswerConfig) -> Callable[[Any], Any]:
+        """What turns a file, a text or a row into a sample; it raises InputError when it cannot."""
+        raise NotImplementedError
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        """The samples in a user's files, each with its name and with what reads it by `read`."""
+        raise NotImplementedError
+
+    def batch(self, samples: list[Any]) -> dict[str, np.ndarray]:
+        """What a model takes of samples that `reader` has read, by the names of its inputs."""
+        raise NotImplementedError
+
+    def in_views(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
+        """The batches that the model is asked about in place of one, with their weights in the mean of its answers."""
+        yield 1.0, inputs
+
+    def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
+        """A picture of samples: the name of each, what `reader` made of it, and a caption."""
+        from torchloom.figures import text_sheet
+
+        return text_sheet([(name, caption) for name, _, caption in shown])
+
+    def said(self) -> dict[str, Any]:
+        """What a server says of the inputs that its model takes."""
+        return {}

@@ -2,72 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torchloom.config import DataConfig
+import numpy as np
+
+from torchloom.config import AnswerConfig, Count, DataConfig
 from torchloom.data.text import Tokenizer
-from torchloom.modalities.base import Axes, Info, LabelledInfo
+from torchloom.modalities.base import Axes, Info, Use
+from torchloom.modalities.files import Sample, texts_of
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import torch
     from matplotlib.figure import Figure
     from torch import Tensor
 
     from torchloom.data.batches import Gathered
     from torchloom.data.loaders import LoaderPlan
+    from torchloom.datasets.listing import Listing
 
 
-class DocumentInfo(LabelledInfo):
-    """Labelled texts of any length, as words."""
+class DocumentInfo(Info):
+    """Texts of any length, as words."""
 
     kind: Literal["documents"] = "documents"
     tokenizer: Tokenizer
-    max_tokens: int | None = None  # of longer ones so many of the last, where a review comes to its verdict
+    max_tokens: Count | None = None  # of longer ones so many of the last, where a review comes to its verdict
 
     inputs: ClassVar = ("tokens", "lengths")
     axes: ClassVar[Axes] = {"tokens": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
-    counted: ClassVar = "labels"
+    size_names: ClassVar = ("tokens",)
+    content: ClassVar = "starts"
+    tag: ClassVar = "text"
     unit: ClassVar = "document"
     samples: ClassVar = "documents"
     own_keys: ClassVar = frozenset({"data.max_tokens"})
+    field: ClassVar = "texts"
+    card: ClassVar = "templates/documents.md"
 
     def sizes(self) -> dict[str, Any]:
-        return {"tokens": len(self.tokenizer.vocabulary), "classes": len(self.classes)}
+        return {"tokens": len(self.tokenizer.vocabulary)}
 
     def meanings(self) -> dict[str, Any]:
-        return {**super().meanings(), "tokens": self.tokenizer}
+        return {"tokens": self.tokenizer}
 
     def reads_as(self, other: Info) -> bool:
         return isinstance(other, DocumentInfo) and self.tokenizer == other.tokenizer
 
-    def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
+    def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"max_tokens": data.max_tokens})
 
-    def batches(
-        self,
-        arrays: Mapping[str, Any],
-        data: DataConfig,
-        seed: int,  # noqa: ARG002
-        training: bool,  # noqa: ARG002
-        device: torch.device,
-        share: tuple[int, int],  # noqa: ARG002
-    ) -> Gathered:
+    def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import DocumentBatches
 
-        return DocumentBatches(arrays["tokens"], arrays["starts"], arrays["labels"], data.max_tokens, device)
+        return DocumentBatches(
+            arrays["tokens"], arrays["starts"], arrays[self.counted], use.data.max_tokens, use.device
+        )
 
     def example(self, batch: int, time: int) -> dict[str, Tensor]:
         import torch
 
         return {"tokens": torch.ones(batch, time, dtype=torch.int64), "lengths": torch.full((batch,), time)}
 
-    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], *answers: Any) -> Figure:
+    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
         from torchloom import figures
 
-        return figures.text_predictions(loaders.texts("test", numbers), *answers)
+        return figures.text_predictions(loaders.texts("test", numbers), captions)
 
     def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:
         return [{"text": text} for text in loaders.texts("test", numbers)]
@@ -75,3 +76,24 @@ class DocumentInfo(LabelledInfo):
     def described(self) -> dict[str, Any]:
         reading = {"input": "the tokens of a text; of more than max_tokens the last ones"}
         return {**super().described(), "preprocessing": reading}
+
+    def reader(self, config: AnswerConfig) -> Callable[[str], np.ndarray]:
+        return lambda text: self.tokenizer.tokens(text, self.max_tokens)
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        return texts_of(files, read)
+
+    def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return pad(samples)
+
+    def said(self) -> dict[str, Any]:
+        return {"max_tokens": self.max_tokens}
+
+
+def pad(documents: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Documents of (T,) tokens as a batch: `tokens` (B, greatest T) int64, filled up with 0, and `lengths` (B,)."""
+    lengths = np.array([len(tokens) for tokens in documents], dtype=np.int64)
+    batch = np.zeros((len(documents), max(map(len, documents))), dtype=np.int64)
+    for row, tokens in zip(batch, documents, strict=True):
+        row[: len(tokens)] = tokens
+    return {"tokens": batch, "lengths": lengths}

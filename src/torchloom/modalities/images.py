@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from torchloom.config import DataConfig, Fit, ValueRange, Views
-from torchloom.modalities.base import Axes, LabelledInfo
+from torchloom.config import AnswerConfig, DataConfig, Fit, ValueRange, Views
+from torchloom.data.targets import Classes
+from torchloom.modalities.base import Axes, Info, Use
+from torchloom.modalities.files import Sample, files_of
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import torch
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
     from torchloom.data.loaders import LoaderPlan
+    from torchloom.datasets.listing import Listing
+
+logger = logging.getLogger(__name__)
 
 READING = (
     "made 8 bits a channel by value_range, turned upright, laid on white where transparent, resized bilinearly by fit, "
@@ -40,8 +48,8 @@ class Reading(BaseModel):
     views: Views = "one"
 
 
-class ImageInfo(Reading, LabelledInfo):
-    """Labelled images; `mean` and `std` per channel, on the scale [0, 1]."""
+class ImageInfo(Reading, Info):
+    """Images; `mean` and `std` per channel, on the scale [0, 1]."""
 
     kind: Literal["images"] = "images"
     shape: list[int]  # channels, height, width
@@ -50,52 +58,121 @@ class ImageInfo(Reading, LabelledInfo):
 
     inputs: ClassVar = ("images",)
     axes: ClassVar[Axes] = {"images": {0: "batch"}}
-    counted: ClassVar = "labels"
+    size_names: ClassVar = ("shape",)
+    content: ClassVar = "images"
+    tag: ClassVar = "image"
     unit: ClassVar = "image"
     samples: ClassVar = "images"
     own_keys: ClassVar = frozenset({"data.augment", "train.whitening", "evaluate.views"})
+    body: ClassVar = "a picture as it is in its file"
+    card: ClassVar = "templates/images.md"
 
     def sizes(self) -> dict[str, Any]:
-        return {"shape": tuple(self.shape), "classes": len(self.classes)}
+        return {"shape": tuple(self.shape)}
 
-    def asked(self, data: DataConfig, evaluation: Any) -> Self:  # noqa: ARG002
+    def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"views": getattr(evaluation, "views", "one")})
 
-    def batches(
-        self,
-        arrays: Mapping[str, Any],
-        data: DataConfig,
-        seed: int,
-        training: bool,
-        device: torch.device,
-        share: tuple[int, int],
-    ) -> Gathered:
+    def opened(self, arrays: Mapping[str, Any], account: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Pictures whose pixels are not kept are the one thing that is no tensor."""
+        if not account:
+            return arrays
+        from torchloom.data.image_files import ImageFiles
+
+        return {
+            "images": ImageFiles(arrays, account),
+            **{name: arrays[name] for name in arrays if name == self.counted},
+        }
+
+    def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.batches import ImageBatches
 
-        change = data.augment if training else None
-        classes = len(self.classes)
-        return ImageBatches(arrays["images"], arrays["labels"], change, seed, classes, self.mean, device, share)
+        change = use.data.augment if use.training else None
+        classes = len(self.target.classes) if isinstance(self.target, Classes) else None
+        return ImageBatches(
+            arrays["images"], arrays[self.counted], change, use.seed, classes, self.mean, use.device, use.share
+        )
 
     def scaled(self, network: nn.Module) -> nn.Module:
-        from torchloom.modalities.scaling import NormalizedImages
+        from torchloom.modalities.modules import NormalizedImages
 
         return NormalizedImages(network, self.mean, self.std)
 
-    def example(self, batch: int, time: int) -> dict[str, Tensor]:  # noqa: ARG002
+    def viewed(self, model: nn.Module) -> nn.Module:
+        from torchloom.modalities.modules import Views
+
+        return model if self.views == "one" else Views(model, self.views)
+
+    def example(self, batch: int, time: int) -> dict[str, Tensor]:
         import torch
 
         return {"images": torch.zeros(batch, *self.shape, dtype=torch.uint8)}
 
-    def described(self) -> dict[str, Any]:
-        known = self.model_dump(mode="json", exclude={"kind", "shape", "mean", "std"})
-        inside = {"input": "uint8, 0 to 255", "inside_the_graph": "(x / 255 - mean) / std"}
-        return {**known, "preprocessing": {"pictures": READING, **inside, "mean": self.mean, "std": self.std}}
-
-    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], *answers: Any) -> Figure:
+    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
         from torchloom import figures
 
-        return figures.prediction_grid(loaders.chosen("test", numbers)[0], *answers)
+        return figures.prediction_grid(loaders.chosen("test", numbers)[0], captions)
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "channels, height, width", " x ".join(map(str, self.shape))
-        yield from super().facts()
+
+    def described(self) -> dict[str, Any]:
+        inside = {"pictures": READING, "input": "uint8, 0 to 255", "inside_the_graph": "(x / 255 - mean) / std"}
+        return {**super().described(), "preprocessing": inside}
+
+    def told(self, config: AnswerConfig) -> Self:
+        trained = self.model_dump(include=set(Reading.model_fields)) | {"invert": False}
+        otherwise = {key: value for key in trained if (value := getattr(config, key)) not in (None, trained[key])}
+        if otherwise:
+            lines = [
+                f"{key} {json.dumps(value)} instead of {json.dumps(trained[key])}" for key, value in otherwise.items()
+            ]
+            logger.info("pictures are not put to the model as those of its test were: %s", ", ".join(lines))
+        return self.model_copy(update={key: value for key, value in otherwise.items() if key != "invert"})
+
+    def shapes(self) -> dict[str, list[int]]:
+        return {"images": self.shape}
+
+    def reader(self, config: AnswerConfig) -> Callable[[Any], np.ndarray]:
+        from torchloom.data.pictures import decode_image
+
+        channels, height, width = self.shape
+        return partial(
+            decode_image,
+            shape=(channels, height, width),
+            invert=config.invert,
+            fit=self.fit,
+            value_range=self.value_range,
+        )
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        return files_of(files, read)
+
+    def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"images": np.stack(samples)}
+
+    def in_views(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
+        yield from ((share, {"images": view}) for share, view in views_of(inputs["images"], self.views))
+
+    def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
+        from torchloom.figures import contact_sheet
+
+        return contact_sheet([image for _, image, _ in shown], [caption for *_, caption in shown])
+
+    def said(self) -> dict[str, Any]:
+        return {"shape": self.shape, **self.model_dump(mode="json", include=set(Reading.model_fields))}
+
+
+def views_of(images: np.ndarray, which: Views) -> Iterator[tuple[float, np.ndarray]]:
+    """The views of (B, C, H, W) images with their weights, as modules.Views has them."""
+    if which == "one":
+        yield 1.0, images
+        return
+    shifted = []
+    if which == "mirror_and_shift":
+        height, width = images.shape[2:]
+        bordered = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="reflect")
+        shifted = [(1 / 8, bordered[:, :, place : place + height, place : place + width]) for place in (0, 2)]
+    for share, view in [(1 / 4 if shifted else 1 / 2, images), *shifted]:
+        yield share, np.ascontiguousarray(view)
+        yield share, np.ascontiguousarray(view[..., ::-1])

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torchloom.config import DataConfig
+from torchloom.config import AnswerConfig
 from torchloom.data.text import Tokenizer
-from torchloom.modalities.base import Axes, Info
+from torchloom.modalities.base import Axes, Info, Use
+from torchloom.modalities.files import Sample, texts_of
 from torchloom.words import counted
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from torchloom.data.batches import Gathered
+    from torchloom.datasets.listing import Listing
 
 
 class TextInfo(Info):
@@ -25,9 +26,13 @@ class TextInfo(Info):
 
     inputs: ClassVar = ("tokens",)
     axes: ClassVar[Axes] = {"tokens": {0: "batch", 1: "time"}}
-    counted: ClassVar = "tokens"
+    size_names: ClassVar = ("tokens",)
+    content: ClassVar = "tokens"
+    tag: ClassVar = "text"
     unit: ClassVar = "character"
     own_keys: ClassVar = frozenset({"data.window"})
+    field: ClassVar = "prompts"
+    card: ClassVar = "templates/text.md"
 
     def sizes(self) -> dict[str, Any]:
         return {"tokens": len(self.tokenizer.vocabulary)}
@@ -35,18 +40,10 @@ class TextInfo(Info):
     def meanings(self) -> dict[str, Any]:
         return {"tokens": self.tokenizer}
 
-    def batches(
-        self,
-        arrays: Mapping[str, Any],
-        data: DataConfig,
-        seed: int,
-        training: bool,
-        device: torch.device,
-        share: tuple[int, int],  # noqa: ARG002
-    ) -> Gathered:
+    def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import TextWindows
 
-        return TextWindows(arrays["tokens"], data.window, seed if training else None, device)
+        return TextWindows(arrays["tokens"], use.data.window, use.seed if use.training else None, use.device)
 
     def example(self, batch: int, time: int) -> dict[str, Tensor]:
         import torch
@@ -55,3 +52,18 @@ class TextInfo(Info):
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "vocabulary", counted(len(self.tokenizer.vocabulary), "character")
+
+    def reader(self, config: AnswerConfig) -> Callable[[str], str]:
+        return self.prompt
+
+    def prompt(self, text: str) -> str:
+        r"""`text` with \n at the end of each line, as in training, when a language model can go on from it.
+
+        Else InputError, as `Tokenizer.tokens` has it.
+        """
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        self.tokenizer.tokens(text)
+        return text
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        return texts_of(files, read)

@@ -1,20 +1,21 @@
 """The networks, one family per module, and what all of them share.
 
 A module `torchloom/models/<name>.py` with a function `build` is a network that a task's YAML can name; so is any module
-with one, or a function like it, by its dotted path. Its first
-parameters are what the data decide (`sizes` below); those after the `*` are the keys that the YAML may set, checked by
-their annotations. Which sizes it asks for says what it is for:
+with one, or a function like it, by its dotted path. Its first parameters are sizes, which the data and the problem
+decide; those after the `*` are the keys that the YAML may set, checked by their annotations. It asks for sizes by name,
+and so says what it is for:
 
-- `build(shape, classes, …)` classifies images: (B, C, H, W) -> logits (B, classes)
-- `build(tokens, classes, …)` classifies documents: tokens (B, T), lengths (B,) -> logits (B, classes)
+- `build(shape, outputs, …)`: images (B, C, H, W) -> (B, outputs), such as logits of classes
+- `build(tokens, outputs, …)`: documents, tokens (B, T) and lengths (B,) -> (B, outputs)
+- `build(features, outputs, …)`: rows of numbers (B, features) -> (B, outputs)
+- `build(shape, maps, …)`: images -> (B, maps, H, W), such as logits of each pixel
 - `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`
 - `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
-- `build(features, …)` is a regressor: (B, features) -> (B,)
 """
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -26,18 +27,27 @@ from torch import Tensor, nn
 from torchloom import own
 from torchloom.errors import InputError
 from torchloom.modalities import Info
+from torchloom.problems.base import Problem
 from torchloom.validation import UnknownNameError, arguments_of, check_call
 
+OUTPUTS = {"outputs", "maps"}  # the sizes of what comes out; all others are of what goes in
 
-def network_names(sizes: Iterable[tuple[str, ...]] | None = None) -> list[str]:
-    """The networks there are; those that ask for one of `sizes`, when given."""
+
+def network_names(outputs: Collection[str] | None = None, inputs: Collection[str] | None = None) -> list[str]:
+    """The networks there are; those that ask for these sizes, when given, as `check_network` has it."""
     modules = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     names = [name for name in modules if hasattr(_module(name), "build")]
-    return names if sizes is None else [name for name in names if sizes_of(name) in sizes]
+    return names if outputs is None else [name for name in names if _asks_for(name, outputs, inputs)]
+
+
+def _asks_for(name: str, outputs: Collection[str], inputs: Collection[str] | None) -> bool:
+    asked = set(sizes_of(name))
+    given = asked - OUTPUTS - set(outputs)
+    return asked - given == set(outputs) and bool(given) and (inputs is None or given <= set(inputs))
 
 
 def sizes_of(name: str) -> tuple[str, ...]:
-    """The sizes that the network's `build` asks for, e.g. ("shape", "classes")."""
+    """The sizes that the network's `build` asks for, e.g. ("shape", "outputs")."""
     parameters = inspect.signature(_build(name)).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
 
@@ -52,16 +62,20 @@ def _build(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-def check_network(name: str, sizes: Iterable[tuple[str, ...]]) -> None:
-    """Raise UnknownNameError unless there is such a network that asks for one of `sizes`."""
-    own.chosen(name, network_names(sizes), "a network for this kind of task, a module of torchloom.models,")
+def check_network(name: str, outputs: Collection[str], inputs: Collection[str] | None) -> None:
+    """Raise UnknownNameError unless there is such a network, which asks for all `outputs` and for some of `inputs`.
+
+    Without `inputs` it may ask for anything: what the data have is known later.
+    """
+    names = network_names(outputs, inputs)
+    own.chosen(name, names, "a network for this problem, a module of torchloom.models,")
     if own.is_path(name):
         if not callable(_build(name)):
             raise UnknownNameError(name, "must lead to a function that builds a network, or a module with such a build")
-        if sizes_of(name) not in sizes:
-            needed = " or ".join(f"({', '.join(each)})" for each in sizes)
-            asked = ", ".join(sizes_of(name))
-            raise UnknownNameError(name, f"asks for ({asked}), but the networks of this kind of task for {needed}")
+        if not _asks_for(name, outputs, inputs):
+            needed = ", ".join([*(inputs or ["sizes of the inputs"]), *outputs])
+            asked = ", ".join(sizes_of(name)) or "none"
+            raise UnknownNameError(name, f"asks for the sizes ({asked}), but networks for this problem for ({needed})")
 
 
 def network_arguments(name: str) -> type[BaseModel]:
@@ -86,9 +100,15 @@ def build_network(name: str, sizes: dict[str, Any], arguments: dict[str, Any]) -
     return network
 
 
-def build_model(name: str, arguments: dict[str, Any], info: Info) -> nn.Module:
-    """The network for data like those that `info` describes, behind the scaling of its inputs."""
-    return info.scaled(build_network(name, info.sizes(), arguments))
+def build_model(
+    name: str, arguments: dict[str, Any], info: Info, problem: Problem, sizes: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The network for this problem and data like those that `info` describes, between the scaling of both its ends.
+
+    Some of the `sizes` may be others.
+    """
+    known = {**info.sizes(), **problem.sizes(info), **(sizes or {})}
+    return info.scaled(problem.scaled(build_network(name, known, arguments), info))
 
 
 def resize_layers(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -19,7 +19,7 @@ Widths = Annotated[list[Count], Field(min_length=3, max_length=3)]
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     widths: Widths = [64, 256, 256],  # noqa: B006 (read only)
     depth: Literal[2, 3] = 2,
@@ -33,16 +33,16 @@ def build(
     Logits are multiplied by `scale`. With depth 3 a shortcut goes around the last two convolutions of each group.
     """
     check_side(shape, 25, "airbench")
-    return Airbench(shape[0], classes, widths, depth, activation, norm_momentum, scale)
+    return Airbench(shape[0], outputs, widths, depth, activation, norm_momentum, scale)
 
 
 class Airbench(nn.Module):
-    """Images (B, C, H, W), H and W of 25 to 40, -> logits (B, classes)."""
+    """Images (B, C, H, W), H and W of 25 to 40, -> logits (B, outputs)."""
 
     def __init__(
         self,
         channels: int,
-        classes: int,
+        outputs: int,
         widths: list[int],
         depth: int,
         activation: Activation,
@@ -57,7 +57,7 @@ class Airbench(nn.Module):
         self.groups = nn.Sequential(
             *(Group(inputs[i], inputs[i + 1], depth, activation, norm_momentum) for i in range(3))
         )
-        self.head = nn.Linear(widths[-1], classes, bias=False)
+        self.head = nn.Linear(widths[-1], outputs, bias=False)
         with torch.no_grad():
             self.head.weight /= self.head.weight.std()
 
@@ -66,7 +66,7 @@ class Airbench(nn.Module):
         x = self.groups(x)  # (B, widths[2], 3, 3) for 32x32 pixels
         # a pooling remembers its places; amax looks for them again, and finds none in what compiled bf16 did not round
         x = F.max_pool2d(x, x.shape[2:]).flatten(1)  # (B, widths[2]); torch 2.11 does not export the adaptive one
-        logits: Tensor = self.head(x) * self.scale  # (B, classes)
+        logits: Tensor = self.head(x) * self.scale  # (B, outputs)
         return logits
 
 

@@ -11,7 +11,7 @@ from torchloom.models._layers import Activation, Initialization, check_side, con
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     width: Count = 32,
     activation: Activation = "ReLU",
@@ -33,14 +33,14 @@ def build(
     check_side(shape, 15, "alexnet")
     layers: list[nn.Module] = []
     channels, rows, columns = shape
-    for outputs, kernel, pooled in [(3, 3, True), (8, 5, True), (12, 3, False), (12, 3, False), (8, 3, True)]:
+    for multiple, kernel, pooled in [(3, 3, True), (8, 5, True), (12, 3, False), (12, 3, False), (8, 3, True)]:
         padding = kernel // 2  # keeps the size
-        layers += convolution(channels, outputs * width, kernel, padding, activation=activation, batch_norm=batch_norm)
-        channels = outputs * width
+        layers += convolution(channels, multiple * width, kernel, padding, activation=activation, batch_norm=batch_norm)
+        channels = multiple * width
         if pooled:
             layers.append(nn.MaxPool2d(3, stride=2))  # neighbours overlap by one pixel
             rows, columns = (rows - 1) // 2, (columns - 1) // 2
     layers += [nn.Flatten(), nn.Dropout(dropout)]
     layers += dense(channels * rows * columns, 128 * width, activation=activation, dropout=dropout)
-    layers += [*dense(128 * width, 128 * width, activation=activation), nn.Linear(128 * width, classes)]
+    layers += [*dense(128 * width, 128 * width, activation=activation), nn.Linear(128 * width, outputs)]
     return initialize(nn.Sequential(*layers), initialization)

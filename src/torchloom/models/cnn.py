@@ -23,7 +23,7 @@ from torchloom.models._layers import (
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     form: Literal["two_conv", "lenet", "six_conv"] = "two_conv",
     width: Count = 32,
@@ -35,7 +35,7 @@ def build(
 ) -> nn.Module:
     """Convolutions with max pooling between, then a dense head.
 
-    - two_conv: two 3x3 convolutions of `width` and 2 `width` channels, a pooling after each, `hidden` units, `classes`
+    - two_conv: two 3x3 convolutions of `width` and 2 `width` channels, a pooling after each, `hidden` units, `outputs`
     - lenet: 5x5 convolutions of 6 and 16 channels, 120 and 84 units, which are fixed (LeNet-5 in its modern form)
     - six_conv: three stages of two 3x3 convolutions, with `width`, 2 `width` and 4 `width` channels; head as two_conv
 
@@ -44,7 +44,7 @@ def build(
     """
     if form == "lenet":
         check_unused(form, width=(width, 32), hidden=(hidden, 512))
-        return initialize(lenet.modern(shape, classes, 1, activation, bool(batch_norm), dropout), initialization)
+        return initialize(lenet.modern(shape, outputs, 1, activation, bool(batch_norm), dropout), initialization)
     widths, convolutions = ([width, 2 * width], 1) if form == "two_conv" else ([width, 2 * width, 4 * width], 2)
     check_side(shape, 2 ** len(widths), f"cnn in form {form}")
     normalised = form == "six_conv" if batch_norm is None else batch_norm
@@ -61,5 +61,5 @@ def build(
     layers.append(nn.Flatten())
     units = channels * rows * columns
     layers += dense(units, hidden, activation=activation, batch_norm=normalised, dropout=dropout)
-    layers.append(nn.Linear(hidden, classes))
+    layers.append(nn.Linear(hidden, outputs))
     return initialize(nn.Sequential(*layers), initialization)

@@ -15,7 +15,7 @@ from torchloom.models._layers import Initialization, check_side, initialize
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     depth: Count = 100,
     growth: Count = 24,
@@ -41,7 +41,7 @@ def build(
         for _ in range(count):
             layers.append(DenseLayer(channels, growth, dropout))
             channels += growth
-    layers += [*normalised(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    layers += [*normalised(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)]
     return initialize(nn.Sequential(*layers), initialization)
 
 

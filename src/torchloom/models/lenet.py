@@ -25,7 +25,7 @@ CONNECTIONS = (
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     form: Literal["classic", "modern"] = "modern",
     width: Count = 1,
@@ -50,12 +50,12 @@ def build(
             batch_norm=(batch_norm, False),
             dropout=(dropout, 0.0),
         )
-        return initialize(classic(shape, classes), initialization)
-    return initialize(modern(shape, classes, width, activation, batch_norm, dropout), initialization)
+        return initialize(classic(shape, outputs), initialization)
+    return initialize(modern(shape, outputs, width, activation, batch_norm, dropout), initialization)
 
 
 def modern(
-    shape: tuple[int, int, int], classes: int, width: int, activation: Activation, batch_norm: bool, dropout: float
+    shape: tuple[int, int, int], outputs: int, width: int, activation: Activation, batch_norm: bool, dropout: float
 ) -> nn.Module:
     return nn.Sequential(
         Frame(),
@@ -64,7 +64,7 @@ def modern(
         nn.Flatten(),
         *dense(16 * width * pixels(shape), 120 * width, activation=activation, batch_norm=batch_norm, dropout=dropout),
         *dense(120 * width, 84 * width, activation=activation, batch_norm=batch_norm, dropout=dropout),
-        nn.Linear(84 * width, classes),
+        nn.Linear(84 * width, outputs),
     )
 
 
@@ -74,7 +74,7 @@ def pooled_convolution(inputs: int, outputs: int, activation: Activation, batch_
     return [convolved, nn.MaxPool2d(2), *rest]
 
 
-def classic(shape: tuple[int, int, int], classes: int) -> nn.Module:
+def classic(shape: tuple[int, int, int], outputs: int) -> nn.Module:
     # as in the paper, every layer ends in the squashing function, subsampling too
     return nn.Sequential(
         Frame(),
@@ -85,7 +85,7 @@ def classic(shape: tuple[int, int, int], classes: int) -> nn.Module:
         nn.Flatten(),
         *(nn.Linear(16 * pixels(shape), 120), ScaledTanh()),  # C5: on 5x5 pixels a 5x5 convolution is this
         *(nn.Linear(120, 84), ScaledTanh()),  # F6
-        nn.Linear(84, classes),
+        nn.Linear(84, outputs),
     )
 
 

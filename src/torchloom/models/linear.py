@@ -7,16 +7,16 @@ Tibshirani, "Regression shrinkage and selection via the lasso", JRSS B 58, 1996.
 from torch import Tensor, nn
 
 
-def build(features: int, *, bias: bool = True) -> nn.Module:
-    """Features (B, `features`) -> prediction (B,)."""
-    return Linear(features, bias)
+def build(features: int, outputs: int, *, bias: bool = True) -> nn.Module:
+    """Features (B, `features`) -> predictions (B, `outputs`)."""
+    return Linear(features, outputs, bias)
 
 
 class Linear(nn.Module):
-    def __init__(self, features: int, bias: bool) -> None:
+    def __init__(self, features: int, outputs: int, bias: bool) -> None:
         super().__init__()
-        self.layer = nn.Linear(features, 1, bias)
+        self.layer = nn.Linear(features, outputs, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        prediction: Tensor = self.layer(x)  # (B, 1)
-        return prediction.squeeze(1)
+        prediction: Tensor = self.layer(x)  # (B, outputs)
+        return prediction

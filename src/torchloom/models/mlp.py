@@ -17,7 +17,7 @@ Widths = Annotated[list[Count], Field(min_length=0)]
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     hidden: Widths = [512],  # noqa: B006  (never changed)
     activation: Activation = "ReLU",
@@ -25,7 +25,7 @@ def build(
     dropout: Fraction = 0.0,
     initialization: Initialization = "default",
 ) -> nn.Module:
-    """Flatten -> for each width in `hidden`: linear, [batch norm], activation, [dropout] -> linear to `classes`."""
+    """Flatten -> for each width in `hidden`: linear, [batch norm], activation, [dropout] -> linear to `outputs`."""
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(shape)
     for next_width in hidden:
@@ -36,5 +36,5 @@ def build(
         if dropout:
             layers.append(nn.Dropout(dropout))
         width = next_width
-    layers.append(nn.Linear(width, classes))
+    layers.append(nn.Linear(width, outputs))
     return initialize(nn.Sequential(*layers), initialization)

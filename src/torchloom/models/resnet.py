@@ -17,20 +17,20 @@ ONEDNN_BLOCK = 16  # channels; with AVX2 8
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     depth: Literal[18, 34, 50] = 18,
     width: Count = 64,
     initialization: Initialization = "he",
 ) -> nn.Module:
     """A ResNet whose four stages have `width`, 2, 4 and 8 times `width` channels (times 4 inside depth 50)."""
-    return initialize(ResNet(shape[0], classes, depth, width), initialization)
+    return initialize(ResNet(shape[0], outputs, depth, width), initialization)
 
 
 class ResNet(nn.Module):
-    """Images (B, C, H, W) -> logits (B, classes)."""
+    """Images (B, C, H, W) -> logits (B, outputs)."""
 
-    def __init__(self, channels: int, classes: int, depth: int, width: int) -> None:
+    def __init__(self, channels: int, outputs: int, depth: int, width: int) -> None:
         super().__init__()
         block = Bottleneck if depth >= 50 else BasicBlock
         self.stem = nn.Sequential(conv(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
@@ -42,12 +42,12 @@ class ResNet(nn.Module):
                 stages.append(block(inputs, width << stage, stride))
                 inputs = (width << stage) * block.expansion
         self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(inputs, classes)
+        self.head = nn.Linear(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stages(self.stem(x))  # (B, 8 width [x 4], H/8, W/8)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (B, 8 width [x 4])
-        logits: Tensor = self.head(x)  # (B, classes)
+        logits: Tensor = self.head(x)  # (B, outputs)
         return logits
 
 

@@ -16,7 +16,7 @@ from torchloom.models._recurrent import Cell, make_rnn
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     cell: Cell = "lstm",
     width: Count = 128,
@@ -28,17 +28,17 @@ def build(
     """`layers` recurrent layers with `width` units per direction; `dropout` between them and before the head."""
     row = math.prod(shape) // shape[1]  # all its channels
     rnn = make_rnn(cell, row, width, layers, bidirectional, dropout)
-    return initialize(RowRNN(rnn, classes, dropout), initialization)
+    return initialize(RowRNN(rnn, outputs, dropout), initialization)
 
 
 class RowRNN(nn.Module):
-    """Images (B, C, H, W) -> logits (B, classes), from the state in which each direction ends."""
+    """Images (B, C, H, W) -> logits (B, outputs), from the state in which each direction ends."""
 
-    def __init__(self, rnn: nn.RNNBase, classes: int, dropout: float) -> None:
+    def __init__(self, rnn: nn.RNNBase, outputs: int, dropout: float) -> None:
         super().__init__()
         self.rnn = rnn
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear((1 + rnn.bidirectional) * rnn.hidden_size, classes)
+        self.head = nn.Linear((1 + rnn.bidirectional) * rnn.hidden_size, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         rows = images.transpose(1, 2).flatten(2)  # (B, H, C W)
@@ -47,5 +47,5 @@ class RowRNN(nn.Module):
             down, up = outputs.chunk(2, dim=2)
             outputs = torch.cat([down[:, -1:], up[:, :1]], dim=2)  # the backward one ends at the top
         last = outputs[:, -1]
-        logits: Tensor = self.head(self.dropout(last))  # (B, classes)
+        logits: Tensor = self.head(self.dropout(last))  # (B, outputs)
         return logits

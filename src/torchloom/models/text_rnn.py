@@ -17,7 +17,7 @@ Pooling = Literal["mean", "max", "both"]
 
 def build(
     tokens: int,
-    classes: int,
+    outputs: int,
     *,
     cell: Cell = "lstm",
     embedding: Count = 100,
@@ -28,16 +28,16 @@ def build(
     dropout: Fraction = 0.5,
     pooling: Pooling = "both",
 ) -> nn.Module:
-    """Embedding -> `layers` of LSTM or GRU -> mean and maximum over each document's words -> linear to `classes`."""
+    """Embedding -> `layers` of LSTM or GRU -> mean and maximum over each document's words -> linear to `outputs`."""
     rnn = make_rnn(cell, embedding, width, layers, bidirectional, dropout)
-    return TextRNN(tokens, classes, rnn, embedding_dropout, dropout, pooling)
+    return TextRNN(tokens, outputs, rnn, embedding_dropout, dropout, pooling)
 
 
 class TextRNN(nn.Module):
-    """tokens (B, T) int64, 0 where a document has ended, and lengths (B,) -> logits (B, classes)."""
+    """tokens (B, T) int64, 0 where a document has ended, and lengths (B,) -> logits (B, outputs)."""
 
     def __init__(
-        self, tokens: int, classes: int, rnn: nn.RNNBase, embedding_dropout: float, dropout: float, pooling: Pooling
+        self, tokens: int, outputs: int, rnn: nn.RNNBase, embedding_dropout: float, dropout: float, pooling: Pooling
     ) -> None:
         super().__init__()
         self.pooling = pooling
@@ -46,12 +46,12 @@ class TextRNN(nn.Module):
         self.rnn = rnn
         self.dropout = nn.Dropout(dropout)
         features = rnn.hidden_size * (1 + rnn.bidirectional) * (1 + (pooling == "both"))
-        self.head = nn.Linear(features, classes)
+        self.head = nn.Linear(features, outputs)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         x = self.embedding_dropout(self.embedding(tokens))  # (B, T, embedding)
         x = run_packed(self.rnn, x, lengths)  # (B, T, width x directions), zero after the end
-        logits: Tensor = self.head(self.dropout(self.pool(x, lengths.to(x.device))))  # (B, classes)
+        logits: Tensor = self.head(self.dropout(self.pool(x, lengths.to(x.device))))  # (B, outputs)
         return logits
 
     def pool(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 1
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    outputs: int,
     *,
     depth: Literal[11, 13, 16, 19] = 16,
     width: Count = 64,
@@ -40,5 +40,5 @@ def build(
             layers.append(nn.ReLU(inplace=True))
             channels = factor * width
         layers.append(nn.MaxPool2d(2))
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]  # 32x32 is one pixel by now
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)]  # 32x32 is one pixel by now
     return initialize(nn.Sequential(*layers), initialization)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torchloom.datasets.tensors import fingerprint, read_tensors, write_tensors
 from torchloom.errors import InputError
 from torchloom.modalities import AnyInfo
+from torchloom.validation import UnknownNameError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +29,7 @@ class Checkpoint(BaseModel):
 
     network: str  # a module of torchloom.models, or a dotted path
     arguments: dict[str, Any]
+    problem: str  # a package of torchloom.problems, or a dotted path
     info: AnyInfo
     training: dict[str, Any]
     resized: bool = False  # channels were cut out: layers are as wide as their weights, not as the network has them
@@ -46,20 +48,21 @@ class Checkpoint(BaseModel):
     @property
     def link(self) -> str | None:
         """What makes a classifier's outputs probabilities: softmax, sigmoid, or nothing, as the loss has it."""
-        from torchloom.training.losses import link_of
+        from torchloom.problems.losses import link_of
 
         return link_of(self.loss[0])
 
     def build(self) -> nn.Module:
         """The model with its weights, on the CPU in evaluation mode; it takes what `info.inputs` names."""
         from torchloom.models import build_model, resize_layers
+        from torchloom.problems import problem_of
 
         try:
-            model = build_model(self.network, self.arguments, self.info)
+            model = build_model(self.network, self.arguments, self.info, problem_of(self.problem))
             if self.resized:
                 resize_layers(model, self.weights)
             model.load_state_dict(self.weights)
-        except (ModuleNotFoundError, TypeError, RuntimeError) as error:
+        except (ModuleNotFoundError, TypeError, RuntimeError, UnknownNameError) as error:
             raise InputError(
                 f"the checkpoint's weights do not fit the network {self.network}: {error}. {RETRAIN}"
             ) from error

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.config import DistillConfig, DistilledTrainConfig
+from torchloom.config import DistillConfig
+from torchloom.problems.base import Objective
+from torchloom.problems.classification.config import DistilledTrainConfig
+from torchloom.problems.losses import accuracy, weighed_loss
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.devices import choose_device
-from torchloom.training.loop import Objective
-from torchloom.training.losses import accuracy, weighed_loss
 
 
 def student_objective(config: DistilledTrainConfig, teacher: Checkpoint) -> Objective:

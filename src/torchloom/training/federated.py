@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchloom.config import ClassifierConfig, FederatedTrainConfig, OptimizerConfig
+from torchloom.config import OptimizerConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.models import build_model
+from torchloom.problems.base import Objective, Problem
+from torchloom.problems.classification.config import ClassifierConfig, FederatedTrainConfig
 from torchloom.training.devices import choose_device, seed_everything
 from torchloom.training.loop import (
     Loader,
-    Objective,
     fit,
     improves,
     measure,
@@ -30,7 +31,6 @@ from torchloom.training.loop import (
     stop_if_weights_not_finite,
     watched,
 )
-from torchloom.training.losses import classification_objective
 from torchloom.training.optimization import Schedule, create_optimizer
 from torchloom.training.state import TrainingStates
 from torchloom.training.transfer import freeze
@@ -48,16 +48,17 @@ SHOWN = ("train_", "val_", "test_")  # figures in the log
 class Federation:
     """What the server and all clients know. `shards` are, by client, the numbers of its samples in the train split."""
 
+    problem: Problem
     loaders: LoaderPlan
     network: ClassifierConfig
     config: FederatedTrainConfig
     shards: list[np.ndarray]
 
     def objective(self) -> Objective:
-        return classification_objective(self.config.loss.name, self.config.loss.arguments)
+        return self.problem.objective(self.config, self.loaders.info)
 
     def model(self) -> nn.Module:
-        return build_model(self.network.name, self.network.arguments, self.loaders.info)
+        return build_model(self.network.name, self.network.arguments, self.loaders.info, self.problem)
 
 
 # ---- clients -------------------------------------------------------------------------------------------------------

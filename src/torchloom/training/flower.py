@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torchloom.config import FederatedTrainConfig
 from torchloom.errors import InputError
+from torchloom.problems.classification.config import FederatedTrainConfig
 from torchloom.progress import step_bar
 from torchloom.training.devices import usable_cores
 from torchloom.training.federated import Federation, Server, train_client

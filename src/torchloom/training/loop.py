@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torchloom.config import TrainConfig, direction
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
+from torchloom.problems.base import WEIGHT, Batch, Objective
 from torchloom.progress import CLOCK, duration, step_bar
 from torchloom.training.devices import (
     autocast,
@@ -43,12 +44,8 @@ from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, ...]  # what the model takes, and last the labels or targets
 Loader = DataLoader[Batch]
-# A model and a batch -> the batch's mean loss, to be minimised, and further means to report, by name.
-Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 AtEpoch = Callable[[nn.Module, int], None]  # the model and the number of the epoch that begins, from 1
-WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
 TIMES = ("seconds", "seconds_waiting", "samples_per_second")  # what differs from run to run in a row of the history
 LOGGED = 100  # lines about epochs that a log holds at most, or one a minute
 SOME = 10  # training batches that show whether averaged weights have kept up

@@ -43,7 +43,7 @@ def _optimizer(name: str) -> Any:
 
 
 def _scheduler(name: str) -> Any:
-    return own.find(name) if own.is_path(name) else getattr(lr_scheduler, name)
+    return own.resolve(name, lr_scheduler)
 
 
 def _full_name(kind: type) -> str:

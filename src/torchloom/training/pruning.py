@@ -21,8 +21,9 @@ from torch.nn.utils import prune
 from torchloom.config import PruneConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
+from torchloom.modalities.modules import NormalizedImages
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.transfer import weights_depending_on
+from torchloom.training.transfer import head_of
 from torchloom.words import counted, listed
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Pruner:
 
 def gradual_pruning(config: PruneConfig, start: Checkpoint, model: nn.Module, loaders: LoaderPlan) -> Pruner:
     """The pruner of a training that goes on from the checkpoint `start`, whose weights `model` has."""
-    head = weights_depending_on("classes", start.network, start.arguments, start.info)
+    head = head_of(start)
     return Pruner(model, config, head, loaders.first("train", 2)[0])
 
 
@@ -241,7 +242,12 @@ def check_channels(start: Checkpoint, config: PruneConfig, inputs: Tensor) -> No
     `inputs` (2, …) are samples of what it takes.
     """
     model = start.build()
-    head = weights_depending_on("classes", start.network, start.arguments, start.info)
+    if not isinstance(model, NormalizedImages):
+        raise InputError(
+            f"train.prune.form structured: cuts the channels of networks for images, but {start.network} is for "
+            f"{start.info.kind}. Take unstructured"
+        )
+    head = head_of(start)
     try:
         pruner = Pruner(model, config, head, inputs)
         cut_channels(pruner.groups, config.amount, config.scope, config.multiple)

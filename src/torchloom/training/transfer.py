@@ -12,17 +12,19 @@ from torch import nn
 from torchloom.config import ModelConfig
 from torchloom.errors import InputError
 from torchloom.modalities import Info
-from torchloom.models import build_network
+from torchloom.modalities.modules import Scaling
+from torchloom.models import build_model
+from torchloom.problems import Problem, problem_of
 from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 
 
-def take_over(model: nn.Module, network: ModelConfig, info: Info, start: Checkpoint) -> None:
+def take_over(model: nn.Module, network: ModelConfig, info: Info, problem: Problem, start: Checkpoint) -> None:
     """Give `model`, which `network` describes for data like `info`, the weights of `start`.
 
-    The scaling of the inputs stays that of the new data. Weights whose shapes follow from the number of classes, or of
-    words or characters, stay as drawn unless both have the very same ones. Raises InputError when the network is
+    The scaling stays that of the new data. Weights whose shapes follow from the number of classes, or of words or
+    characters, stay as drawn unless both have the very same ones. Raises InputError when the network is
     another or when other weights have other shapes.
     """
     if network.name != start.network:
@@ -30,8 +32,8 @@ def take_over(model: nn.Module, network: ModelConfig, info: Info, start: Checkpo
     new, own = model.state_dict(), _names_of_scaling(model)
     fresh = {
         name
-        for size in _changed(info, start.info)
-        for name in weights_depending_on(size, network.name, network.arguments, info)
+        for size in _changed(info, problem, start)
+        for name in weights_depending_on(size, network.name, network.arguments, info, problem)
     }
     taken = {name: weight for name, weight in start.weights.items() if name not in fresh | own}
     others = [name for name, weight in taken.items() if name not in new or new[name].shape != weight.shape]
@@ -47,28 +49,38 @@ def take_over(model: nn.Module, network: ModelConfig, info: Info, start: Checkpo
 
 
 def _names_of_scaling(model: nn.Module) -> set[str]:
-    """The names of what models.build_model put before the network."""
-    return {name for name, _ in model.named_buffers(recurse=False)}
+    """The names of what models.build_model put around the network."""
+    scalings = [(name, module) for name, module in model.named_modules() if isinstance(module, Scaling)]
+    return {
+        f"{place}.{name}".removeprefix(".")
+        for place, module in scalings
+        for name, _ in module.named_buffers(recurse=False)
+    }
 
 
-def _changed(info: Info, before: Info) -> set[str]:
+def _changed(info: Info, problem: Problem, start: Checkpoint) -> set[str]:
     """The sizes of the network that stand for other things now."""
-    now, then = info.meanings(), before.meanings()
+    now = {**info.meanings(), **problem.meanings(info)}
+    then = {**start.info.meanings(), **problem_of(start.problem).meanings(start.info)}
     return {size for size in now.keys() & then.keys() if now[size] != then[size]}
 
 
-def weights_depending_on(size: str, network: str, arguments: dict[str, Any], info: Info) -> set[str]:
+def weights_depending_on(size: str, network: str, arguments: dict[str, Any], info: Info, problem: Problem) -> set[str]:
     """The names of the weights whose shapes change when that size does."""
 
-    sizes: dict[str, Any] = info.sizes()
-
     def shapes(count: int) -> dict[str, torch.Size]:
-        built = build_network(network, {**sizes, size: count}, arguments)
+        built = build_model(network, arguments, info, problem, {size: count})
         return {name: weight.shape for name, weight in built.state_dict().items()}
 
-    prefix = "network." if hasattr(info.scaled(nn.Identity()), "network") else ""
-    now, larger = shapes(sizes[size]), shapes(sizes[size] + 1)
-    return {prefix + name for name, shape in now.items() if larger[name] != shape}
+    known = {**info.sizes(), **problem.sizes(info)}[size]
+    now, larger = shapes(known), shapes(known + 1)
+    return {name for name, shape in now.items() if larger[name] != shape}
+
+
+def head_of(checkpoint: Checkpoint) -> set[str]:
+    """The names of the weights whose shapes follow from the number of outputs."""
+    asked = problem_of(checkpoint.problem)
+    return weights_depending_on("outputs", checkpoint.network, checkpoint.arguments, checkpoint.info, asked)
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> None:

@@ -5,5 +5,5 @@ import math
 from torch import nn
 
 
-def build(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+def build(shape: tuple[int, int, int], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs))

@@ -13,6 +13,7 @@ import numpy as np
 
 from torchloom.config import TablePreprocessConfig
 from torchloom.data.download import AGAIN, RawFiles
+from torchloom.data.targets import Number
 from torchloom.data.text import read_number
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -55,11 +56,9 @@ def preprocess(raw: RawFiles, config: TablePreprocessConfig) -> tuple[Tensors, T
     info = {
         "kind": "table",
         "features": FEATURES,
-        "target": TARGET,
+        "target": Number(name=TARGET, mean=float(target_mean), std=float(target_std)).model_dump(),
         "mean": mean.tolist(),
         "std": std.tolist(),
-        "target_mean": float(target_mean),
-        "target_std": float(target_std),
         "rows": {name: int(rows.sum()) for name, rows in splits.items()},
     }
     train, validation, test = (

@@ -11,39 +11,35 @@ import math
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any, TypeVar
 from unicodedata import normalize
 
 import numpy as np
 
 from torchloom.config import FolderPreprocessConfig
 from torchloom.data.class_folders import class_roots, place_pictures, split_named
+from torchloom.data.image_files import in_threads, read_picture
 from torchloom.data.images import channel_counts, describe
-from torchloom.data.pictures import SUFFIXES
+from torchloom.data.picture_formats import SUFFIXES
+from torchloom.data.pictures import deep_extremes
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
-from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, scan, stamp_of
+from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, printable
 from torchloom.progress import step_bar
 from torchloom.words import counted
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SPLITS = ("train", "validation", "test")
-AGAIN = "Run the data set's stages again, from find_images on"
 ROOM = 0.8  # share of the free disk space that may be taken
 BLOCK = 128  # pictures decoded before they are written
-SHARE = 8  # pictures that a thread takes at once
 
 
 # ---- which pictures there are --------------------------------------------------------------------------------------
@@ -161,35 +157,6 @@ def _alike(missing: str, classes: list[str]) -> str:
 # ---- decoding ------------------------------------------------------------------------------------------------------
 
 
-def read_picture(
-    path: str | os.PathLike[str], stamp: tuple[int, int], shape: tuple[int, int, int], reading: Mapping[str, Any]
-) -> np.ndarray:
-    """A picture's pixels, decoded and resized to `shape` (H, W, C), uint8; `reading` are arguments of decode_image.
-
-    Raises InputError when the file cannot be read, or is not the one that had this `stamp` (bytes, nanoseconds).
-    """
-    from torchloom.inference import decode_image
-
-    height, width, channels = shape
-    try:
-        with open(path, "rb") as file:
-            if stamp_of(os.fstat(file.fileno())) != tuple(stamp):
-                raise InputError(f"has changed since it was listed. {AGAIN}")
-            if not stamp[0]:
-                raise InputError("is empty")
-            return decode_image(file, (channels, height, width), **reading).transpose(1, 2, 0)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). {AGAIN}") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}") from error
-
-
-def in_threads(pool: ThreadPoolExecutor, function: Callable[[int], T], numbers: Sequence[int]) -> Iterator[T]:
-    """`function` of each number, in order; a thread takes several at once, as small pictures take it no time."""
-    shares = [numbers[start : start + SHARE] for start in range(0, len(numbers), SHARE)]
-    return chain.from_iterable(pool.map(lambda share: [function(number) for number in share], shares))
-
-
 def measured_range(listing: Listing, part: Part, pool: ThreadPoolExecutor, bar: Any) -> list[float] | None:
     """What is black and white in the pictures of the split that have more than 8 bits a channel; None without any.
 
@@ -199,8 +166,6 @@ def measured_range(listing: Listing, part: Part, pool: ThreadPoolExecutor, bar: 
     task = bar.add_task("measure", total=len(part.places), status="")
 
     def extremes(place: int) -> tuple[float, float, bool] | None:
-        from torchloom.inference import deep_extremes
-
         try:
             with open(os.path.join(listing.folder, listing.names[place]), "rb") as file:
                 return deep_extremes(file)
@@ -375,36 +340,3 @@ def _keeps_pixels(listing: Listing, config: FolderPreprocessConfig, scratch: Pat
         "kept in files" if keep else "decoded from the pictures for each batch",
     )
     return keep
-
-
-class ImageFiles:
-    """Pictures that stay in their files: `index_select` decodes those that are asked for, by a pool of threads.
-
-    It stands in for the (N, H, W, C) uint8 tensor of pictures whose pixels are kept, on the CPU.
-    """
-
-    def __init__(self, arrays: Mapping[str, Tensor], account: Mapping[str, Any]) -> None:
-        """Of the tensors and the description that `Decoder` makes of a split."""
-        from torchloom.training.devices import usable_cores
-
-        self.names, self.starts, self.stamps = arrays["names"], arrays["name_starts"], arrays["stamps"]
-        self.folder = str(account["folder"])
-        self.reading = {"fit": account["fit"], "value_range": account.get("value_range")}
-        height, width, channels = account["shape"]
-        self.shape = (int(height), int(width), int(channels))
-        self.pool = ThreadPoolExecutor(usable_cores(), "decode")
-
-    def index_select(self, dimension: int, indices: Tensor) -> Tensor:
-        """The pictures (B, H, W, C) uint8 of these `indices` (B,); InputError when one is not as it was."""
-        import torch
-
-        assert dimension == 0
-        batch = np.empty((len(indices), *self.shape), dtype=np.uint8)
-        for row, pixels in enumerate(in_threads(self.pool, self._read, indices.tolist())):
-            batch[row] = pixels
-        return torch.from_numpy(batch)
-
-    def _read(self, number: int) -> np.ndarray:
-        name = os.fsdecode(self.names[self.starts[number] : self.starts[number + 1]].numpy().tobytes())
-        size, time = self.stamps[number].tolist()
-        return read_picture(os.path.join(self.folder, name), (size, time), self.shape, self.reading)

@@ -24,6 +24,7 @@ from torchloom.config import DocumentPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.download import AGAIN, RawFiles, write_sums
 from torchloom.data.splits import choose_validation, log_classes
+from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -68,7 +69,7 @@ def preprocess(raw: RawFiles, config: DocumentPreprocessConfig) -> tuple[Tensors
     lengths = np.diff(train.arrays["starts"])
     info = {
         "kind": "documents",
-        "classes": CLASSES,
+        "target": Classes(classes=CLASSES).model_dump(),
         "tokenizer": tokenizer.model_dump(),
         "documents": {
             split: {name: sum(review.label == label for review in part) for label, name in enumerate(CLASSES)}

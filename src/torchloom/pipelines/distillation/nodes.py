@@ -1,4 +1,4 @@
-"""The stages that only a distillation has; the others are those of a classification.
+"""The stage that only a distillation has; the others are those of a classification.
 
 torch is imported inside the functions, so that commands which only look at the project stay quick.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from torchloom.config import ClassifierConfig, DebuggingConfig, DistilledTrainConfig, DistributedConfig
+from torchloom.config import DebuggingConfig, DistributedConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.modalities import LabelledInfo, expect
-from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
-from torchloom.pipelines.stages import Trained, train_network
+from torchloom.pipelines.training.nodes import Trained, train_network
+from torchloom.problems.classification import Classification, check_classifier, classes_of
+from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
 
-__all__ = ["evaluate", "train"]
+PROBLEM = Classification("classification")
 
 
 def train(
@@ -37,11 +37,12 @@ def train(
     from torchloom.training.distillation import student_objective
 
     check_classifier(teacher)
-    info, taught = (expect(known, LabelledInfo) for known in (loaders.info, teacher.info))
-    if info.sizes() != taught.sizes() or info.classes != taught.classes:
+    PROBLEM.check(config, loaders)
+    info, taught = loaders.info, teacher.info
+    if info.sizes() != taught.sizes() or classes_of(info) != classes_of(taught):
         raise InputError(
             f"the teacher, {teacher.network}, was trained for other data: {taught.sizes()} with the classes "
-            f"{', '.join(taught.classes)}; these have {info.sizes()} with {', '.join(info.classes)}"
+            f"{', '.join(classes_of(taught))}; these have {info.sizes()} with {', '.join(classes_of(info))}"
         )
     if not info.reads_as(taught):
         raise InputError(
@@ -53,8 +54,7 @@ def train(
             f"the teacher, {teacher.network}, was trained with {teacher.loss[0]}, which gives no probabilities of one "
             "class among others that a student could learn. Take a teacher of CrossEntropyLoss"
         )
-    check_labels(config, loaders)
     config = adjusted(config, debugging)
     objective = partial(student_objective, config, teacher)
     more = {"teacher": teacher.fingerprint()}
-    return train_network(loaders, network, config, distributed, debugging, objective, states, more=more)
+    return train_network(PROBLEM, loaders, network, config, distributed, debugging, objective, states, more=more)

@@ -2,11 +2,10 @@
 
 from kedro.pipeline import Pipeline
 
-from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.distillation import nodes
-from torchloom.pipelines.wiring import compared, task_pipeline
+from torchloom.pipelines.training.pipeline import compared, task_pipeline
 
 
 def create_pipeline(task: str, *, data: str, teacher: str) -> Pipeline:
     """A classification task whose training is taught by the model of the task `teacher`, and the report on both."""
-    return task_pipeline(task, data, nodes, REPORTS, teacher, more=[compared()])
+    return task_pipeline(task, nodes.PROBLEM, data, nodes.train, teacher, more=[compared()])

@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchloom.config import (
-    ClassifierConfig,
-    DebuggingConfig,
-    EvaluateClassifierConfig,
-    FederatedTrainConfig,
-    PartitionConfig,
-)
+from torchloom.config import DebuggingConfig, PartitionConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.locks import command
-from torchloom.modalities import LabelledInfo, expect
-from torchloom.pipelines.classification.nodes import check_labels, evaluate
-from torchloom.pipelines.stages import say_if_one_step
+from torchloom.pipelines.training.nodes import say_if_one_step
+from torchloom.problems.classification import Classification, classes_of
+from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
 from torchloom.provenance import code_of, reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
@@ -35,12 +29,12 @@ if TYPE_CHECKING:
 else:
     Figure = Any  # Kedro resolves these annotations when it looks for parameters; matplotlib takes a second to import
 
-__all__ = ["build_dataloaders", "compare_rounds", "evaluate", "partition", "train"]
+PROBLEM = Classification("classification")
 
 logger = logging.getLogger(__name__)
 
 
-@reads(train=["batch_size", "seed"], evaluate=["views"])
+@reads(model=[], train=["batch_size", "seed"], evaluate=["views"])
 def build_dataloaders(
     loaders: LoaderPlan,
     training: FederatedTrainConfig,
@@ -78,7 +72,7 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     from torchloom import figures
     from torchloom.data import shards
 
-    classes = expect(loaders.info, LabelledInfo).classes
+    classes = classes_of(loaders.info)
     known = loaders.trained_numbers().numpy()
     labels = loaders.loader("train").dataset.labels.numpy()[known]  # type: ignore[attr-defined]
     parts = shards.partition(labels, len(classes), config)
@@ -114,13 +108,13 @@ def train(
     from torchloom.training.flower import run_rounds
     from torchloom.training.loop import TIMES
 
-    check_labels(config, loaders)
+    PROBLEM.check(config, loaders)
     if dealt.description != _data(loaders):
         raise InputError(f"{dealt.path}: is of other data. Run the partition stage again: kedro run --tags partition")
     samples, starts = (np.asarray(dealt.arrays[name]) for name in ("samples", "starts"))
     say_if_one_step(config, len(samples) // (len(starts) - 1), "client's samples")
-    federation = Federation(loaders, network, config, np.split(samples, starts[1:-1]))
-    code, packages = code_of(train, names=[network.name])
+    federation = Federation(PROBLEM, loaders, network, config, np.split(samples, starts[1:-1]))
+    code, packages = code_of(train, names=[network.name, PROBLEM.name, loaders.info.kind])
     recipe: dict[str, Any] = {
         "model": network.model_dump(mode="json"),
         "train": config.recipe(),
@@ -135,6 +129,7 @@ def train(
     checkpoint = Checkpoint(
         network=network.name,
         arguments=network.arguments,
+        problem=PROBLEM.name,
         info=loaders.info,
         training={**row, "parameters": config.recipe()},
         weights=server.best,

@@ -2,9 +2,8 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.federation import nodes
-from torchloom.pipelines.wiring import in_namespace, judged, train_node
+from torchloom.pipelines.training.pipeline import in_namespace, judged, train_node
 
 
 def create_pipeline(task: str, *, of: str) -> Pipeline:
@@ -31,11 +30,11 @@ def create_pipeline(task: str, *, of: str) -> Pipeline:
             ),
             train_node(
                 task,
-                nodes,
+                nodes.train,
                 inputs=["dataloaders", "partition", "params:model", "params:train", "training_states"],
                 outputs=["checkpoint", "history"],
             ),
-            *judged(nodes, REPORTS),
+            *judged(nodes.PROBLEM),
             Node(
                 nodes.compare_rounds,
                 inputs=["base_history", "base_metrics", "history", "metrics"],

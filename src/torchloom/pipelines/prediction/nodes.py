@@ -18,8 +18,6 @@ from torchloom.words import counted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pyarrow import Table
-
-    from torchloom.inference import Model
 else:
     Figure = Table = Any  # Kedro resolves the annotations of the stages; these take long to import
 
@@ -41,38 +39,38 @@ def find(config: PredictConfig) -> tuple[Listing, Listing]:
 def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Table, Table, Figure, Table]:
     """What the model makes of each file, or of each line of one file.
 
-    Returns the table twice, to be kept as CSV and as Parquet: for images and documents the likeliest classes with their
-    probabilities, for an autoencoder the error per pixel and the latent, for a language model a continuation, for a
-    table of numbers the prediction. Then a picture of the first ones, and the table of what could not be read and why.
+    Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives. Then a
+    picture of the first ones, and the table of what could not be read and why.
     """
     import pyarrow
 
     from torchloom.inference import open_model
-    from torchloom.prediction import answering, caption, read_ahead, reader, samples_of, told
+    from torchloom.prediction import read_ahead
 
-    loaded = told(open_model(next(model.paths), config.threads), config)
-    read = reader(loaded, config)
-    columns, answer = answering(loaded, config)
+    loaded = open_model(next(model.paths), config.threads).told(config)
+    info, problem = loaded.info, loaded.problem
+    read = info.reader(config)
+    columns, answer = problem.answering(loaded, config)
     schema = pyarrow.schema([("file", pyarrow.string()), *columns])
     rows: list[Any] = []
     unreadable: list[tuple[str, str]] = []
     shown: list[tuple[str, Any, str]] = []  # name, what the model saw, caption
     with step_bar() as bar:
-        count = sum(1 for _ in samples_of(loaded.kind, files, read))
+        count = sum(1 for _ in info.samples_in(files, read))
         task = bar.add_task("predict", total=count, status="")
-        for batch in read_ahead(samples_of(loaded.kind, files, read), config.batch_size):
+        for batch in read_ahead(info.samples_in(files, read), config.batch_size):
             unreadable += batch.failures
             if batch.names:
                 rows.append(pyarrow.record_batch({"file": batch.names, **answer(batch.values)}, schema=schema))
                 first = rows[-1].slice(0, config.pictures - len(shown)).to_pylist()
-                captions = [caption(loaded, row) for row in first]
+                captions = [problem.caption(loaded, row) for row in first]
                 shown += zip(batch.names, batch.values, captions, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{len(unreadable)} unreadable")
     table = pyarrow.Table.from_batches(rows, schema)
     _report(files, len(table), unreadable)
     reasons = {"file": [name for name, _ in unreadable], "reason": [reason for _, reason in unreadable]}
     strings = pyarrow.schema(dict.fromkeys(reasons, pyarrow.string()))
-    return table, table, _sheet(loaded, shown), pyarrow.table(reasons, strings)
+    return table, table, info.sheet(shown), pyarrow.table(reasons, strings)
 
 
 def _report(files: Listing, count: int, unreadable: list[tuple[str, str]]) -> None:
@@ -84,12 +82,3 @@ def _report(files: Listing, count: int, unreadable: list[tuple[str, str]]) -> No
         logger.warning("and %d more, see the table of what is unreadable", len(unreadable) - SHOWN)
     if not count:
         logger.warning("nothing could be read: the table of predictions has no rows. Does the model take such files?")
-
-
-def _sheet(model: Model, shown: list[tuple[str, Any, str]]) -> Figure:
-    from torchloom.figures import contact_sheet, text_sheet
-    from torchloom.prediction import PICTURES
-
-    if model.kind in PICTURES:
-        return contact_sheet([image for _, image, _ in shown], [caption for *_, caption in shown])
-    return text_sheet([(name, caption) for name, _, caption in shown])

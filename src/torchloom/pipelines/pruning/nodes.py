@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from torchloom.config import DebuggingConfig, DistributedConfig, EvaluateClassifierConfig, PrunedTrainConfig
+from torchloom.config import DebuggingConfig, DistributedConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
-from torchloom.modalities import ImageInfo, LabelledInfo, expect
-from torchloom.pipelines.classification.nodes import check_classifier, check_labels, evaluate
-from torchloom.pipelines.stages import train_network
+from torchloom.pipelines.training.nodes import train_network
+from torchloom.problems.classification import Classification, check_classifier
+from torchloom.problems.classification.config import EvaluateClassifierConfig, PrunedTrainConfig
 from torchloom.provenance import reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
@@ -21,10 +21,10 @@ from torchloom.training.state import TrainingStates
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["build_dataloaders", "evaluate", "train"]
+PROBLEM = Classification("classification")
 
 
-@reads(train=["batch_size", "seed"], evaluate=["views"])
+@reads(model=[], train=["batch_size", "seed"], evaluate=["views"])
 def build_dataloaders(
     loaders: LoaderPlan, training: PrunedTrainConfig, evaluation: EvaluateClassifierConfig
 ) -> LoaderPlan:
@@ -45,20 +45,18 @@ def train(
 
     Returns the checkpoint of the last epoch, the history and the profile.
     """
-    from torchloom.training.losses import classification_objective
     from torchloom.training.pruning import check_channels, gradual_pruning, without_channels, without_masks
 
-    expect(checkpoint.info, ImageInfo if config.prune.form == "structured" else LabelledInfo)
     check_classifier(checkpoint)
-    check_labels(config, loaders)
+    PROBLEM.check(config, loaders)
     config = adjusted(config, debugging)
     inputs = loaders.first("train", 2)[0]
     if config.prune.form == "structured":
         check_channels(checkpoint, config.prune, inputs)
-    objective = partial(classification_objective, config.loss.name, config.loss.arguments)
+    objective = partial(PROBLEM.objective, config, loaders.info)
     pruning = partial(gradual_pruning, config.prune)
     _, last, history, profile = train_network(
-        loaders, None, config, distributed, debugging, objective, states, start=checkpoint, at_epoch=pruning
+        PROBLEM, loaders, None, config, distributed, debugging, objective, states, start=checkpoint, at_epoch=pruning
     )
     if config.prune.form == "structured":
         try:

@@ -2,9 +2,8 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from torchloom.pipelines.classification.pipeline import REPORTS
 from torchloom.pipelines.pruning import nodes
-from torchloom.pipelines.wiring import TOGETHER, compared, in_namespace, judged, train_node
+from torchloom.pipelines.training.pipeline import TOGETHER, compared, in_namespace, judged, train_node
 
 
 def create_pipeline(task: str, *, of: str) -> Pipeline:
@@ -21,11 +20,11 @@ def create_pipeline(task: str, *, of: str) -> Pipeline:
             ),
             train_node(
                 task,
-                nodes,
+                nodes.train,
                 inputs=["base_checkpoint", "dataloaders", "params:train", *TOGETHER, "training_states"],
                 outputs=["checkpoint", "history", "profile"],
             ),
-            *judged(nodes, REPORTS),
+            *judged(nodes.PROBLEM),
             compared(),
         ],
         of,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchloom.config import CompareConfig, QuantizeConfig
 from torchloom.data.loaders import LoaderPlan
-from torchloom.pipelines.classification.nodes import check_classifier
+from torchloom.problems.classification import check_classifier
 from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)

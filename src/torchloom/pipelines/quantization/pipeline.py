@@ -3,7 +3,7 @@
 from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.quantization.nodes import compare, quantize
-from torchloom.pipelines.wiring import in_namespace
+from torchloom.pipelines.training.pipeline import in_namespace
 
 
 def create_pipeline(task: str, *, of: str) -> Pipeline:

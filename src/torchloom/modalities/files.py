@@ -1,0 +1,138 @@
+"""Where the samples are in a user's files: one in each, in the lines of a text, or in the rows of a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from torchloom.datasets.listing import Listing
+from torchloom.errors import InputError
+
+LARGEST_TEXT = 10_000_000  # characters of a file, before it is cut into tokens
+
+Sample = tuple[str, Callable[[], Any]]  # what it is called in the tables, and how it is read
+
+
+def _named(files: Listing) -> Iterator[tuple[Path, str]]:
+    """The files, and what they are called; of each nothing is held when it has been handed on."""
+    return zip(files.paths, map(_readable, files.names), strict=True)
+
+
+def files_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+    """Each file, opened in binary."""
+    for path, name in _named(files):
+        yield name, partial(_binary, path, read)
+
+
+def texts_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+    """The text in each file of a folder, or in each line of one file."""
+    for path, name in _named(files):
+        if files.single:
+            yield from _each(name, _lines(path, read))
+        else:
+            yield name, partial(_text, path, read)
+
+
+def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+    """Each row of CSV files with a line of names at the top, by these names."""
+    for path, name in _named(files):
+        yield from _each(name, _rows(path, read))
+
+
+def _readable(name: str) -> str:
+    """A file's name as valid text: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _each(name: str, parts: Iterator[tuple[int, Callable[[], Any]]]) -> Iterator[Sample]:
+    """A sample for each line of the file `name`, and one that fails when the file cannot be read to its end."""
+    try:
+        for line, read in parts:
+            yield f"{name}:{line}", read
+    except InputError as error:
+        yield name, partial(_fail, error)
+
+
+def _fail(error: InputError) -> None:
+    raise error
+
+
+def _binary(path: Path, read: Callable[[Any], Any]) -> Any:
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise InputError("is empty")
+            file.seek(0)
+            return read(file)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from error
+
+
+def _text(path: Path, read: Callable[[Any], Any]) -> Any:
+    with _opened(path) as file:
+        text = file.read(LARGEST_TEXT + 1)
+    if len(text) > LARGEST_TEXT:
+        raise InputError(f"holds more than {LARGEST_TEXT:,} characters")
+    return read(text.removesuffix("\n"))  # all else may belong to a prompt
+
+
+def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, partial(read, line.rstrip("\n"))
+
+
+def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
+    with _opened(path, newline="") as file:
+        lines = csv.reader(file, skipinitialspace=True)
+        try:
+            names = [name.strip() for name in next(lines, [])]
+            _check_names(names, read)
+            for row in lines:
+                if row:
+                    yield lines.line_num, partial(_row, names, row, read)
+        except csv.Error as error:
+            raise InputError(f"line {lines.line_num} is not CSV ({error})") from error
+
+
+def _check_names(names: list[str], read: Callable[[Any], Any]) -> None:
+    """InputError when no row below such a line of names can be read, or when it is unclear which of its cells are."""
+    try:
+        read(dict.fromkeys(names, "0"))
+    except InputError as error:
+        given = ", ".join(map(repr, names)) or "nothing"
+        other = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
+        advice = f". Separate its cells by commas, not by {other!r}" if other else ""
+        raise InputError(f"{error.message}; its first line must name the columns, and has {given}{advice}") from error
+    counts = Counter(names)
+    try:
+        read({name: "0" for name, count in counts.items() if count == 1})
+    except InputError as error:
+        twice = ", ".join(repr(name) for name, count in counts.items() if count > 1)
+        raise InputError(
+            f"its first line names {twice} more than once, and only one can be meant. Rename or remove the others"
+        ) from error
+
+
+def _row(names: list[str], row: list[str], read: Callable[[Any], Any]) -> Any:
+    if len(row) != len(names):
+        raise InputError(f"has {len(row)} cells, but the first line names {len(names)} columns")
+    return read(dict(zip(names, row, strict=True)))
+
+
+@contextmanager
+def _opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A file as text; what is wrong with it is an InputError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not a text in UTF-8 ({error.reason}). Save it as such") from error

@@ -1,0 +1,86 @@
+"""What stands around a network as a part of the model, so that training, evaluation and exports cannot differ in it."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from torchloom.data.augment import reflect
+
+
+class Scaling(nn.Module):
+    """A `network` behind the scaling of what goes in, or before that of what comes out; the buffers belong to the data,
+    and are not taken over when the weights go on to others."""
+
+    network: nn.Module
+
+
+class NormalizedImages(Scaling):
+    """uint8 images (B, C, H, W) -> what the network makes of (pixel / 255 - mean) / std per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", _per_channel(mean) * 255)
+        self.register_buffer("std", _per_channel(std) * 255)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """As it says, and quickly: row by row as they lie in memory, in place, without temporaries of their size."""
+        if torch.compiler.is_compiling():  # fused there; and a simple graph in exports
+            return (images.float() - self.mean) / self.std
+        count, channels, height, width = images.shape
+        rows = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32, copy=True)  # (B, H, W C)
+        scale = (1 / self.std).flatten()
+        rows.mul_(scale.repeat(width)).sub_((self.mean.flatten() * scale).repeat(width))
+        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _per_channel(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
+class StandardizedTable(Scaling):
+    """Features (B, F) float32 in their own units -> what the network makes of them with mean 0 and deviation 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, features: Tensor) -> Any:
+        return self.network((features - self.mean) / self.std)
+
+
+class Views(nn.Module):
+    """Test-time augmentation: a classifier's mean logits over several views of each image (B, C, H, W).
+
+    `mirror` adds the mirror image; `mirror_and_shift` gives half of the weight to these two, and the other half to both
+    shifted by one pixel up and left, and down and right, over a reflected border (Jordan 2024, arXiv:2404.00498).
+    """
+
+    def __init__(self, model: nn.Module, views: Literal["mirror", "mirror_and_shift"]) -> None:
+        super().__init__()
+        self.model, self.views = model, views
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.with_mirror(images)
+        if self.views == "mirror":
+            return logits
+        height, width = images.shape[2:]
+        bordered = reflect(images.permute(0, 2, 3, 1), 1).permute(0, 3, 1, 2)
+        shifted = [self.with_mirror(bordered[:, :, i : i + height, i : i + width]) for i in (0, 2)]
+        return logits / 2 + (shifted[0] + shifted[1]) / 4
+
+    def with_mirror(self, images: Tensor) -> Tensor:
+        mean: Tensor = (self.model(images).float() + self.model(images.flip(3)).float()) / 2
+        return mean

@@ -1,0 +1,388 @@
+"""The stages of a task, in the order of the graph; what differs from problem to problem is in torchloom/problems.
+
+torch is imported inside the functions, so that commands which only look at the project stay quick.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+
+from torchloom.config import (
+    CompareConfig,
+    DataConfig,
+    DebuggingConfig,
+    DistributedConfig,
+    ExportConfig,
+    ModelConfig,
+    TrainConfig,
+)
+from torchloom.data.loaders import LoaderPlan, TensorFile
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+from torchloom.modalities import Info, check_suits, read_info, suited
+from torchloom.problems import Problem
+from torchloom.problems.base import Objective
+from torchloom.provenance import code_of, reads, strings
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.debugging import adjusted, debugged
+from torchloom.training.state import TrainingStates
+from torchloom.words import counted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torchloom.training.distribution import Ranks
+
+logger = logging.getLogger(__name__)
+
+
+@reads(model=[], train=["batch_size", "seed", "whitening"], evaluate=["batch_size", "views"])
+def build_dataloaders(
+    train: Tensors,
+    validation: Tensors,
+    test: Tensors,
+    info: dict[str, Any],
+    data: DataConfig,
+    training: Any,
+    evaluation: Any,
+    debugging: DebuggingConfig,
+) -> LoaderPlan:
+    """Plan the loaders and try them out: one batch of each split that is not empty.
+
+    `training` and `evaluation` are the blocks of the problem: Kedro takes their types from `train` and `evaluate`.
+    Raises InputError when one of them or `data` has keys for other kinds of data.
+    """
+    known = read_info(info)
+    splits = {"train": train, "validation": validation, "test": test}
+    given = {f"data.{key}" for key in data.model_fields_set}
+    given |= {"train.whitening"} if training.whitening else set()
+    given |= {"evaluate.views"} if getattr(evaluation, "views", "one") != "one" else set()
+    for key in sorted(given & suited().keys()):
+        check_suits(key, known)
+    files = {name: [_file(tensors, known)] for name, tensors in splits.items()}
+    if data.include_validation:
+        files["train"], files["validation"] = [*files["train"], *files["validation"]], []
+    if debugging.overfit:
+        files["validation"] = files["train"]
+    plan = LoaderPlan.model_validate(
+        {
+            "splits": files,
+            "info": known.asked(data, evaluation),
+            "data": data,
+            "batch_size": training.batch_size,
+            "evaluate_batch_size": evaluation.batch_size,
+            "seed": training.seed,
+            "batches": debugging.batches,
+            "overfit": debugging.overfit and debugging.overfit.samples,
+        }
+    )
+    for split in files:
+        loader = plan.loader(split)
+        if not len(loader) and split != "validation":
+            raise InputError(f"there are no {split} data. Change the fractions in the block preprocess of these data")
+        if len(loader):
+            inputs, *_ = next(iter(loader))
+            count, rest = counted(len(loader), "batch"), ""
+            whole, left = divmod(len(plan.trained_numbers()), plan.batch_size) if split == "train" else (0, 0)
+            if left and whole == len(loader):
+                rest = f"; {counted(left, 'sample')} more, which differ in each epoch, make no whole one"
+            logger.info("%s: %s of %s%s", split, count, tuple(inputs.shape), rest)
+    return plan
+
+
+def _file(tensors: Tensors, info: Info) -> TensorFile:
+    assert tensors.path is not None  # they come from the catalog
+    assert tensors.fingerprint is not None
+    if info.counted not in tensors.arrays:
+        raise InputError(
+            f"{tensors.path}: holds no {info.counted}. Run the preprocess stage again: kedro run --tags preprocess"
+        )
+    return TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=len(tensors.arrays[info.counted]))
+
+
+def stage(function: Callable[..., Any], problem: Problem, **types: Any) -> partial[Any]:
+    """The stage of the problem, with the types of the blocks of parameters that are the problem's own."""
+    bound: Any = partial(function, problem)
+    bound.__name__ = function.__name__
+    bound.__annotations__ = {**get_type_hints(function), **types}
+    return bound  # type: ignore[no-any-return]
+
+
+class Trained(NamedTuple):
+    """The best checkpoint (on validation; without one the last), the last one, a row for each epoch, and the files of
+    a profile, if there is one."""
+
+    best: Checkpoint
+    last: Checkpoint
+    history: list[dict[str, float]]
+    profile: dict[str, bytes]
+
+
+def train(
+    problem: Problem,
+    loaders: LoaderPlan,
+    network: Any,
+    config: Any,
+    distributed: DistributedConfig,
+    debugging: DebuggingConfig,
+    states: TrainingStates | None = None,
+    start: Checkpoint | None = None,
+) -> Trained:
+    """Train a network for the problem; see `train_network`."""
+    problem.check(config, loaders)
+    config = adjusted(config, debugging)
+    objective = partial(problem.objective, config, loaders.info)
+    return train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
+
+
+def train_network(
+    problem: Problem,
+    loaders: LoaderPlan,
+    network: ModelConfig | None,
+    config: TrainConfig,
+    distributed: DistributedConfig,
+    debugging: DebuggingConfig,
+    objective: partial[Objective],
+    states: TrainingStates | None = None,
+    start: Checkpoint | None = None,
+    at_epoch: partial[Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Train, and return what came of it.
+
+    With `start` the weights are at first those of that checkpoint, but for the head where the classes or the vocabulary
+    are others; without `network`, the model is that of `start`. `objective` makes what is minimised, and `at_epoch`,
+    from the checkpoint to start from, the model and the loaders, what happens when an epoch begins: in each of the
+    processes that train together. A training of the same recipe that was interrupted goes on from what is in `states`,
+    unless it is one for `debugging`; `more` belongs to the recipe too.
+    """
+    from torchloom.training.distribution import ALONE, launch
+
+    for key, made in {"batch_size": loaders.batch_size, "seed": loaders.seed}.items():
+        if made != getattr(config, key):
+            raise InputError(
+                f"train.{key} is {getattr(config, key)}, but the loaders were made for {made}. Run from "
+                "build_dataloaders on, to have them anew"
+            )
+    parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
+    name = network.name if network else start.network if start else ""
+    names = [name, problem.name, loaders.info.kind, *strings(config.recipe())]
+    code, packages = code_of(train_network, *parts, names=names)
+    recipe = {
+        "model": network.model_dump(mode="json") if network else None,
+        "train": config.recipe(),
+        "dataloaders": loaders.recipe(),
+        "code": code,
+        "packages": packages,
+        **({"start": start.fingerprint()} if start else {}),
+        **({"debugging": debugging.model_dump(mode="json")} if debugging.on else {}),
+        **(more or {}),
+    }
+    states = None if debugging.on else states
+    job = (problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
+    if distributed.alone:
+        return _train(ALONE, *job)
+    trained: Trained = launch(_train, job, distributed, config.device)
+    return trained
+
+
+def _train(
+    ranks: Ranks,
+    problem: Problem,
+    loaders: LoaderPlan,
+    network: ModelConfig | None,
+    config: TrainConfig,
+    debugging: DebuggingConfig,
+    objective: partial[Objective],
+    states: TrainingStates | None,
+    start: Checkpoint | None,
+    at_epoch: partial[Any] | None,
+    recipe: Mapping[str, Any],
+) -> Trained:
+    """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
+    from torchloom.data.batches import seeded
+    from torchloom.training.devices import enough_memory, seed_everything
+    from torchloom.training.loop import TIMES, fit
+
+    if config.resume == "never" and ranks.again:
+        config = config.model_copy(update={"resume": "auto"})
+    if not debugging.on:
+        say_if_one_step(config, len(loaders.trained_numbers()), "training samples")
+    seed_everything(config.seed, config.deterministic)
+    model = _model(problem, loaders, network, config, start)
+    changes = at_epoch(start, model, loaders) if at_epoch else None
+    if ranks.rank:  # the networks are the same; dropout is not
+        seed_everything(seeded(config.seed, ranks.rank).initial_seed(), config.deterministic)
+    first = ranks.rank == 0
+    with enough_memory(_smaller_batches(config)), debugged(model, debugging, first) as profile:
+        open_loader = partial(loaders.loader, share=ranks.share)
+        result = fit(model, open_loader, config, objective(), states, recipe, changes, ranks)
+    described = (
+        Checkpoint(
+            network=network.name,
+            arguments=network.arguments,
+            problem=problem.name,
+            info=loaders.info,
+            training={},
+            weights={},
+        )
+        if network
+        else start
+    )
+    assert described is not None
+
+    def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
+        figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
+        changes = {"changes": result.changes} if result.changes else {}
+        training = {**figures, "parameters": config.recipe(), "computed": result.computed, **changes}
+        return described.model_copy(update={"info": loaders.info, "weights": weights, "training": training})
+
+    best = checkpoint(result.best, result.best_epoch)
+    return Trained(best, checkpoint(result.last, len(result.history)), result.history, profile)
+
+
+def _model(
+    problem: Problem,
+    loaders: LoaderPlan,
+    network: ModelConfig | None,
+    config: TrainConfig,
+    start: Checkpoint | None,
+) -> nn.Module:
+    """The model as it is before the first step."""
+    from torchloom.models import build_model
+    from torchloom.training.transfer import freeze, take_over
+    from torchloom.training.whitening import whiten
+
+    if network:
+        model = build_model(network.name, network.arguments, loaders.info, problem)
+        if start:
+            take_over(model, network, loaders.info, problem, start)
+    else:
+        assert start is not None
+        model = start.build()
+    size = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("%s with %s", network.name if network else "the same network", counted(size, "parameter"))
+    freeze(model, config.freeze)
+    if config.whitening:
+        check_suits("train.whitening", loaders.info)
+        whiten(model, loaders.trained(config.whitening.images)[0], config.whitening)
+    return model
+
+
+def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:
+    """Warn when so many samples make no more than one optimiser step an epoch, and that of fewer than it asks for."""
+    batches = max(1, count // config.batch_size)
+    if config.batch_size > count:
+        said, taken = f"train.batch_size {config.batch_size} is more than the {count} {what}", count
+    elif config.accumulate > batches:
+        said = f"train.accumulate {config.accumulate} is more than the {counted(batches, 'batch')} of {count} {what}"
+        taken = batches * config.batch_size
+    else:
+        return
+    logger.warning("%s: each epoch is one step, on %s", said, "all of them" if taken == count else f"{taken} of them")
+
+
+def _smaller_batches(config: TrainConfig) -> str:
+    """What to try when they do not fit into the memory."""
+    if config.batch_size == 1:
+        return "Try a smaller network"
+    return (
+        f"Try train.batch_size={config.batch_size // 2} with train.accumulate={config.accumulate * 2}, which leaves "
+        "the steps as they are, and a smaller evaluate.batch_size, which validation uses"
+    )
+
+
+def evaluate(
+    problem: Problem, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: Any
+) -> dict[str, Any]:
+    """Measure the checkpoint on the test split: each of `problem.reports` by its name."""
+    return problem.evaluate(checkpoint, loaders, history, config)
+
+
+def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:
+    """Export to ONNX, and hold ONNX Runtime's answers to PyTorch's on test data; for the graph see Problem.signature.
+
+    Raises InputError, and leaves an earlier export as it was, when an output differs by more than the tolerance.
+    """
+    from torchloom.export import compare, signature, to_onnx
+    from torchloom.progress import working
+
+    model = checkpoint.build()
+    form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
+    with working("exporting to ONNX"):
+        onnx_model = to_onnx(model, form, checkpoint, config.opset)
+    with working("comparing with ONNX Runtime"):
+        report = compare(model, onnx_model, form, config.batch_sizes)
+    report |= {"tolerance": config.tolerance, "opset": config.opset, "bytes": len(onnx_model)}
+    check_parity("the exported model", report, config)
+    logger.info(
+        "ONNX Runtime agrees to %.2g on %s", report["greatest_difference"], counted(report["samples"], "sample")
+    )
+    return onnx_model, report
+
+
+def export_formats(
+    checkpoint: Checkpoint, onnx_model: bytes, loaders: LoaderPlan, config: ExportConfig
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Export to each of `export.formats`, under the same rules as to ONNX.
+
+    Returns the files by name and, when there are any, a report: size, time to load, latency of one sample and
+    throughput, beside those of ONNX and of the model itself.
+    """
+    if not config.formats:
+        return {}, {}
+    from torchloom import formats
+    from torchloom.comparison import machine, onnx_side, pytorch_side, time_side_by_side
+    from torchloom.export import parity, signature
+    from torchloom.inference import open_session
+    from torchloom.progress import working
+
+    model = checkpoint.build()
+    form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
+    files: dict[str, bytes] = {}
+    sides = {"pytorch": pytorch_side(model)}
+    report: dict[str, Any] = {"pytorch": {}, "onnx": {"bytes": len(onnx_model)}}
+    session, report["onnx"]["load_ms"] = formats.timed(lambda: open_session(onnx_model, config.compare.threads))
+    sides["onnx"] = onnx_side(session)
+    for name in config.formats:
+        logger.info("exporting to %s", name)
+        with working(f"exporting to {name}"):
+            saved = formats.save(name, model, form)
+        program, load_ms = formats.reopen(name, saved)
+        answers = parity(model, formats.runner(program), form, config.batch_sizes)
+        check_parity(name, answers, config)
+        files[formats.FILES[name]], sides[name] = saved, pytorch_side(program)
+        report[name] = {"bytes": len(saved), "load_ms": load_ms, **answers}
+    sizes = (1, config.compare.batch_size)
+    one, many = (signature(model, loaders.samples("test", size), checkpoint).inputs for size in sizes)
+    with working("timing the formats"):
+        times = time_side_by_side(sides, one, many, config.compare)
+    for name, figures in times.items():
+        report[name] |= figures
+    return files, {"machine": machine(config.compare.threads), "batch_size": config.compare.batch_size, **report}
+
+
+def check_parity(what: str, report: dict[str, Any], config: ExportConfig) -> None:
+    """InputError when an output differs from PyTorch's by more than the tolerance."""
+    if not report["greatest_difference"] <= config.tolerance:  # NaN is not
+        raise InputError(
+            f"{what} differs from PyTorch by {report['greatest_difference']:.3g} in an output, more than "
+            f"export.tolerance {config.tolerance:g}; nothing was written"
+        )
+
+
+def compare(
+    before: Checkpoint,
+    before_onnx: bytes,
+    after: Checkpoint,
+    after_onnx: bytes,
+    loaders: LoaderPlan,
+    config: CompareConfig,
+) -> dict[str, Any]:
+    """The report on two classifiers, the one after made of the one before; see comparison.compare_models."""
+    from torchloom.comparison import compare_models
+
+    return compare_models((before, before_onnx), (after, after_onnx), loaders, config)

@@ -1,0 +1,126 @@
+"""The graph of a task that learns from a data set, and the parts of it that other methods share."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from torchloom import previews
+from torchloom.pipelines.training import nodes as stages
+from torchloom.problems import Problem, problem_of
+
+TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tasks share
+
+
+def create_pipeline(task: str, *, problem: str, data: str, start: str | None = None) -> Pipeline:
+    """The task that solves the problem on the data set `data`, with the weights of the task `start` at first."""
+    asked = problem_of(problem)
+    train = stages.stage(stages.train, asked, network=asked.network, config=asked.training)
+    return task_pipeline(task, asked, data, train, start, more=asked.more_stages())
+
+
+def task_pipeline(
+    task: str,
+    problem: Problem,
+    data: str,
+    train: Callable[..., Any],
+    base: str | None = None,
+    more: Iterable[Node] = (),
+) -> Pipeline:
+    """build_dataloaders -> train -> evaluate and export_onnx, on what preprocessing made of the data set `data`.
+
+    The checkpoint of the task `base` goes into `train`; `more` are nodes that others have not.
+    """
+    prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
+    started = ["base_checkpoint"] if base else []
+    nodes = [
+        Node(
+            stages.build_dataloaders,
+            inputs=[*prepared, "params:data", "params:train", "params:evaluate", "params:debugging"],
+            outputs="dataloaders",
+            name="build_dataloaders",
+            tags="build_dataloaders",
+        ),
+        train_node(
+            task,
+            train,
+            inputs=["dataloaders", "params:model", "params:train", *TOGETHER, "training_states", *started],
+            outputs=["checkpoint", "last_checkpoint", "history", "profile"],
+            problem=problem,
+            data=data,
+        ),
+        *judged(problem),
+        *more,
+    ]
+    return in_namespace(task, nodes, base, prepared)
+
+
+def train_node(
+    task: str,
+    train: Callable[..., Any],
+    inputs: list[str],
+    outputs: list[str],
+    problem: Problem | None = None,
+    data: str | None = None,
+) -> Node:
+    """The stage `train`, on which kedro-viz shows the network; where its `data` are known, untrained too."""
+    with warnings.catch_warnings():  # Kedro warns that it may yet change what a preview is
+        warnings.filterwarnings("ignore", message="The 'preview_fn' feature is experimental")
+        return Node(
+            train,
+            inputs=inputs,
+            outputs=outputs,
+            name="train",
+            tags="train",
+            preview_fn=partial(previews.network, task, problem, data),
+        )
+
+
+def judged(problem: Problem) -> list[Node]:
+    """What becomes of any checkpoint: evaluate, export_onnx and export_formats."""
+    return [
+        Node(
+            stages.stage(stages.evaluate, problem, config=problem.evaluation),
+            inputs=["checkpoint", "dataloaders", "history", "params:evaluate"],
+            outputs={name: name for name in problem.reports},
+            name="evaluate",
+            tags="evaluate",
+        ),
+        Node(
+            stages.export_onnx,
+            inputs=["checkpoint", "dataloaders", "params:export"],
+            outputs=["onnx", "export_report"],
+            name="export_onnx",
+            tags="export_onnx",
+        ),
+        Node(
+            stages.export_formats,
+            inputs=["checkpoint", "onnx", "dataloaders", "params:export"],
+            outputs=["formats", "formats_report"],
+            name="export_formats",
+            tags="export_formats",
+        ),
+    ]
+
+
+def compared() -> Node:
+    """The report on the task's model beside that of the task `base`."""
+    return Node(
+        stages.compare,
+        inputs=["base_checkpoint", "base_onnx", "checkpoint", "onnx", "dataloaders", "params:compare"],
+        outputs="comparison",
+        name="compare",
+        tags="compare",
+    )
+
+
+def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared: Iterable[str] = ()) -> Pipeline:
+    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`."""
+    used = {name for node in nodes for name in node.inputs}
+    inputs = {name: name for name in prepared}
+    inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
+    with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
+        warnings.filterwarnings("ignore", message="One or more dataset names contain")
+        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=used & set(TOGETHER), tags=task)

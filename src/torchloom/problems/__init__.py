@@ -1,0 +1,36 @@
+"""The problems, what is asked of a network: one package each, which answers all questions about outputs.
+
+Whoever needs to know something of an output asks the `Problem`; see base.py for what it answers. A user's own is a
+class below `Problem`, or below one of those here, by its dotted path.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+
+from torchloom import own
+from torchloom.problems.base import Problem
+from torchloom.validation import one_of
+
+__all__ = ["Problem", "check_problem", "problem_names", "problem_of"]
+
+
+@cache
+def problem_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+
+
+def check_problem(name: str) -> None:
+    """Raise UnknownNameError unless there is such a problem, or one of the user's own with that dotted path."""
+    own.chosen(name, problem_names(), "a problem", parent=Problem)
+
+
+def problem_of(name: str) -> Problem:
+    """The problem of that name or dotted path; UnknownNameError, or InputError for a path that no parameters name."""
+    if not own.is_path(name):
+        one_of(name, problem_names(), "a problem")
+    if own.is_path(name):
+        return own.find_class(name, Problem)(name)  # type: ignore[no-any-return]
+    return import_module(f"torchloom.problems.{name}").PROBLEM(name)  # type: ignore[no-any-return]

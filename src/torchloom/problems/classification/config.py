@@ -1,0 +1,91 @@
+"""The blocks of a classification, and of the methods that make a classifier of another or of clients' data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from torchloom.config import (
+    ClassLoss,
+    Count,
+    DistillConfig,
+    EvaluateExamplesConfig,
+    FederatedConfig,
+    ModelConfig,
+    PruneConfig,
+    SchedulerConfig,
+    TrainConfig,
+    Views,
+)
+
+
+class ClassifierConfig(ModelConfig):
+    outputs = ("outputs",)
+
+
+class EvaluateClassifierConfig(EvaluateExamplesConfig):
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("fp32", description="as train.precision")
+    views: Views = Field(
+        "one",
+        description="test-time augmentation of images: mean logits over the image and its mirror image, and these also "
+        "shifted by a pixel up and left, and down and right; predict and serve ask the exported model about each",
+    )
+
+
+class ClassificationTrainConfig(TrainConfig):
+    loss: ClassLoss = Field(default_factory=ClassLoss)
+    monitor: Literal["accuracy", "loss"] = Field(
+        "accuracy", description="which validation figure makes an epoch the best; of equal ones the loss decides"
+    )
+
+
+class DistilledTrainConfig(ClassificationTrainConfig):
+    distill: DistillConfig = Field(DistillConfig(), description="how the teacher is listened to")
+
+
+class PrunedTrainConfig(ClassificationTrainConfig):
+    """The last epoch is the model: only then all is cut that is to be."""
+
+    prune: PruneConfig = Field(PruneConfig(), description="what is cut out, and when")
+    ema: None = None
+    lookahead: None = None
+    early_stopping: None = None
+    whitening: None = None
+
+    @field_validator("prune")
+    @classmethod
+    def _in_time(cls, prune: PruneConfig, info: ValidationInfo) -> PruneConfig:
+        epochs = info.data.get("epochs")
+        if epochs and prune.epochs > epochs:
+            raise ValueError(f"prune.epochs {prune.epochs} must not be more than epochs {epochs}")
+        return prune
+
+
+class FederatedTrainConfig(ClassificationTrainConfig):
+    """What a client does in a round; only `scheduler` counts rounds, and `early_stopping` and its kin have no place.
+
+    A client starts each round with the server's weights and an optimiser that remembers nothing.
+    """
+
+    federated: FederatedConfig = Field(FederatedConfig(), description="the rounds, and what the server does")
+    epochs: Count = Field(1, description="passes of a client over its own data in each round")
+    threads: Count = Field(1, description="CPU threads of each client")
+    warmup_epochs: float = Field(0.0, ge=0, le=0)
+    ema: None = None
+    lookahead: None = None
+    early_stopping: None = None
+    whitening: None = None
+
+    @field_validator("scheduler")
+    @classmethod
+    def _rates_alone(cls, scheduler: SchedulerConfig | None) -> SchedulerConfig | None:
+        moves = scheduler and scheduler.name in {"CyclicLR", "OneCycleLR"}
+        if scheduler and moves and scheduler.arguments.get("cycle_momentum", True):
+            raise ValueError("must have cycle_momentum: false, as clients are told a round's rate and no momentum")
+        return scheduler
+
+    def recipe(self) -> dict[str, Any]:
+        recipe = super().recipe()
+        del recipe["federated"]["processes"]
+        return recipe

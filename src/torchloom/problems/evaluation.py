@@ -1,0 +1,63 @@
+"""What a model answers to a split."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchloom import own
+from torchloom.config import MetricConfig
+from torchloom.errors import InputError
+from torchloom.progress import step_bar
+from torchloom.training.devices import autocast, computable, enough_memory
+from torchloom.validation import arguments_of, check_call
+
+
+@torch.no_grad()
+def predict(model: nn.Module, loader: Any, dtype: torch.dtype = torch.float32) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What the model answers to the whole loader, in order, on the CPU: its outputs (N, …) float32, and the targets.
+
+    `dtype` is the type of the matrix products. InputError when the memory is not enough for a batch.
+    """
+    model.eval().to(memory_format=torch.channels_last)
+    outputs: list[tuple[Tensor, ...]] = []
+    targets = []
+    advice = smaller_batches(loader.sampler.batch_size)
+    with enough_memory(advice), computable(dtype, "evaluate"), step_bar() as bar:
+        task = bar.add_task("test", total=len(loader), status="")
+        for *inputs, truth in bar.track(loader, total=len(loader), task_id=task):
+            with autocast(inputs[0].device, dtype):
+                answer = model(*inputs)
+            outputs.append(answer if isinstance(answer, tuple) else (answer,))
+            targets.append(truth)
+    return tuple(torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True)), torch.cat(targets).cpu()
+
+
+def smaller_batches(size: int) -> str:
+    return f"Try evaluate.batch_size={size // 2}" if size > 1 else "Try another evaluate.device"
+
+
+def check_metric(name: str, arguments: dict[str, Any]) -> None:
+    """Raise ArgumentError when the metric does not take `arguments`."""
+    metric = own.find(name)
+    first = list(inspect.signature(metric).parameters)[:2]
+    check_call(arguments_of(metric, given_by_us=() if inspect.isclass(metric) else tuple(first)), arguments)
+
+
+def own_metrics(
+    chosen: list[MetricConfig], outputs: Tensor, targets: Tensor, known: Collection[str]
+) -> dict[str, float]:
+    """The user's own metrics by the last part of their names; InputError when one of these is `known` already."""
+    found: dict[str, float] = {}
+    for config in chosen:
+        name, metric = config.name.rpartition(".")[2], own.find(config.name)
+        if name in known or name in found:
+            raise InputError(f"evaluate.metrics: there is a metric {name} already; give {config.name} another name")
+        measure: Any = metric(**config.arguments) if inspect.isclass(metric) else partial(metric, **config.arguments)
+        found[name] = float(measure(outputs, targets))
+    return found

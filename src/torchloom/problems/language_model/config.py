@@ -1,0 +1,31 @@
+"""The blocks of a language model."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from torchloom.config import ClassLoss, ContinueConfig, Count, EvaluateConfig, MetricConfig, ModelConfig, TrainConfig
+
+
+class LanguageModelConfig(ModelConfig):
+    inputs = ("tokens",)
+
+
+class EvaluateLanguageModelConfig(EvaluateConfig):
+    metrics: list[MetricConfig] = Field([], max_length=0, description="not of a text, which is read as a stream")
+
+
+class LanguageModelLoss(ClassLoss):
+    suitable = frozenset({"CrossEntropyLoss"})
+
+
+class LanguageModelTrainConfig(TrainConfig):
+    loss: LanguageModelLoss = Field(default_factory=LanguageModelLoss)
+
+
+class GenerateConfig(ContinueConfig):
+    """The block `generate` of a language model."""
+
+    prompt: str = Field("\n", min_length=1, description="what the text begins with")
+    length: Count = Field(1000, description="characters to write after the prompt")
+    samples: Count = Field(3, description="texts to write")

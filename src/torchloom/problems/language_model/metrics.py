@@ -1,0 +1,76 @@
+"""How well a text is foretold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchloom.problems.base import WEIGHT
+from torchloom.problems.evaluation import smaller_batches
+from torchloom.problems.losses import weighed_loss
+from torchloom.progress import step_bar
+from torchloom.training.devices import enough_memory
+
+
+@torch.no_grad()
+def language_model_metrics(
+    model: nn.Module,
+    tokens: Tensor,
+    vocabulary: list[str],
+    chunk: int = 1000,
+    loss: tuple[str, dict[str, Any]] = ("CrossEntropyLoss", {}),
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """How well each of `tokens` (N,) is foretold from all before it; the state is handed from chunk to chunk.
+
+    `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power, and `loss` the mean of what
+    the model was trained with, by its name and arguments. Returns also a row for each character of the vocabulary that
+    comes up, those that cost the most bits in all first.
+    """
+    model.eval()
+    tokens = tokens.long()
+    nats, right = (torch.zeros(len(vocabulary), dtype=torch.float64, device=tokens.device) for _ in range(2))
+    state: tuple[Tensor, ...] = ()
+    trained, weighed = (torch.zeros((), dtype=torch.float64, device=tokens.device) for _ in range(2))
+    trained_for = weighed_loss(*loss)
+    with enough_memory(smaller_batches(chunk)), step_bar() as bar:
+        starts = range(0, len(tokens) - 1, chunk)
+        task = bar.add_task("test", total=len(starts), status="")
+        for start in bar.track(starts, task_id=task):
+            following = tokens[start + 1 : start + chunk + 1]
+            logits, *rest = model(tokens[start : start + len(following)].unsqueeze(0), *state)
+            state = tuple(rest)
+            nats.index_add_(0, following, F.cross_entropy(logits[0].float(), following, reduction="none").double())
+            mean, weight = trained_for(logits[0].float(), following)
+            trained += mean * weight.get(WEIGHT, len(following))
+            weighed += weight.get(WEIGHT, len(following))
+            right.index_add_(0, following, (logits[0].argmax(1) == following).double())
+    count = len(tokens) - 1
+    surprise = nats.sum().item() / count
+    metrics = {
+        "bits_per_character": surprise / math.log(2),
+        "perplexity": math.exp(surprise),
+        "loss": (trained / weighed).item(),
+        "accuracy": right.sum().item() / count,
+        "test_characters": count,
+    }
+    return metrics, _by_character(tokens[1:].bincount(minlength=len(vocabulary)), nats, right, vocabulary)
+
+
+def _by_character(counts: Tensor, nats: Tensor, right: Tensor, vocabulary: list[str]) -> list[dict[str, Any]]:
+    """How hard each character is to foretell; all but the vocabulary are sums over the text, (V,)."""
+    each = [values.cpu() for values in (counts, nats / math.log(2) / counts, right / counts)]
+    return [
+        {
+            "character": vocabulary[token],
+            "count": int(each[0][token]),
+            "bits": round(each[1][token].item(), 4),
+            "share_of_all_bits": round((nats[token] / nats.sum()).item(), 4),
+            "foretold": round(each[2][token].item(), 4),
+        }
+        for token in nats.argsort(descending=True, stable=True).tolist()
+        if counts[token]
+    ]

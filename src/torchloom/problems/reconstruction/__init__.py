@@ -1,0 +1,145 @@
+"""Reconstruction: an autoencoder of images, which makes a few numbers of each, and the image of them again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torchloom.config import EvaluateExamplesConfig
+from torchloom.data.targets import Classes
+from torchloom.modalities import ImageInfo, Info
+from torchloom.problems.base import Columns, Objective, Problem
+from torchloom.problems.reconstruction.config import AutoencoderConfig, ReconstructionTrainConfig
+
+if TYPE_CHECKING:
+    import pyarrow
+    from torch import Tensor, nn
+
+    from torchloom.config import AnswerConfig
+    from torchloom.data.loaders import LoaderPlan
+    from torchloom.inference import Model
+    from torchloom.training.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+REPORTS = {
+    "metrics": "",
+    "learning_curves": "",
+    "reconstructions": "The first test images, and below each what is made of it.",
+    "best_and_worst": "Best and worst: the test images that come back best, then those that come back worst, and below "
+    "each what is made of it.",
+    "latent_map": "The latent space of the test images, on its two principal components.",
+    "generated": "Images that the decoder makes of latents that were drawn.",
+}
+
+
+class Reconstruction(Problem):
+    """A network gives the reconstruction (B, C, H, W) on [0, 1], the latent (B, latent) and the divergence (B,)."""
+
+    network = AutoencoderConfig
+    training = ReconstructionTrainConfig
+    evaluation = EvaluateExamplesConfig
+    modalities: ClassVar = (ImageInfo,)
+    reports = REPORTS
+    tag = "feature-extraction"
+    answers = ("reconstruction", "latent", "divergence")
+    card = "templates/reconstruction.md"
+
+    def objective(self, config: ReconstructionTrainConfig, info: Info) -> Objective:
+        return reconstruction_objective(config.loss.name, config.loss.arguments, config.divergence)
+
+    def evaluate(
+        self,
+        checkpoint: Checkpoint,
+        loaders: LoaderPlan,
+        history: list[dict[str, float]],
+        config: EvaluateExamplesConfig,
+    ) -> dict[str, Any]:
+        """The metrics, beside what principal components of as many numbers reach, and figures."""
+        import torch
+
+        from torchloom import figures
+        from torchloom.problems.evaluation import own_metrics, predict
+        from torchloom.problems.reconstruction import metrics as measures
+        from torchloom.training.devices import choose_device
+
+        device = choose_device(config.device)
+        model = checkpoint.build().to(device)
+        (reconstructions, latents, divergences), _ = predict(model, loaders.loader("test", device))
+        images, labels = loaders.first("test", len(latents))
+        train_images, _ = loaders.trained()
+        metrics = measures.reconstruction_metrics(images, reconstructions, divergences)
+        metrics |= own_metrics(config.metrics, reconstructions, images.float() / 255, metrics)
+        components = measures.principal_components_mse(train_images, images, latents.shape[1])
+        metrics["principal_components_mse"] = components
+        metrics |= {"latent": latents.shape[1], "epoch": int(checkpoint.training["epoch"]), "test_samples": len(images)}
+        logger.info("test MSE %.5f per pixel on [0, 1]", metrics["mse"])
+        shown = min(config.pictures, len(images))
+        order = measures.by_error(images, reconstructions)
+        extremes = torch.cat([order[:9], order[9:][-9:]])
+        target = loaders.info.target
+        classes = target.classes if isinstance(target, Classes) else [loaders.info.unit]
+        known = labels if isinstance(target, Classes) else torch.zeros(len(latents), dtype=torch.int64)
+        generated = measures.draw_images(model, train_images[:10_000], config.pictures)
+        return {
+            "metrics": metrics,
+            "learning_curves": figures.learning_curves(history),
+            "reconstructions": figures.reconstruction_grid(images[:shown], reconstructions[:shown]),
+            "best_and_worst": figures.reconstruction_grid(images[extremes], reconstructions[extremes]),
+            "latent_map": figures.latent_map(latents, known, classes),
+            "generated": figures.image_grid(generated),
+        }
+
+    def answering(
+        self,
+        model: Model,
+        config: AnswerConfig,
+    ) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
+        """The error per pixel, and the latent."""
+        import pyarrow
+
+        latent = model.session.get_outputs()[1].shape[1]
+        names = ["mse", *(f"latent_{place}" for place in range(1, latent + 1))]
+        return pyarrow.schema(dict.fromkeys(names, pyarrow.float32())), partial(_reconstruct, model)
+
+    def caption(self, model: Model, row: dict[str, Any]) -> str:
+        return f"MSE {row['mse']:.4f}"
+
+
+PROBLEM = Reconstruction
+
+
+def _reconstruct(model: Model, samples: list[Any]) -> Columns:
+    import numpy as np
+
+    inputs = model.info.batch(samples)
+    reconstructions, latents = model.session.run(["reconstruction", "latent"], inputs)
+    errors = ((inputs["images"] / np.float32(255) - reconstructions) ** 2).mean((1, 2, 3))
+    return {"mse": errors} | {f"latent_{place}": column for place, column in enumerate(latents.T, start=1)}
+
+
+def reconstruction_objective(name: str, arguments: dict[str, Any], divergence: float) -> Objective:
+    """What an autoencoder is trained for: the mean loss per pixel on [0, 1], and the mean squared error.
+
+    A variational network's divergence from its prior is added, `divergence` times and per pixel, so that with weight 1
+    and BCELoss the sum is the negative evidence lower bound (Kingma & Welling, "Auto-encoding variational Bayes", ICLR
+    2014); other weights are Higgins et al., "beta-VAE", ICLR 2017.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from torchloom.problems.losses import loss_class
+
+    loss = loss_class(name)(**arguments)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        images, *_ = batch
+        pixels = images.float() / 255
+        reconstruction, _, kl = model(images)
+        with torch.autocast(images.device.type, enabled=False):
+            total = loss(reconstruction, pixels) + divergence * kl.mean() / pixels[0].numel()
+        return total, {"mse": F.mse_loss(reconstruction, pixels)}
+
+    return objective

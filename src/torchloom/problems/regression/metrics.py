@@ -1,0 +1,86 @@
+"""How far predictions are from the truth, and what least squares would say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchloom.data.targets import Number
+from torchloom.modalities import TableInfo
+from torchloom.words import significant
+
+
+def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, Any]:
+    """R², and errors in the target's unit, from predictions and targets (N,).
+
+    R² of targets that are all alike is 1 when the predictions are, too, and else 0, as in scikit-learn.
+    """
+    error = (prediction - target).double()
+    spread = (target - target.mean()).double()
+    unexplained, total = error.square().sum().item(), spread.square().sum().item()
+    return {
+        "r2": 1 - unexplained / total if total else float(unexplained == 0),
+        "rmse": error.square().mean().sqrt().item(),
+        "mae": error.abs().mean().item(),
+    }
+
+
+def largest_residuals(prediction: Tensor, target: Tensor, count: int = 20) -> list[dict[str, Any]]:
+    """The samples (N,) that the predictions miss by the most: a table with their numbers in the test split."""
+    error = target - prediction
+    worst = error.abs().argsort(descending=True, stable=True)[:count].tolist()
+    values = {"true": target, "predicted": prediction, "residual": error}
+    return [
+        {"test_sample": index, **{name: significant(value[index].item()) for name, value in values.items()}}
+        for index in worst
+    ]
+
+
+def joined(row: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
+    """A row of such a table with what the data say of the sample, whose names may be the same."""
+    return {**row, **{f"feature {name}" if name in row else name: value for name, value in columns.items()}}
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """target = intercept + features @ weights, in the data's own units; float64."""
+
+    weights: Tensor
+    intercept: Tensor
+
+    def predict(self, features: Tensor) -> Tensor:
+        return features.double() @ self.weights + self.intercept
+
+
+def least_squares(features: Tensor, target: Tensor, info: TableInfo, named: Number, l2: float = 0.0) -> LinearSolution:
+    """The linear map with the least mean squared error, plus `l2` / 2 times its squared weights, in closed form.
+
+    As in training, the penalty sees the weights on the scale where features and target have standard deviation 1.
+    """
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (info.mean, info.std))
+    x = torch.cat([(features.double() - mean) / std, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
+    y = (target.double() - named.mean) / named.std
+    penalty = torch.full((x.shape[1],), l2 / 2, dtype=torch.float64)
+    penalty[-1] = 0  # the intercept is free
+    solution = torch.linalg.lstsq(x.T @ x / len(x) + penalty.diag(), x.T @ y / len(x), driver="gelsd").solution
+    weights = solution[:-1] * named.std / std
+    return LinearSolution(weights, named.mean + solution[-1] * named.std - weights @ mean)
+
+
+def coefficients(model: nn.Module, features: Tensor, info: TableInfo, solution: LinearSolution) -> list[dict[str, Any]]:
+    """A row per feature: by how much the prediction changes when the feature grows by one standard deviation.
+
+    `network` is the mean of the model's derivative over `features` (N, F), which of a linear model is its coefficient;
+    `closed_form` is that of `solution`. Both are in the target's unit.
+    """
+    features = features.clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(model(features).sum(), features)
+    return [
+        {"feature": name, "network": slope * std, "closed_form": weight * std}
+        for name, slope, weight, std in zip(
+            info.features, slopes.mean(0).tolist(), solution.weights.tolist(), info.std, strict=True
+        )
+    ]

@@ -1,0 +1,160 @@
+"""Segmentation: which of several classes each pixel of a picture is of."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torchloom.config import AugmentConfig
+from torchloom.data.targets import Classes
+from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo, Info
+from torchloom.problems.base import Columns, Objective, Problem, run
+from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
+
+if TYPE_CHECKING:
+    import pyarrow
+    from torch import Tensor, nn
+
+    from torchloom.config import AnswerConfig
+    from torchloom.data.loaders import LoaderPlan
+    from torchloom.inference import Model
+    from torchloom.training.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class Segmentation(Problem):
+    """A network gives logits (B, classes, H, W); the target is masks (N, H, W) uint8 of the numbers of classes."""
+
+    network = SegmenterConfig
+    training = SegmentationTrainConfig
+    evaluation = EvaluateSegmenterConfig
+    modalities: ClassVar = (ImageInfo,)
+    target: ClassVar = Classes
+    array = "masks"
+    reports: ClassVar = {
+        "metrics": "",
+        "per_class": "",
+        "confusion_matrix": "Confusion matrix of the test pixels: true classes down, predicted classes across.",
+        "learning_curves": "",
+        "predictions": "The first test images with their masks, and below each with what the model makes of it.",
+        "best_and_worst": "Best and worst: the test images with the greatest share of right pixels, then those "
+        "with the least, and below each what the model makes of it.",
+    }
+    tag = "segmentation"
+    answers = ("maps",)
+
+    def check(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> None:
+        from torchloom.problems.losses import check_weights
+
+        super().check(config, loaders)
+        check_weights(config.loss.name, config.loss.arguments, _classes(loaders.info))
+        if loaders.data.augment != AugmentConfig():
+            raise InputError("data.augment: changes pictures and not their masks; leave it out")
+
+    def sizes(self, info: Info) -> dict[str, Any]:
+        return {"maps": len(_classes(info))}
+
+    def meanings(self, info: Info) -> dict[str, Any]:
+        return {"maps": _classes(info)}
+
+    def objective(self, config: SegmentationTrainConfig, info: Info) -> Objective:
+        from torchloom.problems.losses import accuracy, weighed_loss
+
+        loss = weighed_loss(config.loss.name, config.loss.arguments)
+
+        def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+            images, masks = batch
+            logits = model(images).permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, classes)
+            labels = masks.flatten().long()
+            mean, weight = loss(logits, labels)
+            return mean, {"accuracy": accuracy(logits, labels), **weight}
+
+        return objective
+
+    def evaluate(
+        self,
+        checkpoint: Checkpoint,
+        loaders: LoaderPlan,
+        history: list[dict[str, float]],
+        config: EvaluateSegmenterConfig,
+    ) -> dict[str, Any]:
+        """The metrics over all pixels, a table by class, and figures."""
+        import torch
+
+        from torchloom import figures
+        from torchloom.problems.segmentation.metrics import answers, overlaid, segmentation_metrics
+        from torchloom.training.devices import choose_device
+
+        device, classes = choose_device(config.device), _classes(loaders.info)
+        model = checkpoint.build().to(device)
+        counts, right = answers(model, loaders.loader("test", device), len(classes))
+        metrics, per_class = segmentation_metrics(counts, classes)
+        metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(right)}
+        logger.info("test mean IoU %.4f, pixel accuracy %.4f", metrics["mean_iou"], metrics["accuracy"])
+
+        def shown(numbers: list[int]) -> Any:
+            images, masks = loaders.chosen("test", numbers)
+            with torch.no_grad():
+                found = model(images.to(device)).argmax(1).cpu()
+            truth = (overlaid(images, masks) * 255).to(torch.uint8)
+            return figures.reconstruction_grid(truth, overlaid(images, found))
+
+        order = right.argsort(descending=True, stable=True).tolist()
+        return {
+            "metrics": metrics,
+            "per_class": per_class,
+            "confusion_matrix": figures.confusion_matrix(counts, classes),
+            "learning_curves": figures.learning_curves(history),
+            "predictions": shown(list(range(min(config.pictures, len(right))))),
+            "best_and_worst": shown([*order[:9], *order[9:][-9:]]),
+        }
+
+    # ---- for exported models ---------------------------------------------------------------------------------------
+
+    def check_exported(self, model: Model) -> None:
+        classes, maps = len(_classes(model.info)), model.session.get_outputs()[0].shape[1]
+        if classes != maps:
+            raise ValueError(f"{classes} classes, {maps} maps")
+
+    def answering(self, model: Model, config: AnswerConfig) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
+        """The share of each class in the pixels, and the mask as a PNG file in base64, grey by class number."""
+        import pyarrow
+
+        names = [f"share_{name}" for name in _classes(model.info)]
+        columns = {**dict.fromkeys(names, pyarrow.float32()), "mask_png": pyarrow.string()}
+        return pyarrow.schema(columns), partial(_segment, model, names)
+
+    def caption(self, model: Model, row: dict[str, Any]) -> str:
+        shares = ((row[f"share_{name}"], name) for name in _classes(model.info))
+        return ", ".join(f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True)[:3])
+
+    def said(self, model: Model) -> dict[str, Any]:
+        return {"classes": _classes(model.info)}
+
+
+PROBLEM = Segmentation
+
+
+def _classes(info: Info) -> list[str]:
+    assert isinstance(info.target, Classes)  # as check_data has seen to
+    return info.target.classes
+
+
+def _segment(model: Model, names: list[str], samples: list[Any]) -> Columns:
+    masks = run(model, "maps", samples).argmax(1).astype("uint8")  # (B, H, W)
+    shares = {name: (masks == number).mean((1, 2)) for number, name in enumerate(names)}
+    return {**shares, "mask_png": [_png(mask) for mask in masks]}
+
+
+def _png(mask: Any) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

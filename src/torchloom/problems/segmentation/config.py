@@ -1,0 +1,29 @@
+"""The blocks of a segmentation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from torchloom.config import ClassLoss, EvaluateExamplesConfig, MetricConfig, ModelConfig, TrainConfig
+
+
+class SegmenterConfig(ModelConfig):
+    outputs = ("maps",)
+    inputs = ("shape",)
+
+
+class SegmentationLoss(ClassLoss):
+    suitable = frozenset({"CrossEntropyLoss"})
+
+
+class SegmentationTrainConfig(TrainConfig):
+    loss: SegmentationLoss = Field(default_factory=SegmentationLoss)
+    monitor: Literal["accuracy", "loss"] = Field(
+        "loss", description="which validation figure makes an epoch the best; accuracy is the share of right pixels"
+    )
+
+
+class EvaluateSegmenterConfig(EvaluateExamplesConfig):
+    metrics: list[MetricConfig] = Field([], max_length=0, description="not of pixels, which are counted batch by batch")

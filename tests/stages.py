@@ -1,0 +1,12 @@
+"""The stages of some problems, as their tasks have them."""
+
+from functools import partial
+
+from torchloom.pipelines.training import nodes
+from torchloom.problems import problem_of
+
+CLASSIFICATION = problem_of("classification")
+
+train = partial(nodes.train, CLASSIFICATION)
+evaluate = CLASSIFICATION.evaluate
+train_regressor = partial(nodes.train, problem_of("regression"))

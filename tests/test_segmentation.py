@@ -1,0 +1,242 @@
+"""Segmentation: what is learnt of each pixel, and what becomes of it."""
+
+import base64
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
+from torch import nn
+
+from torchloom.config import AugmentConfig, DataConfig, DebuggingConfig, ServeConfig
+from torchloom.data.batches import Batches
+from torchloom.data.download import RawFiles
+from torchloom.data.readers import pets
+from torchloom.data.readers.pets import PetsConfig, draw_sample, preprocess, read_trimap
+from torchloom.data.targets import Classes
+from torchloom.datasets.tensors import Tensors, TensorsDataset
+from torchloom.errors import InputError
+from torchloom.export import export_checkpoint
+from torchloom.inference import Model
+from torchloom.modalities import ImageInfo, read_info
+from torchloom.models import build_model, build_network
+from torchloom.pipelines.training.nodes import build_dataloaders
+from torchloom.problems import problem_of
+from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig
+from torchloom.problems.segmentation.metrics import answers, overlaid, segmentation_metrics
+from torchloom.training.checkpoint import Checkpoint
+
+SEGMENTATION = problem_of("segmentation")
+CLASSES = ["wall", "cat", "dog"]
+INFO = ImageInfo(
+    target=Classes(array="masks", classes=CLASSES), shape=[3, 8, 10], mean=[0.5] * 3, std=[0.25] * 3, fit="squash"
+)
+
+
+# ---- figures -------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_those_of_scikit_learn_over_all_pixels() -> None:
+    generator = np.random.default_rng(0)
+    truth, found = (generator.integers(0, 3, 500) for _ in range(2))
+    counts = torch.from_numpy(confusion_matrix(truth, found))
+    metrics, per_class = segmentation_metrics(counts, CLASSES)
+    assert metrics["accuracy"] == pytest.approx((truth == found).mean())
+    assert metrics["mean_iou"] == pytest.approx(jaccard_score(truth, found, average="macro"))
+    assert metrics["mean_dice"] == pytest.approx(f1_score(truth, found, average="macro"))
+    assert [row["iou"] for row in per_class.values()] == pytest.approx(jaccard_score(truth, found, average=None))
+    assert [row["pixels"] for row in per_class.values()] == np.bincount(truth).tolist()
+
+
+def test_a_class_that_does_not_come_up_is_in_no_mean() -> None:
+    metrics, per_class = segmentation_metrics(torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 0]]), CLASSES)
+    assert metrics["mean_iou"] == pytest.approx((6 / 9 + 3 / 6) / 2)
+    assert per_class["dog"] == {"iou": 0.0, "dice": 0.0, "pixels": 0}
+
+
+def test_answers_are_counted_batch_by_batch() -> None:
+    class Copies(nn.Module):
+        """Takes the first channel for the class."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return nn.functional.one_hot(images[:, 0].long(), 3).permute(0, 3, 1, 2).float()
+
+    images = torch.randint(0, 3, (5, 3, 4, 4), dtype=torch.uint8)
+    masks = images[:, 0].clone()
+    masks[3, 0] = (masks[3, 0] + 1) % 3  # a row of four pixels is taken for something else
+    batches = torch.utils.data.TensorDataset(images, masks)
+    loader = torch.utils.data.DataLoader(batches, sampler=Batches(5, 3), batch_size=None)
+    counts, right = answers(Copies(), loader, 3)
+    expected = confusion_matrix(masks.flatten(), images[:, 0].flatten(), labels=range(3))
+    np.testing.assert_array_equal(counts, expected)
+    assert right.tolist() == [1, 1, 1, 0.75, 1]
+
+
+def test_the_loss_is_the_mean_over_all_pixels() -> None:
+    logits, masks = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5), dtype=torch.uint8)
+    weighed = {"name": "CrossEntropyLoss", "weight": [1.0, 2.0, 0.5]}
+    block = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "loss": weighed}
+    objective = SEGMENTATION.objective(SegmentationTrainConfig.model_validate(block), INFO)
+    loss, figures = objective(lambda _: logits, (torch.zeros(2), masks))  # type: ignore[arg-type]
+    expected = nn.functional.cross_entropy(logits, masks.long(), torch.tensor([1.0, 2.0, 0.5]))
+    torch.testing.assert_close(loss, expected)
+    assert figures["accuracy"] == (logits.argmax(1) == masks).float().mean()
+
+
+def test_a_picture_shows_the_classes_but_for_the_first() -> None:
+    images = torch.full((1, 1, 1, 3), 255, dtype=torch.uint8)
+    shown = overlaid(images, torch.tensor([[[0, 1, 2]]]))
+    assert shown.shape == (1, 3, 1, 3)
+    assert shown[0, :, 0, 0].tolist() == [1, 1, 1]
+    torch.testing.assert_close(shown[0, :, 0, 1], torch.tensor([1, (1 + 166 / 255) / 2, 0.5]))
+
+
+# ---- the network ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 13, 21)])
+def test_a_u_net_gives_maps_as_large_as_the_image(shape: tuple[int, int, int]) -> None:
+    network = build_network("unet", {"shape": shape, "maps": 4}, {"width": 2, "depth": 2})
+    assert network(torch.rand(3, *shape)).shape == (3, 4, *shape[1:])
+
+
+def test_a_u_net_sees_what_is_far_and_what_is_near() -> None:
+    torch.manual_seed(0)
+    network = build_network("unet", {"shape": (1, 32, 32), "maps": 2}, {"width": 16, "depth": 3}).eval()
+    image = torch.rand(1, 1, 32, 32, requires_grad=True)
+    network(image)[0, :, 16, 16].sum().backward()
+    assert image.grad is not None
+    reached = image.grad[0, 0].abs() > 0
+    assert reached.float().mean() > 0.9  # by way of the smallest picture
+    assert image.grad[0, 0, 16, 16].abs() > image.grad.abs().median()
+
+
+def test_too_many_halvings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"model\.name unet: depth 4 halves images of 8x8 to nothing"):
+        build_network("unet", {"shape": (3, 8, 8), "maps": 2}, {"depth": 4})
+
+
+def test_a_network_that_tells_classes_apart_is_none_for_pixels() -> None:
+    with pytest.raises(ValueError, match=r"must be a network for this problem.*; there are unet "):
+        SEGMENTATION.network(name="resnet")
+    with pytest.raises(ValueError, match=r"must be a network for this problem"):
+        problem_of("classification").network(name="unet")
+
+
+# ---- data ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> RawFiles:
+    folder = tmp_path_factory.mktemp("pets")
+    draw_sample(folder, train=20, test=6)
+    return RawFiles(folder, dict.fromkeys((pets.IMAGES, pets.ANNOTATIONS), ""))
+
+
+def test_pictures_and_masks_belong_together(raw: RawFiles) -> None:
+    train, validation, test, known = preprocess(raw, PetsConfig(size=[36, 48]))
+    info = read_info(known)
+    assert [len(part.arrays["images"]) for part in (train, validation, test)] == [18, 2, 6]
+    assert train.arrays["images"].shape == (18, 36, 48, 3)
+    assert train.arrays["masks"].shape == (18, 36, 48)
+    assert (info.kind, info.target) == ("images", Classes(array="masks", classes=["background", "pet", "outline"]))
+    for image, mask in zip(test.arrays["images"], test.arrays["masks"], strict=True):
+        fur, wall = (np.median(image[mask == number], axis=0) for number in (1, 0))
+        nearer = np.abs(image - fur).sum(2) < np.abs(image - wall).sum(2)
+        assert (nearer == (mask > 0)).mean() > 0.8
+
+
+def test_a_trimap_of_the_real_data_is_read_as_it_says() -> None:
+    values = np.array([[1, 1, 2, 2], [3, 3, 1, 1]], dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    assert read_trimap(file.getvalue(), (2, 4), "x").tolist() == [[1, 1, 0, 0], [2, 2, 1, 1]]
+    assert read_trimap(file.getvalue(), (2, 2), "x").tolist() == [[1, 0], [2, 1]]
+    file = io.BytesIO()
+    Image.fromarray(values - 1).save(file, "PNG")
+    with pytest.raises(InputError, match=r"^x: holds values other than 1, 2 and 3"):
+        read_trimap(file.getvalue(), (2, 4), "x")
+    with pytest.raises(InputError, match=r"^x: is a damaged picture"):
+        read_trimap(file.getvalue()[:40], (2, 4), "x")
+
+
+@pytest.mark.parametrize(
+    ("archive", "left_out", "message"),
+    [
+        (pets.IMAGES, "dog_test_0.jpg", r"images\.tar\.gz: lacks dog_test_0, which is in the list of test pictures"),
+        (pets.ANNOTATIONS, "dog_test_0.png", r"annotations\.tar\.gz: lacks dog_test_0"),
+        (pets.ANNOTATIONS, "test.txt", r"annotations\.tar\.gz: names no test pictures"),
+    ],
+)
+def test_what_is_missing_is_named(raw: RawFiles, tmp_path: Path, archive: str, left_out: str, message: str) -> None:
+    for name in (pets.IMAGES, pets.ANNOTATIONS):
+        with tarfile.open(raw.path(name)) as whole, tarfile.open(tmp_path / name, "w:gz") as part:
+            for member in whole:
+                if name != archive or not member.name.endswith(f"/{left_out}"):
+                    part.addfile(member, whole.extractfile(member))
+    with pytest.raises(InputError, match=message):
+        preprocess(RawFiles(tmp_path, dict.fromkeys((pets.IMAGES, pets.ANNOTATIONS), "")), PetsConfig(size=[8, 8]))
+
+
+def test_a_damaged_archive_is_named(raw: RawFiles, tmp_path: Path) -> None:
+    for name in (pets.IMAGES, pets.ANNOTATIONS):
+        (tmp_path / name).write_bytes(raw.path(name).read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"annotations\.tar\.gz: damaged, or not such an archive"):
+        preprocess(RawFiles(tmp_path, dict.fromkeys((pets.IMAGES, pets.ANNOTATIONS), "")), PetsConfig(size=[8, 8]))
+
+
+def plan(folder: Path, data: DataConfig, array: str = "masks") -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 255, (6, 8, 10, 3), dtype=np.uint8)
+    targets = generator.integers(0, 3, (6, 8, 10) if array == "masks" else 6)
+    dataset = TensorsDataset(filepath=str(folder / "train.safetensors"))
+    dataset.save(Tensors({"images": images, array: targets.astype(np.uint8 if array == "masks" else np.int64)}))
+    block = {"epochs": 1, "batch_size": 2, "optimizer": {"name": "SGD", "lr": 0.1}}
+    settings = SegmentationTrainConfig.model_validate(block)
+    info = INFO.model_copy(update={"target": Classes(array=array, classes=CLASSES)}).model_dump(mode="json")
+    loaders = build_dataloaders(
+        *(dataset.load() for _ in range(3)), info, data, settings, EvaluateSegmenterConfig(), DebuggingConfig()
+    )
+    SEGMENTATION.check(settings, loaders)
+
+
+def test_changed_pictures_would_lack_changed_masks(tmp_path: Path) -> None:
+    plan(tmp_path, DataConfig())
+    with pytest.raises(InputError, match=r"data\.augment: changes pictures and not their masks"):
+        plan(tmp_path, DataConfig(augment=AugmentConfig(flip=True)))
+
+
+def test_labels_are_no_masks_and_masks_no_labels(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"needs data with classes \(masks\) to learn, .* have classes \(labels\)"):
+        plan(tmp_path, DataConfig(), "labels")
+    with pytest.raises(InputError, match=r"needs data with classes \(labels\) to learn, .* classes \(masks\)"):
+        problem_of("classification").check_data(INFO)
+
+
+# ---- an exported model ---------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_the_share_of_each_class_and_the_mask() -> None:
+    torch.manual_seed(0)
+    arguments = {"width": 2, "depth": 1}
+    weights = dict(build_model("unet", arguments, INFO, SEGMENTATION).state_dict())
+    trained = Checkpoint(
+        network="unet", arguments=arguments, problem="segmentation", info=INFO, training={}, weights=weights
+    )
+    model = Model(export_checkpoint(trained))
+    images = [np.random.default_rng(number).integers(0, 255, (3, 8, 10), dtype=np.uint8) for number in range(2)]
+    columns, answer = SEGMENTATION.answering(model, ServeConfig(models=""))
+    assert columns.names == ["share_wall", "share_cat", "share_dog", "mask_png"]
+    rows = answer(images)
+    for number, image in enumerate(images):
+        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(rows["mask_png"][number]))))
+        maps = model.run("maps", images=image[None])[0]
+        np.testing.assert_array_equal(mask, maps.argmax(0))
+        shares = [rows[f"share_{name}"][number] for name in CLASSES]
+        assert shares == pytest.approx(np.bincount(mask.ravel(), minlength=3) / mask.size)
+    caption = SEGMENTATION.caption(model, {"share_wall": 0.5, "share_cat": 0.1, "share_dog": 0.4})
+    assert caption == "wall 50%, dog 40%, cat 10%"
