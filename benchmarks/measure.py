@@ -177,7 +177,7 @@ def plot(comparisons: list[Comparison]) -> Figure:
 
 def machine(device: str) -> dict[str, str]:
     """What the figures depend on."""
-    from torchloom.training.devices import has_native_bf16
+    from torchloom.system.devices import has_native_bf16
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}

@@ -23,7 +23,7 @@ from torchloom.modalities import ImageInfo
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
-from torchloom.training.devices import tuned_host
+from torchloom.system.devices import tuned_host
 
 CROP_AND_FLIP = AugmentConfig(crop_padding=4, flip=True)
 

@@ -28,7 +28,7 @@ from torchloom.data.batches import start_epoch
 from torchloom.modalities import ImageInfo
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.problems.classification.config import ClassifierConfig
-from torchloom.training.devices import tuned_host
+from torchloom.system.devices import tuned_host
 
 SHAPE = (64, 64, 3)
 MEMORY = 1 << 30

@@ -21,7 +21,7 @@ from torchloom.problems.classification.config import (
     EvaluateClassifierConfig,
 )
 from torchloom.problems.evaluation import predict
-from torchloom.training.devices import choose_device, choose_precision, seed_everything
+from torchloom.system.devices import choose_device, choose_precision, seed_everything
 from torchloom.training.loop import fit
 from torchloom.training.whitening import whiten
 

@@ -20,7 +20,7 @@ ORDER = ["preprocess", "data", "model", "train", "evaluate", "generate", "export
 def parameter_pages(project: Path) -> dict[str, str]:
     """Files of the reference and what they say: parameters.md and choices.md."""
     from torchloom.config import FolderPreprocessConfig
-    from torchloom.schema import blocks, choices
+    from torchloom.config.schema import blocks, choices
 
     bootstrap_project(project)
     users: dict[type[BaseModel], list[str]] = {FolderPreprocessConfig: ["<a folder of yours>.preprocess"]}
@@ -45,7 +45,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
 PARAMETERS = """# Parameters
 
 Every key that the files in `conf/<environment>/parameters` may hold, and `--params` too, with its type, its default and
-what it means. This page is made from the models in `src/torchloom/config.py`, which check the parameters before a run.
+what it means. This page is made from the models in `src/torchloom/config`, which check the parameters before a run.
 Blocks with the key `name` choose something by its name; what there is to choose, and which further keys go with it, is
 in [](choices.md).
 """
@@ -120,7 +120,7 @@ def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _within(kinds: Iterable[type[BaseModel]]) -> Iterator[tuple[type[BaseModel], str]]:
     """The models that are part of these and of those, each with the key that it stands at."""
-    from torchloom.validation import parts_of
+    from torchloom.config.validation import parts_of
 
     for kind in kinds:
         for name, field in kind.model_fields.items():

@@ -33,11 +33,11 @@ from kedro.validation import type_extractor
 from omegaconf import OmegaConf
 
 from processes import KedroProcess
-from torchloom import runs
-from torchloom.config_loader import ConfigLoader
+from torchloom.config.loader import ConfigLoader
+from torchloom.records import runs
 from torchloom.settings import CONFIG_LOADER_ARGS
+from torchloom.system.devices import seed_everything
 from torchloom.tasks import tasks_of
-from torchloom.training.devices import seed_everything
 
 ROOT = Path(__file__).parents[1]
 bootstrap_project(ROOT)

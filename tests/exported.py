@@ -10,8 +10,8 @@ from scipy.special import softmax
 
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
-from torchloom.export import export_checkpoint
-from torchloom.inference import Model
+from torchloom.export.onnx import export_checkpoint
+from torchloom.inference.model import Model
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of

@@ -29,15 +29,15 @@ from torchloom.data.loaders import LoaderPlan
 from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.tensors import Tensors, TensorsDataset
-from torchloom.export import export_checkpoint
-from torchloom.inference import open_model
+from torchloom.export.onnx import export_checkpoint
+from torchloom.inference.model import open_model
+from torchloom.inference.serving import answerer
 from torchloom.modalities.modules import Views
 from torchloom.pipelines.prediction import nodes as prediction_nodes
 from torchloom.pipelines.training.nodes import build_dataloaders, train
 from torchloom.problems import problem_of
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.problems.evaluation import predict
-from torchloom.serving import answerer
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 
 pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]

@@ -16,15 +16,15 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from tests.stages import CLASSIFICATION
-from torchloom import comparison
-from torchloom.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
+from torchloom.compression import comparison
+from torchloom.compression.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
-from torchloom.export import export_checkpoint
-from torchloom.inference import Model
+from torchloom.export.onnx import export_checkpoint
+from torchloom.inference.model import Model
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers

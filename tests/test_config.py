@@ -12,13 +12,13 @@ from torch import nn
 
 from conftest import TASKS
 from torchloom.config import OptimizerConfig
+from torchloom.config.schema import blocks
+from torchloom.config.validation import check_parameters
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.problems import problem_names, problem_of
 from torchloom.problems.classification.config import ClassifierConfig
-from torchloom.schema import blocks
-from torchloom.training.optimization import create_optimizer, optimizer_names, scheduler_names
-from torchloom.validation import check_parameters
+from torchloom.training.optimizers import create_optimizer, optimizer_names, scheduler_names
 
 CONF = Path(__file__).parents[1] / "conf"
 PIPELINES = register_pipelines()

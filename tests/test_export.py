@@ -19,7 +19,7 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export import Signature, compare, to_onnx
+from torchloom.export.onnx import Signature, compare, to_onnx
 from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.models._operators import with_operators

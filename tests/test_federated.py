@@ -26,15 +26,10 @@ from conftest import TINY, kedro_run, make_project
 from tests.stages import CLASSIFICATION
 from torchloom.config import DataConfig, DebuggingConfig, PartitionConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
-from torchloom.data.shards import class_counts, dirichlet, partition, skew
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.modalities import ImageInfo
-from torchloom.pipeline_registry import register_pipelines
-from torchloom.pipelines.federation import nodes
-from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
-from torchloom.training.federated import (
+from torchloom.federated.federation import (
     Federation,
     Server,
     _of_its_type,
@@ -43,8 +38,13 @@ from torchloom.training.federated import (
     scaled,
     train_client,
 )
+from torchloom.federated.partition import class_counts, dirichlet, partition, skew
+from torchloom.modalities import ImageInfo
+from torchloom.pipeline_registry import register_pipelines
+from torchloom.pipelines.federation import nodes
+from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
+from torchloom.training.callbacks import watched_by
 from torchloom.training.state import TrainingStates
-from torchloom.training.watching import watched_by
 
 INFO = ImageInfo(target=Classes(classes=["dark", "light"]), shape=[1, 4, 4], mean=[0.5], std=[0.25])
 NETWORK = ClassifierConfig(name="mlp", hidden=[8])
@@ -419,7 +419,7 @@ class Nodes:
     def __init__(self, known: Federation) -> None:
         from flwr.supercore.task_identity import TaskIdentity
 
-        from torchloom.training.flower import client_app
+        from torchloom.federated.flower import client_app
 
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1  # without which no message is made
         self.app = client_app(known)
@@ -449,7 +449,7 @@ class Nodes:
 
 def serve(known: Federation, folder: Path) -> Server:
     """All rounds by Flower's strategy, without ray."""
-    from torchloom.training.flower import Clients, serve_rounds
+    from torchloom.federated.flower import Clients, serve_rounds
 
     server = Server(known, TrainingStates(folder), {})
     grid: Any = Nodes(known)
@@ -481,7 +481,7 @@ def test_larger_clients_count_for_more(tmp_path: Path) -> None:
 
 @by_flower
 def test_a_fraction_of_the_clients_is_drawn_anew_in_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchloom.training import flower
+    from torchloom.federated import flower
 
     shards = [range(5 * client, 5 * client + 5) for client in range(8)]
     drawn: list[tuple[int, int, float]] = []

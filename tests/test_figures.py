@@ -15,7 +15,8 @@ from sklearn.metrics import auc, roc_auc_score
 from torch import Tensor
 
 from torchloom.errors import InputError
-from torchloom.figures import (
+from torchloom.problems.classification.metrics import verdicts
+from torchloom.reporting.figures import (
     CELL,
     COLUMNS,
     RIGHT,
@@ -36,7 +37,6 @@ from torchloom.figures import (
     text_predictions,
     text_sheet,
 )
-from torchloom.problems.classification.metrics import verdicts
 
 
 def png(figure: Figure) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from torchloom.files import atomic_write, checksum
+from torchloom.system.files import atomic_write, checksum
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from tests.stages import CLASSIFICATION
-from torchloom import formats
 from torchloom.config import CompareConfig, DataConfig, ExportConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
@@ -17,7 +16,8 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export import Signature, export_checkpoint, parity, signature
+from torchloom.export import formats
+from torchloom.export.onnx import Signature, export_checkpoint, parity, signature
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TextInfo
 from torchloom.models import build_model
 from torchloom.pipelines.training.nodes import check_parity, export_formats

@@ -9,7 +9,7 @@ import yaml
 
 from conftest import ROOT, TINY, kedro_run, make_project
 from torchloom.models import resnet, vgg
-from torchloom.training.devices import choose_device, has_native_bf16
+from torchloom.system.devices import choose_device, has_native_bf16
 
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/gpu/parameters").glob("*.yml")}
 

@@ -20,7 +20,7 @@ from torchloom.data.pictures import decode_image, deep_extremes
 from torchloom.data.text import LONGEST_TEXT
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
-from torchloom.inference import Model, find_model, open_model
+from torchloom.inference.model import Model, find_model, open_model
 from torchloom.modalities import Reading
 from torchloom.modalities.documents import pad
 from torchloom.modalities.table import numbers

@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from torchloom.errors import InputError
-from torchloom.runs import read_runs
+from torchloom.records.runs import read_runs
 
 STOPPED = """
 import _thread, threading, time

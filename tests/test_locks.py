@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from torchloom.errors import InputError
-from torchloom.locks import Locks
+from torchloom.system.locks import Locks
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from torchloom.locks import Locks
+from torchloom.system.locks import Locks
 locks = Locks(Path(sys.argv[1]))
 locks.wait_for("task")
 print("held", flush=True)

@@ -18,17 +18,17 @@ from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, shortened
 from torchloom.datasets.tensors import Tensors, TensorsDataset
-from torchloom.figures import MATRIX
 from torchloom.modalities import ImageInfo
 from torchloom.models import build_model
 from torchloom.pipelines.reporting.nodes import report
 from torchloom.problems import problem_of
 from torchloom.problems.classification import OF_MANY_CLASSES, REPORTS
 from torchloom.problems.classification.config import EvaluateClassifierConfig
-from torchloom.provenance import Lineage
-from torchloom.report import CLASSES
+from torchloom.records.provenance import Lineage
+from torchloom.reporting.figures import MATRIX
+from torchloom.reporting.report import CLASSES
+from torchloom.system.words import listed
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.words import listed
 
 ROOM = 2 << 30  # bytes over what there is when the model is built
 SIDE = 8

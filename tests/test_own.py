@@ -18,14 +18,14 @@ from starlette.testclient import TestClient
 
 from conftest import ROOT, kedro_run, make_project
 from tests.exported import checkpoint
-from torchloom import own, provenance
-from torchloom.config import OptimizerConfig, ServeConfig
+from torchloom.config import OptimizerConfig, ServeConfig, own
 from torchloom.errors import InputError
-from torchloom.inference import open_model
+from torchloom.inference.model import open_model
+from torchloom.inference.serving import HOST, create_app
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
+from torchloom.records import provenance
 from torchloom.runner import SkipUnchanged
-from torchloom.serving import HOST, create_app
-from torchloom.training.watching import watched_by
+from torchloom.training.callbacks import watched_by
 
 GUESTS = ROOT / "tests/outside"
 TASK: dict[str, Any] = {

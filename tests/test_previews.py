@@ -11,11 +11,12 @@ from kedro.io import DataCatalog, MemoryDataset
 
 from conftest import TASKS, make_project
 from tests.exported import GREY, checkpoint
-from torchloom import pipeline_registry, previews
-from torchloom.config_loader import newest_loader, read_parameters
+from torchloom import pipeline_registry
+from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.datasets.reports import JSONDataset
 from torchloom.models.summary import layers
 from torchloom.problems import problem_of
+from torchloom.reporting import previews
 from torchloom.training.checkpoint import CheckpointDataset
 
 managers = pytest.importorskip("kedro_viz.data_access.managers", reason="the extra 'viz' is not installed")

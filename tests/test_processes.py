@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from torchloom.errors import InputError
-from torchloom.processes import run_processes
+from torchloom.system.processes import run_processes
 
 
 def speak(words: list[str], say: Callable[[Any], None]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conftest import kedro, make_project
-from torchloom import progress
-from torchloom.progress import CLOCK, duration, step_bar, track
+from torchloom.system import progress
+from torchloom.system.progress import CLOCK, duration, step_bar, track
 
 LENET = ("run", "--env", "sample", "--pipelines", "mnist_lenet", "--to-nodes", "mnist_lenet.evaluate")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from conftest import kedro, kedro_run, make_project
-from torchloom import provenance
-from torchloom.provenance import LineageDataset, code_of
+from torchloom.records import provenance
+from torchloom.records.provenance import LineageDataset, code_of
 from torchloom.runner import SkipUnchanged
 
 # ---- code ----------------------------------------------------------------------------------------------------------

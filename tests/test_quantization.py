@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.stages import CLASSIFICATION
+from torchloom.compression.quantization import int8_share, quantize_model
 from torchloom.config import DataConfig, QuantizeConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
@@ -17,11 +18,10 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import SEAL, ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export import export_checkpoint
+from torchloom.export.onnx import export_checkpoint
 from torchloom.modalities import DocumentInfo, ImageInfo, Info
 from torchloom.models import build_model
 from torchloom.pipelines.quantization.nodes import quantize
-from torchloom.quantization import int8_share, quantize_model
 from torchloom.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.xdist_group("export")

@@ -7,8 +7,8 @@ import pytest
 
 from torchloom.config import AugmentConfig, DataConfig, QuantizeConfig
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig, PrunedTrainConfig
-from torchloom.provenance import Lineage
-from torchloom.recipe import commands, commit, computed, unlike_defaults, versions, without_folders
+from torchloom.records.provenance import Lineage
+from torchloom.records.recipe import commands, commit, computed, unlike_defaults, versions, without_folders
 
 REQUIRED = {"epochs": 2, "optimizer": {"name": "AdamW", "lr": 0.003}}
 ALWAYS = {"train.epochs": 2, "train.optimizer.name": "AdamW", "train.optimizer.lr": 0.003, "train.seed": 0}

@@ -21,14 +21,14 @@ from torchloom.data.pictures import decode_image
 from torchloom.data.targets import Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo
-from torchloom.model_card import made_smaller, plain
-from torchloom.page import Facts, Section, Table, Text, render, shown
 from torchloom.problems.classification import REPORTS
-from torchloom.provenance import Lineage
-from torchloom.recipe import without_folders
-from torchloom.report import Subject
+from torchloom.records.provenance import Lineage
+from torchloom.records.recipe import without_folders
+from torchloom.reporting.card import made_smaller, plain
+from torchloom.reporting.page import Facts, Section, Table, Text, render, shown
+from torchloom.reporting.report import Subject
+from torchloom.system.devices import choose_precision
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
-from torchloom.training.devices import choose_precision
 
 NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
 TASK = "signs_mlp"

@@ -20,7 +20,7 @@ from conftest import kedro, kedro_run, make_project
 from reports import check_page
 from torchloom.cli import runs
 from torchloom.errors import InputError
-from torchloom.runs import as_text, comparison, git_state, read_runs, training_rate
+from torchloom.records.runs import as_text, comparison, git_state, read_runs, training_rate
 
 TASK = "linear_regression"
 STAGES = ("build_dataloaders", "train", "evaluate")

@@ -9,7 +9,7 @@ from jsonschema import Draft7Validator
 from kedro.framework.startup import bootstrap_project
 
 from conftest import ROOT
-from torchloom.schema import REFERENCE, write_schema
+from torchloom.config.schema import REFERENCE, write_schema
 
 FILES = sorted((ROOT / "conf").glob("*/parameters/*.yml"))
 

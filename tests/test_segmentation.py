@@ -20,8 +20,8 @@ from torchloom.data.readers.pets import PetsConfig, draw_sample, preprocess, rea
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export import export_checkpoint
-from torchloom.inference import Model
+from torchloom.export.onnx import export_checkpoint
+from torchloom.inference.model import Model
 from torchloom.modalities import ImageInfo, read_info
 from torchloom.models import build_model, build_network
 from torchloom.pipelines.training.nodes import build_dataloaders

@@ -25,10 +25,10 @@ import exported
 from torchloom.cli import serve
 from torchloom.config import ContinueConfig, ServeConfig
 from torchloom.errors import InputError
+from torchloom.inference.serving import HOST, create_app, listen
 from torchloom.modalities.documents import pad
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
-from torchloom.serving import HOST, create_app, listen
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
 
@@ -267,8 +267,8 @@ def test_the_command_says_what_is_missing(project: Path, tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=r"serve\.mots: unknown key \(did you mean most\?\)"):
         serve.callback(model="mnist_mlp", env="sample", port=0)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "torchloom.serving")
-    monkeypatch.delattr("torchloom.serving")
+    monkeypatch.delitem(sys.modules, "torchloom.inference.serving")
+    monkeypatch.delattr("torchloom.inference.serving")
     with pytest.raises(InputError, match=r"^kedro serve needs uvicorn, .* pip install -e '\.\[serve\]'$"):
         serve.callback(model="mnist_mlp", env="sample", port=0)
 

@@ -23,11 +23,12 @@ from omegaconf import OmegaConf
 import torchloom
 from conftest import ROOT, TASKS, TINY, kedro_run, make_project
 from processes import KedroProcess
-from torchloom import sweep, tuned
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
 from torchloom.errors import InputError
 from torchloom.pipelines.sweep import nodes
+from torchloom.sweeps import outcome as tuned
+from torchloom.sweeps import search as sweep
 from torchloom.training import loop
 
 TASK = "mnist_mlp"
@@ -333,7 +334,7 @@ def test_a_sweep_with_a_mistake_is_refused(parameters: dict[str, Any], changes: 
 def test_without_its_extra_a_sweep_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delattr(torchloom, "sweep")
-    monkeypatch.delitem(sys.modules, "torchloom.sweep")
+    monkeypatch.delitem(sys.modules, "torchloom.sweeps.search")
     with pytest.raises(InputError, match=rf"^a sweep needs {missing}, .* pip install -e '\.\[sweep\]'"):
         nodes.search({}, SweepConfig(**BLOCK), Path())
 

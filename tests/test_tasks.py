@@ -20,9 +20,9 @@ from conftest import TASKS, TINY, for_all_processes, imported_by, kedro, kedro_r
 from reports import check_card, check_page
 from torchloom.datasets.reports import TextDataset
 from torchloom.errors import InputError
-from torchloom.page import shown
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, onnx_stepper
+from torchloom.reporting.page import shown
 from torchloom.training.checkpoint import CheckpointDataset
 
 

@@ -82,7 +82,7 @@ def test_the_proxy_notes_what_is_asked(outside: Outside, tmp_path: Path) -> None
 
 def test_onnx_runtime_keeps_still_once_torchloom_is_imported(outside: Outside, tmp_path: Path) -> None:
     open_nothing = "import onnxruntime as o\ntry: o.InferenceSession(b'')\nexcept Exception: pass"
-    outside.run(sys.executable, "-c", f"import torchloom.inference\n{open_nothing}", folder=tmp_path)
+    outside.run(sys.executable, "-c", f"import torchloom.inference.model\n{open_nothing}", folder=tmp_path)
     assert (outside.left(), outside.asked) == ([], [])
 
 

@@ -14,10 +14,10 @@ from kedro.io import DataCatalog
 
 from conftest import kedro_run, make_project
 from processes import answer, free_port
-from torchloom import tracking
 from torchloom.config import TrackingConfig
 from torchloom.errors import InputError
-from torchloom.training.watching import watched_by, watchers
+from torchloom.records import tracking
+from torchloom.training.callbacks import watched_by, watchers
 
 TASK = "linear_regression"
 EPOCHS = 6

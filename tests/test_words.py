@@ -3,8 +3,8 @@
 import pytest
 
 from torchloom.hooks import _compared
-from torchloom.report import changes
-from torchloom.words import counted, times
+from torchloom.reporting.report import changes
+from torchloom.system.words import counted, times
 
 WORSE = {
     "accuracy_points": -1.0,

@@ -32,7 +32,7 @@ def runs(env: str | None, task: str | None, last: int, as_csv: bool, page: str |
     from kedro.framework.session import KedroSession
 
     from torchloom.errors import InputError
-    from torchloom.runs import as_text, chosen, comparison, read_runs
+    from torchloom.records.runs import as_text, chosen, comparison, read_runs
 
     with KedroSession.create(env=env) as session:
         catalog = session.load_context().catalog  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def runs(env: str | None, task: str | None, last: int, as_csv: bool, page: str |
         writer.writerows(rows)
     elif page is not None:
         from torchloom.datasets.reports import TextDataset
-        from torchloom.runs_page import runs_page
+        from torchloom.reporting.runs_page import runs_page
 
         dataset = TextDataset(filepath=page) if page else catalog.get("runs_page")
         dataset.save(runs_page(chosen(found, task, last), rows))
@@ -62,7 +62,7 @@ def schema(metadata: ProjectMetadata) -> None:
     """Write conf/parameters.schema.json, from which editors complete the names in parameter files."""
     from kedro.framework.project import settings
 
-    from torchloom.schema import write_schema
+    from torchloom.config.schema import write_schema
 
     click.echo(write_schema(metadata.project_path / settings.CONF_SOURCE))
 
@@ -79,10 +79,10 @@ def serve(model: str, env: str | None, port: int) -> None:
 
     from torchloom.config import ServeConfig
     from torchloom.errors import InputError
-    from torchloom.inference import find_model, open_model
+    from torchloom.inference.model import find_model, open_model
 
     try:
-        from torchloom import serving
+        from torchloom.inference import serving
     except ModuleNotFoundError as error:
         raise InputError(
             f"kedro serve needs {error.name}, which is not installed. Install the extra: pip install -e '.[serve]'"

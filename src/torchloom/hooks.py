@@ -22,20 +22,20 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from torchloom.config import DebuggingConfig, TrackingConfig
-from torchloom.config_loader import read_parameters
+from torchloom.config.loader import read_parameters
+from torchloom.config.schema import blocks
+from torchloom.config.validation import check_parameters
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
-from torchloom.interactive import after_each_cell, log_as_the_project_says, shell
-from torchloom.locks import Locks, command
-from torchloom.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.runs import RunRecord, device, flat, main_figures, peak_memory, seeds, training_rate
-from torchloom.schema import blocks
+from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
+from torchloom.records.runs import RunRecord, device, flat, main_figures, peak_memory, seeds, training_rate
+from torchloom.records.tracking import Tracking, open_mlflow
+from torchloom.system.locks import Locks, command
+from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
+from torchloom.system.words import times
 from torchloom.tasks import is_task
-from torchloom.tracking import Tracking, open_mlflow
+from torchloom.training.callbacks import watchers
 from torchloom.training.state import TrainingStates
-from torchloom.training.watching import watchers
-from torchloom.validation import check_parameters
-from torchloom.words import times
 
 logger = logging.getLogger(__name__)
 

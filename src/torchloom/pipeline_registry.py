@@ -4,11 +4,11 @@ from functools import lru_cache
 
 from kedro.pipeline import Pipeline
 
-from torchloom.config_loader import newest_loader, read_parameters
+from torchloom.config.loader import newest_loader, read_parameters
+from torchloom.config.validation import unknown
 from torchloom.errors import InputError
 from torchloom.pipelines import prediction, preparation, sweep
 from torchloom.tasks import Task, pipeline_of, readers_of, tasks_of
-from torchloom.validation import unknown
 
 
 class Pipelines(dict[str, Pipeline]):

@@ -7,14 +7,14 @@ from typing import Any
 from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 
-from torchloom.provenance import records_of
+from torchloom.records.provenance import records_of
 
 
 class SkipUnchanged(SequentialRunner):
     """Runs a node only when it would make other outputs than those that are there.
 
     A node is skipped when its parameters, its code, the versions of its packages and the contents of its inputs are
-    those that made its outputs, and these are as it wrote them. See torchloom/provenance.py.
+    those that made its outputs, and these are as it wrote them. See torchloom/records/provenance.py.
     """
 
     def _run(self, pipeline: Pipeline, catalog: Any, hook_manager: Any = None, run_id: str | None = None) -> None:

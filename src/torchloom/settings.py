@@ -1,10 +1,10 @@
 """Kedro's settings of this project: https://docs.kedro.org/en/stable/configure/configuration_basics/"""
 
-from torchloom.config_loader import ConfigLoader
+from torchloom.config.loader import ConfigLoader
 from torchloom.hooks import ProjectHooks
 
 HOOKS = (ProjectHooks(),)
-# MLflow is shown what the block `tracking` asks for, and nothing else; see torchloom/tracking.py.
+# MLflow is shown what the block `tracking` asks for, and nothing else; see torchloom/records/tracking.py.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 
 CONFIG_LOADER_CLASS = ConfigLoader  # the tasks are in the parameters

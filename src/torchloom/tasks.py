@@ -17,7 +17,8 @@ from typing import Any, Literal
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel, create_model
 
-from torchloom.config_loader import ConfigLoader, read_parameters
+from torchloom.config.loader import ConfigLoader, read_parameters
+from torchloom.config.validation import UnknownNameError, arguments_of, check_block, one_of, unknown
 from torchloom.data.readers import check_reader, default_reader
 from torchloom.errors import InputError
 from torchloom.pipelines import (
@@ -30,7 +31,6 @@ from torchloom.pipelines import (
     training,
 )
 from torchloom.problems import check_problem
-from torchloom.validation import UnknownNameError, arguments_of, check_block, one_of, unknown
 
 METHODS = {  # other ways to a model than to train one on a data set
     "distillation": distillation,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from conftest import kedro_run
 from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig, SplitFolders
+from torchloom.config.validation import check_parameters
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
 from torchloom.data.class_folders import class_roots, split_named
 from torchloom.data.loaders import LoaderPlan, TensorFile
@@ -28,7 +29,6 @@ from torchloom.hooks import _readers
 from torchloom.modalities import read_info
 from torchloom.pipelines import preparation, training
 from torchloom.runner import SkipUnchanged
-from torchloom.validation import check_parameters
 
 COLOURS = {"blue": (40, 60, 200), "green": (30, 180, 60), "red": (210, 50, 40)}
 ENDINGS = ["png", "jpg", "webp", "JPEG", "bmp", "gif"]

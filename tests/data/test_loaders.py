@@ -288,7 +288,7 @@ def test_images_of_one_file_stay_mapped(plan: LoaderPlan, on_device: bool | None
 def test_images_lie_on_the_device_if_they_fit_into_half_of_what_is_free(
     monkeypatch: pytest.MonkeyPatch, plan: LoaderPlan, on_device: bool | None, kind: str, free: float, expected: bool
 ) -> None:
-    monkeypatch.setattr("torchloom.training.devices.free_memory", lambda device: free)
+    monkeypatch.setattr("torchloom.system.devices.free_memory", lambda device: free)
     chosen = plan.model_copy(update={"data": DataConfig(on_device=on_device)})
     assert chosen._belongs_on(torch.device(kind), chosen._arrays("train")) is expected
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tests.stages import CLASSIFICATION
 from torchloom.data.targets import Classes
-from torchloom.export import compare, signature, to_onnx
+from torchloom.export.onnx import compare, signature, to_onnx
 from torchloom.modalities import ImageInfo
 from torchloom.models import airbench, build_model
 from torchloom.training.checkpoint import Checkpoint

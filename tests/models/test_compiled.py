@@ -19,7 +19,7 @@ from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import airbench, build_model, build_network, network_names, resnet, vgg
 from torchloom.models._layers import make_activation
 from torchloom.problems import problem_of
-from torchloom.training.devices import autocast, choose_device, compile_network
+from torchloom.system.devices import autocast, choose_device, compile_network
 
 DEVICE = choose_device("auto")  # the CPU, but with -m gpu
 LSTM_IN_BF16 = DEVICE.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()

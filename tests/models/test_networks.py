@@ -8,10 +8,10 @@ import torch
 import torchvision
 from torch import nn
 
+from torchloom.config.validation import ArgumentError
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import _layers, build_network, check_arguments, network_names
 from torchloom.models.resnet import Projection
-from torchloom.validation import ArgumentError
 
 ACTIVATIONS = sorted(set(nn.modules.activation.__all__) - _layers._NOT_ELEMENTWISE)
 # Every classifier of images, small, with a shape that it takes though it is odd.

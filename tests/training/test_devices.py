@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from torchloom.errors import InputError
-from torchloom.training import devices
-from torchloom.training.devices import (
+from torchloom.system import devices
+from torchloom.system.devices import (
     autocast,
     choose_device,
     choose_precision,
@@ -108,7 +108,7 @@ def test_bf16_is_native_where_a_flag_stands_and_onednn_may_use_it(
 
 def test_onednn_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, since oneDNN looks at the limit once."""
-    code = "import torch; from torchloom.training.devices import onednn_computes_bf16 as f; print(f())"
+    code = "import torch; from torchloom.system.devices import onednn_computes_bf16 as f; print(f())"
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert answer == "False\n"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.stages import CLASSIFICATION
+from torchloom.compression.distillation import distillation_objective
 from torchloom.config import DataConfig, DebuggingConfig, DistillConfig, DistributedConfig
 from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
@@ -23,7 +24,6 @@ from torchloom.pipelines.training.nodes import Trained
 from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
 from torchloom.problems.losses import weighed_loss
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.distillation import distillation_objective
 from torchloom.training.state import TrainingStates
 
 INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

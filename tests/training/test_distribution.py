@@ -24,6 +24,7 @@ from torchloom.pipelines.training.nodes import Trained, say_if_one_step, train_n
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.training import distribution
+from torchloom.training.callbacks import watched_by
 from torchloom.training.debugging import TABLE, TRACE
 from torchloom.training.distribution import (
     ALONE,
@@ -35,7 +36,6 @@ from torchloom.training.distribution import (
 )
 from torchloom.training.loop import TIMES, Objective
 from torchloom.training.state import TrainingStates
-from torchloom.training.watching import watched_by
 
 OBJECTIVE = partial(classification_objective, "CrossEntropyLoss", {})
 RESNET = ClassifierConfig.model_validate({"name": "resnet", "width": 4})

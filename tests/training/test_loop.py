@@ -21,8 +21,8 @@ from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import build_network
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig
+from torchloom.system.devices import seed_everything
 from torchloom.training import loop
-from torchloom.training.devices import seed_everything
 from torchloom.training.loop import Fit, Objective, Running, average, fit, improves, penalty, should_stop, snapshot
 
 Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)

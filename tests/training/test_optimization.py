@@ -8,7 +8,7 @@ from torch import nn
 from conftest import imported_by
 from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig
 from torchloom.errors import InputError
-from torchloom.training.optimization import (
+from torchloom.training.optimizers import (
     Lookahead,
     Schedule,
     create_optimizer,
@@ -485,7 +485,7 @@ def test_lookahead_leaves_groups_alone_that_have_learnt_their_epochs() -> None:
 def test_checking_imports_no_compiler() -> None:
     """Which takes seconds of each command, also of those that train nothing."""
     imported = imported_by(
-        "from torchloom.training.optimization import check_optimizer, check_scheduler;"
+        "from torchloom.training.optimizers import check_optimizer, check_scheduler;"
         "check_optimizer('AdamW', {'lr': 0.1}); check_scheduler('StepLR', {'step_size': 3})"
     )
     assert "torch.optim" in imported

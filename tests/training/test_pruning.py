@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.stages import CLASSIFICATION
+from torchloom.compression.pruning import Pruner, cut_weights, remove_channels, without_masks
 from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, PruneConfig
 from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.loaders import LoaderPlan, TensorFile
@@ -25,7 +26,6 @@ from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, PrunedTrainConfig
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loop import TIMES, Fit, fit
-from torchloom.training.pruning import Pruner, cut_weights, remove_channels, without_masks
 from torchloom.training.state import TrainingStates
 
 INFO = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 32, 32], mean=[0.5] * 3, std=[0.25] * 3)
@@ -228,7 +228,7 @@ def test_what_cannot_be_cut_is_refused_before_the_training(
 def test_what_was_learnt_is_kept_when_nothing_can_be_taken_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("torchloom.training.pruning.check_channels", lambda *_: None)
+    monkeypatch.setattr("torchloom.compression.pruning.check_channels", lambda *_: None)
     pruned = prune_lenet(tmp_path, TrainingStates(tmp_path / "states"), {"activation": "Sigmoid"})
     assert "answers otherwise without the channels" in caplog.text
     assert not pruned.resized

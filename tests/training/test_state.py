@@ -19,16 +19,16 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
 from torchloom.config import AugmentConfig
+from torchloom.config.validation import differences
 from torchloom.data.batches import Batches, ImageBatches, StreamedBatches
 from torchloom.errors import InputError
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig
-from torchloom.training.devices import seed_everything
+from torchloom.system.devices import seed_everything
 from torchloom.training.loop import TIMES, Fit, fit
-from torchloom.training.optimization import optimizer_names, scheduler_names
+from torchloom.training.optimizers import optimizer_names, scheduler_names
 from torchloom.training.state import TrainingStates
-from torchloom.validation import differences
 
 IMAGES = torch.randint(0, 256, (60, 8, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 LABELS = torch.arange(60) % 3

@@ -28,9 +28,9 @@ from urllib.parse import urlsplit
 
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.errors import InputError, printable
-from torchloom.files import atomic_write, checksum
-from torchloom.progress import download_bar
-from torchloom.words import counted
+from torchloom.system.files import atomic_write, checksum
+from torchloom.system.progress import download_bar
+from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
 

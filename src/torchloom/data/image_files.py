@@ -58,7 +58,7 @@ class ImageFiles:
 
     def __init__(self, arrays: Mapping[str, Tensor], account: Mapping[str, Any]) -> None:
         """Of the tensors and the description that `Decoder` makes of a split."""
-        from torchloom.training.devices import usable_cores
+        from torchloom.system.devices import usable_cores
 
         self.names, self.starts, self.stamps = arrays["names"], arrays["name_starts"], arrays["stamps"]
         self.folder = str(account["folder"])

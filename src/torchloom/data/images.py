@@ -14,7 +14,7 @@ from torchloom.data.splits import choose_validation, log_classes, missing_classe
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.progress import track
+from torchloom.system.progress import track
 
 logger = logging.getLogger(__name__)
 

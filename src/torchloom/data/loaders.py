@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from torchloom.config import Count, DataConfig, Seed
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
 from torchloom.modalities import AnyInfo
 from torchloom.modalities.base import Use
+from torchloom.system.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -207,7 +207,7 @@ class LoaderPlan(BaseModel):
 
     def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
         """Whether the arrays are to lie in the device's memory; on the CPU they are mapped from their files."""
-        from torchloom.training.devices import free_memory
+        from torchloom.system.devices import free_memory
 
         if not all(hasattr(array, "nbytes") for array in arrays.values()):  # what is made when it is asked for
             if self.data.on_device:

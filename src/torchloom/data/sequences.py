@@ -8,7 +8,7 @@ from torch import Tensor
 from torchloom.data.batches import Gathered, seeded
 from torchloom.data.mapped import Shards, read_ahead
 from torchloom.errors import InputError
-from torchloom.words import counted
+from torchloom.system.words import counted
 
 
 class TableBatches(Gathered):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from torchloom.words import listed
+from torchloom.system.words import listed
 
 
 class Target(BaseModel):

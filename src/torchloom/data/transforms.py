@@ -11,9 +11,8 @@ from pydantic import BaseModel
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
-from torchloom import own
-from torchloom.config import AugmentConfig, PolicyConfig
-from torchloom.validation import arguments_of, check_call
+from torchloom.config import AugmentConfig, PolicyConfig, own
+from torchloom.config.validation import arguments_of, check_call
 
 POLICIES = {"AugMix", "AutoAugment", "RandAugment", "TrivialAugmentWide"}
 # What torchvision does not check, but fails at or takes for something else.

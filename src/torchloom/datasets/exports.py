@@ -9,7 +9,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from torchloom.errors import InputError
-from torchloom.files import atomic_write, checksum, contents
+from torchloom.system.files import atomic_write, checksum, contents
 
 INDEX = "files.json"
 

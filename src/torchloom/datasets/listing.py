@@ -16,7 +16,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from torchloom.errors import InputError, printable
-from torchloom.files import atomic_write
+from torchloom.system.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
+from torchloom.system.files import atomic_write
 
 LARGEST_MODEL = (2 << 30) - 1  # bytes; protocol buffers end there
 SEAL = "fingerprint"  # in the metadata

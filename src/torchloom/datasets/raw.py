@@ -13,7 +13,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from torchloom.data.download import AGAIN, Form, RawFiles, Source
 from torchloom.errors import InputError
-from torchloom.files import atomic_write, contents
+from torchloom.system.files import atomic_write, contents
 
 CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 

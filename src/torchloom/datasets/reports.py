@@ -18,7 +18,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
+from torchloom.system.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

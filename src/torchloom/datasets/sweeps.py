@@ -12,7 +12,7 @@ from kedro_datasets._typing import PlotlyPreview
 
 from torchloom.datasets.reports import when_there
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
+from torchloom.system.files import atomic_write
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

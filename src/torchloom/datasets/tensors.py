@@ -19,7 +19,7 @@ import numpy as np
 from kedro.io import AbstractDataset
 
 from torchloom.errors import InputError
-from torchloom.files import Stamp, atomic_write, stamp
+from torchloom.system.files import Stamp, atomic_write, stamp
 
 if TYPE_CHECKING:
     from torch import Tensor

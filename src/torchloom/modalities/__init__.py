@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
-from torchloom import own
+from torchloom.config import own
 from torchloom.errors import InputError
 from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo

@@ -111,7 +111,7 @@ class Info(BaseModel):
 
     def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
         """A picture of test samples, each with a caption and whether what it says is right."""
-        from torchloom import figures
+        from torchloom.reporting import figures
 
         return figures.text_predictions([f"test sample {number}" for number in numbers], captions)
 
@@ -155,7 +155,7 @@ class Info(BaseModel):
 
     def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
         """A picture of samples: the name of each, what `reader` made of it, and a caption."""
-        from torchloom.figures import text_sheet
+        from torchloom.reporting.figures import text_sheet
 
         return text_sheet([(name, caption) for name, _, caption in shown])
 

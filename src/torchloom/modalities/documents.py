@@ -66,7 +66,7 @@ class DocumentInfo(Info):
         return {"tokens": torch.ones(batch, time, dtype=torch.int64), "lengths": torch.full((batch,), time)}
 
     def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
-        from torchloom import figures
+        from torchloom.reporting import figures
 
         return figures.text_predictions(loaders.texts("test", numbers), captions)
 

@@ -13,7 +13,7 @@ from torchloom.data.text import read_number
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import Sample, rows_of
-from torchloom.words import significant
+from torchloom.system.words import significant
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

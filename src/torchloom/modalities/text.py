@@ -9,7 +9,7 @@ from torchloom.config import AnswerConfig
 from torchloom.data.text import Tokenizer
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import Sample, texts_of
-from torchloom.words import counted
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,11 +24,11 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from torchloom import own
+from torchloom.config import own
+from torchloom.config.validation import UnknownNameError, arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.modalities import Info
 from torchloom.problems.base import Problem
-from torchloom.validation import UnknownNameError, arguments_of, check_call
 
 OUTPUTS = {"outputs", "maps"}  # the sizes of what comes out; all others are of what goes in
 

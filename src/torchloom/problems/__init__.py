@@ -10,9 +10,9 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
-from torchloom import own
+from torchloom.config import own
+from torchloom.config.validation import one_of
 from torchloom.problems.base import Problem
-from torchloom.validation import one_of
 
 __all__ = ["Problem", "check_problem", "problem_names", "problem_of"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig
     from torchloom.data.loaders import LoaderPlan
-    from torchloom.inference import Model
+    from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
 
 Batch = tuple["Tensor", ...]

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchloom import own
-from torchloom.config import MetricConfig
+from torchloom.config import MetricConfig, own
+from torchloom.config.validation import arguments_of, check_call
 from torchloom.errors import InputError
-from torchloom.progress import step_bar
-from torchloom.training.devices import autocast, computable, enough_memory
-from torchloom.validation import arguments_of, check_call
+from torchloom.system.devices import autocast, computable, enough_memory
+from torchloom.system.progress import step_bar
 
 
 @torch.no_grad()

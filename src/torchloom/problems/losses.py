@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, Field, create_model
 from torch import Tensor, nn
 
-from torchloom import own
-from torchloom.config import NotNegative
+from torchloom.config import NotNegative, own
+from torchloom.config.validation import arguments_of, check_call, parts_of
 from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT
-from torchloom.validation import arguments_of, check_call, parts_of
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
 

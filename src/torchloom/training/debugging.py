@@ -23,8 +23,8 @@ from torchloom.config import (
     SchedulerConfig,
     TrainConfig,
 )
-from torchloom.training.watching import watched_by
-from torchloom.words import counted
+from torchloom.system.words import counted
+from torchloom.training.callbacks import watched_by
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def _nothing_in_the_way(config: TrainConfig, overfit: OverfitConfig) -> dict[str
 
 def _without_decay(optimizer: OptimizerConfig) -> OptimizerConfig:
     """Left out, the decay would be the optimiser's own default, which of AdamW is not 0."""
-    from torchloom.training.optimization import optimizer_arguments
+    from torchloom.training.optimizers import optimizer_arguments
 
     if "weight_decay" not in optimizer_arguments(optimizer.name).model_fields:
         return optimizer

@@ -31,14 +31,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
-from torchloom import own
-from torchloom.config import DistributedConfig
+from torchloom.config import DistributedConfig, own
+from torchloom.config.validation import differences
 from torchloom.errors import InputError
-from torchloom.processes import end_with_parent
-from torchloom.training.devices import choose_device
-from torchloom.training.watching import watchers
-from torchloom.validation import differences
-from torchloom.words import counted
+from torchloom.system.devices import choose_device
+from torchloom.system.processes import end_with_parent
+from torchloom.system.words import counted
+from torchloom.training.callbacks import watchers
 
 logger = logging.getLogger(__name__)
 

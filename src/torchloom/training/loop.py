@@ -19,8 +19,7 @@ from torchloom.config import TrainConfig, direction
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT, Batch, Objective
-from torchloom.progress import CLOCK, duration, step_bar
-from torchloom.training.devices import (
+from torchloom.system.devices import (
     autocast,
     choose_device,
     choose_precision,
@@ -29,18 +28,13 @@ from torchloom.training.devices import (
     tuned_host,
     used_memory,
 )
+from torchloom.system.progress import CLOCK, duration, step_bar
+from torchloom.system.words import counted
+from torchloom.training.callbacks import over
 from torchloom.training.distribution import ALONE, Ranks
-from torchloom.training.optimization import (
-    Lookahead,
-    Schedule,
-    create_optimizer,
-    freeze_groups,
-    say_if_momentum_moves,
-)
+from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, freeze_groups, say_if_momentum_moves
 from torchloom.training.state import Saver, TrainingState, TrainingStates
 from torchloom.training.transfer import training_mode
-from torchloom.training.watching import over
-from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
+from torchloom.config.validation import differences
 from torchloom.datasets.tensors import read_tensors, write_tensors
 from torchloom.errors import InputError
-from torchloom.validation import differences
-from torchloom.words import counted
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     import torch

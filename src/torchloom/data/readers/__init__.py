@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from torchloom import own
+from torchloom.config import own
 
 PACKAGE = "torchloom.data.readers"
 

@@ -31,8 +31,8 @@ from torchloom.data.splits import choose_validation, log_classes, missing_classe
 from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, printable
-from torchloom.progress import step_bar
-from torchloom.words import counted
+from torchloom.system.progress import step_bar
+from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -309,7 +309,7 @@ def preprocess(
     does; where the pixels are not kept, the tensors are what `ImageFiles` takes. Raises InputError for what is wrong
     with the folder or with a picture.
     """
-    from torchloom.training.devices import usable_cores
+    from torchloom.system.devices import usable_cores
 
     classes, parts = split_pictures(listing, config)
     log_classes(classes, {name: part.labels for name, part in parts.items()})

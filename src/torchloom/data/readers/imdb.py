@@ -28,7 +28,7 @@ from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.progress import track
+from torchloom.system.progress import track
 
 CLASSES = ["negative", "positive"]
 ARCHIVE = "aclImdb_v1.tar.gz"

@@ -25,8 +25,8 @@ from torchloom.data.pictures import decode_image
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.progress import step_bar
-from torchloom.words import counted
+from torchloom.system.progress import step_bar
+from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
 

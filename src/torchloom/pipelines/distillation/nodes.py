@@ -34,7 +34,7 @@ def train(
     Raises InputError when the teacher answers for other classes, other inputs or another vocabulary, or without
     probabilities.
     """
-    from torchloom.training.distillation import student_objective
+    from torchloom.compression.distillation import student_objective
 
     check_classifier(teacher)
     PROBLEM.check(config, loaders)

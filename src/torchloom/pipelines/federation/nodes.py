@@ -15,14 +15,14 @@ from torchloom.config import DebuggingConfig, PartitionConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.locks import command
 from torchloom.pipelines.training.nodes import say_if_one_step
 from torchloom.problems.classification import Classification, classes_of
 from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
-from torchloom.provenance import code_of, reads
+from torchloom.records.provenance import code_of, reads
+from torchloom.system.locks import command
+from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.state import TrainingStates
-from torchloom.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,8 +69,8 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     Returns the numbers of their samples in the train split, `samples` (N,), with `starts` (clients + 1,) of where those
     of each client begin; and the samples of each class as a table with a row per client, and as a picture.
     """
-    from torchloom import figures
-    from torchloom.data import shards
+    from torchloom.federated import partition as shards
+    from torchloom.reporting import figures
 
     classes = classes_of(loaders.info)
     known = loaders.trained_numbers().numpy()
@@ -104,8 +104,8 @@ def train(
     Returns the history too, in which `epoch` counts rounds. InputError when the partition is of other data.
     """
     require_flower()
-    from torchloom.training.federated import Federation, Server
-    from torchloom.training.flower import run_rounds
+    from torchloom.federated.federation import Federation, Server
+    from torchloom.federated.flower import run_rounds
     from torchloom.training.loop import TIMES
 
     PROBLEM.check(config, loaders)
@@ -148,7 +148,7 @@ def compare_rounds(
     Accuracies are fractions; `points` are those that the federation is better by. `round_within_a_point` is the first
     whose test accuracy is at most a point (0.01) lower than the central one, null when there is none.
     """
-    from torchloom import figures
+    from torchloom.reporting import figures
 
     central = central_metrics["accuracy"]
     near = [int(row["epoch"]) for row in history if row["test_accuracy"] >= central - 0.01]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torchloom.config import PredictConfig
 from torchloom.datasets.listing import Listing, scan
 from torchloom.errors import printable
-from torchloom.progress import step_bar
-from torchloom.words import counted
+from torchloom.system.progress import step_bar
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ SHOWN = 5  # unreadable files in the log
 
 def find(config: PredictConfig) -> tuple[Listing, Listing]:
     """Where the model and the files to look at are; InputError when one of both is not there."""
-    from torchloom.inference import find_model
+    from torchloom.inference.model import find_model
 
     model = find_model(config.model, Path(config.models), "predict.model")
     files = scan(Path(config.files), "predict.files")
@@ -44,8 +44,8 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
     """
     import pyarrow
 
-    from torchloom.inference import open_model
-    from torchloom.prediction import read_ahead
+    from torchloom.inference.model import open_model
+    from torchloom.inference.reading import read_ahead
 
     loaded = open_model(next(model.paths), config.threads).told(config)
     info, problem = loaded.info, loaded.problem

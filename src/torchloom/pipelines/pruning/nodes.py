@@ -14,7 +14,7 @@ from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import train_network
 from torchloom.problems.classification import Classification, check_classifier
 from torchloom.problems.classification.config import EvaluateClassifierConfig, PrunedTrainConfig
-from torchloom.provenance import reads
+from torchloom.records.provenance import reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
 from torchloom.training.state import TrainingStates
@@ -45,7 +45,7 @@ def train(
 
     Returns the checkpoint of the last epoch, the history and the profile.
     """
-    from torchloom.training.pruning import check_channels, gradual_pruning, without_channels, without_masks
+    from torchloom.compression.pruning import check_channels, gradual_pruning, without_channels, without_masks
 
     check_classifier(checkpoint)
     PROBLEM.check(config, loaders)

@@ -18,8 +18,8 @@ def quantize(checkpoint: Checkpoint, onnx_model: bytes, loaders: LoaderPlan, con
 
     Raises InputError unless it is a classifier.
     """
-    from torchloom.progress import working
-    from torchloom.quantization import int8_share, quantize_model
+    from torchloom.compression.quantization import int8_share, quantize_model
+    from torchloom.system.progress import working
 
     check_classifier(checkpoint)
     samples = loaders.samples("train", config.samples, drawn=True)
@@ -34,6 +34,6 @@ def compare(
     checkpoint: Checkpoint, onnx_model: bytes, quantized: bytes, loaders: LoaderPlan, config: CompareConfig
 ) -> dict[str, Any]:
     """The report on both."""
-    from torchloom.comparison import compare_models
+    from torchloom.compression.comparison import compare_models
 
     return compare_models((checkpoint, onnx_model), (None, quantized), loaders, config)

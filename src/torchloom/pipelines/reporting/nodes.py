@@ -7,7 +7,7 @@ from typing import Any
 
 from torchloom.data.download import Source
 from torchloom.data.loaders import LoaderPlan
-from torchloom.provenance import Lineage
+from torchloom.records.provenance import Lineage
 from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -17,8 +17,8 @@ def report(
     lineage: Lineage, checkpoint: Checkpoint, dataloaders: LoaderPlan, source: Source | None = None, **made: Any
 ) -> tuple[str, str]:
     """The page on a task, and the card of its model; `made` is what else its stages have made, by name."""
-    from torchloom.model_card import model_card
-    from torchloom.report import Subject, task_page
+    from torchloom.reporting.card import model_card
+    from torchloom.reporting.report import Subject, task_page
 
     subject = Subject(lineage, checkpoint, dataloaders, source, made)
     return task_page(subject), model_card(subject)

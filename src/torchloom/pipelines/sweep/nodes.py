@@ -40,7 +40,7 @@ def report(
     parameters, and each parameter alone.
     """
     sweep = _module()
-    from torchloom.tuned import environment_files, figures
+    from torchloom.sweeps.outcome import environment_files, figures
 
     found = sweep.open_study(study, trials[0]["study"])
     best = found.best_trial
@@ -55,7 +55,7 @@ def _module() -> ModuleType:
     try:
         import plotly  # noqa: F401
 
-        from torchloom import sweep
+        from torchloom.sweeps import search as sweep
     except ModuleNotFoundError as error:
         raise InputError(
             f"a sweep needs {error.name}, which is not installed. Install the extra: pip install -e '.[sweep]'"

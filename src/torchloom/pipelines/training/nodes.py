@@ -25,11 +25,11 @@ from torchloom.errors import InputError
 from torchloom.modalities import Info, check_suits, read_info, suited
 from torchloom.problems import Problem
 from torchloom.problems.base import Objective
-from torchloom.provenance import code_of, reads, strings
+from torchloom.records.provenance import code_of, reads, strings
+from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted, debugged
 from torchloom.training.state import TrainingStates
-from torchloom.words import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -204,7 +204,7 @@ def _train(
 ) -> Trained:
     """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
     from torchloom.data.batches import seeded
-    from torchloom.training.devices import enough_memory, seed_everything
+    from torchloom.system.devices import enough_memory, seed_everything
     from torchloom.training.loop import TIMES, fit
 
     if config.resume == "never" and ranks.again:
@@ -307,8 +307,8 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
 
     Raises InputError, and leaves an earlier export as it was, when an output differs by more than the tolerance.
     """
-    from torchloom.export import compare, signature, to_onnx
-    from torchloom.progress import working
+    from torchloom.export.onnx import compare, signature, to_onnx
+    from torchloom.system.progress import working
 
     model = checkpoint.build()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
@@ -334,11 +334,11 @@ def export_formats(
     """
     if not config.formats:
         return {}, {}
-    from torchloom import formats
-    from torchloom.comparison import machine, onnx_side, pytorch_side, time_side_by_side
-    from torchloom.export import parity, signature
-    from torchloom.inference import open_session
-    from torchloom.progress import working
+    from torchloom.compression.comparison import machine, onnx_side, pytorch_side, time_side_by_side
+    from torchloom.export import formats
+    from torchloom.export.onnx import parity, signature
+    from torchloom.inference.model import open_session
+    from torchloom.system.progress import working
 
     model = checkpoint.build()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
@@ -383,6 +383,6 @@ def compare(
     config: CompareConfig,
 ) -> dict[str, Any]:
     """The report on two classifiers, the one after made of the one before; see comparison.compare_models."""
-    from torchloom.comparison import compare_models
+    from torchloom.compression.comparison import compare_models
 
     return compare_models((before, before_onnx), (after, after_onnx), loaders, config)

@@ -7,9 +7,9 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from torchloom import previews
 from torchloom.pipelines.training import nodes as stages
 from torchloom.problems import Problem, problem_of
+from torchloom.reporting import previews
 
 TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tasks share
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig
     from torchloom.data.loaders import LoaderPlan
-    from torchloom.inference import Model
+    from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -91,11 +91,11 @@ class Classification(Problem):
         config: EvaluateClassifierConfig,
     ) -> dict[str, Any]:
         """The metrics (flat), a table by class, figures, and the wrong answers as a table, the most confident first."""
-        from torchloom import figures
         from torchloom.problems.classification import metrics as measures
         from torchloom.problems.evaluation import own_metrics, predict
         from torchloom.problems.losses import classification_loss
-        from torchloom.training.devices import choose_device, choose_precision
+        from torchloom.reporting import figures
+        from torchloom.system.devices import choose_device, choose_precision
 
         info, classes, link = loaders.info, classes_of(loaders.info), checkpoint.link
         device = choose_device(config.device)
@@ -135,8 +135,8 @@ class Classification(Problem):
         }
 
     def captions(self, made: Mapping[str, Any]) -> Mapping[str, str]:
-        from torchloom.figures import MATRIX
         from torchloom.problems.classification.metrics import hardest
+        from torchloom.reporting.figures import MATRIX
 
         per_class = made.get("per_class", {})
         some = {"roc_curves"} if len(hardest(per_class)) < len(per_class) else set()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig, ContinueConfig, EvaluateConfig
     from torchloom.data.loaders import LoaderPlan
-    from torchloom.inference import Model
+    from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
 else:
     Checkpoint = Any  # Kedro resolves the annotations of `generate`; what asks an exported model needs no training
@@ -74,9 +74,9 @@ class LanguageModel(Problem):
 
         The metrics, a table of the characters, those that cost the most bits first, and the learning curves.
         """
-        from torchloom.figures import learning_curves
         from torchloom.problems.language_model.metrics import language_model_metrics
-        from torchloom.training.devices import choose_device
+        from torchloom.reporting.figures import learning_curves
+        from torchloom.system.devices import choose_device
 
         device = choose_device(config.device)
         metrics, characters = language_model_metrics(
@@ -132,7 +132,7 @@ def _vocabulary(info: Info) -> list[str]:
 def generate(checkpoint: Checkpoint, config: GenerateConfig) -> str:
     """Let the model continue the prompt; several texts stand one below the other."""
     from torchloom.problems.language_model.generation import continue_text, stepper
-    from torchloom.progress import track
+    from torchloom.system.progress import track
 
     info = checkpoint.info
     assert isinstance(info, TextInfo)

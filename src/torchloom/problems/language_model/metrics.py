@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchloom.problems.base import WEIGHT
 from torchloom.problems.evaluation import smaller_batches
 from torchloom.problems.losses import weighed_loss
-from torchloom.progress import step_bar
-from torchloom.training.devices import enough_memory
+from torchloom.system.devices import enough_memory
+from torchloom.system.progress import step_bar
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig
     from torchloom.data.loaders import LoaderPlan
-    from torchloom.inference import Model
+    from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -60,10 +60,10 @@ class Reconstruction(Problem):
         """The metrics, beside what principal components of as many numbers reach, and figures."""
         import torch
 
-        from torchloom import figures
         from torchloom.problems.evaluation import own_metrics, predict
         from torchloom.problems.reconstruction import metrics as measures
-        from torchloom.training.devices import choose_device
+        from torchloom.reporting import figures
+        from torchloom.system.devices import choose_device
 
         device = choose_device(config.device)
         model = checkpoint.build().to(device)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig, EvaluateConfig
     from torchloom.data.loaders import LoaderPlan
-    from torchloom.inference import Model
+    from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -64,10 +64,10 @@ class Regression(Problem):
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
     ) -> dict[str, Any]:
         """The metrics, of tables beside linear least squares on the rows that it was trained on, with coefficients."""
-        from torchloom import figures
         from torchloom.problems.evaluation import own_metrics, predict
         from torchloom.problems.regression import metrics as measures
-        from torchloom.training.devices import choose_device
+        from torchloom.reporting import figures
+        from torchloom.system.devices import choose_device
 
         info, named = loaders.info, target_of(loaders.info)
         device = choose_device(config.device)

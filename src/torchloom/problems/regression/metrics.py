@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchloom.data.targets import Number
 from torchloom.modalities import TableInfo
-from torchloom.words import significant
+from torchloom.system.words import significant
 
 
 def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, Any]:

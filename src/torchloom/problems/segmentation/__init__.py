@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig
     from torchloom.data.loaders import LoaderPlan
-    from torchloom.inference import Model
+    from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ class Segmentation(Problem):
         """The metrics over all pixels, a table by class, and figures."""
         import torch
 
-        from torchloom import figures
         from torchloom.problems.segmentation.metrics import answers, overlaid, segmentation_metrics
-        from torchloom.training.devices import choose_device
+        from torchloom.reporting import figures
+        from torchloom.system.devices import choose_device
 
         device, classes = choose_device(config.device), _classes(loaders.info)
         model = checkpoint.build().to(device)

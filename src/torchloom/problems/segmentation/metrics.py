@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.problems.evaluation import smaller_batches
-from torchloom.progress import step_bar
-from torchloom.training.devices import enough_memory
+from torchloom.system.devices import enough_memory
+from torchloom.system.progress import step_bar
 
 COLOURS = [(0, 0, 0), (255, 166, 0), (0, 114, 255), (0, 200, 120), (220, 40, 160), (250, 230, 60), (130, 90, 220)]
 

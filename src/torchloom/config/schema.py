@@ -28,8 +28,8 @@ from torchloom.config import (
     ServeConfig,
     TrackingConfig,
 )
-from torchloom.config_loader import newest_loader
-from torchloom.files import atomic_write
+from torchloom.config.loader import newest_loader
+from torchloom.system.files import atomic_write
 from torchloom.tasks import tasks_of
 
 INTERPOLATION = {"$ref": "#/$defs/interpolation"}
@@ -47,12 +47,7 @@ def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     from torchloom.data.transforms import POLICIES, policy_arguments
     from torchloom.models import network_arguments, network_names
     from torchloom.problems.losses import loss_arguments
-    from torchloom.training.optimization import (
-        optimizer_arguments,
-        optimizer_names,
-        scheduler_arguments,
-        scheduler_names,
-    )
+    from torchloom.training.optimizers import optimizer_arguments, optimizer_names, scheduler_arguments, scheduler_names
 
     if issubclass(kind, ModelConfig):
         return {name: network_arguments(name) for name in network_names(kind.outputs, kind.inputs)}

@@ -13,11 +13,10 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torchloom import own
-from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, direction
+from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, direction, own
+from torchloom.config.validation import arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.training.muon import Muon
-from torchloom.validation import arguments_of, check_call
 
 logger = logging.getLogger(__name__)
 

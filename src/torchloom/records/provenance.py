@@ -28,12 +28,11 @@ from kedro.pipeline.node import Node
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 
-from torchloom import own
-from torchloom.config import DistributedConfig, TrainConfig
+from torchloom.config import DistributedConfig, TrainConfig, own
+from torchloom.config.validation import differences
 from torchloom.errors import InputError
-from torchloom.files import atomic_write, contents
-from torchloom.runs import read_run
-from torchloom.validation import differences
+from torchloom.records.runs import read_run
+from torchloom.system.files import atomic_write, contents
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -114,7 +113,7 @@ def _places(function: Any) -> Iterator[tuple[str, str]]:
 def _targets(target: str, package: str, names: Collection[str], others: set[str]) -> Iterator[tuple[str, str]]:
     """The definitions that `target` stands for: `module:name`, `module:*` for all of it, `module.*` by name."""
     module, _, name = target.partition(":")
-    if target in {"torchloom.own:find", "torchloom.own:find_class"}:
+    if target in {"torchloom.config.own:find", "torchloom.config.own:find_class"}:
         yield module, name
         yield from _own(names, below_ours=name == "find_class")
     elif module.partition(".")[0] != package:
@@ -199,7 +198,7 @@ def _module(module: str) -> dict[str, Definition]:
             pieces = _members(nodes)
         for member, piece in pieces:
             parts = [part for node in piece for part in ast.walk(_without_texts(node))]
-            text = "".join([*map(ast.dump, piece), *_templates(parts, _path(module).parent)])
+            text = "".join([*map(ast.dump, piece), *_templates(parts)])
             uses, said = set(_uses(parts, module, imported)) - _arguments(piece[-1]), set(_said(parts))
             for name in _defined(nodes, imported):
                 definition = definitions.setdefault(f"{name}.{member}" if member else name, Definition())
@@ -401,11 +400,11 @@ def _attribute(module: str, names: list[str]) -> str:
     return f"{module}:{names[0] if names else '*'}"
 
 
-def _templates(parts: list[ast.AST], folder: Path) -> Iterator[str]:
-    """What the files hold that the parts of a statement name by a string, from the folder of its module on."""
+def _templates(parts: list[ast.AST]) -> Iterator[str]:
+    """What the templates hold that the parts of a statement name by a string, as reporting.page.read_template does."""
     for part in parts:
         if isinstance(part, ast.Constant) and str(part.value).startswith("templates/"):
-            file = folder / str(part.value)
+            file = Path(__file__).parent.parent / "reporting" / str(part.value)
             yield file.read_text(encoding="utf-8") if file.is_file() else ""
 
 

@@ -129,7 +129,7 @@ def open_model(path: Path, threads: int | None = None) -> Model:
 
 
 def _exported(path: Path) -> bytes:
-    from torchloom.export import export_checkpoint
+    from torchloom.export.onnx import export_checkpoint
     from torchloom.training.checkpoint import CheckpointDataset
 
     return export_checkpoint(CheckpointDataset(filepath=str(path)).load())

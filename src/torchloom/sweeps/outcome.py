@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial
 from plotly.graph_objects import Figure
 
 from torchloom.config import SweepConfig
+from torchloom.config.schema import REFERENCE
 from torchloom.datasets.sweeps import MARK
-from torchloom.schema import REFERENCE
-from torchloom.sweep import as_written, put, values_of
+from torchloom.sweeps.search import as_written, put, values_of
 from torchloom.tasks import pipeline_of, read_tasks
 
 

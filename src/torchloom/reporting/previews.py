@@ -9,7 +9,7 @@ from kedro.pipeline.preview_contract import TextPreview
 from torchloom.config import Named
 from torchloom.modalities import Info, read_info
 from torchloom.problems.base import Problem
-from torchloom.words import counted
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog

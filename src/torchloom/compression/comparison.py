@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchloom.compression.pruning import CONVOLUTIONS
 from torchloom.config import CompareConfig
 from torchloom.data.loaders import LoaderPlan
-from torchloom.inference import Model
-from torchloom.progress import track
+from torchloom.inference.model import Model
+from torchloom.system.devices import tuned_host, usable_cores
+from torchloom.system.progress import track
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.devices import tuned_host, usable_cores
-from torchloom.training.pruning import CONVOLUTIONS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -55,7 +55,7 @@ def compare_models(
     Multiply-adds and times are those of one view.
     Under `change`: points of accuracy won, and how many times smaller and faster.
     """
-    from torchloom.quantization import int8_share  # which takes a second to import
+    from torchloom.compression.quantization import int8_share  # which takes a second to import
 
     one, many = (loaders.samples("test", count) for count in (1, config.batch_size))
     report: dict[str, Any] = {"machine": machine(config.threads), "batch_size": config.batch_size}

@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from torchloom import own
-from torchloom.validation import ArgumentError
+from torchloom.config import own
+from torchloom.config.validation import ArgumentError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -394,7 +394,7 @@ class OptimizerConfig(Named):
     def _exists(self) -> OptimizerConfig:
         from torch.optim import Optimizer
 
-        from torchloom.training.optimization import check_optimizer, optimizer_names
+        from torchloom.training.optimizers import check_optimizer, optimizer_names
 
         own.chosen(self.name, optimizer_names(), "Muon, an optimiser of torch.optim", parent=Optimizer)
         check_optimizer(self.name, self.arguments)
@@ -430,7 +430,7 @@ class SchedulerConfig(Named):
     def _exists(self) -> SchedulerConfig:
         from torch.optim.lr_scheduler import LRScheduler
 
-        from torchloom.training.optimization import check_scheduler, scheduler_names
+        from torchloom.training.optimizers import check_scheduler, scheduler_names
 
         own.chosen(self.name, scheduler_names(), "a scheduler of torch.optim.lr_scheduler", parent=LRScheduler)
         check_scheduler(self.name, self.arguments)
@@ -560,7 +560,7 @@ class TrainConfig(Block):
     @field_validator("scheduler")
     @classmethod
     def _suits_optimizer(cls, scheduler: SchedulerConfig | None, info: ValidationInfo) -> SchedulerConfig | None:
-        from torchloom.training.optimization import check_scheduler
+        from torchloom.training.optimizers import check_scheduler
 
         optimizer = info.data.get("optimizer")
         if scheduler is None or optimizer is None:
@@ -716,7 +716,7 @@ class ExportConfig(Block):
     tolerance: Positive = Field(1e-3, description="greatest difference of an output between PyTorch and ONNX Runtime")
     batch_sizes: list[Count] = Field([1, 3, 64], min_length=1, description="numbers of test samples compared at once")
     formats: list[Literal["torch_export", "aot_inductor", "torchscript"]] = Field(
-        [], description="other formats than ONNX to save the model in; see torchloom/formats.py"
+        [], description="other formats than ONNX to save the model in; see torchloom/export/formats.py"
     )
     compare: CompareConfig = Field(CompareConfig(), description="how the formats are measured side by side")
 

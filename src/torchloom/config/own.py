@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from importlib import import_module
 from typing import Any
 
+from torchloom.config.validation import UnknownNameError, one_of
 from torchloom.errors import InputError
-from torchloom.validation import UnknownNameError, one_of
 
 _named: set[str] = set()  # by the parameters of this process
 

@@ -21,7 +21,9 @@ from torchloom.data.loaders import LoaderPlan
 from torchloom.models import build_model
 from torchloom.problems.base import Objective, Problem
 from torchloom.problems.classification.config import ClassifierConfig, FederatedTrainConfig
-from torchloom.training.devices import choose_device, seed_everything
+from torchloom.system.devices import choose_device, seed_everything
+from torchloom.system.words import counted
+from torchloom.training.callbacks import watchers
 from torchloom.training.loop import (
     Loader,
     fit,
@@ -31,11 +33,9 @@ from torchloom.training.loop import (
     stop_if_weights_not_finite,
     watched,
 )
-from torchloom.training.optimization import Schedule, create_optimizer
+from torchloom.training.optimizers import Schedule, create_optimizer
 from torchloom.training.state import TrainingStates
 from torchloom.training.transfer import freeze
-from torchloom.training.watching import watchers
-from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 

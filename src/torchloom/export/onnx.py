@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import torchloom
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
-from torchloom.inference import open_session
+from torchloom.inference.model import open_session
 from torchloom.modalities.base import Axes
 from torchloom.models._operators import with_operators
 from torchloom.problems import problem_of

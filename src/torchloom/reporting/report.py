@@ -9,12 +9,12 @@ from typing import Any
 
 from torchloom.data.download import Source
 from torchloom.data.loaders import LoaderPlan
-from torchloom.page import Facts, Picture, Section, Table, Text, render, when
 from torchloom.problems import Problem, problem_of
-from torchloom.provenance import Lineage
-from torchloom.runs import flat, main_figures, training_rate
+from torchloom.records.provenance import Lineage
+from torchloom.records.runs import flat, main_figures, training_rate
+from torchloom.reporting.page import Facts, Picture, Section, Table, Text, render, when
+from torchloom.system.words import counted, directed, listed
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.words import counted, directed, listed
 
 ROWS = 20  # of a table; its file has all of them
 COLUMNS = 30  # likewise

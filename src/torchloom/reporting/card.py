@@ -9,12 +9,12 @@ import html
 import re
 from typing import Any
 
-from torchloom import recipe
 from torchloom.config import TrainConfig
-from torchloom.page import read_template, shown
-from torchloom.report import Subject, setting
-from torchloom.runs import main_figures
-from torchloom.words import counted, listed, times
+from torchloom.records import recipe
+from torchloom.records.runs import main_figures
+from torchloom.reporting.page import read_template, shown
+from torchloom.reporting.report import Subject, setting
+from torchloom.system.words import counted, listed, times
 
 # Our figures as the hub calls them, for those that it knows.
 METRICS = {

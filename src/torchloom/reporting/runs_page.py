@@ -6,9 +6,9 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from torchloom import figures
-from torchloom.page import Picture, Section, Table, render
-from torchloom.runs import main_figures
+from torchloom.records.runs import main_figures
+from torchloom.reporting import figures
+from torchloom.reporting.page import Picture, Section, Table, render
 
 Pairs = list[tuple[Mapping[str, Any], str]]
 

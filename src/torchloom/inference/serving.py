@@ -27,7 +27,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from torchloom.config import ServeConfig
 from torchloom.errors import InputError
-from torchloom.inference import Model
+from torchloom.inference.model import Model
 from torchloom.modalities import Info
 
 HOST = "127.0.0.1"

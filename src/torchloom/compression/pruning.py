@@ -22,9 +22,9 @@ from torchloom.config import PruneConfig
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.modalities.modules import NormalizedImages
+from torchloom.system.words import counted, listed
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.transfer import head_of
-from torchloom.words import counted, listed
 
 logger = logging.getLogger(__name__)
 

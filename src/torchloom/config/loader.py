@@ -17,8 +17,8 @@ from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from torchloom.config.validation import check_yaml
 from torchloom.errors import InputError
-from torchloom.validation import check_yaml
 
 
 class ConfigLoader(OmegaConfigLoader):

@@ -15,8 +15,8 @@ from torchloom.config import DistillConfig
 from torchloom.problems.base import Objective
 from torchloom.problems.classification.config import DistilledTrainConfig
 from torchloom.problems.losses import accuracy, weighed_loss
+from torchloom.system.devices import choose_device
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.devices import choose_device
 
 
 def student_objective(config: DistilledTrainConfig, teacher: Checkpoint) -> Objective:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from torchloom.config import TrackingConfig
 from torchloom.errors import InputError
-from torchloom.files import atomic_write
+from torchloom.system.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.errors import InputError
-from torchloom.export import Signature, as_tuple, at_least_two
+from torchloom.export.onnx import Signature, as_tuple, at_least_two
 
 Program = Callable[..., Any]  # takes tensors, gives a tensor or several
 FILES = {"torch_export": "model.pt2", "torchscript": "model.torchscript.pt", "aot_inductor": "model.aoti.pt2"}

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torchloom.errors import InputError
+from torchloom.federated.federation import Federation, Server, train_client
 from torchloom.problems.classification.config import FederatedTrainConfig
-from torchloom.progress import step_bar
-from torchloom.training.devices import usable_cores
-from torchloom.training.federated import Federation, Server, train_client
+from torchloom.system.devices import usable_cores
+from torchloom.system.progress import step_bar
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message

@@ -44,20 +44,20 @@ from torchloom.config import (
     SweepConfig,
     TrainConfig,
 )
+from torchloom.config.validation import mistakes, one_of, refuse, unknown
 from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.modalities import check_suits, suited
-from torchloom.processes import Say, run_processes
-from torchloom.progress import step_bar
-from torchloom.provenance import plain
+from torchloom.records.provenance import plain
 from torchloom.runner import SkipUnchanged
+from torchloom.system.devices import NoMemoryError, usable_cores
+from torchloom.system.processes import Say, run_processes
+from torchloom.system.progress import step_bar
+from torchloom.system.words import counted
 from torchloom.tasks import Task, pipeline_of, read_tasks
+from torchloom.training.callbacks import watched_by
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.devices import NoMemoryError, usable_cores
 from torchloom.training.loop import DivergedError
-from torchloom.training.watching import watched_by
-from torchloom.validation import mistakes, one_of, refuse, unknown
-from torchloom.words import counted
 
 logger = logging.getLogger(__name__)
 

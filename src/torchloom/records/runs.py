@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torchloom.files import atomic_write
-from torchloom.locks import command
+from torchloom.system.files import atomic_write
+from torchloom.system.locks import command
 
 FIGURES = (
     "bits_per_character",

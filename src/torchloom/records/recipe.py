@@ -9,8 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from torchloom.config import DistillConfig, Named, PruneConfig, QuantizeConfig
-from torchloom.provenance import Lineage
-from torchloom.words import counted
+from torchloom.records.provenance import Lineage
+from torchloom.system.words import counted
 
 METHODS = {DistillConfig, PruneConfig, QuantizeConfig}  # blocks that say how a model was made of another
 
@@ -20,7 +20,7 @@ def settings(lineage: Lineage) -> dict[str, Any]:
 
     Of how a model was made of another, all.
     """
-    from torchloom.schema import blocks
+    from torchloom.config.schema import blocks
 
     recorded = {
         name.removeprefix("params:"): values
