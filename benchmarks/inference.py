@@ -15,12 +15,12 @@ from benchmarks.measure import Comparison, Options, Worker, interleave, rate
 from benchmarks.stages import CLASSIFICATION
 from torchloom.compression.quantization import quantize_model
 from torchloom.config import DataConfig, ExportConfig, QuantizeConfig
-from torchloom.data.loaders import LoaderPlan
+from torchloom.datasets.onnx import open_session
 from torchloom.export.onnx import signature, to_onnx
-from torchloom.inference.model import open_session
 from torchloom.models import build_model
 from torchloom.system.devices import seed_everything
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 
 BY_TORCH = ["eager fp32", "eager bf16, channels last", "torch.compile fp32"]
 BY_ONNX = ["fp32", "int8"]

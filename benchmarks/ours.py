@@ -17,13 +17,13 @@ from benchmarks.measure import synchronize
 from benchmarks.stages import train
 from torchloom.config import AugmentConfig, DataConfig, DebuggingConfig, DistributedConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
-from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.modalities import ImageInfo
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.system.devices import tuned_host
+from torchloom.training.loaders import LoaderPlan
 
 CROP_AND_FLIP = AugmentConfig(crop_padding=4, flip=True)
 

@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from benchmarks import inputs
 from benchmarks.stages import evaluate, train
 from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, ExportConfig, PreprocessConfig
-from torchloom.data.download import RawFiles, Source, download
-from torchloom.data.loaders import LoaderPlan, LoaderPlanDataset
+from torchloom.data.download import download
 from torchloom.data.readers.mnist import preprocess
 from torchloom.datasets.onnx import ONNXDataset
+from torchloom.datasets.raw import RawFiles, Source
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.pipelines.training.nodes import build_dataloaders, export_onnx
 from torchloom.problems.classification.config import (
@@ -26,6 +26,7 @@ from torchloom.problems.classification.config import (
     EvaluateClassifierConfig,
 )
 from torchloom.training.checkpoint import CheckpointDataset
+from torchloom.training.loaders import LoaderPlan, LoaderPlanDataset
 from torchloom.training.state import TrainingStates
 
 

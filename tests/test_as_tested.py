@@ -24,10 +24,9 @@ from torchloom.config import (
     TablePreprocessConfig,
     TextPreprocessConfig,
 )
-from torchloom.data.download import RawFiles
-from torchloom.data.loaders import LoaderPlan
 from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.readers import folder as reader
+from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import open_model
@@ -39,6 +38,7 @@ from torchloom.problems import problem_of
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.problems.evaluation import predict
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
+from torchloom.training.loaders import LoaderPlan
 
 pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]
 

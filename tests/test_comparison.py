@@ -19,7 +19,6 @@ from tests.stages import CLASSIFICATION
 from torchloom.compression import comparison
 from torchloom.compression.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -30,6 +29,7 @@ from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 pytestmark = pytest.mark.xdist_group("export")
 

@@ -12,17 +12,17 @@ from torch import nn
 
 from conftest import TASKS
 from torchloom.config import OptimizerConfig
-from torchloom.config.schema import blocks
 from torchloom.config.validation import check_parameters
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.problems import problem_names, problem_of
 from torchloom.problems.classification.config import ClassifierConfig
+from torchloom.tasks import all_blocks
 from torchloom.training.optimizers import create_optimizer, optimizer_names, scheduler_names
 
 CONF = Path(__file__).parents[1] / "conf"
 PIPELINES = register_pipelines()
-EXPECTED: dict[str, type[BaseModel]] = blocks()
+EXPECTED: dict[str, type[BaseModel]] = all_blocks()
 READ = {
     name.removeprefix("params:").partition(".")[0]
     for pipeline in PIPELINES.values()

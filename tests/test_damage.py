@@ -22,17 +22,16 @@ import torch
 
 from torchloom.config import DataConfig, DocumentPreprocessConfig, TablePreprocessConfig, TextPreprocessConfig
 from torchloom.data import download
-from torchloom.data.download import AGAIN, RawFiles, Source
-from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset
 from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.targets import Classes
 from torchloom.datasets.onnx import ONNXDataset
-from torchloom.datasets.raw import RawFilesDataset
+from torchloom.datasets.raw import AGAIN, RawFiles, RawFilesDataset, Source
 from torchloom.datasets.reports import CSVDataset, JSONDataset, TextDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo
 from torchloom.training.checkpoint import RETRAIN, Checkpoint, CheckpointDataset
+from torchloom.training.loaders import REBUILD, LoaderPlan, LoaderPlanDataset
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 4
 HTML = b"<!doctype html>\n<html><head><title>404 Not Found</title></head></html>\n"

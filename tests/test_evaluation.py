@@ -22,7 +22,6 @@ from torchvision.transforms.v2 import functional
 from tests.stages import CLASSIFICATION, evaluate
 from torchloom.config import DataConfig
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.sequences import DocumentBatches
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
@@ -59,6 +58,7 @@ from torchloom.problems.regression.metrics import (
     regression_metrics,
 )
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 # Images as (true, predicted). By class: a has 2 right and 1 wrongly called so, b 1 right and 1 called so, c 1 right.
 PAIRS = [(0, 0), (0, 0), (1, 1), (2, 1), (2, 2), (1, 0)]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import torchloom
 from tests.stages import CLASSIFICATION
 from torchloom.config import DataConfig, ExportConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import ONNXDataset
@@ -26,6 +25,7 @@ from torchloom.models._operators import with_operators
 from torchloom.pipelines.training.nodes import export_onnx
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 pytestmark = [
     pytest.mark.xdist_group("export"),  # in one process, for the sake of what the tests share

@@ -25,7 +25,6 @@ from pydantic import ValidationError
 from conftest import TINY, kedro_run, make_project
 from tests.stages import CLASSIFICATION
 from torchloom.config import DataConfig, DebuggingConfig, PartitionConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
@@ -44,6 +43,7 @@ from torchloom.pipeline_registry import register_pipelines
 from torchloom.pipelines.federation import nodes
 from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
 from torchloom.training.callbacks import watched_by
+from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.state import TrainingStates
 
 INFO = ImageInfo(target=Classes(classes=["dark", "light"]), shape=[1, 4, 4], mean=[0.5], std=[0.25])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchloom.errors import InputError
 from torchloom.problems.classification.metrics import verdicts
-from torchloom.reporting.figures import (
+from torchloom.system.figures import (
     CELL,
     COLUMNS,
     RIGHT,
@@ -176,7 +176,7 @@ def legend(axes: Axes) -> list[str]:
 def test_roc_curves(classes: int) -> None:
     labels = torch.arange(120) % classes
     logits = torch.randn(120, classes) + 1.5 * torch.nn.functional.one_hot(labels, classes)
-    figure = roc_curves(logits, labels, names(classes), names(classes))
+    figure = roc_curves(logits.softmax(1), labels, names(classes), names(classes))
     assert png(figure).startswith(b"\x89PNG")
     (axes,) = figure.axes
     shown = [1] if classes == 2 else list(range(classes))
@@ -192,14 +192,14 @@ def test_roc_curves(classes: int) -> None:
 
 def test_roc_curves_of_chosen_classes() -> None:
     labels = torch.arange(60) % 30
-    figure = roc_curves(torch.randn(60, 30), labels, names(30), ["class 7", "class 2"])
+    figure = roc_curves(torch.randn(60, 30).softmax(1), labels, names(30), ["class 7", "class 2"])
     assert [entry.rsplit("  ", 1)[0] for entry in legend(figure.axes[0])] == ["class 7", "class 2"]
     assert figure.axes[0].get_title().endswith("the 2 hardest of 30 classes")
 
 
 def test_a_perfect_roc_curve_goes_through_the_corner() -> None:
     logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    axes = roc_curves(logits, torch.tensor([0, 0, 1]), ["a", "b"], ["a", "b"]).axes[0]
+    axes = roc_curves(logits.softmax(1), torch.tensor([0, 0, 1]), ["a", "b"], ["a", "b"]).axes[0]
     assert [0.0, 1.0] in axes.lines[0].get_xydata().tolist()
     assert legend(axes) == ["b  1.0000"]
 
@@ -208,7 +208,7 @@ def test_classes_that_begin_with_an_underscore_stand_in_every_legend() -> None:
     """Which matplotlib leaves out; and what stands between dollars is no formula."""
     classes = ["_a", "b", "__c$x$"]
     labels, shown = torch.arange(30) % 3, ["_a", "b", r"__c\$x\$"]
-    roc = roc_curves(torch.randn(30, 3), labels, classes, classes)
+    roc = roc_curves(torch.randn(30, 3).softmax(1), labels, classes, classes)
     latents = latent_map(torch.randn(30, 2), labels, classes)
     shares = class_shares(np.array([[3, 1, 2], [1, 4, 1]]), classes)
     for figure in (roc, latents, shares):
@@ -219,7 +219,7 @@ def test_classes_that_begin_with_an_underscore_stand_in_every_legend() -> None:
         handles = getattr(axes.get_legend(), f"get_{drawn}")()
         colours = [getattr(handle, "get_color" if drawn == "lines" else "get_facecolor")() for handle in handles]
         assert len(set(colours)) == 3
-    figure = roc_curves(torch.randn(30, 2), torch.arange(30) % 2, ["b", "_a"], ["b", "_a"])
+    figure = roc_curves(torch.randn(30, 2).softmax(1), torch.arange(30) % 2, ["b", "_a"], ["b", "_a"])
     assert len(legend(figure.axes[0])) == 1
     table = coefficient_plot([{"feature": "_x $a$", "network": 2.0, "closed_form": 1.5}])
     assert [label.get_text() for label in table.axes[0].get_yticklabels()] == [r"_x \$a\$"]
@@ -426,7 +426,7 @@ def test_a_dollar_in_a_name_is_no_formula() -> None:
     images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
     for figure in (
         confusion_matrix(torch.eye(3, dtype=torch.long), classes),
-        roc_curves(logits, labels, classes, classes),
+        roc_curves(logits.softmax(1), labels, classes, classes),
         prediction_grid(images, verdicts(labels, logits, classes, "softmax")),
         text_predictions(["x", "y", "z"], verdicts(labels, logits, classes, "softmax")),
         latent_map(torch.randn(3, 2), labels, classes),

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from tests.stages import CLASSIFICATION
 from torchloom.config import CompareConfig, DataConfig, ExportConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.exports import ExportsDataset
@@ -23,6 +22,7 @@ from torchloom.models import build_model
 from torchloom.pipelines.training.nodes import check_parity, export_formats
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 pytestmark = pytest.mark.xdist_group("export")
 

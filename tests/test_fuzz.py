@@ -28,11 +28,11 @@ from hypothesis import strategies as st
 
 from torchloom.config import TablePreprocessConfig, TextPreprocessConfig
 from torchloom.data import download
-from torchloom.data.download import RawFiles, SourceError
+from torchloom.data.download import SourceError
 from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.text import split_words
 from torchloom.datasets.onnx import ONNXDataset
-from torchloom.datasets.raw import RawFilesDataset
+from torchloom.datasets.raw import RawFiles, RawFilesDataset
 from torchloom.datasets.reports import CSVDataset, JSONDataset, TextDataset
 from torchloom.errors import InputError
 

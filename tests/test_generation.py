@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from torchloom.data.text import Tokenizer
+from torchloom.datasets.onnx import open_session
 from torchloom.errors import InputError
 from torchloom.export.onnx import signature, to_onnx
-from torchloom.inference.model import open_session
 from torchloom.modalities import TextInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of

@@ -29,10 +29,10 @@ import pytest
 
 from conftest import kedro_run
 from torchloom.data import archives, download
-from torchloom.data.download import Source
 from torchloom.data.readers import cifar10, imdb
 from torchloom.data.readers.cifar10 import read_batch, read_class_names, read_pickle
 from torchloom.datasets.onnx import ONNXDataset
+from torchloom.datasets.raw import Source
 from torchloom.errors import InputError, printable
 
 ESCAPE = "\x1b[2J\x1b]0;title\x07\u202e\x9b31m\r"  # clears a terminal, names it, turns the text around

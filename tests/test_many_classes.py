@@ -14,7 +14,6 @@ from PIL import Image
 
 from reports import Page, check_page
 from torchloom.config import DataConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, shortened
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -25,10 +24,11 @@ from torchloom.problems import problem_of
 from torchloom.problems.classification import OF_MANY_CLASSES, REPORTS
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.records.provenance import Lineage
-from torchloom.reporting.figures import MATRIX
 from torchloom.reporting.report import CLASSES
+from torchloom.system.figures import MATRIX
 from torchloom.system.words import listed
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 ROOM = 2 << 30  # bytes over what there is when the model is built
 SIDE = 8

@@ -12,7 +12,6 @@ import torch
 from tests.stages import CLASSIFICATION
 from torchloom.compression.quantization import int8_share, quantize_model
 from torchloom.config import DataConfig, QuantizeConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import SEAL, ONNXDataset
@@ -23,6 +22,7 @@ from torchloom.modalities import DocumentInfo, ImageInfo, Info
 from torchloom.models import build_model
 from torchloom.pipelines.quantization.nodes import quantize
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 pytestmark = pytest.mark.xdist_group("export")
 

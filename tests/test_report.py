@@ -16,7 +16,6 @@ from PIL import Image
 from conftest import kedro_run, make_project
 from reports import check_card, check_page
 from torchloom.config import DataConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.data.pictures import decode_image
 from torchloom.data.targets import Classes
 from torchloom.errors import InputError
@@ -29,6 +28,7 @@ from torchloom.reporting.page import Facts, Section, Table, Text, render, shown
 from torchloom.reporting.report import Subject
 from torchloom.system.devices import choose_precision
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
+from torchloom.training.loaders import LoaderPlan
 
 NASTY = ["<script>alert(1)", "<img src=x onerror=alert(2)>", 'a|b "*c*" & `d` $e$']
 TASK = "signs_mlp"

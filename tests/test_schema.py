@@ -10,6 +10,7 @@ from kedro.framework.startup import bootstrap_project
 
 from conftest import ROOT
 from torchloom.config.schema import REFERENCE, write_schema
+from torchloom.tasks import all_blocks
 
 FILES = sorted((ROOT / "conf").glob("*/parameters/*.yml"))
 
@@ -18,7 +19,7 @@ FILES = sorted((ROOT / "conf").glob("*/parameters/*.yml"))
 def validator(tmp_path_factory: pytest.TempPathFactory) -> Draft7Validator:
     """By the file that `kedro schema` writes."""
     bootstrap_project(ROOT)
-    return Draft7Validator(json.loads(write_schema(tmp_path_factory.mktemp("conf")).read_text()))
+    return Draft7Validator(json.loads(write_schema(tmp_path_factory.mktemp("conf"), all_blocks()).read_text()))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")

@@ -14,10 +14,10 @@ from torch import nn
 
 from torchloom.config import AugmentConfig, DataConfig, DebuggingConfig, ServeConfig
 from torchloom.data.batches import Batches
-from torchloom.data.download import RawFiles
 from torchloom.data.readers import pets
 from torchloom.data.readers.pets import PetsConfig, draw_sample, preprocess, read_trimap
 from torchloom.data.targets import Classes
+from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint

@@ -1,7 +1,8 @@
-"""Who may know what: kinds of data and of problems are asked for in their own modules, and nowhere else."""
+"""Who may know what: a folder knows those below it, and kinds are asked for in their own modules alone."""
 
 import ast
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,60 @@ def test_no_other_module_asks_which_kind_it_has(path: Path) -> None:
 )
 def test_it_would_be_noticed(code: str) -> None:
     assert list(questions(ast.parse(code), kinds()))
+
+
+# ---- who imports whom ----------------------------------------------------------------------------------------------
+
+FLOORS = [  # each knows those before it; modules that lie flat in the package are floors of their own
+    *("errors", "system", "config", "datasets", "data", "modalities", "models", "problems", "training"),
+    *("export", "inference", "compression", "federated", "records", "reporting", "pipelines"),
+    *("tasks", "runner", "sweeps", "hooks", "cli", "pipeline_registry", "settings"),
+]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of the package that one of it imports, also within functions, but not for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    never = {
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for statement in node.body
+        for part in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if node in never:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("torchloom"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchloom"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                place = SOURCES.joinpath(*whole.split(".")[1:])
+                yield whole if place.is_dir() or place.with_suffix(".py").is_file() else str(node.module)
+
+
+def floor(module: str) -> int | None:
+    """Its place among the floors; None of the package itself."""
+    parts = module.split(".")
+    return FLOORS.index(parts[1]) if len(parts) > 1 else None
+
+
+def test_the_floors_are_the_folders_and_modules_that_there_are() -> None:
+    there = {path.stem for path in SOURCES.glob("*.py")} | {path.parent.name for path in SOURCES.glob("*/*.py")}
+    assert there - {"__init__", SOURCES.name} == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCES)))
+def test_no_import_goes_up_a_floor(path: Path) -> None:
+    module = ".".join(("torchloom", *path.relative_to(SOURCES).with_suffix("").parts)).removesuffix(".__init__")
+    own = floor(module)
+    found = list(imported(path))
+    assert all(find_spec(name.partition(".")[0]) for name in found)
+    if own is not None:
+        assert [name for name in found if (floor(name) or 0) > own] == []
+
+
+def test_an_import_that_goes_up_would_be_noticed(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("def f():\n    from torchloom.training import loop\n")
+    assert [floor(name) for name in imported(tmp_path / "module.py")] == [FLOORS.index("training")]

@@ -26,7 +26,7 @@ from processes import KedroProcess
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
 from torchloom.errors import InputError
-from torchloom.pipelines.sweep import nodes
+from torchloom.sweeps import nodes
 from torchloom.sweeps import outcome as tuned
 from torchloom.sweeps import search as sweep
 from torchloom.training import loop

@@ -63,8 +63,9 @@ def schema(metadata: ProjectMetadata) -> None:
     from kedro.framework.project import settings
 
     from torchloom.config.schema import write_schema
+    from torchloom.tasks import all_blocks
 
-    click.echo(write_schema(metadata.project_path / settings.CONF_SOURCE))
+    click.echo(write_schema(metadata.project_path / settings.CONF_SOURCE, all_blocks()))
 
 
 @cli.command()

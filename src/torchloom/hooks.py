@@ -23,7 +23,6 @@ from kedro.pipeline.node import Node
 
 from torchloom.config import DebuggingConfig, TrackingConfig
 from torchloom.config.loader import read_parameters
-from torchloom.config.schema import blocks
 from torchloom.config.validation import check_parameters
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
@@ -33,7 +32,7 @@ from torchloom.records.tracking import Tracking, open_mlflow
 from torchloom.system.locks import Locks, command
 from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
 from torchloom.system.words import times
-from torchloom.tasks import is_task
+from torchloom.tasks import all_blocks, is_task
 from torchloom.training.callbacks import watchers
 from torchloom.training.state import TrainingStates
 
@@ -56,7 +55,7 @@ class ProjectHooks:
         parameters = read_parameters(context.config_loader)
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
-        check_parameters(parameters, blocks(), read)
+        check_parameters(parameters, all_blocks(), read)
         models = {name: _from_here(parameters[name], context.project_path) for name in ("predict", "serve")}
         sweep = {**parameters["sweep"], "environment": context.env}
         context.config_loader["parameters"] = {**parameters, **models, "sweep": sweep}

@@ -7,7 +7,8 @@ from kedro.pipeline import Pipeline
 from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.config.validation import unknown
 from torchloom.errors import InputError
-from torchloom.pipelines import prediction, preparation, sweep
+from torchloom.pipelines import prediction, preparation
+from torchloom.sweeps import pipeline as sweeps
 from torchloom.tasks import Task, pipeline_of, readers_of, tasks_of
 
 
@@ -33,5 +34,5 @@ def _pipelines(tasks: tuple[Task, ...], readers: frozenset[tuple[str, str]]) -> 
     parts = [own[task.name] for task in tasks if not task.apart]
     parts += [preparation.create_pipeline(*data_set) for data_set in unused]
     together = Pipeline({node for part in parts for node in part.nodes})
-    more = {"predict": prediction.create_pipeline(), "sweep": sweep.create_pipeline()}
+    more = {"predict": prediction.create_pipeline(), "sweep": sweeps.create_pipeline()}
     return {**own, **more, "__default__": together}

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel, create_model
 
-from torchloom.config.loader import ConfigLoader, read_parameters
+from torchloom.config.loader import ConfigLoader, newest_loader, read_parameters
 from torchloom.config.validation import UnknownNameError, arguments_of, check_block, one_of, unknown
 from torchloom.data.readers import check_reader, default_reader
 from torchloom.errors import InputError
@@ -201,3 +201,10 @@ def tasks_of(loader: ConfigLoader) -> dict[str, Task]:
                 "into a parameter file of this or another environment"
             )
     return read_tasks(read_parameters(loader), loader.files)
+
+
+def all_blocks() -> dict[str, type[BaseModel]]:
+    """Every block of parameters by its full key, those `task` among them, and the model that checks it."""
+    from torchloom.config.schema import blocks
+
+    return {**blocks(), **{f"{name}.task": task.block for name, task in tasks_of(newest_loader()).items()}}

@@ -15,7 +15,7 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.download import AGAIN, SUMS, RawFiles
+from torchloom.data.download import SUMS
 from torchloom.data.readers.cifar10 import (
     FOLDER,
     SHAPES,
@@ -26,6 +26,7 @@ from torchloom.data.readers.cifar10 import (
     read_class_names,
     read_pickle,
 )
+from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.errors import InputError
 
 TEST_BATCH = f"{FOLDER}/test_batch"

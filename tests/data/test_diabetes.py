@@ -7,10 +7,10 @@ import pytest
 from kedro.config import OmegaConfigLoader
 
 from torchloom.config import TablePreprocessConfig
-from torchloom.data.download import AGAIN, RawFiles, Source, download
+from torchloom.data.download import download
 from torchloom.data.readers.diabetes import FEATURES, preprocess, read_numbers
 from torchloom.data.targets import Number
-from torchloom.datasets.raw import SourceDataset
+from torchloom.datasets.raw import AGAIN, RawFiles, Source, SourceDataset
 from torchloom.errors import InputError
 from torchloom.modalities import TableInfo
 

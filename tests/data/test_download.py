@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from torchloom.data import download
-from torchloom.data.download import MIRROR_VARIABLE, SUMS, Form, RawFiles, Source, write_sums
+from torchloom.data.download import SUMS, write_sums
 from torchloom.data.readers import cifar10, imdb, mnist, wonderland
-from torchloom.datasets.raw import RawFilesDataset, SourceDataset
+from torchloom.datasets.raw import MIRROR_VARIABLE, Form, RawFiles, RawFilesDataset, Source, SourceDataset
 from torchloom.errors import InputError
 
 IMAGES = np.random.default_rng(0).bytes(30_000)  # does not compress, so that a part of it is a part of its gz

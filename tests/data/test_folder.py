@@ -17,7 +17,6 @@ from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig, 
 from torchloom.config.validation import check_parameters
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
 from torchloom.data.class_folders import class_roots, split_named
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.picture_formats import ENDINGS as ENDINGS_OF_FORMATS
 from torchloom.data.pictures import decode_image
 from torchloom.data.readers import folder as reader
@@ -29,6 +28,7 @@ from torchloom.hooks import _readers
 from torchloom.modalities import read_info
 from torchloom.pipelines import preparation, training
 from torchloom.runner import SkipUnchanged
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 COLOURS = {"blue": (40, 60, 200), "green": (30, 180, 60), "red": (210, 50, 40)}
 ENDINGS = ["png", "jpg", "webp", "JPEG", "bmp", "gif"]

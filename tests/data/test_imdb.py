@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from torchloom.config import DocumentPreprocessConfig
-from torchloom.data.download import SUMS, RawFiles
+from torchloom.data.download import SUMS
 from torchloom.data.readers import imdb
 from torchloom.data.readers.imdb import ARCHIVE, draw_sample, preprocess, read_archive
 from torchloom.data.text import split_words
+from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.modalities import DocumentInfo

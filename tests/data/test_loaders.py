@@ -11,7 +11,6 @@ from torch import Tensor
 
 from torchloom.config import AugmentConfig, DataConfig, DebuggingConfig, EvaluateConfig
 from torchloom.data.batches import start_epoch
-from torchloom.data.loaders import REBUILD, LoaderPlan, LoaderPlanDataset, TensorFile
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -19,6 +18,7 @@ from torchloom.errors import InputError
 from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems.classification.config import ClassificationTrainConfig
+from torchloom.training.loaders import REBUILD, LoaderPlan, LoaderPlanDataset, TensorFile
 
 LENGTHS = {"train": 37, "validation": 12, "test": 25}
 CHANGING = AugmentConfig(crop_padding=2, flip=True)

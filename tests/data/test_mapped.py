@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from torchloom.config import DataConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.mapped import Shards, join, read_ahead, read_at_random, whole
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.modalities import DocumentInfo, TableInfo, TextInfo
+from torchloom.training.loaders import LoaderPlan, TensorFile
 
 ROWS = torch.arange(12 * 6, dtype=torch.uint8).reshape(12, 2, 3)
 CUTS = ((0, 5), (5, 5), (5, 12))

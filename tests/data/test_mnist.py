@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.download import AGAIN, SUMS, RawFiles
+from torchloom.data.download import SUMS
 from torchloom.data.readers.mnist import draw_sample, preprocess, read_idx, write_idx
+from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.errors import InputError
 
 FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]

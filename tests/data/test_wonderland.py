@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from torchloom.config import TextPreprocessConfig
-from torchloom.data.download import AGAIN, SUMS, RawFiles
+from torchloom.data.download import SUMS
 from torchloom.data.readers.wonderland import draw_sample, preprocess, read_text
+from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.errors import InputError
 from torchloom.modalities import TextInfo
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tests.stages import CLASSIFICATION
 from torchloom.compression.distillation import distillation_objective
 from torchloom.config import DataConfig, DebuggingConfig, DistillConfig, DistributedConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -24,6 +23,7 @@ from torchloom.pipelines.training.nodes import Trained
 from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
 from torchloom.problems.losses import weighed_loss
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.state import TrainingStates
 
 INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

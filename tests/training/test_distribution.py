@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from tests.stages import CLASSIFICATION
 from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
@@ -34,6 +33,7 @@ from torchloom.training.distribution import (
     processes_here,
     synchronize_batch_norm,
 )
+from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.loop import TIMES, Objective
 from torchloom.training.state import TrainingStates
 

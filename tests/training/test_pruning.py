@@ -14,7 +14,6 @@ from tests.stages import CLASSIFICATION
 from torchloom.compression.pruning import Pruner, cut_weights, remove_channels, without_masks
 from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, PruneConfig
 from torchloom.data.batches import Batches, ImageBatches
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
@@ -25,6 +24,7 @@ from torchloom.pipelines.pruning.nodes import train
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, PrunedTrainConfig
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
+from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.loop import TIMES, Fit, fit
 from torchloom.training.state import TrainingStates
 

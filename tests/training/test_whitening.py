@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from tests.stages import CLASSIFICATION
 from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, WhiteningConfig
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -21,6 +20,7 @@ from torchloom.models import build_network
 from torchloom.pipelines.training.nodes import train_network
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
+from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.whitening import whiten
 
 FINE = WhiteningConfig(epsilon=1e-9)

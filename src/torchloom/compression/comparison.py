@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from torchloom.compression.pruning import CONVOLUTIONS
 from torchloom.config import CompareConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.inference.model import Model
 from torchloom.system.devices import tuned_host, usable_cores
 from torchloom.system.progress import track
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from torchloom.config import PruneConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.system.words import counted, listed
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 from torchloom.training.transfer import head_of
 
 logger = logging.getLogger(__name__)

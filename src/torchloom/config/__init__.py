@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from torchloom.config import own
+from torchloom.config.choices import answering_for
 from torchloom.config.validation import ArgumentError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -84,10 +85,10 @@ class ReaderConfig(Block):
     @field_validator("modality")
     @classmethod
     def _known(cls, modality: str | None) -> str | None:
-        from torchloom.modalities import check_modality
+        known = answering_for("modality")
 
         if modality is not None:
-            check_modality(modality)
+            known.check_modality(modality)
         return modality
 
 
@@ -206,10 +207,10 @@ class PolicyConfig(Named):
     def _exists(self) -> PolicyConfig:
         from torch.nn import Module
 
-        from torchloom.data.transforms import POLICIES, check_policy
+        known = answering_for("policy")
 
-        own.chosen(self.name, POLICIES, "a policy of torchvision.transforms.v2", parent=Module)
-        check_policy(self.name, self.arguments)
+        own.chosen(self.name, known.POLICIES, "a policy of torchvision.transforms.v2", parent=Module)
+        known.check_policy(self.name, self.arguments)
         return self
 
 
@@ -275,10 +276,10 @@ class ModelConfig(Named):
 
     @model_validator(mode="after")
     def _exists(self) -> ModelConfig:
-        from torchloom.models import check_arguments, check_network
+        known = answering_for("network")
 
-        check_network(self.name, self.outputs, self.inputs)
-        check_arguments(self.name, self.arguments)
+        known.check_network(self.name, self.outputs, self.inputs)
+        known.check_arguments(self.name, self.arguments)
         return self
 
 
@@ -394,13 +395,13 @@ class OptimizerConfig(Named):
     def _exists(self) -> OptimizerConfig:
         from torch.optim import Optimizer
 
-        from torchloom.training.optimizers import check_optimizer, optimizer_names
+        known = answering_for("optimizer")
 
-        own.chosen(self.name, optimizer_names(), "Muon, an optimiser of torch.optim", parent=Optimizer)
-        check_optimizer(self.name, self.arguments)
+        own.chosen(self.name, known.optimizer_names(), "Muon, an optimiser of torch.optim", parent=Optimizer)
+        known.check_optimizer(self.name, self.arguments)
         for number, group in enumerate(self.groups):
             try:
-                check_optimizer(self.name, {**self.arguments, **group.arguments})
+                known.check_optimizer(self.name, {**self.arguments, **group.arguments})
             except ArgumentError as error:
                 raise ArgumentError(error.model, error.errors, ("groups", str(number))) from None
             except ValueError as error:
@@ -430,10 +431,10 @@ class SchedulerConfig(Named):
     def _exists(self) -> SchedulerConfig:
         from torch.optim.lr_scheduler import LRScheduler
 
-        from torchloom.training.optimizers import check_scheduler, scheduler_names
+        known = answering_for("scheduler")
 
-        own.chosen(self.name, scheduler_names(), "a scheduler of torch.optim.lr_scheduler", parent=LRScheduler)
-        check_scheduler(self.name, self.arguments)
+        own.chosen(self.name, known.scheduler_names(), "a scheduler of torch.optim.lr_scheduler", parent=LRScheduler)
+        known.check_scheduler(self.name, self.arguments)
         return self
 
 
@@ -450,10 +451,10 @@ class LossConfig(Named):
     def _exists(self) -> LossConfig:
         from torch.nn import Module
 
-        from torchloom.problems.losses import check_loss
+        known = answering_for("loss")
 
         own.chosen(self.name, self.suitable, "a loss of torch.nn that suits this task", parent=Module)
-        check_loss(self.name, self.arguments, self.on_classes)
+        known.check_loss(self.name, self.arguments, self.on_classes)
         return self
 
 
@@ -560,12 +561,12 @@ class TrainConfig(Block):
     @field_validator("scheduler")
     @classmethod
     def _suits_optimizer(cls, scheduler: SchedulerConfig | None, info: ValidationInfo) -> SchedulerConfig | None:
-        from torchloom.training.optimizers import check_scheduler
+        known = answering_for("scheduler")
 
         optimizer = info.data.get("optimizer")
         if scheduler is None or optimizer is None:
             return scheduler
-        check_scheduler(scheduler.name, scheduler.arguments, optimizer)
+        known.check_scheduler(scheduler.name, scheduler.arguments, optimizer)
         if optimizer.name == "Rprop":
             raise ValueError("must be left out: Rprop looks at its learning rate in its first step only")
         highest = scheduler.arguments.get("max_lr", [])
@@ -670,10 +671,10 @@ class MetricConfig(Named):
 
     @model_validator(mode="after")
     def _exists(self) -> MetricConfig:
-        from torchloom.problems.evaluation import check_metric
+        known = answering_for("metric")
 
         own.chosen(self.name, (), "a metric by its dotted path,")
-        check_metric(self.name, self.arguments)
+        known.check_metric(self.name, self.arguments)
         return self
 
 

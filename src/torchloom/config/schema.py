@@ -28,37 +28,36 @@ from torchloom.config import (
     ServeConfig,
     TrackingConfig,
 )
-from torchloom.config.loader import newest_loader
+from torchloom.config.choices import answering_for
 from torchloom.system.files import atomic_write
-from torchloom.tasks import tasks_of
 
 INTERPOLATION = {"$ref": "#/$defs/interpolation"}
 
 
 def blocks() -> dict[str, type[BaseModel]]:
-    """Every block of parameters by its full key, such as cifar_resnet.train, and the model that checks it."""
+    """Every block of parameters that a stage or a command reads, by its full key, such as cifar_resnet.train, and the
+    model that checks it."""
     found: dict[str, type[BaseModel]] = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-    tasks = {f"{name}.task": task.block for name, task in tasks_of(newest_loader()).items()}
-    return {**found, **tasks, "serve": ServeConfig, "tracking": TrackingConfig}
+    return {**found, "serve": ServeConfig, "tracking": TrackingConfig}
 
 
 def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """What the key `name` of a block may be, and which arguments go with it; nothing where that is not known."""
-    from torchloom.data.transforms import POLICIES, policy_arguments
-    from torchloom.models import network_arguments, network_names
-    from torchloom.problems.losses import loss_arguments
-    from torchloom.training.optimizers import optimizer_arguments, optimizer_names, scheduler_arguments, scheduler_names
-
     if issubclass(kind, ModelConfig):
-        return {name: network_arguments(name) for name in network_names(kind.outputs, kind.inputs)}
+        networks = answering_for("network")
+        return {name: networks.network_arguments(name) for name in networks.network_names(kind.outputs, kind.inputs)}
     if issubclass(kind, LossConfig):
-        return {name: loss_arguments(name) for name in sorted(getattr(kind, "suitable", ()))}
+        arguments = answering_for("loss").loss_arguments
+        return {name: arguments(name) for name in sorted(getattr(kind, "suitable", ()))}
     if issubclass(kind, OptimizerConfig):
-        return {name: optimizer_arguments(name) for name in optimizer_names()}
+        optimizers = answering_for("optimizer")
+        return {name: optimizers.optimizer_arguments(name) for name in optimizers.optimizer_names()}
     if issubclass(kind, SchedulerConfig):
-        return {name: scheduler_arguments(name) for name in scheduler_names()}
+        schedulers = answering_for("scheduler")
+        return {name: schedulers.scheduler_arguments(name) for name in schedulers.scheduler_names()}
     if issubclass(kind, PolicyConfig):
-        return {name: policy_arguments(name) for name in sorted(POLICIES)}
+        policies = answering_for("policy")
+        return {name: policies.policy_arguments(name) for name in sorted(policies.POLICIES)}
     return {}
 
 
@@ -75,9 +74,8 @@ class Generator(GenerateJsonSchema):
         raise PydanticOmit
 
 
-def parameter_schema() -> dict[str, Any]:
-    """The schema of all parameter files of the project."""
-    by_key = blocks()
+def parameter_schema(by_key: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The schema of all parameter files of the project, whose blocks these are."""
     kinds = sorted(set(by_key.values()), key=lambda kind: kind.__name__)
     references, definitions = models_json_schema([(kind, "validation") for kind in kinds], schema_generator=Generator)
     loose = {name: _loosened(schema) for name, schema in definitions["$defs"].items()}
@@ -103,11 +101,11 @@ def parameter_schema() -> dict[str, Any]:
     }
 
 
-def write_schema(folder: Path) -> Path:
+def write_schema(folder: Path, by_key: Mapping[str, type[BaseModel]]) -> Path:
     """Write it into the folder of the configuration; returns the file."""
     path = folder / FILE
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(parameter_schema(), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(parameter_schema(by_key), indent=1) + "\n", encoding="utf-8")
     return path
 
 

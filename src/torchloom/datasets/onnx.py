@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
 from torchloom.errors import InputError
 from torchloom.system.files import atomic_write
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 LARGEST_MODEL = (2 << 30) - 1  # bytes; protocol buffers end there
 SEAL = "fingerprint"  # in the metadata
@@ -89,3 +92,18 @@ def _messages(message: Any) -> Iterator[Any]:
         if field.message_type:
             for part in value if field.is_repeated else [value]:
                 yield from _messages(part)
+
+
+def open_session(serialised: bytes, threads: int | None = None) -> InferenceSession:
+    """ONNX Runtime ready to run the graph on the CPU; InputError when it cannot load it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # it takes one per core
+    try:
+        return onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common parent
+        raise InputError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the graph ({error}). Of a model of your own, "
+            "try a lower export.opset"
+        ) from error

@@ -4,18 +4,77 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from torchloom.data.download import AGAIN, Form, RawFiles, Source
 from torchloom.errors import InputError
 from torchloom.system.files import atomic_write, contents
 
+MIRROR_VARIABLE = "TORCHLOOM_MIRROR"
+AGAIN = "Run the download stage again: kedro run --tags download"
 CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """Verified files of one data set, as the download stage left them below `folder`."""
+
+    folder: Path
+    checksums: dict[str, str]  # file name -> "algorithm:hex"
+
+    def path(self, name: str) -> Path:
+        """Where the file is; InputError when it has gone since it was downloaded or cannot be read."""
+        path = self.folder / name
+        try:
+            if name not in self.checksums:
+                raise FileNotFoundError
+            with path.open("rb"):
+                return path
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: missing. {AGAIN}") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}). Mend or remove it. {AGAIN}") from error
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form that a data set is published in.
+
+    `files` maps each file's name to its published `md5:…` or `sha256:…`; None takes the checksum from the
+    SHA256SUMS file that lies with the data. `fetch` is what a place offers: an archive (`.tar.gz` …) that
+    holds the files, or `{name}.gz` (`.bz2`, `.xz`), or `{name}`, which is kept as it is even if it is an archive.
+    """
+
+    files: dict[str, str | None]
+    fetch: str = "{name}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from and what must arrive.
+
+    `files` and `fetch` are those of a `Form`; `alternatives` are other forms, any one of which is as good. `places`
+    are tried in order: `https://…`, `file://…`, a folder, `package://name/folder`, which is a folder of an installed
+    Python package, or `sample://module`, which has `torchloom.data.<module>.draw_sample` draw the data. `mirror` is
+    the data set's folder below the one that TORCHLOOM_MIRROR names, which is tried first.
+    """
+
+    name: str
+    folder: Path
+    files: dict[str, str | None]
+    fetch: str
+    places: list[str]
+    mirror: str | None = None
+    alternatives: tuple[Form, ...] = ()
+
+    def all_places(self) -> list[str]:
+        root = os.environ.get(MIRROR_VARIABLE)
+        return ([str(Path(root).expanduser() / self.mirror)] if root and self.mirror else []) + self.places
 
 
 class SourceDataset(AbstractDataset[None, Source]):

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import torchloom
-from torchloom.datasets.onnx import seal
+from torchloom.datasets.onnx import open_session, seal
 from torchloom.errors import InputError
-from torchloom.inference.model import open_session
 from torchloom.modalities.base import Axes
 from torchloom.models._operators import with_operators
 from torchloom.problems import problem_of

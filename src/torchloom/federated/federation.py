@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.config import OptimizerConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.models import build_model
 from torchloom.problems.base import Objective, Problem
 from torchloom.problems.classification.config import ClassifierConfig, FederatedTrainConfig
 from torchloom.system.devices import choose_device, seed_everything
 from torchloom.system.words import counted
 from torchloom.training.callbacks import watchers
+from torchloom.training.loaders import LoaderPlan
 from torchloom.training.loop import (
     Loader,
     fit,

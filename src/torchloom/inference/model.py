@@ -13,7 +13,7 @@ import onnxruntime
 from pydantic import ValidationError
 
 from torchloom.config import AnswerConfig
-from torchloom.datasets.onnx import ONNXDataset
+from torchloom.datasets.onnx import ONNXDataset, open_session
 from torchloom.errors import InputError
 from torchloom.modalities import Info, info_of
 from torchloom.problems import problem_of
@@ -66,19 +66,6 @@ class Model:
         """One output of the graph."""
         answer: np.ndarray = self.session.run([output], inputs)[0]
         return answer
-
-
-def open_session(serialised: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """ONNX Runtime ready to run the graph on the CPU; InputError when it cannot load it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0  # it takes one per core
-    try:
-        return onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common parent
-        raise InputError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load the graph ({error}). Of a model of your own, "
-            "try a lower export.opset"
-        ) from error
 
 
 def _metadata(session: onnxruntime.InferenceSession) -> dict[str, Any]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.datasets.listing import Listing
+    from torchloom.training.loaders import LoaderPlan
 
 Axes = dict[str, dict[int, str]]  # of each input the axes that may have any length, with what they count
 
@@ -111,7 +111,7 @@ class Info(BaseModel):
 
     def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
         """A picture of test samples, each with a caption and whether what it says is right."""
-        from torchloom.reporting import figures
+        from torchloom.system import figures
 
         return figures.text_predictions([f"test sample {number}" for number in numbers], captions)
 
@@ -155,7 +155,7 @@ class Info(BaseModel):
 
     def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
         """A picture of samples: the name of each, what `reader` made of it, and a caption."""
-        from torchloom.reporting.figures import text_sheet
+        from torchloom.system.figures import text_sheet
 
         return text_sheet([(name, caption) for name, _, caption in shown])
 

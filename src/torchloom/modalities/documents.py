@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchloom.data.batches import Gathered
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.datasets.listing import Listing
+    from torchloom.training.loaders import LoaderPlan
 
 
 class DocumentInfo(Info):
@@ -66,7 +66,7 @@ class DocumentInfo(Info):
         return {"tokens": torch.ones(batch, time, dtype=torch.int64), "lengths": torch.full((batch,), time)}
 
     def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
-        from torchloom.reporting import figures
+        from torchloom.system import figures
 
         return figures.text_predictions(loaders.texts("test", numbers), captions)
 

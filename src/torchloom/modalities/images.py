@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.datasets.listing import Listing
+    from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class ImageInfo(Reading, Info):
         return {"images": torch.zeros(batch, *self.shape, dtype=torch.uint8)}
 
     def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
-        from torchloom.reporting import figures
+        from torchloom.system import figures
 
         return figures.prediction_grid(loaders.chosen("test", numbers)[0], captions)
 
@@ -155,7 +155,7 @@ class ImageInfo(Reading, Info):
         yield from ((share, {"images": view}) for share, view in views_of(inputs["images"], self.views))
 
     def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
-        from torchloom.reporting.figures import contact_sheet
+        from torchloom.system.figures import contact_sheet
 
         return contact_sheet([image for _, image, _ in shown], [caption for *_, caption in shown])
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.datasets.listing import Listing
+    from torchloom.training.loaders import LoaderPlan
 
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 

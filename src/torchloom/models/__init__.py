@@ -13,12 +13,14 @@ and so says what it is for:
 - `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
 """
 
+from __future__ import annotations
+
 import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel
@@ -28,7 +30,9 @@ from torchloom.config import own
 from torchloom.config.validation import UnknownNameError, arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.modalities import Info
-from torchloom.problems.base import Problem
+
+if TYPE_CHECKING:
+    from torchloom.problems.base import Problem
 
 OUTPUTS = {"outputs", "maps"}  # the sizes of what comes out; all others are of what goes in
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
 
 Batch = tuple["Tensor", ...]
 # A model and a batch, which is the inputs and last the target -> the mean loss and the means of other figures.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torchloom.data.download import Source
-from torchloom.data.loaders import LoaderPlan
+from torchloom.datasets.raw import Source
 from torchloom.problems import Problem, problem_of
 from torchloom.records.provenance import Lineage
 from torchloom.records.runs import flat, main_figures, training_rate
 from torchloom.reporting.page import Facts, Picture, Section, Table, Text, render, when
 from torchloom.system.words import counted, directed, listed
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 
 ROWS = 20  # of a table; its file has all of them
 COLUMNS = 30  # likewise

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchloom.records.runs import main_figures
-from torchloom.reporting import figures
 from torchloom.reporting.page import Picture, Section, Table, render
+from torchloom.system import figures
 
 Pairs = list[tuple[Mapping[str, Any], str]]
 

@@ -45,7 +45,6 @@ from torchloom.config import (
     TrainConfig,
 )
 from torchloom.config.validation import mistakes, one_of, refuse, unknown
-from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.modalities import check_suits, suited
 from torchloom.records.provenance import plain
@@ -57,6 +56,7 @@ from torchloom.system.words import counted
 from torchloom.tasks import Task, pipeline_of, read_tasks
 from torchloom.training.callbacks import watched_by
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 from torchloom.training.loop import DivergedError
 
 logger = logging.getLogger(__name__)

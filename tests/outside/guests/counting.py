@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.config import AnswerConfig, EvaluateConfig, ModelConfig, TrainConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.data.targets import Number
 from torchloom.inference.model import Model
 from torchloom.modalities import Info
 from torchloom.problems import Problem
 from torchloom.problems.base import Columns, Objective, run
 from torchloom.problems.evaluation import own_metrics, predict
-from torchloom.reporting import figures
+from torchloom.system import figures
 from torchloom.system.devices import choose_device
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 
 
 class CounterConfig(ModelConfig):

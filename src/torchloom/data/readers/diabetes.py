@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import TablePreprocessConfig
-from torchloom.data.download import AGAIN, RawFiles
 from torchloom.data.targets import Number
 from torchloom.data.text import read_number
+from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 

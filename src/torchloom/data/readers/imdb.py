@@ -22,10 +22,11 @@ import numpy as np
 
 from torchloom.config import DocumentPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
-from torchloom.data.download import AGAIN, RawFiles, write_sums
+from torchloom.data.download import write_sums
 from torchloom.data.splits import choose_validation, log_classes
 from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
+from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.system.progress import track

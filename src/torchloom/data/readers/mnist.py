@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.download import AGAIN, RawFiles, write_sums
+from torchloom.data.download import write_sums
 from torchloom.data.images import LabelledImages, prepare
+from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 

@@ -19,10 +19,11 @@ from pydantic import Field
 
 from torchloom.config import Count, PreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
-from torchloom.data.download import AGAIN, RawFiles, write_sums
+from torchloom.data.download import write_sums
 from torchloom.data.images import channel_counts, describe_pixels
 from torchloom.data.pictures import decode_image
 from torchloom.data.targets import Classes
+from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.system.progress import step_bar

@@ -8,13 +8,13 @@ from __future__ import annotations
 from functools import partial
 
 from torchloom.config import DebuggingConfig, DistributedConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import Trained, train_network
 from torchloom.problems.classification import Classification, check_classifier, classes_of
 from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
+from torchloom.training.loaders import LoaderPlan
 from torchloom.training.state import TrainingStates
 
 PROBLEM = Classification("classification")

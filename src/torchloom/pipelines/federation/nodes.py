@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchloom.config import DebuggingConfig, PartitionConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import say_if_one_step
@@ -22,6 +21,7 @@ from torchloom.records.provenance import code_of, reads
 from torchloom.system.locks import command
 from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     of each client begin; and the samples of each class as a table with a row per client, and as a picture.
     """
     from torchloom.federated import partition as shards
-    from torchloom.reporting import figures
+    from torchloom.system import figures
 
     classes = classes_of(loaders.info)
     known = loaders.trained_numbers().numpy()
@@ -148,7 +148,7 @@ def compare_rounds(
     Accuracies are fractions; `points` are those that the federation is better by. `round_within_a_point` is the first
     whose test accuracy is at most a point (0.01) lower than the central one, null when there is none.
     """
-    from torchloom.reporting import figures
+    from torchloom.system import figures
 
     central = central_metrics["accuracy"]
     near = [int(row["epoch"]) for row in history if row["test_accuracy"] >= central - 0.01]

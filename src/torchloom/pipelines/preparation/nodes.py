@@ -1,7 +1,7 @@
 """The stage of preparation that data sets share; `preprocess` is the reader's: torchloom/data/readers."""
 
-from torchloom.data.download import RawFiles, Source
 from torchloom.data.download import download as fetch_all
+from torchloom.datasets.raw import RawFiles, Source
 
 
 def download(source: Source) -> RawFiles:

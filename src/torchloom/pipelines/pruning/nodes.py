@@ -9,7 +9,6 @@ import logging
 from functools import partial
 
 from torchloom.config import DebuggingConfig, DistributedConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import train_network
 from torchloom.problems.classification import Classification, check_classifier
@@ -17,6 +16,7 @@ from torchloom.problems.classification.config import EvaluateClassifierConfig, P
 from torchloom.records.provenance import reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
+from torchloom.training.loaders import LoaderPlan
 from torchloom.training.state import TrainingStates
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from torchloom.config import CompareConfig, QuantizeConfig
-from torchloom.data.loaders import LoaderPlan
 from torchloom.problems.classification import check_classifier
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 

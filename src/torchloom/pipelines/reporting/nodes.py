@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from torchloom.data.download import Source
-from torchloom.data.loaders import LoaderPlan
+from torchloom.datasets.raw import Source
 from torchloom.records.provenance import Lineage
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from torchloom.config import (
     ModelConfig,
     TrainConfig,
 )
-from torchloom.data.loaders import LoaderPlan, TensorFile
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.modalities import Info, check_suits, read_info, suited
@@ -29,6 +28,7 @@ from torchloom.records.provenance import code_of, reads, strings
 from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted, debugged
+from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -335,9 +335,9 @@ def export_formats(
     if not config.formats:
         return {}, {}
     from torchloom.compression.comparison import machine, onnx_side, pytorch_side, time_side_by_side
+    from torchloom.datasets.onnx import open_session
     from torchloom.export import formats
     from torchloom.export.onnx import parity, signature
-    from torchloom.inference.model import open_session
     from torchloom.system.progress import working
 
     model = checkpoint.build()

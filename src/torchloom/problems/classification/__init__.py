@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ class Classification(Problem):
         """The metrics (flat), a table by class, figures, and the wrong answers as a table, the most confident first."""
         from torchloom.problems.classification import metrics as measures
         from torchloom.problems.evaluation import own_metrics, predict
-        from torchloom.problems.losses import classification_loss
-        from torchloom.reporting import figures
+        from torchloom.problems.losses import classification_loss, scores
+        from torchloom.system import figures
         from torchloom.system.devices import choose_device, choose_precision
 
         info, classes, link = loaders.info, classes_of(loaders.info), checkpoint.link
@@ -126,7 +126,7 @@ class Classification(Problem):
             "metrics": metrics,
             "per_class": per_class,
             "confusion_matrix": figures.confusion_matrix(confusion, classes),
-            "roc_curves": figures.roc_curves(logits, labels, classes, measures.hardest(per_class), link),
+            "roc_curves": figures.roc_curves(scores(logits, link), labels, classes, measures.hardest(per_class)),
             "calibration": calibration,
             "learning_curves": figures.learning_curves(history),
             "predictions": shown(list(range(min(config.pictures, len(labels))))),
@@ -136,7 +136,7 @@ class Classification(Problem):
 
     def captions(self, made: Mapping[str, Any]) -> Mapping[str, str]:
         from torchloom.problems.classification.metrics import hardest
-        from torchloom.reporting.figures import MATRIX
+        from torchloom.system.figures import MATRIX
 
         per_class = made.get("per_class", {})
         some = {"roc_curves"} if len(hardest(per_class)) < len(per_class) else set()

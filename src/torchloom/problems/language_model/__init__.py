@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig, ContinueConfig, EvaluateConfig
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
 else:
     Checkpoint = Any  # Kedro resolves the annotations of `generate`; what asks an exported model needs no training
 
@@ -75,8 +75,8 @@ class LanguageModel(Problem):
         The metrics, a table of the characters, those that cost the most bits first, and the learning curves.
         """
         from torchloom.problems.language_model.metrics import language_model_metrics
-        from torchloom.reporting.figures import learning_curves
         from torchloom.system.devices import choose_device
+        from torchloom.system.figures import learning_curves
 
         device = choose_device(config.device)
         metrics, characters = language_model_metrics(

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Reconstruction(Problem):
 
         from torchloom.problems.evaluation import own_metrics, predict
         from torchloom.problems.reconstruction import metrics as measures
-        from torchloom.reporting import figures
+        from torchloom.system import figures
         from torchloom.system.devices import choose_device
 
         device = choose_device(config.device)

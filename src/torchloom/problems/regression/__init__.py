@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig, EvaluateConfig
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Regression(Problem):
         """The metrics, of tables beside linear least squares on the rows that it was trained on, with coefficients."""
         from torchloom.problems.evaluation import own_metrics, predict
         from torchloom.problems.regression import metrics as measures
-        from torchloom.reporting import figures
+        from torchloom.system import figures
         from torchloom.system.devices import choose_device
 
         info, named = loaders.info, target_of(loaders.info)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig
-    from torchloom.data.loaders import LoaderPlan
     from torchloom.inference.model import Model
     from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Segmentation(Problem):
         import torch
 
         from torchloom.problems.segmentation.metrics import answers, overlaid, segmentation_metrics
-        from torchloom.reporting import figures
+        from torchloom.system import figures
         from torchloom.system.devices import choose_device
 
         device, classes = choose_device(config.device), _classes(loaders.info)

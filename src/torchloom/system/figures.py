@@ -109,17 +109,15 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def roc_curves(
-    logits: Tensor, labels: Tensor, classes: list[str], chosen: list[str], link: str | None = "softmax"
-) -> Figure:
-    """For each chosen class against the rest, the share found over the share of false alarms, with the area below."""
-    from torchmetrics.functional.classification import binary_auroc, binary_roc
+def roc_curves(answers: Tensor, labels: Tensor, classes: list[str], chosen: list[str]) -> Figure:
+    """For each chosen class against the rest, the share found over the share of false alarms, with the area below.
 
-    from torchloom.problems.losses import scores as on_scale
+    `answers` (N, classes) are on [0, 1], the higher, the likelier.
+    """
+    from torchmetrics.functional.classification import binary_auroc, binary_roc
 
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.add_subplot()
-    answers = on_scale(logits, link)
     numbers = {name: index for index, name in enumerate(classes)}
     shown = chosen[1:] if len(classes) == 2 else chosen  # of two classes, one curve is the other's mirror image
     names = []

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from torchloom.pipelines.sweep.nodes import report, search
+from torchloom.sweeps.nodes import report, search
 
 
 def create_pipeline() -> Pipeline:
