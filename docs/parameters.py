@@ -121,7 +121,7 @@ def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _within(kinds: Iterable[type[BaseModel]]) -> Iterator[tuple[type[BaseModel], str]]:
     """The models that are part of these and of those, each with the key that it stands at."""
-    from torchloom.config.validation import parts_of
+    from torchloom.config.checks import parts_of
 
     for kind in kinds:
         for name, field in kind.model_fields.items():

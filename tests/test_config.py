@@ -12,7 +12,7 @@ from torch import nn
 
 from conftest import TASKS
 from torchloom.config import OptimizerConfig
-from torchloom.config.validation import check_parameters
+from torchloom.config.checks import check_parameters
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.problems import problem_names, problem_of

@@ -239,6 +239,21 @@ def test_a_path_that_only_a_file_names_is_not_imported_for_a_problem(
         open_model(pulses / "data/sample/06_models/pulses_counter/model.onnx")
 
 
+def test_a_callback_of_ones_own_sees_steps_and_ends_a_training(run: Callable[..., DataCatalog]) -> None:
+    chosen = [{"name": "guests.learning.Watch", "epochs": 2}]
+    catalog = run(params={"guest": {"train": {"callbacks": chosen, "accumulate": 2}}}, to_nodes=["guest.train"])
+    history = catalog.load("guest.history")
+    assert [row["epoch"] for row in history] == [1, 2]  # of 3
+    norms = sys.modules["guests.learning"].Watch.norms
+    assert [step for step, *_ in norms] == list(range(1, 21))  # 1,000 samples in batches of 50, two of them a step
+    assert all(norm > 0 for *_, norm in norms)
+    assert history[0]["train_loss"] == pytest.approx(np.mean([loss for _, loss, _ in norms[:10]]), rel=0.2)
+    with pytest.raises(InputError, match=r"guest\.train\.callbacks\.0\.epoch: unknown key \(did you mean epochs\?\)"):
+        run(params={"guest": {"train": {"callbacks": [{"name": "guests.learning.Watch", "epoch": 2}]}}})
+    with pytest.raises(InputError, match=r"must lead to a class below torchloom\.training\.callbacks\.Callback"):
+        run(params={"guest": {"train": {"callbacks": [{"name": "guests.learning.Plain"}]}}})
+
+
 @pytest.mark.long
 def test_several_processes_train_it(run: Callable[..., DataCatalog]) -> None:
     alone, together = (run(params={"distributed": {"processes": n}}, to_nodes=["guest.train"]) for n in (1, 2))

@@ -22,8 +22,8 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from torchloom.config import DebuggingConfig, TrackingConfig
+from torchloom.config.checks import check_parameters
 from torchloom.config.loader import read_parameters
-from torchloom.config.validation import check_parameters
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of

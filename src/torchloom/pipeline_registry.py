@@ -4,8 +4,8 @@ from functools import lru_cache
 
 from kedro.pipeline import Pipeline
 
+from torchloom.config.checks import unknown
 from torchloom.config.loader import newest_loader, read_parameters
-from torchloom.config.validation import unknown
 from torchloom.errors import InputError
 from torchloom.pipelines import prediction, preparation
 from torchloom.sweeps import pipeline as sweeps

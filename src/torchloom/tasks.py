@@ -17,8 +17,8 @@ from typing import Any, Literal
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel, create_model
 
+from torchloom.config.checks import UnknownNameError, arguments_of, check_block, one_of, unknown
 from torchloom.config.loader import ConfigLoader, newest_loader, read_parameters
-from torchloom.config.validation import UnknownNameError, arguments_of, check_block, one_of, unknown
 from torchloom.data.readers import check_reader, default_reader
 from torchloom.errors import InputError
 from torchloom.pipelines import (

@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import kedro_run
 from torchloom.config import AugmentConfig, DataConfig, FolderPreprocessConfig, SplitFolders
-from torchloom.config.validation import check_parameters
+from torchloom.config.checks import check_parameters
 from torchloom.data.batches import StreamedBatches, continue_epoch, drawn, start_epoch
 from torchloom.data.class_folders import class_roots, split_named
 from torchloom.data.picture_formats import ENDINGS as ENDINGS_OF_FORMATS

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from torchloom.config import AugmentConfig, DataConfig, PolicyConfig
-from torchloom.config.validation import check_parameters
+from torchloom.config.checks import check_parameters
 from torchloom.data.transforms import POLICIES, apply_policy, mix
 from torchloom.errors import InputError
 

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from torchloom.config.validation import ArgumentError
+from torchloom.config.checks import ArgumentError
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import _layers, build_network, check_arguments, network_names
 from torchloom.models.resnet import Projection

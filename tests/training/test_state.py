@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
 from torchloom.config import AugmentConfig
-from torchloom.config.validation import differences
+from torchloom.config.checks import differences
 from torchloom.data.batches import Batches, ImageBatches, StreamedBatches
 from torchloom.errors import InputError
 from torchloom.modalities.modules import NormalizedImages

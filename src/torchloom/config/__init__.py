@@ -1,7 +1,7 @@
 """Every parameter that a task's YAML file may hold, with its type, range, unit and default.
 
 Kedro builds these models from conf/<env>/parameters and from `--params` before any node runs, because the node
-functions are annotated with them; `validation.py` does it a little earlier, for all tasks at once, to answer
+functions are annotated with them; `checks.py` does it a little earlier, for all tasks at once, to answer
 mistakes in one readable message. What is named after a class of PyTorch is checked against the PyTorch installed.
 """
 
@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from torchloom.config import own
+from torchloom.config.checks import ArgumentError
 from torchloom.config.choices import answering_for
-from torchloom.config.validation import ArgumentError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -501,6 +501,15 @@ class WhiteningConfig(Block):
     freeze: bool = Field(True, description="the kernels stay; only their biases learn")
 
 
+class CallbackConfig(Named):
+    """A class below torchloom.training.callbacks.Callback by its dotted path, with its arguments."""
+
+    @model_validator(mode="after")
+    def _exists(self) -> CallbackConfig:
+        answering_for("callback").check_callback(self.name, self.arguments)
+        return self
+
+
 class TrainConfig(Block):
     """The block `train`, as far as all problems share it."""
 
@@ -527,6 +536,7 @@ class TrainConfig(Block):
         description="names or patterns (network.stages.*) as in model.named_parameters() of what stays as it is; "
         "layers that stay as a whole keep their statistics too",
     )
+    callbacks: list[CallbackConfig] = Field([], description="of yours, which see each optimiser step and each epoch")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
     deterministic: bool = Field(False, description="only deterministic algorithms, at some cost in speed on GPUs")
     device: Device = Field("auto", description="auto is the first of cuda, mps, xpu, cpu that is there; or e.g. cuda:1")

@@ -12,6 +12,7 @@ MODULES = {
     "policy": "torchloom.data.transforms",
     "loss": "torchloom.problems.losses",
     "metric": "torchloom.problems.evaluation",
+    "callback": "torchloom.training.callbacks",
     "optimizer": "torchloom.training.optimizers",
     "scheduler": "torchloom.training.optimizers",
 }

@@ -17,7 +17,7 @@ from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config.validation import check_yaml
+from torchloom.config.checks import check_yaml
 from torchloom.errors import InputError
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from importlib import import_module
 from typing import Any
 
-from torchloom.config.validation import UnknownNameError, one_of
+from torchloom.config.checks import UnknownNameError, one_of
 from torchloom.errors import InputError
 
 _named: set[str] = set()  # by the parameters of this process

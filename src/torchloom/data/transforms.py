@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torchvision.transforms import v2
 
 from torchloom.config import AugmentConfig, PolicyConfig, own
-from torchloom.config.validation import arguments_of, check_call
+from torchloom.config.checks import arguments_of, check_call
 
 POLICIES = {"AugMix", "AutoAugment", "RandAugment", "TrivialAugmentWide"}
 # What torchvision does not check, but fails at or takes for something else.

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from torchloom.config import own
-from torchloom.config.validation import UnknownNameError, arguments_of, check_call
+from torchloom.config.checks import UnknownNameError, arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.modalities import Info
 

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 
 from torchloom.config import own
-from torchloom.config.validation import one_of
+from torchloom.config.checks import one_of
 from torchloom.problems.base import Problem
 
 __all__ = ["Problem", "check_problem", "problem_names", "problem_of"]

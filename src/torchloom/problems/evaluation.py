@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.config import MetricConfig, own
-from torchloom.config.validation import arguments_of, check_call
+from torchloom.config.checks import arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.system.devices import autocast, computable, enough_memory
 from torchloom.system.progress import step_bar

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, create_model
 from torch import Tensor, nn
 
 from torchloom.config import NotNegative, own
-from torchloom.config.validation import arguments_of, check_call, parts_of
+from torchloom.config.checks import arguments_of, check_call, parts_of
 from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT
 

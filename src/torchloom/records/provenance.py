@@ -29,7 +29,7 @@ from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 
 from torchloom.config import DistributedConfig, TrainConfig, own
-from torchloom.config.validation import differences
+from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.records.runs import read_run
 from torchloom.system.files import atomic_write, contents

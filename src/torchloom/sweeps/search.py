@@ -44,7 +44,7 @@ from torchloom.config import (
     SweepConfig,
     TrainConfig,
 )
-from torchloom.config.validation import mistakes, one_of, refuse, unknown
+from torchloom.config.checks import mistakes, one_of, refuse, unknown
 from torchloom.errors import InputError
 from torchloom.modalities import check_suits, suited
 from torchloom.records.provenance import plain

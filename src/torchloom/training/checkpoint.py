@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torchloom.config.validation import UnknownNameError
+from torchloom.config.checks import UnknownNameError
 from torchloom.datasets.tensors import fingerprint, read_tensors, write_tensors
 from torchloom.errors import InputError
 from torchloom.modalities import AnyInfo

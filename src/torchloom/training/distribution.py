@@ -32,7 +32,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
 from torchloom.config import DistributedConfig, own
-from torchloom.config.validation import differences
+from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.system.devices import choose_device
 from torchloom.system.processes import end_with_parent

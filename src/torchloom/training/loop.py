@@ -30,7 +30,7 @@ from torchloom.system.devices import (
 )
 from torchloom.system.progress import CLOCK, duration, step_bar
 from torchloom.system.words import counted
-from torchloom.training.callbacks import over
+from torchloom.training.callbacks import create_callbacks, over
 from torchloom.training.distribution import ALONE, Ranks
 from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, freeze_groups, say_if_momentum_moves
 from torchloom.training.state import Saver, TrainingState, TrainingStates
@@ -128,6 +128,7 @@ def train_epochs(
     epochs, steps = counted(config.epochs, "epoch"), counted(steps_per_epoch, "step")
     logger.info("training on %s in %s: %s of %s", device, dtype, epochs, steps)
 
+    callbacks = create_callbacks(config.callbacks)
     progress = Progress()
     parts: dict[str, Any] = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
     parts |= {"lookahead": lookahead, "scaler": scaler, "progress": progress}
@@ -167,6 +168,9 @@ def train_epochs(
                             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
                         scaler.step(optimizer)
                         scaler.update()
+                        for callback in callbacks:
+                            number = (epoch - 1) * steps_per_epoch + group_start // config.accumulate + 1
+                            callback.on_step(number, model, loss.detach())
                         optimizer.zero_grad(set_to_none=True)
                         if lookahead:
                             lookahead.step()
@@ -198,7 +202,7 @@ def train_epochs(
             elif improves(row, progress.best_row(), config.monitor):
                 progress.best, progress.best_epoch = snapshot(judged), epoch
             state.end_epoch()
-            if over(row):
+            if over(row, callbacks):
                 break
             if epoch < config.epochs:
                 saver.epoch_done()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, direction, own
-from torchloom.config.validation import arguments_of, check_call
+from torchloom.config.checks import arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.training.muon import Muon
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
-from torchloom.config.validation import differences
+from torchloom.config.checks import differences
 from torchloom.datasets.tensors import read_tensors, write_tensors
 from torchloom.errors import InputError
 from torchloom.system.words import counted

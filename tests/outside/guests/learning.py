@@ -1,10 +1,14 @@
-"""A loss, an optimiser and a schedule of a user's own."""
+"""A loss, an optimiser, a schedule and a callback of a user's own."""
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from torchloom.training.callbacks import Callback
 
 
 class FocalLoss(nn.Module):
@@ -50,3 +54,19 @@ class Plain(SGD):
 
 class NoLoss:
     pass
+
+
+class Watch(Callback):
+    """Notes the norm of the gradient at each step, and ends the training after so many epochs."""
+
+    norms: ClassVar[list[tuple[int, float, float]]] = []
+
+    def __init__(self, epochs: int = 2) -> None:
+        self.epochs = epochs
+
+    def on_step(self, step: int, model: nn.Module, loss: Tensor) -> None:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        self.norms.append((step, loss.item(), torch.stack([each.norm() for each in gradients]).norm().item()))
+
+    def on_epoch(self, row: dict[str, float]) -> bool:
+        return row["epoch"] == self.epochs

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from torchloom.config import (
+    CallbackConfig,
     ClassLoss,
     Count,
     DistillConfig,
@@ -72,6 +73,7 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     epochs: Count = Field(1, description="passes of a client over its own data in each round")
     threads: Count = Field(1, description="CPU threads of each client")
     warmup_epochs: float = Field(0.0, ge=0, le=0)
+    callbacks: list[CallbackConfig] = Field([], max_length=0, description="not of clients")
     ema: None = None
     lookahead: None = None
     early_stopping: None = None
