@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from inspect import signature
 from types import ModuleType
 from typing import Any, Literal
 
@@ -142,12 +143,20 @@ def _mistakes(name: str, block: Any, tasks: Iterable[str], data_sets: set[str]) 
         check_problem(str(block[kind])) if kind == "problem" else one_of(str(block[kind]), METHODS, "a method")
     except UnknownNameError as error:
         return [f"{key}.{kind}: given {block[kind]!r}; {error}"]
-    wrong = check_block(key, block, keys_of(kind, block[kind]))
+    wrong = [] if _fits(kind, block) else check_block(key, block, keys_of(kind, block[kind]))
     for place, other in {} if wrong else _sources(block):
         known, what = (data_sets, "data set") if place == "data" else (tasks, "task")
         if other not in known:
             wrong.append(f"{key}.{place}: given {other!r}; {unknown(other, known, what)}")
     return wrong
+
+
+def _fits(kind: str, block: Mapping[str, Any]) -> bool:
+    """Whether the block is right at a glance, which spares nearly all commands a model of it."""
+    keys = signature(recipe_of(kind, block[kind]).create_pipeline).parameters
+    needed = {name for name, key in keys.items() if key.default is key.empty} - {"task", "problem"}
+    given = block.keys() - {kind}
+    return needed <= given <= keys.keys() - {"task", "problem"} and all(isinstance(block[key], str) for key in given)
 
 
 def _kind_of(block: Any) -> str | None:

@@ -52,13 +52,13 @@ Views = Literal["one", "mirror", "mirror_and_shift"]
 class Block(BaseModel):
     """A block of parameters: exact types, no unknown keys, not changeable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Named(BaseModel):
     """A choice by name; every other key is an argument of what the name stands for, null one that is left out."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
     name: str
 
@@ -245,7 +245,7 @@ class AugmentConfig(Block):
 class DataConfig(Block):
     """The block `data` of a task: how prepared data become batches."""
 
-    augment: AugmentConfig = Field(AugmentConfig(), description="of images only")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="of images only")
     max_tokens: Count | None = Field(
         None, description="of documents only: of longer ones so many of the last words count"
     )
@@ -374,7 +374,7 @@ class TrackingConfig(Block):
 class GroupConfig(BaseModel):
     """Parameters with settings of their own; every other key is an argument of the optimiser."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
     parameters: list[str] = Field(
         min_length=1, description="their names or patterns (*.bias) as in model.named_parameters()"
@@ -666,7 +666,9 @@ class FederatedConfig(Block):
         le=1,
         description="share of the clients that train in a round, drawn anew; their number is rounded down",
     )
-    strategy: StrategyConfig = Field(StrategyConfig(), description="how the server joins the clients' weights")
+    strategy: StrategyConfig = Field(
+        default_factory=StrategyConfig, description="how the server joins the clients' weights"
+    )
     processes: Count | None = Field(
         None, description="clients that train at the same time; none: one for each core, or a single one on a GPU"
     )
@@ -729,7 +731,9 @@ class ExportConfig(Block):
     formats: list[Literal["torch_export", "aot_inductor", "torchscript"]] = Field(
         [], description="other formats than ONNX to save the model in; see torchloom/export/formats.py"
     )
-    compare: CompareConfig = Field(CompareConfig(), description="how the formats are measured side by side")
+    compare: CompareConfig = Field(
+        default_factory=CompareConfig, description="how the formats are measured side by side"
+    )
 
     @field_validator("opset")
     @classmethod
@@ -787,7 +791,9 @@ class AnswerConfig(Block):
     )
     views: Views | None = Field(None, description="as evaluate.views; none: as the model was evaluated")
     invert: bool = Field(False, description="swap light and dark: MNIST's digits are white on black")
-    generate: ContinueConfig = Field(ContinueConfig(), description="of language models: how each text is continued")
+    generate: ContinueConfig = Field(
+        default_factory=ContinueConfig, description="of language models: how each text is continued"
+    )
     threads: Count | None = Field(None, description="CPU threads of ONNX Runtime; none takes all cores")
 
 
@@ -897,8 +903,10 @@ class SweepConfig(Block):
         description="keys below the task, such as train.optimizer.lr, and what their values are drawn from; null takes "
         "a key of another environment out"
     )
-    sampler: SamplerConfig = Field(SamplerConfig(), description="draws the values")
-    pruner: PrunerConfig = Field(PrunerConfig(), description="ends trials that are worse than others after some epochs")
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="draws the values")
+    pruner: PrunerConfig = Field(
+        default_factory=PrunerConfig, description="ends trials that are worse than others after some epochs"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler; what trainings draw is up to train.seed")
     environment: str | None = Field(None, description="that of the run, which fills it in")
 

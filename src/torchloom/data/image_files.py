@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from torchloom.data.pictures import decode_image
 from torchloom.datasets.listing import stamp_of
 from torchloom.errors import InputError
 
@@ -30,6 +29,8 @@ def read_picture(
 
     Raises InputError when the file cannot be read, or is not the one that had this `stamp` (bytes, nanoseconds).
     """
+    from torchloom.data.pictures import decode_image  # Pillow takes long to import
+
     height, width, channels = shape
     try:
         with open(path, "rb") as file:

@@ -13,7 +13,7 @@ from torchloom.system.words import listed
 class Target(BaseModel):
     """`array` is the name of the prepared array, with an entry for each sample."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     array: str
 

@@ -43,7 +43,7 @@ def read_number(text: str) -> float:
 class Tokenizer(BaseModel):
     """A vocabulary of characters or of words; a token is a place in it. JSON keeps all of it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     kind: Literal["characters", "words"]
     vocabulary: list[str]

@@ -46,7 +46,7 @@ class Info(BaseModel):
     input before the network sees it, for whoever asks the model later to do the same.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     kind: str  # the name of the modality, or the dotted path of one of the user's own
     target: AnyTarget | None = None  # what there is to learn beside the inputs

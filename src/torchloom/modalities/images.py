@@ -41,7 +41,7 @@ class Reading(BaseModel):
     bits a channel; without one 0 and 65,535 do, and those of 32 bits say nothing. `views` are those of evaluate.views.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     fit: Fit = "crop"
     value_range: ValueRange | None = None

@@ -13,10 +13,12 @@ import socket
 import sys
 from datetime import datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from torchloom.errors import InputError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class Locks:
 
     def take(self, name: str) -> bool:
         """Take the lock if nobody holds it, and say whether that was so."""
+        from filelock import Timeout
+
         try:
             self._take(name, timeout=0)
         except Timeout:
@@ -49,6 +53,8 @@ class Locks:
         return True
 
     def _take(self, name: str, timeout: float) -> None:
+        from filelock import FileLock, Timeout
+
         if name in self.held:
             return
         lock = FileLock(self.folder / f"{name}.lock")

@@ -25,7 +25,7 @@ class Checkpoint(BaseModel):
     `training` says how it came about: the epoch's row of the history, the block `train`, and what computed it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     network: str  # a module of torchloom.models, or a dotted path
     arguments: dict[str, Any]

@@ -33,7 +33,7 @@ REBUILD = "Run the build_dataloaders stage again: kedro run --tags build_dataloa
 class TensorFile(BaseModel):
     """One prepared file and the fingerprint of the contents that the plan was made for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     path: Path
     fingerprint: str
@@ -43,7 +43,7 @@ class TensorFile(BaseModel):
 class LoaderPlan(BaseModel):
     """How the splits of prepared data become batches: `loader("train", device)` and so on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     splits: dict[str, list[TensorFile]]  # train, validation, test; several files are strung together
     info: AnyInfo

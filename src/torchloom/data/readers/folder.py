@@ -26,7 +26,6 @@ from torchloom.data.class_folders import class_roots, place_pictures, split_name
 from torchloom.data.image_files import in_threads, read_picture
 from torchloom.data.images import channel_counts, describe
 from torchloom.data.picture_formats import SUFFIXES
-from torchloom.data.pictures import deep_extremes
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
 from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, scan
 from torchloom.datasets.tensors import Tensors
@@ -166,6 +165,8 @@ def measured_range(listing: Listing, part: Part, pool: ThreadPoolExecutor, bar: 
     task = bar.add_task("measure", total=len(part.places), status="")
 
     def extremes(place: int) -> tuple[float, float, bool] | None:
+        from torchloom.data.pictures import deep_extremes
+
         try:
             with open(os.path.join(listing.folder, listing.names[place]), "rb") as file:
                 return deep_extremes(file)

@@ -14,14 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
 from torchloom.config import Count, PreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.download import write_sums
 from torchloom.data.images import channel_counts, describe_pixels
-from torchloom.data.pictures import decode_image
 from torchloom.data.targets import Classes
 from torchloom.datasets.raw import AGAIN, RawFiles
 from torchloom.datasets.tensors import Tensors
@@ -47,6 +45,8 @@ class PetsConfig(PreprocessConfig):
 def preprocess(raw: RawFiles, config: PetsConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Both archives -> training, validation and test tensors, `images` (N, H, W, 3) and `masks` (N, H, W) uint8, and
     what is known about them. All are brought to one size, out of proportion."""
+    from torchloom.data.pictures import decode_image
+
     height, width = config.size
     names: dict[str, list[str]] = {}
     masks: dict[str, np.ndarray] = {}
@@ -102,6 +102,8 @@ def _files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 def read_trimap(content: bytes, size: tuple[int, int], place: str) -> np.ndarray:
     """A trimap's classes (H, W) uint8; each pixel is that of the nearest one in the file."""
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             values = np.asarray(picture.convert("L").resize(size[::-1], Image.Resampling.NEAREST))
@@ -177,6 +179,8 @@ def _draw(generator: np.random.Generator, rows: int = 72, columns: int = 96) -> 
 
 
 def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    from PIL import Image
+
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()

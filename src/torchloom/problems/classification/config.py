@@ -42,13 +42,13 @@ class ClassificationTrainConfig(TrainConfig):
 
 
 class DistilledTrainConfig(ClassificationTrainConfig):
-    distill: DistillConfig = Field(DistillConfig(), description="how the teacher is listened to")
+    distill: DistillConfig = Field(default_factory=DistillConfig, description="how the teacher is listened to")
 
 
 class PrunedTrainConfig(ClassificationTrainConfig):
     """The last epoch is the model: only then all is cut that is to be."""
 
-    prune: PruneConfig = Field(PruneConfig(), description="what is cut out, and when")
+    prune: PruneConfig = Field(default_factory=PruneConfig, description="what is cut out, and when")
     ema: None = None
     lookahead: None = None
     early_stopping: None = None
@@ -69,7 +69,9 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     A client starts each round with the server's weights and an optimiser that remembers nothing.
     """
 
-    federated: FederatedConfig = Field(FederatedConfig(), description="the rounds, and what the server does")
+    federated: FederatedConfig = Field(
+        default_factory=FederatedConfig, description="the rounds, and what the server does"
+    )
     epochs: Count = Field(1, description="passes of a client over its own data in each round")
     threads: Count = Field(1, description="CPU threads of each client")
     warmup_epochs: float = Field(0.0, ge=0, le=0)
