@@ -30,12 +30,14 @@ def by_error(images: Tensor, reconstructions: Tensor) -> Tensor:
 
 def principal_components_mse(train: Tensor, test: Tensor, components: int) -> float:
     """The squared error per pixel on [0, 1] that `components` principal components of `train` leave on `test`."""
-    train, test = (images.flatten(1).double() / 255 for images in (train, test))
-    mean = train.mean(0)
-    _, directions = torch.linalg.eigh((train - mean).T @ (train - mean))  # by rising variance
-    directions = directions[:, -components:]
-    centred = test - mean
-    return F.mse_loss(centred @ directions @ directions.T, centred).item()
+    from sklearn.decomposition import PCA
+
+    known, asked = (images.flatten(1).double().numpy() / 255 for images in (train, test))
+    components = min(components, len(known) - 1, known.shape[1])  # more have no variance
+    if not components:
+        return float(((known.mean(0) - asked) ** 2).mean())
+    found = PCA(components, svd_solver="covariance_eigh").fit(known)
+    return float(((found.inverse_transform(found.transform(asked)) - asked) ** 2).mean())
 
 
 @torch.no_grad()

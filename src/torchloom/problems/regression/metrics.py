@@ -14,17 +14,14 @@ from torchloom.system.words import significant
 
 
 def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, Any]:
-    """R², and errors in the target's unit, from predictions and targets (N,).
+    """R², and errors in the target's unit, from predictions and targets (N,)."""
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    R² of targets that are all alike is 1 when the predictions are, too, and else 0, as in scikit-learn.
-    """
-    error = (prediction - target).double()
-    spread = (target - target.mean()).double()
-    unexplained, total = error.square().sum().item(), spread.square().sum().item()
+    truth, found = target.double().numpy(), prediction.double().numpy()
     return {
-        "r2": 1 - unexplained / total if total else float(unexplained == 0),
-        "rmse": error.square().mean().sqrt().item(),
-        "mae": error.abs().mean().item(),
+        "r2": float(r2_score(truth, found)) if len(truth) > 1 else float(bool((truth == found).all())),
+        "rmse": float(root_mean_squared_error(truth, found)),
+        "mae": float(mean_absolute_error(truth, found)),
     }
 
 
@@ -60,14 +57,14 @@ def least_squares(features: Tensor, target: Tensor, info: TableInfo, named: Numb
 
     As in training, the penalty sees the weights on the scale where features and target have standard deviation 1.
     """
+    from sklearn.linear_model import LinearRegression, Ridge
+
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (info.mean, info.std))
-    x = torch.cat([(features.double() - mean) / std, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
-    y = (target.double() - named.mean) / named.std
-    penalty = torch.full((x.shape[1],), l2 / 2, dtype=torch.float64)
-    penalty[-1] = 0  # the intercept is free
-    solution = torch.linalg.lstsq(x.T @ x / len(x) + penalty.diag(), x.T @ y / len(x), driver="gelsd").solution
-    weights = solution[:-1] * named.std / std
-    return LinearSolution(weights, named.mean + solution[-1] * named.std - weights @ mean)
+    x, y = (features.double() - mean) / std, (target.double() - named.mean) / named.std
+    model = Ridge(alpha=len(x) * l2 / 2) if l2 else LinearRegression()  # whose losses are sums, not means
+    model.fit(x.numpy(), y.numpy())
+    weights = torch.from_numpy(model.coef_) * named.std / std
+    return LinearSolution(weights, named.mean + torch.tensor(model.intercept_) * named.std - weights @ mean)
 
 
 def coefficients(model: nn.Module, features: Tensor, info: TableInfo, solution: LinearSolution) -> list[dict[str, Any]]:
