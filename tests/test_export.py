@@ -18,7 +18,7 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export.onnx import Signature, compare, to_onnx
+from torchloom.export.onnx import Signature, onnx_parity, to_onnx
 from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.models._operators import with_operators
@@ -81,7 +81,7 @@ def to_graph(model: nn.Module, trained: Checkpoint, opset: int = 20) -> bytes:
 
 
 def compared(model: nn.Module, serialised: bytes, images: Tensor, sizes: list[int]) -> dict[str, Any]:
-    return compare(model, serialised, Signature({"images": images}, INFO.axes, ["logits"]), sizes)
+    return onnx_parity(model, serialised, Signature({"images": images}, INFO.axes, ["logits"]), sizes)
 
 
 def plan(folder: Path, images: Tensor) -> LoaderPlan:
@@ -330,7 +330,7 @@ class Other(NamedTuple):
     serialised: bytes
 
     def compared(self, inputs: dict[str, Tensor], sizes: list[int]) -> dict[str, Any]:
-        return compare(self.trained.build(), self.serialised, self.case.form(inputs), sizes)
+        return onnx_parity(self.trained.build(), self.serialised, self.case.form(inputs), sizes)
 
 
 @functools.cache  # each takes seconds
@@ -389,7 +389,7 @@ def test_a_single_sample_of_length_one_leaves_the_graph_open(
     trained = case.checkpoint()
     serialised = to_onnx(trained.build(), case.form(one), trained, opset=20)
     for inputs in (one, several):
-        report = compare(trained.build(), serialised, case.form(inputs), [1, 3])
+        report = onnx_parity(trained.build(), serialised, case.form(inputs), [1, 3])
         assert report["greatest_difference"] < 1e-4
 
 
@@ -422,7 +422,7 @@ def test_recurrent_layers_of_any_kind_become_operators_that_leave_batch_and_time
 
     serialised = to_onnx(model, given(2, 9), text, opset=20)
     for count, time in ((1, 1), (3, 30), (8, 2)):
-        report = compare(model, serialised, given(count, time), [1, count])
+        report = onnx_parity(model, serialised, given(count, time), [1, count])
         assert report["greatest_difference"] < 1e-5
     graph = onnx.load_from_string(serialised).graph
     recurrent = [node.op_type for node in graph.node if node.op_type in {"LSTM", "GRU", "RNN", "Loop", "Scan"}]
@@ -478,7 +478,7 @@ def test_comparing_finds_a_difference_in_any_output() -> None:
     images = exported.case.form({"images": IMAGES})
 
     def compared() -> float:
-        difference: float = compare(model, exported.serialised, images, [4])["greatest_difference"]
+        difference: float = onnx_parity(model, exported.serialised, images, [4])["greatest_difference"]
         return difference
 
     assert compared() < 1e-4

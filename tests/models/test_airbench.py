@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tests.stages import CLASSIFICATION
 from torchloom.data.targets import Classes
-from torchloom.export.onnx import compare, signature, to_onnx
+from torchloom.export.onnx import onnx_parity, signature, to_onnx
 from torchloom.modalities import ImageInfo
 from torchloom.models import airbench, build_model
 from torchloom.training.checkpoint import Checkpoint
@@ -163,7 +163,7 @@ def test_the_exported_graph_answers_alike_in_any_batch(shape: tuple[int, int, in
     )
     form = signature(model, {"images": images}, trained)
     serialised = to_onnx(model, form, trained, 20)
-    report = compare(model, serialised, form, [1, 3, 16])
+    report = onnx_parity(model, serialised, form, [1, 3, 16])
     assert report["greatest_difference"] < 1e-4
     assert report["agreement"] == 1.0
     with torch.no_grad():

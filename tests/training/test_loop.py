@@ -23,7 +23,7 @@ from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig
 from torchloom.system.devices import seed_everything
 from torchloom.training import loop
-from torchloom.training.loop import Fit, Objective, Running, average, fit, improves, penalty, should_stop, snapshot
+from torchloom.training.loop import Objective, Outcome, Running, average, fit, improves, penalty, should_stop, snapshot
 
 Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)
 CROSS_ENTROPY = classification_objective("CrossEntropyLoss", {})
@@ -57,7 +57,7 @@ def run(
     validation: Split | None = None,
     objective: Objective = CROSS_ENTROPY,
     **settings: Any,
-) -> tuple[nn.Module, Fit]:
+) -> tuple[nn.Module, Outcome]:
     """Train a fresh model and return it with the outcome; `settings` are those of the block `train`."""
     defaults = {"epochs": 2, "batch_size": 16, "optimizer": {"name": "SGD", "lr": 0.1}}
     config = ClassificationTrainConfig.model_validate({**defaults, "device": "cpu", "precision": "fp32", **settings})

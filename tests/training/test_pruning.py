@@ -25,7 +25,7 @@ from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, PrunedTrainConfig
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loaders import LoaderPlan, TensorFile
-from torchloom.training.loop import TIMES, Fit, fit
+from torchloom.training.loop import TIMES, Outcome, fit
 from torchloom.training.state import TrainingStates
 
 INFO = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 32, 32], mean=[0.5] * 3, std=[0.25] * 3)
@@ -271,7 +271,7 @@ class PowerCut(Exception):  # noqa: N818
     pass
 
 
-def fine_tune(states: TrainingStates | None, form: str, stop: int | None = None, epochs: int = 3) -> Fit:
+def fine_tune(states: TrainingStates | None, form: str, stop: int | None = None, epochs: int = 3) -> Outcome:
     """Epochs of two steps, in the first two of which a small network loses half of its weights or channels."""
     torch.manual_seed(0)
     model = trained("resnet", {"width": 4})

@@ -26,7 +26,7 @@ from torchloom.modalities.modules import NormalizedImages
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig
 from torchloom.system.devices import seed_everything
-from torchloom.training.loop import TIMES, Fit, fit
+from torchloom.training.loop import TIMES, Outcome, fit
 from torchloom.training.optimizers import optimizer_names, scheduler_names
 from torchloom.training.state import TrainingStates
 
@@ -54,7 +54,7 @@ def train(
     streamed: bool = False,
     validation: int = 20,
     **settings: Any,
-) -> Fit:
+) -> Outcome:
     """Train a fresh model; `at_step` is called with the number of each forward pass of the training."""
     defaults = {"epochs": 4, "batch_size": 12, "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9}}
     defaults |= {"device": "cpu", "precision": "fp32", "seed": 3, "save_minutes": 1e-6}
@@ -90,7 +90,7 @@ def cut(step: int) -> Callable[[int], None]:
     return at_step
 
 
-def assert_equal(one: Fit, other: Fit) -> None:
+def assert_equal(one: Outcome, other: Outcome) -> None:
     assert one.best_epoch == other.best_epoch
     for mine, theirs in ((one.best, other.best), (one.last, other.last)):
         assert mine.keys() == theirs.keys()
@@ -100,13 +100,13 @@ def assert_equal(one: Fit, other: Fit) -> None:
     assert timeless[0] == timeless[1]
 
 
-def uninterrupted(**settings: Any) -> Fit:
+def uninterrupted(**settings: Any) -> Outcome:
     """What each kind of training ends with, trained once."""
     return _uninterrupted(json.dumps(settings))
 
 
 @cache
-def _uninterrupted(settings: str) -> Fit:
+def _uninterrupted(settings: str) -> Outcome:
     return train(None, **json.loads(settings))
 
 

@@ -106,7 +106,7 @@ def at_least_two(tensor: Tensor, axes: dict[int, str]) -> Tensor:
     return tensor
 
 
-def compare(model: nn.Module, serialised: bytes, form: Signature, batch_sizes: list[int]) -> dict[str, Any]:
+def onnx_parity(model: nn.Module, serialised: bytes, form: Signature, batch_sizes: list[int]) -> dict[str, Any]:
     """`parity` with ONNX Runtime. Raises InputError when it cannot load the graph."""
     session = open_session(serialised)
 

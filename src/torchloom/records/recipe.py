@@ -73,7 +73,7 @@ def versions(lineage: Lineage) -> dict[str, str]:
 
 
 def computed(lineage: Lineage, on: Mapping[str, Any]) -> str | None:
-    """What computed the newest training of the lineage, by what `training.loop.Fit` says of it and the records."""
+    """What computed the newest training of the lineage, by what `training.loop.Outcome` says of it and the records."""
     if not on:
         return None
     trainings = [record for record in lineage.nodes if record["node"].endswith(".train")]

@@ -51,7 +51,7 @@ class DivergedError(InputError):
 
 
 @dataclass(frozen=True)
-class Fit:
+class Outcome:
     """The outcome: weights (on the CPU) of the best and the last epoch, and one history row per epoch.
 
     `computed` says on what: `device`, `precision`, `threads` of each process and `processes`.
@@ -74,7 +74,7 @@ def fit(
     recipe: Mapping[str, Any] | None = None,
     at_epoch: AtEpoch | None = None,
     ranks: Ranks = ALONE,
-) -> Fit:
+) -> Outcome:
     """Train `model` in place and return what came of it: `train_epochs` with the host set up for it.
 
     `open_loader("train", device)` and `("validation", device)` give the data. With an empty validation split the last
@@ -105,7 +105,7 @@ def train_epochs(
     recipe: Mapping[str, Any],
     at_epoch: AtEpoch | None = None,
     ranks: Ranks = ALONE,
-) -> Fit:
+) -> Outcome:
     """The loop itself."""
     dtype = choose_precision(config.precision, device)
     train_loader, validation_loader = open_loader("train", device), open_loader("validation", device)
@@ -219,7 +219,7 @@ def train_epochs(
         say_if_far_worse(found, progress.history[progress.best_epoch - 1])
     computed: dict[str, Any] = {"device": str(device), "precision": str(dtype).removeprefix("torch.")}
     computed |= {"threads": torch.get_num_threads(), "processes": ranks.size}
-    return Fit(best, progress.best_epoch, last, progress.history, computed, progress.changes)
+    return Outcome(best, progress.best_epoch, last, progress.history, computed, progress.changes)
 
 
 @dataclass

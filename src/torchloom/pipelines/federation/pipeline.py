@@ -3,7 +3,7 @@
 from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.federation import nodes
-from torchloom.pipelines.training.pipeline import in_namespace, judged, train_node
+from torchloom.pipelines.training.pipeline import evaluation_nodes, in_namespace, train_node
 
 
 def create_pipeline(task: str, *, of: str) -> Pipeline:
@@ -34,7 +34,7 @@ def create_pipeline(task: str, *, of: str) -> Pipeline:
                 inputs=["dataloaders", "partition", "params:model", "params:train", "training_states"],
                 outputs=["checkpoint", "history"],
             ),
-            *judged(nodes.PROBLEM),
+            *evaluation_nodes(nodes.PROBLEM),
             Node(
                 nodes.compare_rounds,
                 inputs=["base_history", "base_metrics", "history", "metrics"],

@@ -3,7 +3,7 @@
 from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.pruning import nodes
-from torchloom.pipelines.training.pipeline import TOGETHER, compared, in_namespace, judged, train_node
+from torchloom.pipelines.training.pipeline import TOGETHER, compared, evaluation_nodes, in_namespace, train_node
 
 
 def create_pipeline(task: str, *, of: str) -> Pipeline:
@@ -24,7 +24,7 @@ def create_pipeline(task: str, *, of: str) -> Pipeline:
                 inputs=["base_checkpoint", "dataloaders", "params:train", *TOGETHER, "training_states"],
                 outputs=["checkpoint", "history", "profile"],
             ),
-            *judged(nodes.PROBLEM),
+            *evaluation_nodes(nodes.PROBLEM),
             compared(),
         ],
         of,

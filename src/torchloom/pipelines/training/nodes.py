@@ -307,7 +307,7 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
 
     Raises InputError, and leaves an earlier export as it was, when an output differs by more than the tolerance.
     """
-    from torchloom.export.onnx import compare, signature, to_onnx
+    from torchloom.export.onnx import onnx_parity, signature, to_onnx
     from torchloom.system.progress import working
 
     model = checkpoint.build()
@@ -315,7 +315,7 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
     with working("exporting to ONNX"):
         onnx_model = to_onnx(model, form, checkpoint, config.opset)
     with working("comparing with ONNX Runtime"):
-        report = compare(model, onnx_model, form, config.batch_sizes)
+        report = onnx_parity(model, onnx_model, form, config.batch_sizes)
     report |= {"tolerance": config.tolerance, "opset": config.opset, "bytes": len(onnx_model)}
     check_parity("the exported model", report, config)
     logger.info(

@@ -51,7 +51,7 @@ def task_pipeline(
             problem=problem,
             data=data,
         ),
-        *judged(problem),
+        *evaluation_nodes(problem),
         *more,
     ]
     return in_namespace(task, nodes, base, prepared)
@@ -78,7 +78,7 @@ def train_node(
         )
 
 
-def judged(problem: Problem) -> list[Node]:
+def evaluation_nodes(problem: Problem) -> list[Node]:
     """What becomes of any checkpoint: evaluate, export_onnx and export_formats."""
     return [
         Node(

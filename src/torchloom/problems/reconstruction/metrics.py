@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ def principal_components_mse(train: Tensor, test: Tensor, components: int) -> fl
     components = min(components, len(known) - 1, known.shape[1])  # more have no variance
     if not components:
         return float(((known.mean(0) - asked) ** 2).mean())
-    found = PCA(components, svd_solver="covariance_eigh").fit(known)
+    with np.errstate(invalid="ignore"):  # of pictures that are all alike
+        found = PCA(components, svd_solver="covariance_eigh").fit(known)
     return float(((found.inverse_transform(found.transform(asked)) - asked) ** 2).mean())
 
 
