@@ -150,7 +150,7 @@ def counted(pulses: Path) -> DataCatalog:
 
 
 def test_a_modality_and_a_problem_of_ones_own_go_all_the_way(
-    counted: DataCatalog, pulses: Path, tmp_path: Path
+    counted: DataCatalog, pulses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = counted.load("pulses_counter.metrics")
     assert metrics["mae"] < 0.5  # of their mean: 1.5
@@ -161,7 +161,11 @@ def test_a_modality_and_a_problem_of_ones_own_go_all_the_way(
     page, card = (counted.load(f"pulses_counter.{name}") for name in ("report", "model_card"))
     assert "Sequence counting: the network guests.networks.counter" in page
     assert "The first test sequences, with the counts that are off" in page
-    assert "pipeline_tag: sequence-counting" in card
+    assert "pipeline_tag" not in card  # the hub knows no such problem
+    assert "| worst |" in card
+    example = card.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(pulses / "data/sample/06_models/pulses_counter")
+    exec(example, {})
     assert "Sequence counting of sequences." in card
     described = onnx.load_from_string(counted.load("pulses_counter.onnx")).metadata_props
     known = {entry.key: entry.value for entry in described}
@@ -209,6 +213,14 @@ def test_a_training_of_ones_own_problem_goes_on_with_the_same_bits(counted: Data
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.weights.items())
 
 
+def test_what_is_monitored_is_better_in_the_direction_that_the_problem_says(pulses: Path) -> None:
+    few = {"pulses_counter": {"train": {"monitor": "exact", "epochs": 30}}}
+    catalog = kedro_run(pulses, "pulses_counter", params=few, to_nodes=["pulses_counter.train"])
+    exact = [row["val_exact"] for row in catalog.load("pulses_counter.history")]
+    assert min(exact) < max(exact)
+    assert exact[int(catalog.load("pulses_counter.checkpoint").training["epoch"]) - 1] == max(exact)
+
+
 def test_code_of_ones_own_problem_and_modality_counts(counted: DataCatalog, pulses: Path, guests: Path) -> None:
     def again(file: str, before: str, after: str) -> set[str]:
         source = (guests / file).read_text()
@@ -221,11 +233,17 @@ def test_code_of_ones_own_problem_and_modality_counts(counted: DataCatalog, puls
 
     records = pulses / "data/sample/records/nodes"
     now = max(path.stat().st_mtime_ns for path in records.glob("*.json"))
-    assert again("counting.py", "(found.round() == counts)", "(counts == found.round())") == {"pulses_counter.evaluate"}
+    assert again("counting.py", "(found.round() == counts).double()", "(counts == found.round()).double()") == {
+        "pulses_counter.evaluate"
+    }
     now = max(path.stat().st_mtime_ns for path in records.glob("*.json"))
-    assert again("counting.py", "(rate.exp() - counts).abs()", "(counts - rate.exp()).abs()") == {
+    assert again("counting.py", '(found - counts).abs().mean(), "exact"', '(counts - found).abs().mean(), "exact"') == {
         "pulses_counter.train",
         "pulses_counter.evaluate",  # of what that has left
+    }
+    now = max(path.stat().st_mtime_ns for path in records.glob("*.json"))
+    assert again("counting.py", "found = (outputs - targets).mean()", "found = -(targets - outputs).mean()") == {
+        "pulses_counter.evaluate"  # a metric
     }
     now = max(path.stat().st_mtime_ns for path in records.glob("*.json"))
     assert "pulses_counter.train" in again("sequences.py", "sequences / self.highest", "sequences * (1 / self.highest)")

@@ -70,10 +70,12 @@ def test_answers_are_counted_batch_by_batch() -> None:
     masks[3, 0] = (masks[3, 0] + 1) % 3  # a row of four pixels is taken for something else
     batches = torch.utils.data.TensorDataset(images, masks)
     loader = torch.utils.data.DataLoader(batches, sampler=Batches(5, 3), batch_size=None)
-    counts, right = answers(Copies(), loader, 3)
+    counts, ious = answers(Copies(), loader, 3)
     expected = confusion_matrix(masks.flatten(), images[:, 0].flatten(), labels=range(3))
     np.testing.assert_array_equal(counts, expected)
-    assert right.tolist() == [1, 1, 1, 0.75, 1]
+    assert ious[[0, 1, 2, 4]].tolist() == [1, 1, 1, 1]
+    truth, found = masks[3].flatten(), images[3, 0].flatten()
+    assert ious[3].item() == pytest.approx(jaccard_score(truth, found, average="macro"))
 
 
 def test_the_loss_is_the_mean_over_all_pixels() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -478,9 +479,9 @@ class EarlyStoppingConfig(Block):
     min_delta: NotNegative = Field(0.0, description="a smaller improvement than this counts as none")
 
 
-def direction(monitor: str) -> Literal["max", "min"]:
-    """Which values of a figure are better."""
-    return "max" if monitor == "accuracy" else "min"
+def direction(monitor: str, rising: Collection[str] = ("accuracy",)) -> Literal["max", "min"]:
+    """Which values of a figure are better: greater ones of those in `rising`."""
+    return "max" if monitor in rising else "min"
 
 
 class LookaheadConfig(Block):
@@ -512,6 +513,8 @@ class CallbackConfig(Named):
 
 class TrainConfig(Block):
     """The block `train`, as far as all problems share it."""
+
+    rising: ClassVar[frozenset[str]] = frozenset({"accuracy"})  # of what can be monitored, that of which more is better
 
     epochs: Count = Field(description="passes over the training data")
     batch_size: Count = Field(128, description="samples per step")
@@ -590,9 +593,10 @@ class TrainConfig(Block):
     def _follows_monitor(cls, scheduler: SchedulerConfig | None, info: ValidationInfo) -> SchedulerConfig | None:
         monitor = info.data.get("monitor")
         if scheduler and scheduler.name == "ReduceLROnPlateau" and monitor:
-            mode = scheduler.arguments.get("mode", direction(monitor))
-            if mode != direction(monitor):
-                must = f"must be {direction(monitor)} or left out: it follows train.monitor, which is {monitor}"
+            better = direction(monitor, cls.rising)
+            mode = scheduler.arguments.get("mode", better)
+            if mode != better:
+                must = f"must be {better} or left out: it follows train.monitor, which is {monitor}"
                 raise ArgumentError.of("mode", mode, must)
         return scheduler
 
@@ -675,6 +679,17 @@ class FederatedConfig(Block):
 
 
 # ---- evaluate, generate and export ---------------------------------------------------------------------------------
+
+
+def left_out(why: str) -> AfterValidator:
+    """Of a list that must be empty, for a reason."""
+
+    def check(values: list[Any]) -> list[Any]:
+        if values:
+            raise ValueError(f"must be left out: {why}")
+        return values
+
+    return AfterValidator(check)
 
 
 class MetricConfig(Named):

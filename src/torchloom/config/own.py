@@ -71,7 +71,7 @@ def _trusted(path: str) -> Any:
     if path not in _named:
         raise InputError(
             f"{path}: is code that a file names and these parameters do not, so it is not imported. If you trust it, "
-            "name it in the parameters of a task, as model.name, train.loss.name or wherever it belongs"
+            "name it in the parameters, as model.name, train.loss.name, preprocess.modality or wherever it belongs"
         )
     return _imported(path)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchloom.config import OptimizerConfig
+from torchloom.config import OptimizerConfig, direction
 from torchloom.models import build_model
 from torchloom.problems.base import Objective, Problem
 from torchloom.problems.classification.config import ClassifierConfig, FederatedTrainConfig
@@ -170,7 +170,9 @@ class Server:
     def rates(self) -> tuple[float, float]:
         """The learning rate by the schedule, which counts rounds, after those that are over; and the full one."""
         optimizer = create_optimizer(self.model, self.config.optimizer)
-        schedule = Schedule(optimizer, self.config.scheduler, self.config.federated.rounds, 1, 0, self.config.monitor)
+        schedule = Schedule(
+            optimizer, self.config.scheduler, self.config.federated.rounds, 1, 0, direction(self.config.monitor)
+        )
         for row in self.history:
             optimizer.step()
             schedule.step()

@@ -113,7 +113,10 @@ class Info(BaseModel):
         """A picture of test samples, each with a caption and whether what it says is right."""
         from torchloom.system import figures
 
-        return figures.text_predictions([f"test sample {number}" for number in numbers], captions)
+        rows = self.columns(loaders, numbers)
+        texts = [", ".join(f"{name} {value}" for name, value in row.items()) for row in rows]
+        named = [text or f"test sample {number}" for number, text in zip(numbers, texts, strict=True)]
+        return figures.text_predictions(named, captions)
 
     def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """What a table of test samples says of each, beside the answers."""

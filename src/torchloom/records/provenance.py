@@ -535,7 +535,10 @@ class Records:
         for name in left:  # which grows
             block = self.parameters.get(name, {})
             if isinstance(block, Mapping):
-                block = {key: _part(values, keys.get(key)) for key, values in block.items()}
+                judges = f"params:{node.namespace}.evaluate" in node.inputs
+                block = {
+                    key: _part(values, keys.get(key)) for key, values in block.items() if key != "evaluate" or judges
+                }
             names |= {name, *strings(block)}
             made_of = strings(block.get("task")) if isinstance(block, Mapping) else ()
             left += [each for each in made_of if each in self.parameters and each not in left]

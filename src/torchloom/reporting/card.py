@@ -34,6 +34,12 @@ METRICS = {
 }
 
 
+HUB = {  # what the hub calls problems; it takes no others for a pipeline_tag
+    *("image-classification", "image-segmentation", "image-feature-extraction", "text-classification"),
+    *("text-generation", "tabular-classification", "tabular-regression"),
+}
+
+
 def model_card(subject: Subject) -> str:
     """The file's contents. A license is not stated: it is the user's to choose."""
     import yaml
@@ -80,7 +86,7 @@ def _metadata(subject: Subject) -> dict[str, Any]:
     }
     return {
         "library_name": "onnx",
-        "pipeline_tag": tag,
+        **({"pipeline_tag": tag} if tag in HUB else {}),
         "tags": ["torchloom", "pytorch", "onnxruntime", subject.checkpoint.network],
         **({"datasets": [subject.data]} if subject.source and not subject.drawn else {}),
         "metrics": [*types.values()],
@@ -89,9 +95,19 @@ def _metadata(subject: Subject) -> dict[str, Any]:
 
 
 def _figures(subject: Subject) -> dict[str, float]:
-    """Those that the hub knows; of a user's own problem, its main ones."""
-    known = {name: subject.metrics[name] for name in METRICS if name in subject.metrics}
-    return {name: round(float(value), 6) for name, value in (known or main_figures(subject.metrics)).items()}
+    """Those that the hub knows, of a user's own problem its main ones; and all metrics of one's own."""
+    known = {name: subject.metrics[name] for name in METRICS if name in subject.metrics} or main_figures(
+        subject.metrics
+    )
+    chosen = {metric["name"].rpartition(".")[2] for metric in _chosen_metrics(subject)}
+    known |= {name: value for name, value in subject.metrics.items() if name in chosen}
+    return {name: round(float(value), 6) for name, value in known.items()}
+
+
+def _chosen_metrics(subject: Subject) -> list[dict[str, Any]]:
+    """The user's own, as the block `evaluate` had them."""
+    recorded = [record["parameters"].get(f"params:{subject.task}.evaluate", {}) for record in subject.stages]
+    return next((block["metrics"] for block in reversed(recorded) if block.get("metrics")), [])
 
 
 def made_smaller(subject: Subject) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -118,7 +118,7 @@ def train_epochs(
     optimizer = create_optimizer(model, config.optimizer)
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
     lengths = config.epochs, steps_per_epoch, config.warmup_epochs
-    schedule = Schedule(optimizer, config.scheduler, *lengths, config.monitor)
+    schedule = Schedule(optimizer, config.scheduler, *lengths, direction(config.monitor, config.rising))
     say_if_momentum_moves(schedule, config)
     lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
@@ -199,7 +199,7 @@ def train_epochs(
             progress.history.append(row)
             if not validated:
                 progress.best_epoch = epoch
-            elif improves(row, progress.best_row(), config.monitor):
+            elif improves(row, progress.best_row(), config.monitor, config.rising):
                 progress.best, progress.best_epoch = snapshot(judged), epoch
             state.end_epoch()
             if over(row, callbacks):
@@ -415,18 +415,20 @@ def watched(row: dict[str, float], monitor: str) -> float:
     return row[validated if validated in row else f"train_{monitor}"]
 
 
-def improves(row: dict[str, float], best: dict[str, float] | None, monitor: str) -> bool:
+def improves(
+    row: dict[str, float], best: dict[str, float] | None, monitor: str, rising: Collection[str] = ("accuracy",)
+) -> bool:
     """Whether the epoch's validation figure is better than the best so far; of equal ones the loss decides."""
     if best is None:
         return True
-    gain = gained(row, best, monitor)
+    gain = gained(row, best, monitor, rising)
     return gain > 0 or (gain == 0 and row["val_loss"] < best["val_loss"])
 
 
-def gained(row: dict[str, float], best: dict[str, float], monitor: str) -> float:
+def gained(row: dict[str, float], best: dict[str, float], monitor: str, rising: Collection[str]) -> float:
     """By how much the epoch's validation figure is better."""
     gain = row[f"val_{monitor}"] - best[f"val_{monitor}"]
-    return gain if direction(monitor) == "max" else -gain
+    return gain if direction(monitor, rising) == "max" else -gain
 
 
 def should_stop(history: list[dict[str, float]], config: TrainConfig) -> bool:
@@ -435,7 +437,7 @@ def should_stop(history: list[dict[str, float]], config: TrainConfig) -> bool:
     assert stopping is not None
     best, waited = history[:1], 0
     for row in history[1:]:
-        if gained(row, best[0], config.monitor) > stopping.min_delta:
+        if gained(row, best[0], config.monitor, config.rising) > stopping.min_delta:
             best, waited = [row], 0
         else:
             waited += 1

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, direction, own
+from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, own
 from torchloom.config.checks import arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.training.muon import Muon
@@ -221,7 +221,7 @@ class Schedule:
     """The learning rate over the run: linear warm-up per step, then the named scheduler by step or by epoch.
 
     Call `step` after each optimiser step and `end_epoch` after each epoch. ReduceLROnPlateau watches what the training
-    monitors, so that its direction follows from `monitor`.
+    monitors, whose values are better the greater or the less they are: `better` is max or min.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class Schedule:
         epochs: int,
         steps_per_epoch: int,
         warmup_epochs: float,
-        monitor: str = "loss",
+        better: str = "min",
     ) -> None:
         self.taken = 0
         self.ends: list[tuple[int, float]] = []  # of the epochs so far: the steps before, and what was watched
@@ -248,7 +248,7 @@ class Schedule:
                 steps = epochs - self.warmup_steps // steps_per_epoch
                 filled = _lengths(kind, config.arguments, steps, rates)
             if kind is lr_scheduler.ReduceLROnPlateau:
-                filled["mode"] = direction(monitor)
+                filled["mode"] = better
             self.main = kind(optimizer, **{**filled, **config.arguments})
             if getattr(self.main, "total_steps", steps) < steps:  # OneCycleLR fails when it is asked for more
                 length = f"{self.main.total_steps} {'steps' if self.by_step else 'epochs'}"

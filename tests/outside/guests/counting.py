@@ -26,7 +26,8 @@ class CounterConfig(ModelConfig):
 
 
 class CountingTrainConfig(TrainConfig):
-    monitor: Literal["loss"] = "loss"
+    rising = frozenset({"exact"})  # the others are errors
+    monitor: Literal["loss", "exact"] = "loss"
 
 
 class Counting(Problem):
@@ -52,7 +53,9 @@ class Counting(Problem):
         def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
             *inputs, counts = batch
             rate = model(*inputs).float().squeeze(1)
-            return loss(rate, counts), {"mae": (rate.exp() - counts).abs().mean()}
+            found = rate.exp()
+            figures = {"mae": (found - counts).abs().mean(), "exact": (found.round() == counts).float().mean()}
+            return loss(rate, counts), figures
 
         return objective
 

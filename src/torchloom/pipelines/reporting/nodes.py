@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from typing import Any
 
@@ -20,5 +21,15 @@ def report(
     from torchloom.reporting.card import model_card
     from torchloom.reporting.report import Subject, task_page
 
+    made = {name: _as_kept(content) for name, content in made.items()}
     subject = Subject(lineage, checkpoint, dataloaders, source, made)
     return task_page(subject), model_card(subject)
+
+
+def _as_kept(content: Any) -> Any:
+    """What the catalog would give: of a figure that it does not know, and so has not kept, the bytes of a PNG file."""
+    if not hasattr(content, "savefig"):
+        return content
+    file = io.BytesIO()
+    content.savefig(file, format="png")
+    return file.getvalue()

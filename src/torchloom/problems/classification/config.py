@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,6 +18,7 @@ from torchloom.config import (
     SchedulerConfig,
     TrainConfig,
     Views,
+    left_out,
 )
 
 
@@ -75,7 +76,7 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     epochs: Count = Field(1, description="passes of a client over its own data in each round")
     threads: Count = Field(1, description="CPU threads of each client")
     warmup_epochs: float = Field(0.0, ge=0, le=0)
-    callbacks: list[CallbackConfig] = Field([], max_length=0, description="not of clients")
+    callbacks: Annotated[list[CallbackConfig], left_out("clients have none")] = Field([], description="none")
     ema: None = None
     lookahead: None = None
     early_stopping: None = None

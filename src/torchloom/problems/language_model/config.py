@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from torchloom.config import ClassLoss, ContinueConfig, Count, EvaluateConfig, MetricConfig, ModelConfig, TrainConfig
+from torchloom.config import (
+    ClassLoss,
+    ContinueConfig,
+    Count,
+    EvaluateConfig,
+    MetricConfig,
+    ModelConfig,
+    TrainConfig,
+    left_out,
+)
 
 
 class LanguageModelConfig(ModelConfig):
@@ -12,7 +23,9 @@ class LanguageModelConfig(ModelConfig):
 
 
 class EvaluateLanguageModelConfig(EvaluateConfig):
-    metrics: list[MetricConfig] = Field([], max_length=0, description="not of a text, which is read as a stream")
+    metrics: Annotated[list[MetricConfig], left_out("a text is read as a stream, and no metric gets all of it")] = (
+        Field([], description="none: a text is read as a stream, and no metric gets all of it")
+    )
 
 
 class LanguageModelLoss(ClassLoss):

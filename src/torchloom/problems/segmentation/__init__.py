@@ -43,11 +43,12 @@ class Segmentation(Problem):
         "confusion_matrix": "Confusion matrix of the test pixels: true classes down, predicted classes across.",
         "learning_curves": "",
         "predictions": "The first test images with their masks, and below each with what the model makes of it.",
-        "best_and_worst": "Best and worst: the test images with the greatest share of right pixels, then those "
-        "with the least, and below each what the model makes of it.",
+        "best_and_worst": "Best and worst: the test images with the greatest mean IoU, then those with the "
+        "least, and below each what the model makes of it.",
     }
     tag = "segmentation"
     answers = ("maps",)
+    card = "templates/segmentation.md"
 
     def check(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> None:
         from torchloom.problems.losses import check_weights
@@ -93,9 +94,9 @@ class Segmentation(Problem):
 
         device, classes = choose_device(config.device), _classes(loaders.info)
         model = checkpoint.build().to(device)
-        counts, right = answers(model, loaders.loader("test", device), len(classes))
+        counts, ious = answers(model, loaders.loader("test", device), len(classes))
         metrics, per_class = segmentation_metrics(counts, classes)
-        metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(right)}
+        metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(ious)}
         logger.info("test mean IoU %.4f, pixel accuracy %.4f", metrics["mean_iou"], metrics["accuracy"])
 
         def shown(numbers: list[int]) -> Any:
@@ -105,13 +106,13 @@ class Segmentation(Problem):
             truth = (overlaid(images, masks) * 255).to(torch.uint8)
             return figures.reconstruction_grid(truth, overlaid(images, found))
 
-        order = right.argsort(descending=True, stable=True).tolist()
+        order = ious.argsort(descending=True, stable=True).tolist()
         return {
             "metrics": metrics,
             "per_class": per_class,
             "confusion_matrix": figures.confusion_matrix(counts, classes),
             "learning_curves": figures.learning_curves(history),
-            "predictions": shown(list(range(min(config.pictures, len(right))))),
+            "predictions": shown(list(range(min(config.pictures, len(ious))))),
             "best_and_worst": shown([*order[:9], *order[9:][-9:]]),
         }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from torchloom.config import ClassLoss, EvaluateExamplesConfig, MetricConfig, ModelConfig, TrainConfig
+from torchloom.config import ClassLoss, EvaluateExamplesConfig, MetricConfig, ModelConfig, TrainConfig, left_out
 
 
 class SegmenterConfig(ModelConfig):
@@ -26,4 +26,6 @@ class SegmentationTrainConfig(TrainConfig):
 
 
 class EvaluateSegmenterConfig(EvaluateExamplesConfig):
-    metrics: list[MetricConfig] = Field([], max_length=0, description="not of pixels, which are counted batch by batch")
+    metrics: Annotated[
+        list[MetricConfig], left_out("pixels are counted batch by batch, and no metric gets all of them")
+    ] = Field([], description="none: pixels are counted batch by batch, and no metric gets all of them")

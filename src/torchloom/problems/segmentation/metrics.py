@@ -16,18 +16,30 @@ COLOURS = [(0, 0, 0), (255, 166, 0), (0, 114, 255), (0, 200, 120), (220, 40, 160
 
 @torch.no_grad()
 def answers(model: nn.Module, loader: Any, classes: int) -> tuple[Tensor, Tensor]:
-    """The confusion matrix (classes, classes) of all pixels, true classes down, and of each sample the share of right
-    pixels (N,); on the CPU, in memory that does not grow with the pixels."""
+    """The confusion matrix (classes, classes) of all pixels, true classes down, and of each sample the mean IoU (N,).
+
+    It is over the classes that the sample or the answer has. Both are on the CPU, in memory that does not grow with the
+    pixels.
+    """
     model.eval()
     counts = torch.zeros(classes * classes, dtype=torch.int64)
-    right = []
+    ious = []
     with enough_memory(smaller_batches(loader.sampler.batch_size)), step_bar() as bar:
         task = bar.add_task("test", total=len(loader), status="")
         for images, masks in bar.track(loader, total=len(loader), task_id=task):
             truth, found = masks.long(), model(images).argmax(1)
             counts += torch.bincount((truth * classes + found).flatten(), minlength=classes * classes).cpu()
-            right.append((truth == found).float().mean((1, 2)).cpu())
-    return counts.reshape(classes, classes), torch.cat(right)
+            ious.append(_ious(truth.flatten(1), found.flatten(1), classes).cpu())
+    return counts.reshape(classes, classes), torch.cat(ious)
+
+
+def _ious(truth: Tensor, found: Tensor, classes: int) -> Tensor:
+    """The mean IoU (N,) of each sample, from class numbers (N, pixels)."""
+    both, either = (
+        torch.stack([operation(truth == number, found == number).sum(1) for number in range(classes)], dim=1)
+        for operation in (torch.logical_and, torch.logical_or)
+    )  # (N, classes)
+    return (both / either.clamp(min=1)).sum(1) / (either > 0).sum(1)
 
 
 def segmentation_metrics(counts: Tensor, classes: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
