@@ -304,7 +304,11 @@ def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, 
         ("mnist_mlp.exprot", "export", "data, evaluate, export, model, task, train"),
         ("mnist.preprocess.sed", "seed", "modality, reader, seed, validation_fraction"),
         (f"{WRITER}.generate.promt", "prompt", "length, prompt, samples, seed, temperature, top_k"),
-        (f"{ENCODER}.train.divergance", "divergence", "accumulate, batch_size, compile, deterministic, device, diverg"),
+        (
+            f"{ENCODER}.train.divergance",
+            "divergence",
+            "accumulate, batch_size, callbacks, compile, deterministic, device, diverg",
+        ),
         ("mnist_mpl", "mnist_mlp", ", ".join(sorted(VALID))),
     ],
 )

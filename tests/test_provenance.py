@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.framework.project import pipelines
+from kedro.framework.startup import bootstrap_project
 
-from conftest import kedro, kedro_run, make_project
+from conftest import ROOT, kedro, kedro_run, make_project
 from torchloom.records import provenance
 from torchloom.records.provenance import LineageDataset, code_of
 from torchloom.runner import SkipUnchanged
+from torchloom.training.checkpoint import Checkpoint
 
 # ---- code ----------------------------------------------------------------------------------------------------------
 
@@ -422,3 +425,130 @@ def test_other_parameters_run_again(rerun: Callable[..., set[str]], caplog: pyte
     assert rerun(export={"batch_sizes": [2]}, train={"resume": "never", "keep_states": 7}) == set()
     assert rerun(export={"batch_sizes": [2]}, train={"epochs": 9}) == AFTER_TRAINING
     assert rerun(export={"batch_sizes": [2]}, train={"batch_size": 200}) == {"build_dataloaders", *AFTER_TRAINING}
+
+
+# ---- members, and what is asked of a problem ----
+
+SHAPES = """
+from functools import partial
+
+SIDES = 4
+FACTOR = 2
+
+
+class Shape:
+    corners = 3
+    half = corners / 2
+    told = "never read"
+
+    def area(self, scale=FACTOR):
+        return scale * self.inner()
+
+    def inner(self):
+        return self.width
+
+    @property
+    def width(self):
+        return 5
+
+    def drawn(self):
+        return "nobody asks"
+
+    def __len__(self):
+        return 7
+
+
+class Square(Shape):
+    def inner(self):
+        return super().inner() + 11
+
+
+def measure(shape: Shape, step=SIDES):
+    squares = [Square(), Shape]
+    if not shape:
+        raise ValueError(f"no shape of {13} sides")
+    return shape.area() + shape.half + getattr(shape, "corners") + len(squares) + step
+
+
+bound = partial(measure, Square())
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        ("return scale * self.inner()", "return scale + self.inner()", True),
+        ("return self.width", "return 2 * self.width", True),
+        ("return 5", "return 6", True),
+        ("super().inner() + 11", "super().inner() + 12", True),
+        ("return 7", "return 8", True),  # which len asks for, and no name
+        ("corners = 3", "corners = 4", True),
+        ("half = corners / 2", "half = corners / 3", True),
+        ("FACTOR = 2", "FACTOR = 3", True),  # in a default
+        ("SIDES = 4", "SIDES = 5", True),
+        ("{13} sides", "{13} edges", False),  # a message
+        ('"nobody asks"', '"nobody asks at all"', False),
+        ('"never read"', '"never"', False),
+    ],
+)
+@pytest.mark.parametrize("start", ["measure", "bound"])
+def test_of_classes_the_members_that_are_named_count(
+    package: Path, start: str, before: str, after: str, counts: bool
+) -> None:
+    def code() -> tuple[dict[str, str], dict[str, str]]:
+        forget()
+        module = __import__("looms.shapes", fromlist=["shapes"])
+        return code_of(getattr(module, start))
+
+    (package / "shapes.py").write_text(SHAPES)
+    first = code()
+    assert before in SHAPES
+    (package / "shapes.py").write_text(SHAPES.replace(before, after))
+    assert (code() != first) is counts
+
+
+@pytest.mark.parametrize(
+    ("task", "stage", "file", "before", "after"),
+    [
+        (
+            "pets_unet",
+            "export_onnx",
+            "problems/segmentation/__init__.py",
+            "len(_classes(info))}",
+            "1 * len(_classes(info))}",
+        ),
+        ("linear_regression", "export_onnx", "problems/regression/scaling.py", "* self.std +", "* 1 * self.std +"),
+        ("wonderland_lstm", "export_onnx", "problems/language_model/__init__.py", "tensor_split(2", "tensor_split(3"),
+        ("wonderland_lstm", "generate", "models/language_rnn.py", "self.dropout(", "1 * self.dropout("),
+        ("mnist_mlp", "report", "reporting/templates/images.md", "Images go in", "All images go in"),
+        ("mnist_mlp", "report", "reporting/page.py", "base64.b64encode(", "1 * base64.b64encode("),
+    ],
+)
+def test_what_a_stage_asks_of_its_problem_counts(
+    monkeypatch: pytest.MonkeyPatch, task: str, stage: str, file: str, before: str, after: str
+) -> None:
+    bootstrap_project(ROOT)
+    (node,) = [node for node in pipelines[task].nodes if node.name == f"{task}.{stage}"]
+    loaded = [Checkpoint] if any(name.endswith("checkpoint") for name in node.inputs) else []
+    network = {"pets_unet": "unet", "linear_regression": "linear", "mnist_mlp": "mlp"}.get(task, "language_rnn")
+    problem = {"pets_unet": "segmentation", "linear_regression": "regression", "mnist_mlp": "classification"}
+    names = {task, network, problem.get(task, "language_model")}
+
+    def code() -> Any:
+        forget()
+        return code_of(node.func, *loaded, names=names)
+
+    first = code()
+    real = Path.read_text
+    source = ROOT / "src/torchloom" / file
+    assert before in source.read_text()
+
+    def edited(path: Path, *arguments: Any, **options: Any) -> str:
+        text = real(path, *arguments, **options)
+        return text.replace(before, after) if path.resolve() == source.resolve() else text
+
+    monkeypatch.setattr(Path, "read_text", edited)
+    changed = code() != first
+    monkeypatch.undo()
+    forget()
+    assert changed

@@ -20,9 +20,9 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, MemoryDataset
 from omegaconf import OmegaConf
 
-import torchloom
 from conftest import ROOT, TASKS, TINY, kedro_run, make_project
 from processes import KedroProcess
+from torchloom import sweeps
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
 from torchloom.errors import InputError
@@ -333,7 +333,7 @@ def test_a_sweep_with_a_mistake_is_refused(parameters: dict[str, Any], changes: 
 @pytest.mark.parametrize("missing", ["optuna", "plotly"])
 def test_without_its_extra_a_sweep_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delattr(torchloom, "sweep")
+    monkeypatch.delattr(sweeps, "search")
     monkeypatch.delitem(sys.modules, "torchloom.sweeps.search")
     with pytest.raises(InputError, match=rf"^a sweep needs {missing}, .* pip install -e '\.\[sweep\]'"):
         nodes.search({}, SweepConfig(**BLOCK), Path())

@@ -49,13 +49,18 @@ def arguments_of(function: Callable[..., Any], given_by_us: tuple[str, ...] = ()
     """
     # torch imports some names of its hints for type checkers only; the one iterable that YAML knows is the list
     names = {"Callable": Callable, "Iterable": list}
-    hints = get_type_hints(
-        function.__init__ if inspect.isclass(function) else function, localns=names, include_extras=True
-    )
+    try:
+        hints = get_type_hints(
+            function.__init__ if inspect.isclass(function) else function, localns=names, include_extras=True
+        )
+    except NameError as error:
+        raise ValueError(
+            f"an annotation of {getattr(function, '__name__', function)} leads nowhere: {error}"
+        ) from error
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
-        if name not in given_by_us and parameter.kind is not parameter.VAR_KEYWORD
+        if name not in given_by_us and parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
     }
     rules = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(function.__name__, __config__=rules, **fields)

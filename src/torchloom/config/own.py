@@ -37,6 +37,8 @@ def chosen(name: str, allowed: Collection[str], what: str, parent: type | None =
     With `parent` that must be a class below it.
     """
     if not is_path(name):
+        if not allowed:
+            raise UnknownNameError(name, f"must be {what.rstrip(',')}")
         one_of(name, allowed, f"{what} or the dotted path of one of yours")
         return
     found = _imported(name)
@@ -86,7 +88,7 @@ def _imported(path: str) -> Any:
             if f"{module}.".startswith(f"{error.name}."):
                 continue
             raise UnknownNameError(path, f"cannot be imported: {error}") from error
-        except Exception as error:  # whatever a user's module raises
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
             raise UnknownNameError(path, f"cannot be imported: {type(error).__name__}: {error}") from error
         if module == path:
             return found

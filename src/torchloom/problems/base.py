@@ -137,7 +137,7 @@ class Problem:
 
 
 def run(model: Model, output: str, samples: list[Any]) -> np.ndarray:
-    """An output of the exported model for a list of samples, over the views that it is asked about."""
+    """An output of the exported model for a list of samples, one vector each: the mean over the views of each."""
     inputs = model.info.batch(samples)
     answers = [share * model.run(output, **view) for share, view in model.info.in_views(inputs)]
     mean: np.ndarray = sum(answers[1:], start=answers[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Collection
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.config import MetricConfig, own
-from torchloom.config.checks import arguments_of, check_call
+from torchloom.config.checks import UnknownNameError, arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.system.devices import autocast, computable, enough_memory
 from torchloom.system.progress import step_bar
@@ -43,7 +44,10 @@ def smaller_batches(size: int) -> str:
 
 def check_metric(name: str, arguments: dict[str, Any]) -> None:
     """Raise ArgumentError when the metric does not take `arguments`."""
-    metric = own.find(name)
+    metric: Any = own.find(name)
+    right = inspect.isfunction(metric) or inspect.isclass(metric)
+    if not right:
+        raise UnknownNameError(name, "must lead to a function of outputs and targets, or a class that makes such")
     first = list(inspect.signature(metric).parameters)[:2]
     check_call(arguments_of(metric, given_by_us=() if inspect.isclass(metric) else tuple(first)), arguments)
 
@@ -58,5 +62,10 @@ def own_metrics(
         if name in known or name in found:
             raise InputError(f"evaluate.metrics: there is a metric {name} already; give {config.name} another name")
         measure: Any = metric(**config.arguments) if inspect.isclass(metric) else partial(metric, **config.arguments)
-        found[name] = float(measure(outputs, targets))
+        try:
+            found[name] = float(measure(outputs, targets))
+        except Exception as error:  # whatever a user's metric raises
+            raise InputError(f"evaluate.metrics: {config.name} fails: {type(error).__name__}: {error}") from error
+        if not math.isfinite(found[name]):
+            raise InputError(f"evaluate.metrics: {config.name} is {found[name]}, which no report can hold")
     return found

@@ -33,6 +33,7 @@ from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.records.runs import read_run
 from torchloom.system.files import atomic_write, contents
+from torchloom.training.checkpoint import Checkpoint
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -99,7 +100,7 @@ def _places(function: Any) -> Iterator[tuple[str, str]]:
             if kind.__module__.partition(".")[0] not in {"builtins", *sys.stdlib_module_names}:
                 yield kind.__module__, kind.__qualname__
     elif hasattr(function, "__self__"):  # a method
-        kind = type(function.__self__)
+        kind = function.__self__ if inspect.isclass(function.__self__) else type(function.__self__)
         yield kind.__module__, kind.__qualname__
         for each in kind.__mro__:
             if function.__name__ in vars(each):
@@ -110,18 +111,29 @@ def _places(function: Any) -> Iterator[tuple[str, str]]:
         yield function.__module__, function.__qualname__.partition(".")[0]
 
 
+ENTRIES = {"build", "PROBLEM"}  # what is asked of a module that is imported by a name
+
+
 def _targets(target: str, package: str, names: Collection[str], others: set[str]) -> Iterator[tuple[str, str]]:
     """The definitions that `target` stands for: `module:name`, `module:*` for all of it, `module.*` by name."""
     module, _, name = target.partition(":")
     if target in {"torchloom.config.own:find", "torchloom.config.own:find_class"}:
         yield module, name
-        yield from _own(names, below_ours=name == "find_class")
+        for place in _own(names, below_ours=name == "find_class"):
+            if _is_installed(place[0]):
+                others.add(place[0].partition(".")[0])
+            else:
+                yield place
     elif module.partition(".")[0] != package:
         others.add(module.partition(".")[0])
     elif module.endswith(".*"):
-        modules = [file.stem for file in _path(module[:-2]).parent.glob("[!_]*.py")]
+        folder = _path(module[:-2]).parent
+        modules = [
+            file.stem for file in [*folder.glob("[!_]*.py"), *(file.parent for file in folder.glob("*/__init__.py"))]
+        ]
         for stem in [stem for stem in modules if stem in names] or modules:
-            yield from ((module[:-1] + stem, each) for each in _module(module[:-1] + stem))
+            known = _module(module[:-1] + stem)
+            yield from ((module[:-1] + stem, each) for each in ENTRIES & known.keys() or known)
     elif name == "*":
         yield from ((module, each) for each in _module(module))
     elif _path(f"{module}.{name}").is_file():  # a module, imported from its package
@@ -135,12 +147,15 @@ def _own(names: Collection[str], below_ours: bool) -> Iterator[tuple[str, str]]:
     for path in sorted(own.named() & set(names)):
         found = own.find(path)
         ours = inspect.isclass(found) and any(base.__module__.startswith("torchloom.") for base in found.__mro__)
-        if ours is not below_ours:
-            continue
-        found = getattr(found, "build", found)
-        if inspect.ismodule(found):  # a reader, whose functions are nodes themselves
-            continue
-        yield found.__module__, found.__qualname__.partition(".")[0]
+        if ours is below_ours and not (inspect.ismodule(found) and not hasattr(found, "build")):  # a reader is a node
+            yield (path, "build") if inspect.ismodule(found) else tuple(path.rsplit(".", 1))  # type: ignore[misc]
+
+
+def _is_installed(module: str) -> bool:
+    """Whether it is in a package that counts by its version."""
+    top: Any = sys.modules[module.partition(".")[0]]
+    place = str(getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), ""))
+    return not place or "site-packages" in place or not _path(module).is_file()
 
 
 class Definition:
@@ -195,11 +210,16 @@ def _module(module: str) -> dict[str, Definition]:
         pieces = [("", nodes)]
         whole = not (isinstance(nodes[-1], ast.ClassDef) and _follows(nodes[-1], module, imported, definitions))
         if not whole:
-            pieces = _members(nodes)
+            pieces = _members(nodes, module.startswith("torchloom.") and "config" in module.split("."))
         for member, piece in pieces:
             parts = [part for node in piece for part in ast.walk(_without_texts(node))]
-            text = "".join([*map(ast.dump, piece), *_templates(parts)])
-            uses, said = set(_uses(parts, module, imported)) - _arguments(piece[-1]), set(_said(parts))
+            templates = list(_templates(parts))
+            text = "".join([*map(ast.dump, piece), *templates])
+            uses = set(_uses(_outer(parts, piece[-1]), module, imported))
+            uses |= set(_uses(_inner(piece[-1]), module, imported)) - _arguments(piece[-1])
+            said = {*_said(parts), *(word for each in templates for word in re.findall(r"\.(\w+)", each))}
+            if not whole:
+                said |= {part.id for part in _outer(parts, piece[-1]) if isinstance(part, ast.Name)}
             for name in _defined(nodes, imported):
                 definition = definitions.setdefault(f"{name}.{member}" if member else name, Definition())
                 definition.text += text
@@ -243,14 +263,14 @@ def _follows(node: ast.ClassDef, module: str, imported: Mapping[str, str], known
     return not node.keywords
 
 
-def _members(nodes: list[ast.AST]) -> list[tuple[str, list[ast.AST]]]:
+def _members(nodes: list[ast.AST], of_parameters: bool) -> list[tuple[str, list[ast.AST]]]:
     """A class without its members, and each of them; what is called or read by others than its users stays in it."""
     *before, node = nodes
     assert isinstance(node, ast.ClassDef)
     members: dict[str, list[ast.AST]] = {}
     rest: list[ast.stmt] = []
     for part in node.body:
-        name = _member(part)
+        name = _member(part, of_parameters)
         if name:
             members.setdefault(name, []).append(part)
         else:
@@ -261,13 +281,15 @@ def _members(nodes: list[ast.AST]) -> list[tuple[str, list[ast.AST]]]:
     return [("", [*before, own]), *members.items()]
 
 
-def _member(node: ast.stmt) -> str:
+def _member(node: ast.stmt, of_parameters: bool) -> str:
     """The name of a method or of an attribute of the class; nothing for fields, and for what is called by no name."""
     if isinstance(node, ast.FunctionDef):
         plain = {"property", "classmethod", "staticmethod", "cached_property"}
         if any(getattr(getattr(each, "func", None), "id", "") in VALIDATORS for each in node.decorator_list):
-            return node.name  # which nobody names: what it lets pass is recorded as the parameters
-        if node.name.startswith("__") or any(getattr(each, "id", "") not in plain for each in node.decorator_list):
+            return node.name if of_parameters else ""  # which nobody names: what it lets pass is recorded as parameters
+        if node.name.startswith(("__", "model_")) or any(
+            getattr(each, "id", "") not in plain for each in node.decorator_list
+        ):
             return ""
         return node.name
     if isinstance(node, ast.AnnAssign) and "ClassVar" in ast.dump(node.annotation):
@@ -276,6 +298,18 @@ def _member(node: ast.stmt) -> str:
         name = getattr(node.targets[0], "id", "")
         return "" if name.startswith(("model_", "__")) else name
     return ""
+
+
+def _inner(node: ast.AST) -> list[ast.AST]:
+    """The parts of a function's body."""
+    body = node.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else []
+    return [part for statement in body for part in ast.walk(statement)]
+
+
+def _outer(parts: list[ast.AST], node: ast.AST) -> list[ast.AST]:
+    """All other parts of a statement: of a function its defaults, decorators and annotations."""
+    inner = set(_inner(node))
+    return [part for part in parts if part not in inner]
 
 
 def _arguments(node: ast.AST) -> set[str]:
@@ -510,7 +544,8 @@ class Records:
 
     def describe(self, node: Node, catalog: DataCatalog) -> dict[str, Any]:
         """What would make the node's outputs if it ran now."""
-        code, packages = code_of(node.func, names=self._names(node))
+        loaded = [Checkpoint] if any(name.rpartition(".")[2].endswith("checkpoint") for name in node.inputs) else []
+        code, packages = code_of(node.func, *loaded, names=self._names(node))
         keys: Mapping[str, Collection[str]] = getattr(node.func, KEYS, {})
         blocks = {name: self._block(name, catalog) for name in node.inputs if _is_parameter(name)}
         return {

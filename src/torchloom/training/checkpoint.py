@@ -58,7 +58,9 @@ class Checkpoint(BaseModel):
         from torchloom.problems import problem_of
 
         try:
-            model = build_model(self.network, self.arguments, self.info, problem_of(self.problem))
+            problem = problem_of(self.problem)
+            problem.check_data(self.info)
+            model = build_model(self.network, self.arguments, self.info, problem)
             if self.resized:
                 resize_layers(model, self.weights)
             model.load_state_dict(self.weights)

@@ -52,10 +52,15 @@ def preprocess(raw: RawFiles, config: PetsConfig) -> tuple[Tensors, Tensors, Ten
     masks: dict[str, np.ndarray] = {}
     for member, content in _files(raw.path(ANNOTATIONS)):
         if member.name in LISTS:
-            names[LISTS[member.name]] = [line.split()[0] for line in content.decode().splitlines() if line.strip()]
+            names[LISTS[member.name]] = [
+                line.split()[0] for line in content.decode("utf-8", "replace").splitlines() if line.strip()
+            ]
         elif member.parent.name == "trimaps" and member.suffix == ".png":
             masks[member.stem] = read_trimap(content, (height, width), f"{raw.path(ANNOTATIONS)}, {member}")
+    names = {split: list(dict.fromkeys(part)) for split, part in names.items()}
     wanted = {name for part in names.values() for name in part}
+    if len(wanted) < sum(map(len, names.values())):
+        raise InputError(f"{raw.path(ANNOTATIONS)}: names pictures to train and to test that are the same. {AGAIN}")
     images: dict[str, np.ndarray] = {}
     with step_bar() as bar:
         task = bar.add_task("pictures", total=len(wanted), status="")
@@ -70,7 +75,7 @@ def preprocess(raw: RawFiles, config: PetsConfig) -> tuple[Tensors, Tensors, Ten
     parts = {split: _together(split, names.get(split, []), images, masks) for split in ("train", "test")}
     chosen = np.zeros(len(parts["train"]["images"]), dtype=bool)
     order = np.random.default_rng(config.seed).permutation(len(chosen))
-    chosen[order[: round(config.validation_fraction * len(chosen))]] = True
+    chosen[order[: min(round(config.validation_fraction * len(chosen)), len(chosen) - 1)]] = True
     train, validation = ({name: array[rows] for name, array in parts["train"].items()} for rows in (~chosen, chosen))
     splits = {"train": train, "validation": validation, "test": parts["test"]}
     known = {

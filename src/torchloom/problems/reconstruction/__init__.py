@@ -80,8 +80,9 @@ class Reconstruction(Problem):
         order = measures.by_error(images, reconstructions)
         extremes = torch.cat([order[:9], order[9:][-9:]])
         target = loaders.info.target
-        classes = target.classes if isinstance(target, Classes) else [loaders.info.unit]
-        known = labels if isinstance(target, Classes) else torch.zeros(len(latents), dtype=torch.int64)
+        known, classes = torch.zeros(len(latents), dtype=torch.int64), [loaders.info.unit]
+        if isinstance(target, Classes) and target.array == "labels":
+            known, classes = labels, target.classes
         generated = measures.draw_images(model, train_images[:10_000], config.pictures)
         return {
             "metrics": metrics,

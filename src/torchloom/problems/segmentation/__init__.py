@@ -13,7 +13,7 @@ from torchloom.config import AugmentConfig
 from torchloom.data.targets import Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, Info
-from torchloom.problems.base import Columns, Objective, Problem, run
+from torchloom.problems.base import Columns, Objective, Problem
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def _classes(info: Info) -> list[str]:
 
 
 def _segment(model: Model, names: list[str], samples: list[Any]) -> Columns:
-    masks = run(model, "maps", samples).argmax(1).astype("uint8")  # (B, H, W)
+    # one view: maps of others would have to be turned back
+    masks = model.run("maps", **model.info.batch(samples)).argmax(1).astype("uint8")  # (B, H, W)
     shares = {name: (masks == number).mean((1, 2)) for number, name in enumerate(names)}
     return {**shares, "mask_png": [_png(mask) for mask in masks]}
 
