@@ -75,7 +75,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "cifar_speedrun96": {"data": {"subset": 1200}, "model": {"widths": [8, 16, 16]}, "train": {"epochs": 4}},
     "linear_regression": {"train": {"epochs": 100}},
-    "pets_unet": {"model": {"width": 6, "depth": 2}, "train": {"epochs": 6}},
+    "pets_unet": {"model": {"width": 6, "depth": 2}, "train": {"epochs": 5}, "evaluate": {"pictures": 4}},
     "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
     "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},
 }

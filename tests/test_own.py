@@ -196,6 +196,7 @@ def test_a_modality_and_a_problem_of_ones_own_go_all_the_way(
     assert "list of lists" in client.post("/predict", json={"sequences": ["a"]}).json()["detail"]
 
 
+@pytest.mark.long
 def test_a_training_of_ones_own_problem_goes_on_with_the_same_bits(counted: DataCatalog, pulses: Path) -> None:
     whole = counted.load("pulses_counter.checkpoint")
 
@@ -221,6 +222,7 @@ def test_what_is_monitored_is_better_in_the_direction_that_the_problem_says(puls
     assert exact[int(catalog.load("pulses_counter.checkpoint").training["epoch"]) - 1] == max(exact)
 
 
+@pytest.mark.long
 def test_code_of_ones_own_problem_and_modality_counts(counted: DataCatalog, pulses: Path, guests: Path) -> None:
     def again(file: str, before: str, after: str) -> set[str]:
         source = (guests / file).read_text()
@@ -249,6 +251,7 @@ def test_code_of_ones_own_problem_and_modality_counts(counted: DataCatalog, puls
     assert "pulses_counter.train" in again("sequences.py", "sequences / self.highest", "sequences * (1 / self.highest)")
 
 
+@pytest.mark.long
 def test_a_path_that_only_a_file_names_is_not_imported_for_a_problem(
     counted: DataCatalog, pulses: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -507,6 +507,7 @@ def test_of_classes_the_members_that_are_named_count(
     assert (code() != first) is counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "stage", "file", "before", "after"),
     [
