@@ -18,11 +18,12 @@ from starlette.testclient import TestClient
 
 from conftest import ROOT, kedro_run, make_project
 from tests.exported import checkpoint
-from torchloom.config import OptimizerConfig, ServeConfig, own
+from torchloom.config import MetricConfig, OptimizerConfig, ServeConfig, own
 from torchloom.errors import InputError
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import HOST, create_app
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
+from torchloom.problems.evaluation import own_metrics
 from torchloom.records import provenance
 from torchloom.runner import SkipUnchanged
 from torchloom.training.callbacks import watched_by
@@ -273,6 +274,38 @@ def test_a_callback_of_ones_own_sees_steps_and_ends_a_training(run: Callable[...
         run(params={"guest": {"train": {"callbacks": [{"name": "guests.learning.Watch", "epoch": 2}]}}})
     with pytest.raises(InputError, match=r"must lead to a class below torchloom\.training\.callbacks\.Callback"):
         run(params={"guest": {"train": {"callbacks": [{"name": "guests.learning.Plain"}]}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("guests.counting.fails", r"evaluate\.metrics: guests\.counting\.fails fails: RuntimeError: no such thing"),
+        ("guests.counting.lost", r"evaluate\.metrics: guests\.counting\.lost is (inf|nan), which no report can hold"),
+    ],
+)
+def test_a_metric_that_gives_no_number_is_named(guests: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        own_metrics([MetricConfig(name=name)], torch.ones(3), torch.ones(3), {})
+
+
+def test_what_is_no_metric_is_refused(guests: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be a metric by its dotted path"):
+        MetricConfig(name="accuracy")
+    with pytest.raises(ValueError, match=r"must lead to a function of outputs and targets"):
+        MetricConfig(name="guests.counting")
+    with pytest.raises(ValueError, match=r"arguments do not fit bias"):
+        MetricConfig(name="guests.counting.bias", relativ=True)
+    with pytest.raises(InputError, match=r"there is a metric worst already"):
+        own_metrics([MetricConfig(name="guests.counting.worst")], torch.ones(3), torch.ones(3), {"worst"})
+
+
+def test_a_class_of_ones_own_needs_no_constructor(guests: Path) -> None:
+    assert (
+        ClassificationTrainConfig.model_validate(
+            {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "loss": {"name": "guests.learning.Bare"}}
+        ).loss.arguments
+        == {}
+    )
 
 
 @pytest.mark.long

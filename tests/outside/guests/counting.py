@@ -92,5 +92,13 @@ def bias(outputs: Tensor, targets: Tensor, *, relative: bool = False) -> Tensor:
     return found / targets.mean() if relative else found
 
 
+def lost(outputs: Tensor, targets: Tensor) -> float:
+    return (outputs / 0).sum().item()
+
+
+def fails(outputs: Tensor, targets: Tensor) -> float:
+    raise RuntimeError("no such thing")
+
+
 def worst(outputs: Tensor, targets: Tensor) -> float:
     return torch.abs(outputs - targets).max().item()
