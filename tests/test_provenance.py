@@ -323,11 +323,11 @@ def own_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.xdist_group("skipping")
 def test_code_that_is_changed_runs_again(own_code: Path) -> None:
-    edit(own_code, "figures.py", "def residuals(", "# how far off\ndef residuals(")
+    edit(own_code, "system/figures.py", "def residuals(", "# how far off\ndef residuals(")
     edit(own_code, "models/mlp.py", "def build(", "UNUSED = 1\n\n\ndef build(")
-    edit(own_code, "figures.py", "def coefficient_plot(", "def unused() -> None: ...\n\n\ndef coefficient_plot(")
+    edit(own_code, "system/figures.py", "def coefficient_plot(", "def unused() -> None: ...\n\n\ndef coefficient_plot(")
     assert rerun_in_a_new_process(own_code) == set()
-    edit(own_code, "templates/page.html", "</style>", "p { margin: 0 }\n</style>")
+    edit(own_code, "reporting/templates/page.html", "</style>", "p { margin: 0 }\n</style>")
     assert rerun_in_a_new_process(own_code) == {"report"}
     edit(own_code, "data/readers/diabetes.py", 'TARGET = "disease progression"', 'TARGET = "disease " + "progression"')
     # the download may draw samples by that module; what both write is the same, so nothing after them has to run
