@@ -25,17 +25,21 @@ def predict(model: nn.Module, loader: Any, dtype: torch.dtype = torch.float32) -
     `dtype` is the type of the matrix products. InputError when the memory is not enough for a batch.
     """
     model.eval().to(memory_format=torch.channels_last)
-    outputs: list[tuple[Tensor, ...]] = []
-    targets = []
+    found: tuple[Tensor, ...] = ()  # made once: small tensors, kept from each batch, would break the memory to pieces
+    count = len(loader.sampler.samples)
     advice = smaller_batches(loader.sampler.batch_size)
     with enough_memory(advice), computable(dtype, "evaluate"), step_bar() as bar:
-        task = bar.add_task("test", total=len(loader), status="")
+        task, start = bar.add_task("test", total=len(loader), status=""), 0
         for *inputs, truth in bar.track(loader, total=len(loader), task_id=task):
             with autocast(inputs[0].device, dtype):
                 answer = model(*inputs)
-            outputs.append(answer if isinstance(answer, tuple) else (answer,))
-            targets.append(truth)
-    return tuple(torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True)), torch.cat(targets).cpu()
+            parts = (*(part.float() for part in (answer if isinstance(answer, tuple) else (answer,))), truth)
+            found = found or tuple(part.new_empty(count, *part.shape[1:]) for part in parts)
+            for whole, part in zip(found, parts, strict=True):
+                whole[start : start + len(truth)] = part
+            start += len(truth)
+    *outputs, targets = (whole[:start].cpu() for whole in found)
+    return tuple(outputs), targets
 
 
 def smaller_batches(size: int) -> str:
