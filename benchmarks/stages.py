@@ -7,5 +7,5 @@ from torchloom.problems import problem_of
 
 CLASSIFICATION = problem_of("classification")
 
-train = partial(nodes.train, CLASSIFICATION)
+train = partial(nodes.train, problem=CLASSIFICATION)
 evaluate = CLASSIFICATION.evaluate

@@ -7,6 +7,6 @@ from torchloom.problems import problem_of
 
 CLASSIFICATION = problem_of("classification")
 
-train = partial(nodes.train, CLASSIFICATION)
+train = partial(nodes.train, problem=CLASSIFICATION)
 evaluate = CLASSIFICATION.evaluate
-train_regressor = partial(nodes.train, problem_of("regression"))
+train_regressor = partial(nodes.train, problem=problem_of("regression"))

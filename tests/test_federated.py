@@ -297,7 +297,7 @@ def test_a_partition_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytes
     dealt, *_ = nodes.partition(plan(tmp_path), PartitionConfig(clients=4))
     other = plan(tmp_path, lambda images: images.fill(7))
     with pytest.raises(InputError, match=r"is of other data\. Run the partition stage again"):
-        nodes.train(other, dealt, NETWORK, training(), TrainingStates(tmp_path / "states"))
+        nodes.train(other, dealt, NETWORK, training(), TrainingStates(tmp_path / "states"), problem=CLASSIFICATION)
 
 
 def test_without_flower_the_line_that_brings_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

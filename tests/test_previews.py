@@ -75,7 +75,7 @@ def test_the_network_is_the_trained_one_or_else_what_the_parameters_say(tmp_path
         catalog.save("task.checkpoint", trained)
     if "info" in made:
         catalog.save("data_info", GREY.model_dump(mode="json"))
-    found = previews.find_network(catalog, "task", problem_of("classification"), "data")
+    found = previews.find_network(catalog, "task", (problem_of("classification"), "data"))
     assert found is not None
     title, model, info = found
     assert title == ("mlp, trained" if "checkpoint" in made else "mlp, not trained yet")

@@ -1,8 +1,10 @@
 """Which tasks there are: blocks of parameters, in the environment of the run."""
 
+import inspect
+import pickle
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
@@ -10,9 +12,12 @@ from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from conftest import TASKS, kedro, make_project
+from conftest import ROOT, TASKS, kedro, make_project
+from torchloom.config import DistributedConfig, own
 from torchloom.errors import InputError
-from torchloom.tasks import read_tasks, readers_of
+from torchloom.pipelines.training import nodes
+from torchloom.problems.classification import Classification
+from torchloom.tasks import pipeline_of, read_tasks, readers_of
 
 DATA = {"preprocess": {}}
 BLOCKS: dict[str, Any] = {
@@ -20,6 +25,7 @@ BLOCKS: dict[str, Any] = {
     "first": {"task": {"problem": "classification", "data": "mnist"}},
     "second": {"task": {"method": "pruning", "of": "first"}},
 }
+NUMBERS = {"task": {"problem": "regression", "data": "mnist"}}
 
 
 def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
@@ -28,6 +34,7 @@ def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
     assert list(tasks) == ["first", "second", "third"]
     assert [task.choice for task in tasks.values()] == ["classification", "pruning", "distillation"]
     assert [task.data_set for task in tasks.values()] == ["mnist", "mnist", "other"]
+    assert [task.problem for task in tasks.values()] == ["classification"] * 3
     assert tasks["third"].sources == (("data", "other"), ("teacher", "second"))
 
 
@@ -53,6 +60,10 @@ def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
             {"method": "pruning", "of": "first", "data": "mnist"},
             r"mine\.task\.data: unknown key; allowed are method, of",
         ),
+        (
+            {"method": "pruning", "of": "numbers"},
+            r"mine\.task\.of: pruning starts from a classifier, but numbers is for the problem regression",
+        ),
         ({"method": "pruning", "of": "mine"}, r"mine\.task: is made of itself: mine -> mine"),
         (
             {"method": "distillation", "data": "mnist", "teacher": "third"},
@@ -61,7 +72,12 @@ def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
     ],
 )
 def test_a_mistake_is_answered_with_the_file_in_which_it_stands(task: Any, message: str) -> None:
-    blocks = {**BLOCKS, "mine": {"task": task}, "third": {"task": {"method": "quantization", "of": "mine"}}}
+    blocks = {
+        **BLOCKS,
+        "numbers": NUMBERS,
+        "mine": {"task": task},
+        "third": {"task": {"method": "quantization", "of": "mine"}},
+    }
     files = {name: [Path(f"conf/base/parameters/{name}.yml")] for name in blocks}
     with pytest.raises(InputError, match=message) as error:
         read_tasks(blocks, files)
@@ -166,3 +182,27 @@ def test_a_block_that_is_no_task_says_what_it_lacks(project: Path) -> None:
     (project / "conf/base/parameters/own.yml").write_text("own: {model: {name: mlp}, train: {epochs: 1}}\n")
     with pytest.raises(InputError, match=r"own: unknown key.*; a task has a block task: {problem: …, data: …}"):
         names(project)
+
+
+def test_a_method_goes_on_with_the_problem_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests/outside")
+    monkeypatch.setattr(own, "_named", set())
+    problem = "guests.careful.Careful"
+    tasks = read_tasks({**BLOCKS, "first": {"task": {"problem": problem, "data": "mnist"}}})
+    assert tasks["second"].problem == problem
+    stages = {node.name: node.func for task in tasks.values() for node in pipeline_of(task).nodes}
+    for name in ("first.train", "first.evaluate", "second.train", "second.evaluate"):
+        assert stages[name].__kwdefaults__["problem"].name == problem  # type: ignore[attr-defined]
+        assert pickle.loads(pickle.dumps(stages[name])) is stages[name]
+
+
+def test_stages_are_functions_whose_code_can_be_shown() -> None:
+    first = {node.name: node.func for node in pipeline_of(read_tasks(BLOCKS)["first"]).nodes}
+    for name, function in {"first.train": nodes.train, "first.evaluate": nodes.evaluate}.items():
+        assert inspect.isfunction(first[name])
+        assert inspect.getsource(first[name]) == inspect.getsource(function)
+        assert first[name].__name__ == function.__name__
+    types = get_type_hints(first["first.train"])
+    assert types["network"] is Classification.network
+    assert types["training"] is Classification.training
+    assert types["distributed"] is DistributedConfig

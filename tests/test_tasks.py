@@ -450,10 +450,8 @@ def test_the_static_site_of_kedro_viz_in_a_browser(finished: Path) -> None:
         assert network.startswith(f"mlp, trained: {sum(sizes.values()):,} parameters")
         first = sizes["network.1.weight"] + sizes["network.1.bias"]
         assert re.search(rf"network\.1 +Linear +\d+ +{first:,}\n", network)
-        export = graph.drawn(page, graph.node_id(site, "mnist_mlp", "mnist_mlp.export_onnx"))
-        export.dispatch_event("click")
         page.get_by_text("Show Code").click()
-        assert "def export_onnx(" in page.locator(".pipeline-metadata-code--visible").inner_text()
+        assert "def train(" in page.locator(".pipeline-metadata-code--visible").inner_text()
         layers = page.locator(".pipeline-layer-name").all_text_contents()
         assert layers == ["01_raw", "03_primary", "06_models", "07_model_output", "08_reporting"]
 

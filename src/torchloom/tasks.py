@@ -31,7 +31,7 @@ from torchloom.pipelines import (
     reporting,
     training,
 )
-from torchloom.problems import check_problem
+from torchloom.problems import check_problem, problem_of
 
 METHODS = {  # other ways to a model than to train one on a data set
     "distillation": distillation,
@@ -46,12 +46,13 @@ OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
 @dataclass(frozen=True)
 class Task:
     """`kind` is problem or method, and `choice` which; `sources` are the data set and the tasks that it is made of, by
-    key; `data_set` is where its data come from, if not from a source's, and `reader` what reads them."""
+    key. `problem` and `data_set`, with its `reader`, are its own or those of the first task that it is made of."""
 
     name: str
     kind: str
     choice: str
     sources: tuple[tuple[str, str], ...]
+    problem: str
     data_set: str
     reader: str
 
@@ -79,7 +80,7 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
     readers, wrong = _readers(parameters)
     data_sets = set(readers)
     wrong |= {name: _mistakes(name, block, blocks.keys(), data_sets) for name, block in blocks.items()}
-    wrong = {name: found for name, found in wrong.items() if found} or _circle(blocks)
+    wrong = {name: found for name, found in wrong.items() if found} or _circle(blocks) or _unfit(blocks)
     wrong |= {name: [f"{name}: is a task and a data set"] for name in sorted(blocks.keys() & data_sets)}
     if wrong:
         lines = [f"  {line}{_where(name, files or {})}" for name, found in wrong.items() for line in found]
@@ -88,8 +89,8 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
     for name, block in sorted(blocks.items()):  # Kedro reads its files in any order
         kind = _kind_of(block)
         assert kind is not None
-        data_set = _data_set(block, blocks)
-        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), data_set, readers[data_set])
+        problem, data_set = _problem(block, blocks), _data_set(block, blocks)
+        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, readers[data_set])
     return tasks
 
 
@@ -187,14 +188,32 @@ def _data_set(block: Mapping[str, Any], blocks: Mapping[str, Any]) -> str:
     return name if key == "data" else _data_set(blocks[name], blocks)
 
 
+def _problem(block: Mapping[str, Any], blocks: Mapping[str, Any]) -> str:
+    """What a task's model is for: that of the first task that it is made of, if it says none."""
+    if "problem" in block:
+        return str(block["problem"])
+    return _problem(blocks[next(name for key, name in _sources(block) if key != "data")], blocks)
+
+
+def _unfit(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
+    """A line for each task whose method is not for such models as it is made of."""
+    wrong = {}
+    for name, block in blocks.items():
+        key, other = next((source for source in _sources(block) if source[0] != "data"), ("", ""))
+        problem = blocks.get(other, {}).get("problem")
+        if "method" in block and problem and not isinstance(problem_of(problem), METHODS[block["method"]].PARENT):
+            known = f"{block['method']} starts from a classifier, but {other} is for the problem {problem}"
+            wrong[name] = [f"{name}.task.{key}: {known}"]
+    return wrong
+
+
 def _where(name: str, files: Mapping[str, list[Any]]) -> str:
     return f" (in {', '.join(map(str, files[name]))})" if files.get(name) else ""
 
 
 def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
-    asked = {"problem": task.choice} if task.kind == "problem" else {}
-    own: Pipeline = task.recipe.create_pipeline(task.name, **asked, **dict(task.sources))
+    own: Pipeline = task.recipe.create_pipeline(task.name, problem=task.problem, **dict(task.sources))
     prepared = preparation.create_pipeline(task.data_set, task.reader)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     own += reporting.create_pipeline(task.name, own, source)

@@ -1,5 +1,6 @@
 """A student that learns from a teacher."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.modalities import AnyInfo, DocumentInfo, ImageInfo
 from torchloom.models import build_model
-from torchloom.pipelines.distillation.nodes import train
+from torchloom.pipelines.distillation import nodes
 from torchloom.pipelines.training.nodes import Trained
+from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
-from torchloom.problems.losses import weighed_loss
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.state import TrainingStates
@@ -30,11 +31,14 @@ INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 INFO = ImageInfo(target=Classes(classes=["a", "b"]), shape=[1, 4, 4], mean=[0.5], std=[0.5])
 
+train = partial(nodes.train, problem=CLASSIFICATION)
+LABELS_ONLY = classification_objective("CrossEntropyLoss", {})
+
 
 def both(**settings: float) -> tuple[nn.Module, nn.Module, Tensor, dict[str, Tensor]]:
     """Student, teacher, and what the objective says of a batch in training."""
     student, teacher = nn.Linear(4, 3), nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3))
-    objective = distillation_objective(weighed_loss("CrossEntropyLoss", {}), teacher, DistillConfig(**settings))
+    objective = distillation_objective(LABELS_ONLY, teacher, DistillConfig(**settings))
     return student, teacher, *objective(student.train(), (INPUTS, LABELS))
 
 
@@ -63,7 +67,7 @@ def test_only_the_student_learns() -> None:
 
 def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
     teacher = nn.Linear(4, 3)
-    objective = distillation_objective(weighed_loss("CrossEntropyLoss", {}), teacher, DistillConfig(mix=1.0))
+    objective = distillation_objective(LABELS_ONLY, teacher, DistillConfig(mix=1.0))
     student = nn.Linear(4, 3)
     student.load_state_dict(teacher.state_dict())
     loss, _ = objective(student.train(), (INPUTS, LABELS))
@@ -72,7 +76,7 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
 
 def test_validation_goes_by_the_labels() -> None:
     student, _, _, _ = both()
-    objective = distillation_objective(weighed_loss("CrossEntropyLoss", {}), nn.Linear(4, 3), DistillConfig(mix=0.9))
+    objective = distillation_objective(LABELS_ONLY, nn.Linear(4, 3), DistillConfig(mix=0.9))
     loss, figures = objective(student.eval(), (INPUTS, LABELS))
     torch.testing.assert_close(loss, F.cross_entropy(student(INPUTS), LABELS))
     assert figures.keys() == {"accuracy"}

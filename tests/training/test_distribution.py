@@ -134,7 +134,7 @@ def test_without_batch_norm_and_without_synchronising_it(tmp_path: Path) -> None
     assert timeless(apart[2])[0] != pytest.approx(timeless(normed[2])[0], rel=1e-4)  # each has seen half of a batch
 
 
-def everything_at_once(ranks: Ranks) -> dict[str, Any]:
+def everything_at_once(ranks: Ranks, job: None) -> dict[str, Any]:
     """What one process sees, in one launch for the sake of time."""
     torch.manual_seed(0)
     inputs, plain = torch.randn(6, 4, 5, requires_grad=True), nn.BatchNorm1d(4)
@@ -178,7 +178,7 @@ def everything_at_once(ranks: Ranks) -> dict[str, Any]:
 
 @pytest.mark.long
 def test_what_one_of_them_sees() -> None:
-    seen = launch(everything_at_once, (), DistributedConfig(processes=2, timeout=60.0), "cpu")
+    seen = launch(everything_at_once, None, DistributedConfig(processes=2, timeout=60.0), "cpu")
     assert seen["gathered"] == [0, 1]
     assert seen["one"] == 1
     assert seen["total"] == {"a": 0.1 + 0.2, "b": 2}

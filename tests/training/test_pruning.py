@@ -255,7 +255,7 @@ def prune_lenet(folder: Path, states: TrainingStates, arguments: dict[str, Any])
             "prune": {"form": "structured", "epochs": 1, "multiple": 1},
         }
     )
-    return train(start, loaders, config, DistributedConfig(), DebuggingConfig(), states)[0]
+    return train(start, loaders, config, DistributedConfig(), DebuggingConfig(), states, problem=CLASSIFICATION)[0]
 
 
 def test_a_network_without_channels() -> None:

@@ -15,7 +15,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -96,9 +96,7 @@ def _places(function: Any) -> Iterator[tuple[str, str]]:
     """The definitions that a function starts from: of one with arguments bound, their classes too."""
     if isinstance(function, partial):
         yield from _places(function.func)
-        for kind in map(type, [*function.args, *function.keywords.values()]):
-            if kind.__module__.partition(".")[0] not in {"builtins", *sys.stdlib_module_names}:
-                yield kind.__module__, kind.__qualname__
+        yield from _kinds([*function.args, *function.keywords.values()])
     elif hasattr(function, "__self__"):  # a method
         kind = function.__self__ if inspect.isclass(function.__self__) else type(function.__self__)
         yield kind.__module__, kind.__qualname__
@@ -107,8 +105,18 @@ def _places(function: Any) -> Iterator[tuple[str, str]]:
                 yield each.__module__, f"{each.__qualname__}.{function.__name__}"
                 yield each.__module__, each.__qualname__
                 return
+    elif bound := getattr(function, "__kwdefaults__", None):  # as a stage has its problem
+        yield function.__globals__["__name__"], function.__code__.co_qualname.partition(".")[0]
+        yield from _kinds(bound.values())
     else:
         yield function.__module__, function.__qualname__.partition(".")[0]
+
+
+def _kinds(values: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """The classes of what is bound to a function."""
+    for kind in map(type, values):
+        if kind.__module__.partition(".")[0] not in {"builtins", *sys.stdlib_module_names}:
+            yield kind.__module__, kind.__qualname__
 
 
 ENTRIES = {"build", "PROBLEM"}  # what is asked of a module that is imported by a name

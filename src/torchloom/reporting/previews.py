@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def network(task: str, problem: Problem | None = None, data: str | None = None) -> TextPreview:
+def network(task: str, untrained: tuple[Problem, str] | None = None) -> TextPreview:
     """The layers of the task's network, in the environment that kedro-viz was started with."""
     from kedro_viz.data_access import data_access_manager
 
-    found = find_network(data_access_manager.catalog.get_catalog(), task, problem, data)
+    found = find_network(data_access_manager.catalog.get_catalog(), task, untrained)
     if found is None:
         return TextPreview(f"Not trained yet. The layers of the network are here after\n\nkedro run --pipelines {task}")
     from torchloom.models.summary import layers
@@ -32,18 +32,19 @@ def network(task: str, problem: Problem | None = None, data: str | None = None) 
 
 
 def find_network(
-    catalog: DataCatalog, task: str, problem: Problem | None, data: str | None
+    catalog: DataCatalog, task: str, untrained: tuple[Problem, str] | None
 ) -> tuple[str, nn.Module, Info] | None:
     """What to call it, the model and the info of its data: as it was trained, or else as its parameters make it.
 
-    None when the task was not trained and the data were not prepared.
+    For that its problem and data set are needed. None when the task was not trained and the data were not prepared.
     """
     if catalog.exists(f"{task}.checkpoint"):
         checkpoint = catalog.load(f"{task}.checkpoint")
         return f"{checkpoint.network}, trained", checkpoint.build(), checkpoint.info
-    if data and problem and catalog.exists(f"{data}_info"):
+    if untrained and catalog.exists(f"{untrained[1]}_info"):
         from torchloom.models import build_model
 
+        problem, data = untrained
         info = read_info(catalog.load(f"{data}_info"))
         config = Named.model_validate(catalog.load(f"params:{task}.model"))
         return f"{config.name}, not trained yet", build_model(config.name, config.arguments, info, problem), info

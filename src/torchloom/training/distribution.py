@@ -211,8 +211,8 @@ def synchronize_batch_norm(model: nn.Module) -> None:
 # ---- starting them -------------------------------------------------------------------------------------------------
 
 
-def launch(function: Callable[..., Any], arguments: tuple[Any, ...], config: DistributedConfig, device: str) -> Any:
-    """Run `function(ranks, *arguments)` in all processes, and return what it returns on this machine's first one.
+def launch(function: Callable[..., Any], job: Any, config: DistributedConfig, device: str) -> Any:
+    """Run `function(ranks, job)` in all processes, and return what it returns on this machine's first one.
 
     All of it must pickle. A process that is lost brings all of them to an end, and they begin again, `config.restarts`
     times. Ctrl-C and SIGTERM ask them to stop, a second one stops them at once. Raises the InputError that one of them
@@ -231,7 +231,7 @@ def launch(function: Callable[..., Any], arguments: tuple[Any, ...], config: Dis
         stack.enter_context(showing_rows(folder / ROWS))
         # else the processes of a restart find the addresses of those before them
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        _write(folder / JOB, (function, arguments, config, device, own.named()))
+        _write(folder / JOB, (function, job, config, device, own.named()))
         where = counted(processes, "process") + (
             f" on each of {config.machines} machines" if config.machines > 1 else ""
         )
@@ -396,11 +396,11 @@ def _run_rank(name: str) -> None:
     if local_rank == 0 and (folder / ROWS).exists():
         watchers.set((partial(_leave_row, folder / ROWS),))
     _start_logging(local_rank == 0)
-    function, arguments, config, device, named = _read(folder / JOB)
+    function, job, config, device, named = _read(folder / JOB)
     own.name_also(named)
     try:
         with _joined(folder, config, choose_device(device), local_rank) as ranks:
-            outcome = _no_need(ranks) or ("done", function(ranks, *arguments))
+            outcome = _no_need(ranks) or ("done", function(ranks, job))
     except KeyboardInterrupt:
         outcome = ("stopped", None)
     except Exception as error:

@@ -6,28 +6,30 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torchloom.config import DebuggingConfig, DistributedConfig
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import Trained, train_network
-from torchloom.problems.classification import Classification, check_classifier, classes_of
-from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
+from torchloom.problems import Problem
+from torchloom.problems.classification import check_classifier, classes_of
+from torchloom.problems.classification.config import DistilledTrainConfig
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.state import TrainingStates
 
-PROBLEM = Classification("classification")
-
 
 def train(
     loaders: LoaderPlan,
-    network: ClassifierConfig,
+    network: Any,
     config: DistilledTrainConfig,
     distributed: DistributedConfig,
     debugging: DebuggingConfig,
     states: TrainingStates,
     teacher: Checkpoint,
+    *,
+    problem: Problem,
 ) -> Trained:
     """Train the student; see `train_network`.
 
@@ -37,7 +39,7 @@ def train(
     from torchloom.compression.distillation import student_objective
 
     check_classifier(teacher)
-    PROBLEM.check(config, loaders)
+    problem.check(config, loaders)
     info, taught = loaders.info, teacher.info
     if info.sizes() != taught.sizes() or classes_of(info) != classes_of(taught):
         raise InputError(
@@ -55,6 +57,6 @@ def train(
             "class among others that a student could learn. Take a teacher of CrossEntropyLoss"
         )
     config = adjusted(config, debugging)
-    objective = partial(student_objective, config, teacher)
+    objective = partial(student_objective, problem, config, info, teacher)
     more = {"teacher": teacher.fingerprint()}
-    return train_network(PROBLEM, loaders, network, config, distributed, debugging, objective, states, more=more)
+    return train_network(problem, loaders, network, config, distributed, debugging, objective, states, more=more)

@@ -15,8 +15,9 @@ from torchloom.config import DebuggingConfig, PartitionConfig
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import say_if_one_step
-from torchloom.problems.classification import Classification, classes_of
-from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
+from torchloom.problems import Problem
+from torchloom.problems.classification import classes_of
+from torchloom.problems.classification.config import FederatedTrainConfig
 from torchloom.records.provenance import code_of, reads
 from torchloom.system.locks import command
 from torchloom.system.words import counted
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 else:
     Figure = Any  # Kedro resolves these annotations when it looks for parameters; matplotlib takes a second to import
 
-PROBLEM = Classification("classification")
-
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 def build_dataloaders(
     loaders: LoaderPlan,
     training: FederatedTrainConfig,
-    evaluation: EvaluateClassifierConfig,
+    evaluation: Any,
     debugging: DebuggingConfig,
 ) -> LoaderPlan:
     """The loaders of the task beside which this one stands, with the batches and the seed of this training."""
@@ -95,9 +94,11 @@ def _data(loaders: LoaderPlan) -> dict[str, Any]:
 def train(
     loaders: LoaderPlan,
     dealt: Tensors,
-    network: ClassifierConfig,
+    network: Any,
     config: FederatedTrainConfig,
     states: TrainingStates,
+    *,
+    problem: Problem,
 ) -> tuple[Checkpoint, list[dict[str, float]]]:
     """Train with the clients of the partition: the best round's checkpoint (on validation; without one the last).
 
@@ -108,13 +109,13 @@ def train(
     from torchloom.federated.flower import run_rounds
     from torchloom.training.loop import TIMES
 
-    PROBLEM.check(config, loaders)
+    problem.check(config, loaders)
     if dealt.description != _data(loaders):
         raise InputError(f"{dealt.path}: is of other data. Run the partition stage again: kedro run --tags partition")
     samples, starts = (np.asarray(dealt.arrays[name]) for name in ("samples", "starts"))
     say_if_one_step(config, len(samples) // (len(starts) - 1), "client's samples")
-    federation = Federation(PROBLEM, loaders, network, config, np.split(samples, starts[1:-1]))
-    code, packages = code_of(train, names=[network.name, PROBLEM.name, loaders.info.kind])
+    federation = Federation(problem, loaders, network, config, np.split(samples, starts[1:-1]))
+    code, packages = code_of(train, names=[network.name, problem.name, loaders.info.kind])
     recipe: dict[str, Any] = {
         "model": network.model_dump(mode="json"),
         "train": config.recipe(),
@@ -129,7 +130,7 @@ def train(
     checkpoint = Checkpoint(
         network=network.name,
         arguments=network.arguments,
-        problem=PROBLEM.name,
+        problem=problem.name,
         info=loaders.info,
         training={**row, "parameters": config.recipe()},
         weights=server.best,

@@ -3,14 +3,17 @@
 from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.federation import nodes
+from torchloom.pipelines.stages import stage
 from torchloom.pipelines.training.pipeline import evaluation_nodes, in_namespace, train_node
+from torchloom.problems import problem_of
 
 
-def create_pipeline(task: str, *, of: str) -> Pipeline:
+def create_pipeline(task: str, *, problem: str, of: str) -> Pipeline:
     """build_dataloaders -> partition -> train -> evaluate, export_onnx, compare_rounds: beside the task `of`.
 
     That is the same classification with all samples in one place; its loaders are what the clients share out.
     """
+    solved = problem_of(problem)
     return in_namespace(
         task,
         [
@@ -30,11 +33,11 @@ def create_pipeline(task: str, *, of: str) -> Pipeline:
             ),
             train_node(
                 task,
-                nodes.train,
+                stage(nodes.train, solved),
                 inputs=["dataloaders", "partition", "params:model", "params:train", "training_states"],
                 outputs=["checkpoint", "history"],
             ),
-            *evaluation_nodes(nodes.PROBLEM),
+            *evaluation_nodes(solved),
             Node(
                 nodes.compare_rounds,
                 inputs=["base_history", "base_metrics", "history", "metrics"],

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Any
 
 from torchloom.config import DebuggingConfig, DistributedConfig
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import train_network
-from torchloom.problems.classification import Classification, check_classifier
-from torchloom.problems.classification.config import EvaluateClassifierConfig, PrunedTrainConfig
+from torchloom.problems import Problem
+from torchloom.problems.classification import check_classifier
+from torchloom.problems.classification.config import PrunedTrainConfig
 from torchloom.records.provenance import reads
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted
@@ -21,13 +23,9 @@ from torchloom.training.state import TrainingStates
 
 logger = logging.getLogger(__name__)
 
-PROBLEM = Classification("classification")
-
 
 @reads(model=[], train=["batch_size", "seed"], evaluate=["views"])
-def build_dataloaders(
-    loaders: LoaderPlan, training: PrunedTrainConfig, evaluation: EvaluateClassifierConfig
-) -> LoaderPlan:
+def build_dataloaders(loaders: LoaderPlan, training: PrunedTrainConfig, evaluation: Any) -> LoaderPlan:
     """The loaders of the task that is pruned, with the batches and the seed of this training."""
     info = loaders.info.asked(loaders.data, evaluation)
     return loaders.model_copy(update={"info": info, "batch_size": training.batch_size, "seed": training.seed})
@@ -40,6 +38,8 @@ def train(
     distributed: DistributedConfig,
     debugging: DebuggingConfig,
     states: TrainingStates,
+    *,
+    problem: Problem,
 ) -> tuple[Checkpoint, list[dict[str, float]], dict[str, bytes]]:
     """Cut weights out of a trained classifier, more at each epoch, while it goes on learning.
 
@@ -48,15 +48,15 @@ def train(
     from torchloom.compression.pruning import check_channels, gradual_pruning, without_channels, without_masks
 
     check_classifier(checkpoint)
-    PROBLEM.check(config, loaders)
+    problem.check(config, loaders)
     config = adjusted(config, debugging)
     inputs = loaders.first("train", 2)[0]
     if config.prune.form == "structured":
         check_channels(checkpoint, config.prune, inputs)
-    objective = partial(PROBLEM.objective, config, loaders.info)
+    objective = partial(problem.objective, config, loaders.info)
     pruning = partial(gradual_pruning, config.prune)
     _, last, history, profile = train_network(
-        PROBLEM, loaders, None, config, distributed, debugging, objective, states, start=checkpoint, at_epoch=pruning
+        problem, loaders, None, config, distributed, debugging, objective, states, start=checkpoint, at_epoch=pruning
     )
     if config.prune.form == "structured":
         try:

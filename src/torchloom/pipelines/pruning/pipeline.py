@@ -3,11 +3,14 @@
 from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.pruning import nodes
+from torchloom.pipelines.stages import stage
 from torchloom.pipelines.training.pipeline import TOGETHER, compared, evaluation_nodes, in_namespace, train_node
+from torchloom.problems import problem_of
 
 
-def create_pipeline(task: str, *, of: str) -> Pipeline:
+def create_pipeline(task: str, *, problem: str, of: str) -> Pipeline:
     """build_dataloaders -> train -> evaluate, export_onnx -> compare, on what the classification `of` has left."""
+    solved = problem_of(problem)
     return in_namespace(
         task,
         [
@@ -20,11 +23,11 @@ def create_pipeline(task: str, *, of: str) -> Pipeline:
             ),
             train_node(
                 task,
-                nodes.train,
+                stage(nodes.train, solved),
                 inputs=["base_checkpoint", "dataloaders", "params:train", *TOGETHER, "training_states"],
                 outputs=["checkpoint", "history", "profile"],
             ),
-            *evaluation_nodes(nodes.PROBLEM),
+            *evaluation_nodes(solved),
             compared(),
         ],
         of,

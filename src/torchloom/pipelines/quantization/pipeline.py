@@ -6,7 +6,7 @@ from torchloom.pipelines.quantization.nodes import compare, quantize
 from torchloom.pipelines.training.pipeline import in_namespace
 
 
-def create_pipeline(task: str, *, of: str) -> Pipeline:
+def create_pipeline(task: str, *, problem: str, of: str) -> Pipeline:  # noqa: ARG001 - as all methods are called
     """quantize -> compare, on what `of` has left: its ONNX model, and its loaders to calibrate and to test."""
     nodes = [
         Node(

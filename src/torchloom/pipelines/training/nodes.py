@@ -6,9 +6,10 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torchloom.config import (
     CompareConfig,
@@ -103,14 +104,6 @@ def _file(tensors: Tensors, info: Info) -> TensorFile:
     return TensorFile(path=tensors.path, fingerprint=tensors.fingerprint, length=len(tensors.arrays[info.counted]))
 
 
-def stage(function: Callable[..., Any], problem: Problem, **types: Any) -> partial[Any]:
-    """The stage of the problem, with the types of the blocks of parameters that are the problem's own."""
-    bound: Any = partial(function, problem)
-    bound.__name__ = function.__name__
-    bound.__annotations__ = {**get_type_hints(function), **types}
-    return bound  # type: ignore[no-any-return]
-
-
 class Trained(NamedTuple):
     """The best checkpoint (on validation; without one the last), the last one, a row for each epoch, and the files of
     a profile, if there is one."""
@@ -122,18 +115,19 @@ class Trained(NamedTuple):
 
 
 def train(
-    problem: Problem,
     loaders: LoaderPlan,
     network: Any,
-    config: Any,
+    training: Any,
     distributed: DistributedConfig,
     debugging: DebuggingConfig,
     states: TrainingStates | None = None,
     start: Checkpoint | None = None,
+    *,
+    problem: Problem,
 ) -> Trained:
     """Train a network for the problem; see `train_network`."""
-    problem.check(config, loaders)
-    config = adjusted(config, debugging)
+    problem.check(training, loaders)
+    config = adjusted(training, debugging)
     objective = partial(problem.objective, config, loaders.info)
     return train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
 
@@ -182,93 +176,94 @@ def train_network(
         **(more or {}),
     }
     states = None if debugging.on else states
-    job = (problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
+    job = Job(problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
     if distributed.alone:
-        return _train(ALONE, *job)
+        return _train(ALONE, job)
     trained: Trained = launch(_train, job, distributed, config.device)
     return trained
 
 
-def _train(
-    ranks: Ranks,
-    problem: Problem,
-    loaders: LoaderPlan,
-    network: ModelConfig | None,
-    config: TrainConfig,
-    debugging: DebuggingConfig,
-    objective: partial[Objective],
-    states: TrainingStates | None,
-    start: Checkpoint | None,
-    at_epoch: partial[Any] | None,
-    recipe: Mapping[str, Any],
-) -> Trained:
+@dataclass(frozen=True)
+class Job:
+    """What each process is told that trains; see `train_network`."""
+
+    problem: Problem
+    loaders: LoaderPlan
+    network: ModelConfig | None
+    config: TrainConfig
+    debugging: DebuggingConfig
+    objective: partial[Objective]
+    states: TrainingStates | None
+    start: Checkpoint | None
+    at_epoch: partial[Any] | None
+    recipe: Mapping[str, Any]
+
+    def checkpoint(self) -> Checkpoint:
+        """Of what is trained, still without weights."""
+        if self.network is None:
+            assert self.start is not None
+            return self.start.model_copy(update={"info": self.loaders.info})
+        return Checkpoint(
+            network=self.network.name,
+            arguments=self.network.arguments,
+            problem=self.problem.name,
+            info=self.loaders.info,
+            training={},
+            weights={},
+        )
+
+
+def _train(ranks: Ranks, job: Job) -> Trained:
     """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
     from torchloom.data.batches import seeded
     from torchloom.system.devices import enough_memory, seed_everything
     from torchloom.training.loop import TIMES, fit
 
+    config, loaders = job.config, job.loaders
     if config.resume == "never" and ranks.again:
         config = config.model_copy(update={"resume": "auto"})
-    if not debugging.on:
+    if not job.debugging.on:
         say_if_one_step(config, len(loaders.trained_numbers()), "training samples")
     seed_everything(config.seed, config.deterministic)
-    model = _model(problem, loaders, network, config, start)
-    changes = at_epoch(start, model, loaders) if at_epoch else None
+    model = _model(job)
+    changes = job.at_epoch(job.start, model, loaders) if job.at_epoch else None
     if ranks.rank:  # the networks are the same; dropout is not
         seed_everything(seeded(config.seed, ranks.rank).initial_seed(), config.deterministic)
     first = ranks.rank == 0
-    with enough_memory(_smaller_batches(config)), debugged(model, debugging, first) as profile:
+    with enough_memory(_smaller_batches(config)), debugged(model, job.debugging, first) as profile:
         open_loader = partial(loaders.loader, share=ranks.share)
-        result = fit(model, open_loader, config, objective(), states, recipe, changes, ranks)
-    described = (
-        Checkpoint(
-            network=network.name,
-            arguments=network.arguments,
-            problem=problem.name,
-            info=loaders.info,
-            training={},
-            weights={},
-        )
-        if network
-        else start
-    )
-    assert described is not None
+        result = fit(model, open_loader, config, job.objective(), job.states, job.recipe, changes, ranks)
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
         changes = {"changes": result.changes} if result.changes else {}
         training = {**figures, "parameters": config.recipe(), "computed": result.computed, **changes}
-        return described.model_copy(update={"info": loaders.info, "weights": weights, "training": training})
+        return job.checkpoint().model_copy(update={"weights": weights, "training": training})
 
     best = checkpoint(result.best, result.best_epoch)
     return Trained(best, checkpoint(result.last, len(result.history)), result.history, profile)
 
 
-def _model(
-    problem: Problem,
-    loaders: LoaderPlan,
-    network: ModelConfig | None,
-    config: TrainConfig,
-    start: Checkpoint | None,
-) -> nn.Module:
+def _model(job: Job) -> nn.Module:
     """The model as it is before the first step."""
     from torchloom.models import build_model
     from torchloom.training.transfer import freeze, take_over
     from torchloom.training.whitening import whiten
 
+    network, info, config = job.network, job.loaders.info, job.config
     if network:
-        model = build_model(network.name, network.arguments, loaders.info, problem)
-        if start:
-            take_over(model, network, loaders.info, problem, start)
+        model = build_model(network.name, network.arguments, info, job.problem)
+        if job.start:
+            take_over(model, network, info, job.problem, job.start)
     else:
-        assert start is not None
-        model = start.build()
+        assert job.start is not None
+        model = job.start.build()
     size = sum(parameter.numel() for parameter in model.parameters())
     logger.info("%s with %s", network.name if network else "the same network", counted(size, "parameter"))
     freeze(model, config.freeze)
     if config.whitening:
-        check_suits("train.whitening", loaders.info)
-        whiten(model, loaders.trained(config.whitening.images)[0], config.whitening)
+        check_suits("train.whitening", info)
+        whiten(model, job.loaders.trained(config.whitening.images)[0], config.whitening)
     return model
 
 
@@ -296,10 +291,15 @@ def _smaller_batches(config: TrainConfig) -> str:
 
 
 def evaluate(
-    problem: Problem, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: Any
+    checkpoint: Checkpoint,
+    loaders: LoaderPlan,
+    history: list[dict[str, float]],
+    evaluation: Any,
+    *,
+    problem: Problem,
 ) -> dict[str, Any]:
     """Measure the checkpoint on the test split: each of `problem.reports` by its name."""
-    return problem.evaluate(checkpoint, loaders, history, config)
+    return problem.evaluate(checkpoint, loaders, history, evaluation)
 
 
 def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from torchloom.pipelines.stages import stage
 from torchloom.pipelines.training import nodes as stages
 from torchloom.problems import Problem, problem_of
 from torchloom.reporting import previews
@@ -16,9 +17,8 @@ TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tas
 
 def create_pipeline(task: str, *, problem: str, data: str, start: str | None = None) -> Pipeline:
     """The task that solves the problem on the data set `data`, with the weights of the task `start` at first."""
-    asked = problem_of(problem)
-    train = stages.stage(stages.train, asked, network=asked.network, config=asked.training)
-    return task_pipeline(task, asked, data, train, start, more=asked.more_stages())
+    solved = problem_of(problem)
+    return task_pipeline(task, solved, data, stages.train, start, more=solved.more_stages())
 
 
 def task_pipeline(
@@ -45,11 +45,10 @@ def task_pipeline(
         ),
         train_node(
             task,
-            train,
+            stage(train, problem),
             inputs=["dataloaders", "params:model", "params:train", *TOGETHER, "training_states", *started],
             outputs=["checkpoint", "last_checkpoint", "history", "profile"],
-            problem=problem,
-            data=data,
+            untrained=(problem, data),
         ),
         *evaluation_nodes(problem),
         *more,
@@ -62,10 +61,9 @@ def train_node(
     train: Callable[..., Any],
     inputs: list[str],
     outputs: list[str],
-    problem: Problem | None = None,
-    data: str | None = None,
+    untrained: tuple[Problem, str] | None = None,
 ) -> Node:
-    """The stage `train`, on which kedro-viz shows the network; where its `data` are known, untrained too."""
+    """The stage `train`, on which kedro-viz shows the network; `untrained` too, from its problem and data set."""
     with warnings.catch_warnings():  # Kedro warns that it may yet change what a preview is
         warnings.filterwarnings("ignore", message="The 'preview_fn' feature is experimental")
         return Node(
@@ -74,7 +72,7 @@ def train_node(
             outputs=outputs,
             name="train",
             tags="train",
-            preview_fn=partial(previews.network, task, problem, data),
+            preview_fn=partial(previews.network, task, untrained),
         )
 
 
@@ -82,7 +80,7 @@ def evaluation_nodes(problem: Problem) -> list[Node]:
     """What becomes of any checkpoint: evaluate, export_onnx and export_formats."""
     return [
         Node(
-            stages.stage(stages.evaluate, problem, config=problem.evaluation),
+            stage(stages.evaluate, problem),
             inputs=["checkpoint", "dataloaders", "history", "params:evaluate"],
             outputs={name: name for name in problem.reports},
             name="evaluate",
