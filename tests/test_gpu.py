@@ -24,14 +24,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def history(project: Path, task: str, **changes: Any) -> list[dict[str, float]]:
     """What `kedro run --env gpu` trains with, but for a small network and few images."""
-    train = {"epochs": 3, **RECIPES[task][task]["train"], **changes}
+    train = {"epochs": 2, **RECIPES[task][task]["train"], **changes}
     if task.startswith("cifar_speedrun"):  # whose steps are the same for batches of any size
-        train |= {"epochs": 3, "batch_size": 50}
+        train |= {"epochs": 2, "batch_size": 50}
     if "optimizer" in train:  # large steps for large batches; few images make few of them, and small batches more
         train["batch_size"] //= 16
         train["optimizer"] = {"lr": train["optimizer"]["lr"] / 16}
     model = {**TINY[task]["model"], **RECIPES[task][task].get("model", {})}
-    settings = {"data": {"subset": 300 if task.startswith("cifar_speedrun") else 512}, "model": model, "train": train}
+    settings = {"data": {"subset": 300 if task.startswith("cifar_speedrun") else 320}, "model": model, "train": train}
     nodes = [f"{task}.build_dataloaders", f"{task}.train"]
     catalog = kedro_run(project, task, params={task: settings}, node_names=nodes)
     rows: list[dict[str, float]] = catalog.load(f"{task}.history")

@@ -22,6 +22,8 @@ from torchloom.config import MetricConfig, OptimizerConfig, ServeConfig, own
 from torchloom.errors import InputError
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import HOST, create_app
+from torchloom.modalities import read_info
+from torchloom.problems import problem_of
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.problems.evaluation import own_metrics
 from torchloom.records import provenance
@@ -364,3 +366,16 @@ def test_what_only_a_file_names_is_not_imported(guests: Path) -> None:
     ClassifierConfig(name="guests.narrow")  # now the parameters name it, too
     with pytest.raises(InputError, match=r"do not fit the network guests\.narrow"):
         foreign.build()
+
+
+def test_a_target_of_ones_own_is_that_of_a_modality_of_ones_own(guests: Path) -> None:
+    kind, spans = "guests.sequences.SpannedSequenceInfo", "guests.sequences.Spans"
+    own.name_also([kind, spans])
+    values = {"kind": kind, "length": 9, "highest": 1.0, "target": {"array": "spans", "unit": "ms"}}
+    info = read_info(values)
+    assert info.target == own.find(spans)(unit="ms")
+    assert info.counted == "spans"
+    assert read_info(info.model_dump(mode="json")) == info
+    message = r"^the problem classification needs data with classes \(labels\) to learn, .* have spans \(spans\)$"
+    with pytest.raises(InputError, match=message):
+        problem_of("classification").check_data(info)

@@ -23,8 +23,8 @@ def test_mnist_mlp_reaches_98_3_percent(run: Callable[..., DataCatalog]) -> None
 
 
 def test_the_reviews_are_told_apart(run: Callable[..., DataCatalog]) -> None:
-    catalog = run("imdb_lstm", env="local", params={"imdb_lstm": {"train": {"epochs": 1}}})
-    assert catalog.load("imdb_lstm.metrics")["accuracy"] >= 0.80
+    catalog = run("imdb_lstm", env="local", params={"imdb_lstm": {"data": {"subset": 12_000}, "train": {"epochs": 1}}})
+    assert catalog.load("imdb_lstm.metrics")["accuracy"] >= 0.72
     assert catalog.load("imdb_info")["documents"]["test"] == {"negative": 12_500, "positive": 12_500}
     assert len(catalog.load("imdb_lstm.mistakes")) == 100
 
@@ -58,7 +58,7 @@ def assert_hardly_worse_in_int8(run: Callable[..., DataCatalog], task: str, env:
 def test_cifar_resnet_passes_50_percent_in_one_epoch_on_a_cpu_and_is_as_good_in_int8(
     run: Callable[..., DataCatalog],
 ) -> None:
-    parameters = {"cifar_resnet": {"train": {"epochs": 1, "warmup_epochs": 0.2}}}
+    parameters = {"cifar_resnet": {"data": {"subset": 20_000}, "train": {"epochs": 1, "warmup_epochs": 0.2}}}
     catalog = run("cifar_resnet", env="cpu", params=parameters)
     assert catalog.load("cifar_resnet.metrics")["accuracy"] > 0.50
     info = catalog.load("cifar10_info")
@@ -71,7 +71,7 @@ def test_cifar_resnet_passes_50_percent_in_one_epoch_on_a_cpu_and_is_as_good_in_
 
 def test_the_speedrun_passes_55_percent_in_one_epoch_with_half_its_channels(run: Callable[..., DataCatalog]) -> None:
     parameters = {
-        "data": {"subset": 25_000},
+        "data": {"subset": 15_000},
         "model": {"widths": [32, 128, 128]},
         "train": {"epochs": 1},
         "evaluate": {"views": "mirror"},

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchloom.config import AnswerConfig
 from torchloom.data.batches import Gathered
 from torchloom.data.sequences import TableBatches
+from torchloom.data.targets import Target
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 from torchloom.modalities import Info
@@ -83,3 +84,17 @@ class SequenceInfo(Info):
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"sequences": np.stack(samples)}
+
+
+class Spans(Target):
+    """From where to where in a sequence something lasts: (N, 2) float32."""
+
+    array: str = "spans"
+    unit: str
+
+
+class SpannedSequenceInfo(SequenceInfo):
+    """The same with a target of a kind of one's own."""
+
+    kind: Literal["guests.sequences.SpannedSequenceInfo"] = "guests.sequences.SpannedSequenceInfo"  # type: ignore[assignment]
+    target: Spans | None = None  # type: ignore[assignment]
