@@ -69,7 +69,7 @@ def test_cifar_resnet_passes_42_percent_in_half_an_epoch_on_a_cpu_and_is_as_good
     assert_hardly_worse_in_int8(run, "cifar_resnet_quantized", env="cpu")
 
 
-def test_the_speedrun_passes_45_percent_in_a_third_of_an_epoch_with_half_its_channels(run: Callable[..., DataCatalog]) -> None:
+def test_the_speedrun_passes_45_percent_in_a_third_of_an_epoch(run: Callable[..., DataCatalog]) -> None:
     parameters = {
         "data": {"subset": 15_000},
         "model": {"widths": [32, 128, 128]},
