@@ -42,7 +42,7 @@ from torchloom.modalities import ImageInfo
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.pipelines.federation import nodes
 from torchloom.problems.classification.config import ClassifierConfig, EvaluateClassifierConfig, FederatedTrainConfig
-from torchloom.training.callbacks import watched_by
+from torchloom.training.callbacks import calling_back
 from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.state import TrainingStates
 
@@ -228,7 +228,7 @@ def telling(known: Federation, sign: float) -> dict[str, torch.Tensor]:
 def test_the_server_measures_the_common_weights_and_keeps_the_best(tmp_path: Path) -> None:
     known = federation(tmp_path, federated={"rounds": 4})
     seen: list[dict[str, float]] = []
-    with watched_by(seen.append):
+    with calling_back(seen.append):
         server = Server(known, TrainingStates(tmp_path / "states"), {})
     for sign in (-1.0, 1.0, -1.0):
         server.begin_round()

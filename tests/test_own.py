@@ -28,7 +28,7 @@ from torchloom.problems.classification.config import ClassificationTrainConfig, 
 from torchloom.problems.evaluation import own_metrics
 from torchloom.records import provenance
 from torchloom.runner import SkipUnchanged
-from torchloom.training.callbacks import watched_by
+from torchloom.training.callbacks import calling_back
 
 GUESTS = ROOT / "tests/outside"
 TASK: dict[str, Any] = {
@@ -208,7 +208,7 @@ def test_a_training_of_ones_own_problem_goes_on_with_the_same_bits(counted: Data
             raise KeyboardInterrupt
 
     often = {"pulses_counter": {"train": {"save_minutes": 1e-9}}}
-    with watched_by(interrupt), pytest.raises(KeyboardInterrupt):
+    with calling_back(interrupt), pytest.raises(KeyboardInterrupt):
         kedro_run(pulses, "pulses_counter", params=often, to_nodes=["pulses_counter.train"])
     catalog = kedro_run(pulses, "pulses_counter", params=often, to_nodes=["pulses_counter.train"])
     assert len(catalog.load("pulses_counter.history")) == 100

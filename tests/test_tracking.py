@@ -17,7 +17,7 @@ from processes import answer, free_port
 from torchloom.config import TrackingConfig
 from torchloom.errors import InputError
 from torchloom.records import tracking
-from torchloom.training.callbacks import watched_by, watchers
+from torchloom.training.callbacks import calling_back, epoch_callbacks
 
 TASK = "linear_regression"
 EPOCHS = 6
@@ -44,11 +44,11 @@ def interrupted_and_continued(project: Path, name: str, seed: int) -> DataCatalo
         if row["epoch"] == 3:
             raise KeyboardInterrupt
 
-    with watched_by(interrupt), pytest.raises(KeyboardInterrupt):
+    with calling_back(interrupt), pytest.raises(KeyboardInterrupt):
         tracked(project, name, seed)
     catalog = tracked(project, name, seed)
     assert [row["epoch"] for row in catalog.load(f"{TASK}.history")] == [*range(1, EPOCHS + 1)]
-    assert watchers.get() == ()
+    assert epoch_callbacks.get() == ()
     return catalog
 
 

@@ -33,7 +33,7 @@ from torchloom.system.locks import Locks, command
 from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
 from torchloom.system.words import times
 from torchloom.tasks import all_blocks, is_task
-from torchloom.training.callbacks import watchers
+from torchloom.training.callbacks import epoch_callbacks
 from torchloom.training.state import TrainingStates
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class Run:
         anew = bool(node.tags & {"train", "quantize"}) and not begun
         self.tracking.begin(task, anew, _as_strings(known), _as_strings(self._tags(task)))
         if "train" in node.tags:
-            watchers.set((*watchers.get(), self.tracking.watch))
+            epoch_callbacks.set((*epoch_callbacks.get(), self.tracking.watch))
 
     def _tags(self, task: str) -> dict[str, Any]:
         """What a tracker's run of the task is told of where it comes from."""
@@ -255,7 +255,7 @@ class Run:
                     self.tracking.watch(row)
 
     def _stop_watching(self) -> None:
-        watchers.set(tuple(watcher for watcher in watchers.get() if watcher != self.tracking.watch))
+        epoch_callbacks.set(tuple(callback for callback in epoch_callbacks.get() if callback != self.tracking.watch))
 
     def finish(self, ended: str, **more: Any) -> None:
         self._stop_watching()

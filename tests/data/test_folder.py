@@ -413,7 +413,7 @@ def test_a_class_that_cannot_be_learnt_or_judged_is_refused(
 
 
 def test_the_listing_knows_when_a_picture_changes(flat: Path, tmp_path: Path) -> None:
-    dataset = ListingDataset(filepath=str(tmp_path / "images.json"))
+    dataset = ListingDataset(filepath=str(tmp_path / "listing.json"))
     dataset.save(reader.find(FolderPreprocessConfig(folder=str(flat))))
     first = dataset.fingerprint()
     (flat / "LICENSE.txt").write_text("not free")
@@ -543,7 +543,7 @@ def test_a_picture_that_is_not_as_it_was_ends_the_stream(flat: Path, tmp_path: P
         else:
             os.utime(path, (1, 1))
     message = "has changed since it was listed" if change == "touched" else r"cannot be read \(No such file"
-    with pytest.raises(InputError, match=rf"green/\d\d\..*: {message}.*from find_images on"):
+    with pytest.raises(InputError, match=rf"green/\d\d\..*: {message}.*from find_files on"):
         list(plan.loader("train"))
 
 
@@ -667,7 +667,7 @@ def test_a_task_on_a_folder_is_made_anew_when_a_picture_changes(
         return {parts[1].strip() for parts in starts if parts[0] == "Running node"}
 
     catalogs: list[Any] = []
-    everything = {"find_images", "preprocess", "build_dataloaders", "train"}
+    everything = {"find_files", "preprocess", "build_dataloaders", "train"}
     assert ran("always") == everything
     weights = catalogs[0].load("colours_mlp.checkpoint").weights
     assert ran("always") == set()
@@ -675,7 +675,7 @@ def test_a_task_on_a_folder_is_made_anew_when_a_picture_changes(
     again = catalogs[0].load("colours_mlp.checkpoint").weights
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     draw(flat / "green" / "new.png", COLOURS["green"], 1)
-    assert ran("never", to_nodes=["colours.preprocess"]) == {"find_images", "preprocess"}
+    assert ran("never", to_nodes=["colours.preprocess"]) == {"find_files", "preprocess"}
     assert {path.name for path in (project / "data/sample/03_primary/colours").iterdir()} == {
         *(f"{split}.safetensors" for split in SPLITS),
         "info.json",
@@ -715,4 +715,4 @@ def test_a_folder_is_locked_while_tasks_read_it() -> None:
 
 def test_a_data_set_may_have_the_name_of_one_of_our_modules() -> None:
     names = [node.name for node in preparation.create_pipeline("images", "folder").nodes]
-    assert names == ["images.find_images", "images.preprocess"]
+    assert names == ["images.find_files", "images.preprocess"]

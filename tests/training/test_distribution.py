@@ -23,7 +23,7 @@ from torchloom.pipelines.training.nodes import Trained, say_if_one_step, train_n
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.training import distribution
-from torchloom.training.callbacks import watched_by
+from torchloom.training.callbacks import calling_back
 from torchloom.training.debugging import TABLE, TRACE
 from torchloom.training.distribution import (
     ALONE,
@@ -94,7 +94,7 @@ def assert_equal(one: Trained, other: Trained) -> None:
 def test_who_watches_sees_each_epoch_and_the_first_of_them_is_profiled(tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
     steps = {"wait": 0, "warmup": 1, "active": 2}
-    with watched_by(seen.append):
+    with calling_back(seen.append):
         trained = train(plan(tmp_path), 2, network=CNN, debugging={"profile": steps})
     assert seen == trained.history
     assert set(trained.profile) == {TRACE, TABLE}

@@ -1,6 +1,6 @@
 """The JSON schema of the parameter files, from which editors complete names and show what a key means.
 
-It follows from the models in config.py, from the signatures of what the parameters name, and from the tasks that are
+It follows from the models of this package, from the signatures of what the parameters name, and from the tasks that are
 registered. The files of an environment hold parts of a task only, so nothing is required in it.
 """
 

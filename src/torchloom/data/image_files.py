@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AGAIN = "Run the data set's stages again, from find_images on"
+AGAIN = "Run the data set's stages again, from find_files on"
 SHARE = 8  # pictures that a thread takes at once
 
 

@@ -22,16 +22,16 @@ from torchloom.problems.base import Objective, Problem
 from torchloom.problems.classification.config import ClassifierConfig, FederatedTrainConfig
 from torchloom.system.devices import choose_device, seed_everything
 from torchloom.system.words import counted
-from torchloom.training.callbacks import watchers
+from torchloom.training.callbacks import epoch_callbacks
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.loop import (
     Loader,
     fit,
     improves,
     measure,
+    monitored,
     snapshot,
     stop_if_weights_not_finite,
-    watched,
 )
 from torchloom.training.optimizers import Schedule, create_optimizer
 from torchloom.training.state import TrainingStates
@@ -158,7 +158,7 @@ class Server:
         if state:
             vars(self).update(state)
         self.model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.watching = watchers.get()  # Flower calls from another thread
+        self.callbacks = epoch_callbacks.get()  # Flower calls from another thread
         self.began = time.perf_counter()
 
     def begin_round(self) -> tuple[int, float]:
@@ -176,7 +176,7 @@ class Server:
         for row in self.history:
             optimizer.step()
             schedule.step()
-            schedule.end_epoch(watched(row, self.config.monitor))
+            schedule.end_epoch(monitored(row, self.config.monitor))
         return optimizer.param_groups[0]["lr"], optimizer.defaults["lr"]
 
     def end_round(self, weights: Weights, figures: Mapping[str, float], clients: list[int]) -> None:
@@ -202,7 +202,7 @@ class Server:
         state = {name: vars(self)[name] for name in STATE}
         self.states.save(state, self.recipe, number, 0, self.config.keep_states)
         self.log(row, seconds)
-        for watch in self.watching:
+        for watch in self.callbacks:
             watch(self.history[-1])
 
     def measure(self, split: str, name: str, number: int) -> dict[str, float]:

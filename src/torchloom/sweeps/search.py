@@ -54,7 +54,7 @@ from torchloom.system.processes import Say, run_processes
 from torchloom.system.progress import step_bar
 from torchloom.system.words import counted
 from torchloom.tasks import Task, pipeline_of, read_tasks
-from torchloom.training.callbacks import watched_by
+from torchloom.training.callbacks import calling_back
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.loop import DivergedError
@@ -523,7 +523,7 @@ def _value(sweep: Sweep, trial: Trial, values: Mapping[str, Any]) -> float:
         training = blocks_of(sweep, values).training
     except InputError as error:
         raise _UnfitError(error.message) from error
-    with _quiet(), watched_by(partial(_watch, trial, training)):
+    with _quiet(), calling_back(partial(_watch, trial, training)):
         return float(train(sweep, values).training[f"val_{training.monitor}"])
 
 

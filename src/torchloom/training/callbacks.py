@@ -1,4 +1,4 @@
-"""Who watches a training: callbacks that its parameters name, a study that may end it, a tracker, a debugger."""
+"""Callbacks of a training: those that its parameters name, a study that may end it, a tracker, a debugger."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def create_callbacks(configs: Iterable[CallbackConfig]) -> list[Callback]:
     return [own.find(config.name)(**config.arguments) for config in configs]
 
 
-# Each is shown the history's row of an epoch that is over, and says whether the training is over too; so it is when one
-# of them raises something.
-Watcher = Callable[[dict[str, float]], bool | None]
-watchers: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
+# Each is called with the history's row of an epoch that is over, and says whether the training is over too; so it is
+# when one of them raises something.
+EpochCallback = Callable[[dict[str, float]], bool | None]
+epoch_callbacks: ContextVar[tuple[EpochCallback, ...]] = ContextVar("epoch_callbacks", default=())
 
 
 @contextmanager
-def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Trainings within are watched by it too."""
-    token = watchers.set((*watchers.get(), watcher))
+def calling_back(callback: EpochCallback) -> Iterator[None]:
+    """Trainings within call it too."""
+    token = epoch_callbacks.set((*epoch_callbacks.get(), callback))
     try:
         yield
     finally:
-        watchers.reset(token)
+        epoch_callbacks.reset(token)
 
 
 def over(row: dict[str, float], callbacks: Iterable[Callback] = ()) -> bool:
-    """Show all of them the row; whether one of them says that the training is over."""
-    return True in [watch(row) for watch in (*watchers.get(), *(callback.on_epoch for callback in callbacks))]
+    """Call all of them with the row; whether one of them says that the training is over."""
+    return True in [call(row) for call in (*epoch_callbacks.get(), *(callback.on_epoch for callback in callbacks))]

@@ -24,7 +24,7 @@ from torchloom.config import (
     TrainConfig,
 )
 from torchloom.system.words import counted
-from torchloom.training.callbacks import watched_by
+from torchloom.training.callbacks import calling_back
 
 if TYPE_CHECKING:
     import torch
@@ -262,10 +262,10 @@ def debugged(model: nn.Module, debugging: DebuggingConfig, first: bool) -> Itera
         if debugging.overfit:
             without_dropout(model)
             overfitting = Overfitting(debugging.overfit)
-            stack.enter_context(watched_by(overfitting))
+            stack.enter_context(calling_back(overfitting))
         if debugging.profile:
             profiler = Profiler(debugging.profile)
-            stack.enter_context(watched_by(profiler))
+            stack.enter_context(calling_back(profiler))
             stack.enter_context(profiler.running(first))
         yield files
     if debugging.overfit and first:

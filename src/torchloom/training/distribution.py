@@ -37,7 +37,7 @@ from torchloom.errors import InputError
 from torchloom.system.devices import choose_device
 from torchloom.system.processes import end_with_parent
 from torchloom.system.words import counted
-from torchloom.training.callbacks import watchers
+from torchloom.training.callbacks import epoch_callbacks
 
 logger = logging.getLogger(__name__)
 
@@ -346,9 +346,9 @@ def asking_to_stop(file: Path) -> Iterator[None]:
 
 @contextmanager
 def showing_rows(file: Path) -> Iterator[None]:
-    """Those who watch trainings here are shown the rows that come into `file`; they cannot end the training."""
-    watching, ended = watchers.get(), threading.Event()
-    if not watching:
+    """The callbacks here are called with the rows that come into `file`; they cannot end the training."""
+    callbacks, ended = epoch_callbacks.get(), threading.Event()
+    if not callbacks:
         yield
         return
     file.touch()
@@ -360,8 +360,8 @@ def showing_rows(file: Path) -> Iterator[None]:
                 over = ended.wait(0.2)
                 *lines, rest = (rest + rows.read()).split("\n")
                 for line in lines:
-                    for watch in watching:
-                        watch(json.loads(line))
+                    for callback in callbacks:
+                        callback(json.loads(line))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -394,7 +394,7 @@ def _run_rank(name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launch, which tells all of them to stop
     local_rank = int(os.environ["LOCAL_RANK"])
     if local_rank == 0 and (folder / ROWS).exists():
-        watchers.set((partial(_leave_row, folder / ROWS),))
+        epoch_callbacks.set((partial(_leave_row, folder / ROWS),))
     _start_logging(local_rank == 0)
     function, job, config, device, named = _read(folder / JOB)
     own.name_also(named)

@@ -195,7 +195,7 @@ def train_epochs(
             row["seconds"] = running.seconds()
             if epoch % -(-config.epochs // LOGGED) == 0 or CLOCK.line_is_due():
                 log_row(row, config.epochs)
-            schedule.end_epoch(watched(row, config.monitor))
+            schedule.end_epoch(monitored(row, config.monitor))
             progress.history.append(row)
             if not validated:
                 progress.best_epoch = epoch
@@ -409,7 +409,7 @@ def stop_if_weights_not_finite(weights: dict[str, Tensor], epoch: int) -> None:
             raise DivergedError(f"{name} is no longer finite after epoch {epoch}. Try a lower train.optimizer.lr.")
 
 
-def watched(row: dict[str, float], monitor: str) -> float:
+def monitored(row: dict[str, float], monitor: str) -> float:
     """The figure of an epoch that is monitored: of the validation data or, without any, of the training."""
     validated = f"val_{monitor}"
     return row[validated if validated in row else f"train_{monitor}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,10 +21,24 @@ from torchloom.training.muon import Muon
 
 logger = logging.getLogger(__name__)
 
-# LBFGS needs a closure, SparseAdam sparse gradients; torch's own Muon takes 2-D weights only, ours is in muon.py.
-_OTHER_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
-# These take Python functions or other schedulers, which YAML cannot name.
-_OTHER_SCHEDULERS = {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
+
+def _public(module: Any, parent: type, others: Collection[str]) -> dict[str, Any]:
+    kinds = inspect.getmembers(module, lambda value: inspect.isclass(value) and issubclass(value, parent))
+    return {name: kind for name, kind in kinds if not name.startswith("_") and name not in others}
+
+
+# Without LBFGS, which needs a closure, and SparseAdam, which needs sparse gradients; torch's own Muon takes 2-D weights
+# only.
+OPTIMIZERS: dict[str, Any] = {
+    **_public(torch.optim, Optimizer, {"Optimizer", "LBFGS", "SparseAdam"}),
+    "Muon": Muon,
+}
+# Without those that take Python functions or other schedulers, which YAML cannot name.
+SCHEDULERS = _public(
+    lr_scheduler,
+    lr_scheduler.LRScheduler,
+    {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"},
+)
 PUBLIC = (torch.optim, lr_scheduler)
 _LENGTHS = {"T_max", "total_iters", "total_steps"}
 _BY_GROUP = {"max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum"}  # may be lists
@@ -31,18 +46,19 @@ _BY_STEP = {"CyclicLR", "OneCycleLR"}  # of which PyTorch says: step should be c
 
 
 def optimizer_names() -> list[str]:
-    names = [name for name, _ in inspect.getmembers(torch.optim, _is(Optimizer)) if name not in _OTHER_OPTIMIZERS]
-    return sorted([*names, "Muon"])
+    return sorted(OPTIMIZERS)
+
+
+def scheduler_names() -> list[str]:
+    return sorted(SCHEDULERS)
 
 
 def _optimizer(name: str) -> Any:
-    if own.is_path(name):
-        return own.find(name)
-    return Muon if name == "Muon" else getattr(torch.optim, name)
+    return own.find(name) if own.is_path(name) else OPTIMIZERS[name]
 
 
 def _scheduler(name: str) -> Any:
-    return own.resolve(name, lr_scheduler)
+    return own.find(name) if own.is_path(name) else SCHEDULERS[name]
 
 
 def _full_name(kind: type) -> str:
@@ -55,17 +71,8 @@ def optimizer_arguments(name: str) -> type[BaseModel]:
     return arguments_of(_optimizer(name), given_by_us=("params",))
 
 
-def scheduler_names() -> list[str]:
-    kinds = inspect.getmembers(lr_scheduler, _is(lr_scheduler.LRScheduler))
-    return [name for name, _ in kinds if name not in _OTHER_SCHEDULERS and not name.startswith("_")]
-
-
 def scheduler_arguments(name: str) -> type[BaseModel]:
     return arguments_of(_scheduler(name), given_by_us=("optimizer",))
-
-
-def _is(parent: type) -> Any:
-    return lambda value: inspect.isclass(value) and issubclass(value, parent)
 
 
 def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
@@ -234,7 +241,7 @@ class Schedule:
         better: str = "min",
     ) -> None:
         self.taken = 0
-        self.ends: list[tuple[int, float]] = []  # of the epochs so far: the steps before, and what was watched
+        self.ends: list[tuple[int, float]] = []  # of the epochs so far: the steps before, and what was monitored
         self.warmup_steps = round(warmup_epochs * steps_per_epoch)
         self.main: Any = None
         self.by_step = False
@@ -264,13 +271,13 @@ class Schedule:
         elif self.by_step:
             _advance(self.main)
 
-    def end_epoch(self, watched: float) -> None:
-        """`watched` is the epoch's figure that the training monitors."""
-        self.ends.append((self.taken, watched))
+    def end_epoch(self, monitored: float) -> None:
+        """`monitored` is the epoch's figure that the training monitors."""
+        self.ends.append((self.taken, monitored))
         if self.main is None or self.by_step or self.taken <= self.warmup_steps:
             return
         if isinstance(self.main, lr_scheduler.ReduceLROnPlateau):
-            self.main.step(watched)
+            self.main.step(monitored)
         else:
             _advance(self.main)
 
@@ -279,11 +286,11 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the place of `state`, which may be that of another schedule: all steps before are taken anew."""
-        for taken, *watched in [*state["ends"], (state["taken"],)]:
+        for taken, *monitored in [*state["ends"], (state["taken"],)]:
             for _ in range(self.taken, taken):
                 self.step()
-            if watched:
-                self.end_epoch(*watched)
+            if monitored:
+                self.end_epoch(*monitored)
 
 
 def say_if_momentum_moves(schedule: Schedule, config: TrainConfig) -> None:

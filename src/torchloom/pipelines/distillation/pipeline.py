@@ -9,4 +9,4 @@ from torchloom.problems import problem_of
 
 def create_pipeline(task: str, *, problem: str, data: str, teacher: str) -> Pipeline:
     """A classification task whose training is taught by the model of the task `teacher`, and the report on both."""
-    return task_pipeline(task, problem_of(problem), data, nodes.train, teacher, more=[compared()])
+    return task_pipeline(task, problem_of(problem), data, nodes.train, teacher, more=[compared("checkpoint")])

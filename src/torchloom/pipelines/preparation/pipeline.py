@@ -9,7 +9,7 @@ from torchloom.pipelines.preparation.nodes import download
 
 
 def create_pipeline(data: str, reader_name: str) -> Pipeline:
-    """download -> preprocess, or find_images -> preprocess where the reader finds the user's own files."""
+    """download -> preprocess, or find_files -> preprocess where the reader finds the user's own files."""
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
     chosen: Any = reader(reader_name)
     if not hasattr(chosen, "find"):
@@ -17,8 +17,8 @@ def create_pipeline(data: str, reader_name: str) -> Pipeline:
         first = Node(download, inputs="source", outputs=raw, name="download", tags="download")
         needed = [raw, "params:preprocess"]
     else:
-        raw, inputs = f"{data}_images", {"scratch": f"{data}_scratch"}
-        first = Node(chosen.find, inputs="params:preprocess", outputs=raw, name="find_images", tags="find_images")
+        raw, inputs = f"{data}_files", {"scratch": f"{data}_scratch"}
+        first = Node(chosen.find, inputs="params:preprocess", outputs=raw, name="find_files", tags="find_files")
         needed = [raw, "params:preprocess", "scratch"]
     second = Node(chosen.preprocess, inputs=needed, outputs=prepared, name="preprocess", tags="preprocess")
     return Pipeline([first, second], namespace=data, inputs=inputs, outputs={raw, *prepared}, tags=data)

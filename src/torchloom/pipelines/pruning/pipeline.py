@@ -28,7 +28,7 @@ def create_pipeline(task: str, *, problem: str, of: str) -> Pipeline:
                 outputs=["checkpoint", "history", "profile"],
             ),
             *evaluation_nodes(solved),
-            compared(),
+            compared("checkpoint"),
         ],
         of,
     )

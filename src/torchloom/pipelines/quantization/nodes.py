@@ -1,11 +1,10 @@
-"""The stages of a quantisation; torch is imported inside the functions, as in all stages."""
+"""The stage that only a quantisation has; torch is imported inside it, as in all stages."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
-from torchloom.config import CompareConfig, QuantizeConfig
+from torchloom.config import QuantizeConfig
 from torchloom.problems.classification import check_classifier
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan
@@ -28,12 +27,3 @@ def quantize(checkpoint: Checkpoint, onnx_model: bytes, loaders: LoaderPlan, con
     sizes = len(onnx_model) / 1000, len(quantized) / 1000
     logger.info("%.1f kB became %.1f kB, with %.1f %% of the weights in int8", *sizes, 100 * int8_share(quantized))
     return quantized
-
-
-def compare(
-    checkpoint: Checkpoint, onnx_model: bytes, quantized: bytes, loaders: LoaderPlan, config: CompareConfig
-) -> dict[str, Any]:
-    """The report on both."""
-    from torchloom.compression.comparison import compare_models
-
-    return compare_models((checkpoint, onnx_model), (None, quantized), loaders, config)

@@ -2,8 +2,8 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from torchloom.pipelines.quantization.nodes import compare, quantize
-from torchloom.pipelines.training.pipeline import in_namespace
+from torchloom.pipelines.quantization.nodes import quantize
+from torchloom.pipelines.training.pipeline import compared, in_namespace
 
 
 def create_pipeline(task: str, *, problem: str, of: str) -> Pipeline:  # noqa: ARG001 - as all methods are called
@@ -16,12 +16,6 @@ def create_pipeline(task: str, *, problem: str, of: str) -> Pipeline:  # noqa: A
             name="quantize",
             tags="quantize",
         ),
-        Node(
-            compare,
-            inputs=["base_checkpoint", "base_onnx", "onnx", "base_dataloaders", "params:compare"],
-            outputs="comparison",
-            name="compare",
-            tags="compare",
-        ),
+        compared(loaders="base_dataloaders"),
     ]
     return in_namespace(task, nodes, of)

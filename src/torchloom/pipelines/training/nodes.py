@@ -377,10 +377,10 @@ def check_parity(what: str, report: dict[str, Any], config: ExportConfig) -> Non
 def compare(
     before: Checkpoint,
     before_onnx: bytes,
-    after: Checkpoint,
     after_onnx: bytes,
     loaders: LoaderPlan,
     config: CompareConfig,
+    after: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """The report on two classifiers, the one after made of the one before; see comparison.compare_models."""
     from torchloom.compression.comparison import compare_models

@@ -103,11 +103,11 @@ def evaluation_nodes(problem: Problem) -> list[Node]:
     ]
 
 
-def compared() -> Node:
-    """The report on the task's model beside that of the task `base`."""
+def compared(*after: str, loaders: str = "dataloaders") -> Node:
+    """The report on the task's model beside that of the task `base`; `after` is its checkpoint, if it has one."""
     return Node(
         stages.compare,
-        inputs=["base_checkpoint", "base_onnx", "checkpoint", "onnx", "dataloaders", "params:compare"],
+        inputs=["base_checkpoint", "base_onnx", "onnx", loaders, "params:compare", *after],
         outputs="comparison",
         name="compare",
         tags="compare",

@@ -127,6 +127,8 @@ class Segmentation(Problem):
         """The share of each class in the pixels, and the mask as a PNG file in base64, grey by class number."""
         import pyarrow
 
+        if config.views not in {None, "one"}:
+            raise InputError(f"views {config.views}: a mask is made of one view of a picture; leave them out")
         names = [f"share_{name}" for name in _classes(model.info)]
         columns = {**dict.fromkeys(names, pyarrow.float32()), "mask_png": pyarrow.string()}
         return pyarrow.schema(columns), partial(_segment, model, names)

@@ -1,0 +1,108 @@
+"""The block `preprocess` of a data set."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from torchloom.config.base import Block, Count, Fit, Fraction, Seed, ValueRange
+from torchloom.config.choices import answering_for
+
+
+class ReaderConfig(Block):
+    """The block `preprocess` of a data set, as far as all readers share it."""
+
+    reader: str | None = Field(
+        None,
+        description="a module of torchloom.data.readers, or the dotted path of one of yours; none: that of the data "
+        "set's name, or else that of folders of pictures",
+    )
+    modality: str | None = Field(
+        None, description="of a reader of yours whose inputs are of a kind of yours: the dotted path of its Info"
+    )
+
+    @field_validator("modality")
+    @classmethod
+    def _known(cls, modality: str | None) -> str | None:
+        known = answering_for("modality")
+
+        if modality is not None:
+            known.check_modality(modality)
+        return modality
+
+
+class PreprocessConfig(ReaderConfig):
+    """The block `preprocess` of a data set."""
+
+    validation_fraction: Fraction = Field(0.1, description="share of each class cut from the training data to validate")
+    seed: Seed = Field(0, description="draws the validation split")
+
+
+class SplitFolders(Block):
+    """Which folders of pictures are which split, all others being left out; none of them: no folder is."""
+
+    train: str | None = Field(None, min_length=1, description="a folder below `folder` that holds the class folders")
+    validation: str | None = Field(None, min_length=1, description="the same; none cuts it from the training data")
+    test: str | None = Field(None, min_length=1, description="the same; none cuts it from the training data")
+
+    @model_validator(mode="after")
+    def _trains(self) -> SplitFolders:
+        if not self.train and (self.validation or self.test):
+            raise ValueError("must say which folder is train, too")
+        return self
+
+
+class FolderPreprocessConfig(PreprocessConfig):
+    """The block `preprocess` of a folder of pictures, in a subfolder for each class.
+
+    The class folders lie in the folder itself, or in its folders of the splits; a split that has no folder is cut from
+    the training data.
+    """
+
+    folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
+    splits: SplitFolders | None = Field(
+        None, description="none knows the folders of splits by their usual names; with {} every folder is a class"
+    )
+    size: list[Count] = Field([64, 64], min_length=2, max_length=2, description="height and width in pixels")
+    channels: Literal[1, 3] = Field(3, description="1 makes them grey, 3 coloured")
+    fit: Fit = Field(
+        "crop", description="how pictures of other proportions fit: cut, with black borders, or out of proportion"
+    )
+    value_range: ValueRange | None = Field(
+        None,
+        description="[black, white]: the values that become 0 and 255 in pictures of more than 8 bits a channel; none: "
+        "by what the training pictures hold, for values up to 4095 as of 12 bits, for example",
+    )
+    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without a folder test")
+    validation_fraction: Fraction = Field(
+        0.1, description="share of each class, of what remains, to validate, without a folder val"
+    )
+    skip_unreadable: bool = Field(False, description="leave out what cannot be read, instead of ending the run")
+    cache: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="whether the decoded pixels are kept in one file, or decoded again for each batch; auto keeps them "
+        "when they fit on the disk",
+    )
+
+
+class TextPreprocessConfig(ReaderConfig):
+    """The block `preprocess` of one long text, which is cut in two places: training, validation and test in a row."""
+
+    test_fraction: Fraction = Field(0.1, description="share of the text, at its end, to test")
+    validation_fraction: Fraction = Field(0.1, description="share of what remains, at its end, to validate")
+
+
+class DocumentPreprocessConfig(PreprocessConfig):
+    """The block `preprocess` of labelled texts."""
+
+    vocabulary_size: int = Field(20_000, ge=3, description="most frequent words to know, with <pad> and <unk>")
+    min_count: Count = Field(2, description="words that the training data hold less often are unknown")
+
+
+class TablePreprocessConfig(ReaderConfig):
+    """The block `preprocess` of a table."""
+
+    test_fraction: Fraction = Field(0.2, description="share of the rows to test")
+    validation_fraction: Fraction = Field(0.1, description="share of what remains to validate")
+    seed: Seed = Field(0, description="draws both")

@@ -1,0 +1,252 @@
+"""The block `train` of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from torchloom.config import own
+from torchloom.config.base import Block, Count, Device, Fraction, Named, NotNegative, Positive, Seed
+from torchloom.config.checks import ArgumentError
+from torchloom.config.choices import answering_for
+
+
+class GroupConfig(BaseModel):
+    """Parameters with settings of their own; every other key is an argument of the optimiser."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
+
+    parameters: list[str] = Field(
+        min_length=1, description="their names or patterns (*.bias) as in model.named_parameters()"
+    )
+    epochs: Count | None = Field(None, description="they learn for so many epochs and then stay as they are")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {key: value for key, value in (self.model_extra or {}).items() if value is not None}
+
+
+class OptimizerConfig(Named):
+    """A class of torch.optim by its name, or Muon, with its arguments (`lr`, `weight_decay`, …)."""
+
+    groups: list[GroupConfig] = Field([], description="parameters with other arguments; the first that fits counts")
+
+    @model_validator(mode="after")
+    def _exists(self) -> OptimizerConfig:
+        from torch.optim import Optimizer
+
+        known = answering_for("optimizer")
+
+        own.chosen(self.name, known.optimizer_names(), "Muon, an optimiser of torch.optim", parent=Optimizer)
+        known.check_optimizer(self.name, self.arguments)
+        for number, group in enumerate(self.groups):
+            try:
+                known.check_optimizer(self.name, {**self.arguments, **group.arguments})
+            except ArgumentError as error:
+                raise ArgumentError(error.model, error.errors, ("groups", str(number))) from None
+            except ValueError as error:
+                raise ValueError(f"groups.{number}: {error}") from None
+        return self
+
+
+class SchedulerConfig(Named):
+    """A class of torch.optim.lr_scheduler by its name, with its arguments.
+
+    Left out, the length (`T_max`, `total_steps`, `total_iters`) is the whole run after warm-up, in optimiser steps;
+    arguments that you give are counted in epochs, but those of CyclicLR and OneCycleLR in optimiser steps, as PyTorch
+    has it. `interval` overrides which of both the scheduler counts. Counting begins when warm-up is over: after 5
+    epochs of it the milestone 30 is the end of epoch 35. ReduceLROnPlateau watches what the training monitors.
+    """
+
+    interval: Literal["step", "epoch"] | None = Field(None, description="what the scheduler counts")
+
+    @field_validator("interval")
+    @classmethod
+    def _countable(cls, interval: str | None, info: ValidationInfo) -> str | None:
+        if interval == "step" and info.data.get("name") == "ReduceLROnPlateau":
+            raise ValueError("must be epoch: ReduceLROnPlateau watches figures of whole epochs")
+        return interval
+
+    @model_validator(mode="after")
+    def _exists(self) -> SchedulerConfig:
+        from torch.optim.lr_scheduler import LRScheduler
+
+        known = answering_for("scheduler")
+
+        own.chosen(self.name, known.scheduler_names(), "a scheduler of torch.optim.lr_scheduler", parent=LRScheduler)
+        known.check_scheduler(self.name, self.arguments)
+        return self
+
+
+ON_VALUES = frozenset({"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"})
+
+
+class LossConfig(Named):
+    """A loss of torch.nn by its class name, with its arguments (`label_smoothing`, `delta`, …)."""
+
+    suitable: ClassVar[frozenset[str]]  # the names of those that suit the problem
+    on_classes: ClassVar[bool] = False  # whether targets are numbers of classes, and predictions logits
+
+    @model_validator(mode="after")
+    def _exists(self) -> LossConfig:
+        from torch.nn import Module
+
+        known = answering_for("loss")
+
+        own.chosen(self.name, self.suitable, "a loss of torch.nn that suits this task", parent=Module)
+        known.check_loss(self.name, self.arguments, self.on_classes)
+        return self
+
+
+class ClassLoss(LossConfig):
+    """Targets are numbers of classes or, of all but the first two, one-hot rows."""
+
+    on_classes = True
+    suitable = ON_VALUES | {"CrossEntropyLoss", "MultiMarginLoss", "BCEWithLogitsLoss"}
+    name: str = "CrossEntropyLoss"
+
+
+class ValueLoss(LossConfig):
+    """Targets are numbers."""
+
+    suitable = ON_VALUES
+    name: str = "MSELoss"
+
+
+class EarlyStoppingConfig(Block):
+    patience: Count = Field(description="epochs without improvement on the validation split before training stops")
+    min_delta: NotNegative = Field(0.0, description="a smaller improvement than this counts as none")
+
+
+def direction(monitor: str, rising: Collection[str] = ("accuracy",)) -> Literal["max", "min"]:
+    """Which values of a figure are better: greater ones of those in `rising`."""
+    return "max" if monitor in rising else "min"
+
+
+class LookaheadConfig(Block):
+    """Slow weights that follow the trained ones and are handed back to them (Zhang et al., NeurIPS 2019)."""
+
+    every: Count = Field(5, description="optimiser steps between two meetings")
+    decay: Fraction = Field(0.5, description="share of itself that a slow weight keeps when both meet")
+    ramp: NotNegative = Field(
+        0.0, description="decay grows with this power of the run's done share; 0 keeps it from the beginning"
+    )
+
+
+class WhiteningConfig(Block):
+    """The first convolution's kernels make its outputs uncorrelated; see torchloom/training/whitening.py."""
+
+    images: Count = Field(5000, description="training images, drawn at random, whose patches are taken")
+    epsilon: Positive = Field(5e-4, description="added to the patches' variances, so that noise is not blown up")
+    freeze: bool = Field(True, description="the kernels stay; only their biases learn")
+
+
+class CallbackConfig(Named):
+    """A class below torchloom.training.callbacks.Callback by its dotted path, with its arguments."""
+
+    @model_validator(mode="after")
+    def _exists(self) -> CallbackConfig:
+        answering_for("callback").check_callback(self.name, self.arguments)
+        return self
+
+
+class TrainConfig(Block):
+    """The block `train`, as far as all problems share it."""
+
+    rising: ClassVar[frozenset[str]] = frozenset({"accuracy"})  # of what can be monitored, that of which more is better
+
+    epochs: Count = Field(description="passes over the training data")
+    batch_size: Count = Field(128, description="samples per step")
+    optimizer: OptimizerConfig
+    monitor: Literal["accuracy", "loss"] = Field(
+        "loss", description="which validation figure makes an epoch the best; of equal ones the loss decides"
+    )
+    scheduler: SchedulerConfig | None = Field(None, description="none keeps the learning rate")
+    warmup_epochs: NotNegative = Field(0.0, description="epochs of linear rise to the full learning rate")
+    l1: NotNegative = Field(0.0, description="adds l1 * sum of |w| over all weight matrices and kernels to the loss")
+    l2: NotNegative = Field(0.0, description="adds l2 / 2 * sum of w² likewise; see also the optimiser's weight_decay")
+    gradient_clip: Positive | None = Field(None, description="largest norm of the whole gradient")
+    accumulate: Count = Field(1, description="batches whose gradients are averaged before each optimiser step")
+    ema: Fraction | None = Field(
+        None, description="decay per step of an averaged copy of the weights, which is the model"
+    )
+    lookahead: LookaheadConfig | None = Field(None, description="slow weights beside the trained ones")
+    whitening: WhiteningConfig | None = Field(None, description="of images only: how the first convolution starts")
+    early_stopping: EarlyStoppingConfig | None = None
+    freeze: list[str] = Field(
+        [],
+        description="names or patterns (network.stages.*) as in model.named_parameters() of what stays as it is; "
+        "layers that stay as a whole keep their statistics too",
+    )
+    callbacks: list[CallbackConfig] = Field([], description="of yours, which see each optimiser step and each epoch")
+    seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
+    deterministic: bool = Field(False, description="only deterministic algorithms, at some cost in speed on GPUs")
+    device: Device = Field("auto", description="auto is the first of cuda, mps, xpu, cpu that is there; or e.g. cuda:1")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="type of the matrix products; auto takes bf16 where the hardware computes it natively"
+    )
+    compile: bool = Field(
+        False, description="torch.compile the network, on CUDA with CUDA graphs: pays on GPUs, not on CPUs"
+    )
+    threads: Count | None = Field(
+        None, description="CPU threads of PyTorch; none takes as many as this process has cores for itself"
+    )
+    resume: Literal["auto", "never", "must"] = Field(
+        "auto",
+        description="whether an interrupted training is continued: auto does so when its recipe is the same, and stops "
+        "with a message when it is not; never starts anew; must continues whatever there is, under the new recipe",
+    )
+    save_minutes: Positive = Field(
+        5.0,
+        description="most minutes between two saved states; they are also saved when epochs end, unless that would "
+        "take more than a hundredth of the time",
+    )
+    keep_states: Count = Field(2, description="saved states that are kept, the newest; older ones stand in for damaged")
+    keep_memory: bool = Field(
+        True, description="on CPUs, hold freed memory for the next step instead of handing it back to the system"
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the outcome, as JSON has it: all but how states are saved, and where freed memory stays."""
+        return self.model_dump(mode="json", exclude={"resume", "save_minutes", "keep_states", "keep_memory"})
+
+    @field_validator("scheduler")
+    @classmethod
+    def _suits_optimizer(cls, scheduler: SchedulerConfig | None, info: ValidationInfo) -> SchedulerConfig | None:
+        known = answering_for("scheduler")
+
+        optimizer = info.data.get("optimizer")
+        if scheduler is None or optimizer is None:
+            return scheduler
+        known.check_scheduler(scheduler.name, scheduler.arguments, optimizer)
+        if optimizer.name == "Rprop":
+            raise ValueError("must be left out: Rprop looks at its learning rate in its first step only")
+        highest = scheduler.arguments.get("max_lr", [])
+        if not isinstance(highest, list) and any("lr" in group.arguments for group in optimizer.groups):
+            must = f"must be a list of {1 + len(optimizer.groups)}, as groups of the optimiser have rates of their own"
+            raise ArgumentError.of("max_lr", highest, must)
+        return scheduler
+
+    @field_validator("scheduler")
+    @classmethod
+    def _follows_monitor(cls, scheduler: SchedulerConfig | None, info: ValidationInfo) -> SchedulerConfig | None:
+        monitor = info.data.get("monitor")
+        if scheduler and scheduler.name == "ReduceLROnPlateau" and monitor:
+            better = direction(monitor, cls.rising)
+            mode = scheduler.arguments.get("mode", better)
+            if mode != better:
+                must = f"must be {better} or left out: it follows train.monitor, which is {monitor}"
+                raise ArgumentError.of("mode", mode, must)
+        return scheduler
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _warmup_fits(cls, warmup: float, info: ValidationInfo) -> float:
+        epochs, scheduler = info.data.get("epochs"), info.data.get("scheduler")
+        if epochs and warmup >= epochs:
+            raise ValueError(f"must be less than epochs {epochs}")
+        if warmup and scheduler and scheduler.name in {"OneCycleLR", "CyclicLR"}:
+            raise ValueError(f"must be left out: {scheduler.name} warms up by itself")
+        return warmup
