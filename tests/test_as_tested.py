@@ -68,7 +68,9 @@ class Trained:
         self.plan: LoaderPlan = build_dataloaders(
             *tensors, info, data or DataConfig(), training, self.evaluation, debugging
         )
-        self.checkpoint: Checkpoint = train(asked, self.plan, model, training, DistributedConfig(), debugging).best
+        self.checkpoint: Checkpoint = train(
+            self.plan, model, training, DistributedConfig(), debugging, problem=asked
+        ).best
 
     def saved(self, name: str, tensors: Tensors) -> Tensors:
         dataset = TensorsDataset(filepath=str(self.folder / f"{name}.safetensors"))
