@@ -21,6 +21,7 @@ from torchloom.modalities import AnyInfo, DocumentInfo, ImageInfo
 from torchloom.models import build_model
 from torchloom.pipelines.distillation import nodes
 from torchloom.pipelines.training.nodes import Trained
+from torchloom.problems.base import WEIGHT
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassifierConfig, DistilledTrainConfig
 from torchloom.training.checkpoint import Checkpoint
@@ -55,6 +56,20 @@ def test_it_is_the_loss_of_hinton_and_others() -> None:
 def test_without_the_teacher_it_is_the_plain_loss() -> None:
     student, _, loss, _ = both(mix=0.0)
     torch.testing.assert_close(loss, F.cross_entropy(student(INPUTS), LABELS))
+
+
+def test_what_is_learnt_from_labels_is_up_to_the_problem() -> None:
+    def labels(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        assert model.training
+        answers = model(*batch[:-1])
+        return 7 + 0 * answers.sum(), {"right": answers.sum(), WEIGHT: torch.tensor(3.0)}
+
+    student = nn.Linear(4, 3)
+    objective = distillation_objective(labels, nn.Linear(4, 3), DistillConfig(mix=0.25))
+    loss, figures = objective(student.train(), (INPUTS, LABELS))
+    torch.testing.assert_close(loss, 0.75 * 7 + 0.25 * figures["divergence"])
+    assert figures.keys() == {"right", "divergence"}  # all samples count alike, as those of the teacher do
+    assert figures["right"] == student(INPUTS).sum()
 
 
 def test_only_the_student_learns() -> None:
