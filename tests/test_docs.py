@@ -24,7 +24,6 @@ from PIL import Image
 
 from conftest import ROOT, TINY, keep_the_exporters_table, keep_what_does_not_change, make_project
 from processes import answer, free_port
-from torchloom.models import resnet
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 # What is run elsewhere, by how it begins, and where.
@@ -215,7 +214,6 @@ def test_every_command_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """One after the other, as a reader would."""
     keep_the_exporters_table()
     keep_what_does_not_change()
-    monkeypatch.setitem(resnet.BLOCKS, 18, (1, 1))  # the network of many commands
     failed = []
     for command in all_commands():
         if elsewhere(command):
