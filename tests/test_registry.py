@@ -62,7 +62,7 @@ def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
         ),
         (
             {"method": "pruning", "of": "numbers"},
-            r"mine\.task\.of: pruning starts from a classifier, but numbers is for the problem regression",
+            r"mine\.task\.of: pruning starts from a classification, but numbers is for the problem regression",
         ),
         ({"method": "pruning", "of": "mine"}, r"mine\.task: is made of itself: mine -> mine"),
         (

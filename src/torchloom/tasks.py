@@ -202,7 +202,8 @@ def _unfit(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
         key, other = next((source for source in _sources(block) if source[0] != "data"), ("", ""))
         problem = blocks.get(other, {}).get("problem")
         if "method" in block and problem and not isinstance(problem_of(problem), METHODS[block["method"]].PARENT):
-            known = f"{block['method']} starts from a classifier, but {other} is for the problem {problem}"
+            needed = METHODS[block["method"]].PARENT.__name__.lower()
+            known = f"{block['method']} starts from a {needed}, but {other} is for the problem {problem}"
             wrong[name] = [f"{name}.task.{key}: {known}"]
     return wrong
 

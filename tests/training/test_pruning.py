@@ -21,7 +21,8 @@ from torchloom.modalities import ImageInfo
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import build_model
 from torchloom.pipelines.pruning.nodes import train
-from torchloom.problems.classification import classification_objective
+from torchloom.problems import Problem
+from torchloom.problems.classification import Classification, classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, PrunedTrainConfig
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loaders import LoaderPlan, TensorFile
@@ -237,7 +238,28 @@ def test_what_was_learnt_is_kept_when_nothing_can_be_taken_out(
     assert pruned.build()(IMAGES).isfinite().all()
 
 
-def prune_lenet(folder: Path, states: TrainingStates, arguments: dict[str, Any]) -> Checkpoint:
+def test_it_goes_on_learning_what_the_problem_says(tmp_path: Path) -> None:
+    class Doubled(Classification):
+        def objective(self, config: Any, info: Any) -> Any:
+            plain = super().objective(config, info)
+
+            def objective(model: Any, batch: Any) -> Any:
+                mean, figures = plain(model, batch)
+                return 2 * mean, figures
+
+            return objective
+
+    losses = []
+    for number, problem in enumerate((CLASSIFICATION, Doubled("classification"))):
+        folder = tmp_path / str(number)
+        pruned = prune_lenet(folder, TrainingStates(folder / "states"), {"activation": "ReLU"}, problem)
+        losses.append(pruned.training["train_loss"])
+    assert losses[1] == pytest.approx(2 * losses[0], rel=0.1)  # the second of its two steps begins elsewhere
+
+
+def prune_lenet(
+    folder: Path, states: TrainingStates, arguments: dict[str, Any], problem: Problem = CLASSIFICATION
+) -> Checkpoint:
     """The stage `train` of a pruning, of one epoch, on the few images."""
     dataset = TensorsDataset(filepath=str(folder / "train.safetensors"))
     dataset.save(Tensors({"images": IMAGES.permute(0, 2, 3, 1).contiguous().numpy(), "labels": np.arange(6) % 3}))
@@ -255,7 +277,7 @@ def prune_lenet(folder: Path, states: TrainingStates, arguments: dict[str, Any])
             "prune": {"form": "structured", "epochs": 1, "multiple": 1},
         }
     )
-    return train(start, loaders, config, DistributedConfig(), DebuggingConfig(), states, problem=CLASSIFICATION)[0]
+    return train(start, loaders, config, DistributedConfig(), DebuggingConfig(), states, problem=problem)[0]
 
 
 def test_a_network_without_channels() -> None:

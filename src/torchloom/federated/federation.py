@@ -202,8 +202,8 @@ class Server:
         state = {name: vars(self)[name] for name in STATE}
         self.states.save(state, self.recipe, number, 0, self.config.keep_states)
         self.log(row, seconds)
-        for watch in self.callbacks:
-            watch(self.history[-1])
+        for callback in self.callbacks:
+            callback(self.history[-1])
 
     def measure(self, split: str, name: str, number: int) -> dict[str, float]:
         """The objective's means over the split, in float32 as `evaluate` has them; nothing when the split is empty."""
