@@ -12,7 +12,7 @@ from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from conftest import ROOT, TASKS, kedro, make_project
+from conftest import TASKS, kedro, make_project
 from torchloom.config import DistributedConfig, own
 from torchloom.errors import InputError
 from torchloom.pipelines.training import nodes
@@ -184,10 +184,13 @@ def test_a_block_that_is_no_task_says_what_it_lacks(project: Path) -> None:
         names(project)
 
 
+class Careful(Classification):
+    """A problem of the user's own."""
+
+
 def test_a_method_goes_on_with_the_problem_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tests/outside")
     monkeypatch.setattr(own, "_named", set())
-    problem = "guests.careful.Careful"
+    problem = f"{__name__}.Careful"
     tasks = read_tasks({**BLOCKS, "first": {"task": {"problem": problem, "data": "mnist"}}})
     assert tasks["second"].problem == problem
     stages = {node.name: node.func for task in tasks.values() for node in pipeline_of(task).nodes}
