@@ -32,13 +32,15 @@ from kedro.io import DataCatalog
 from kedro.validation import type_extractor
 from omegaconf import OmegaConf
 
-from processes import KedroProcess
+import torchloom.system.processes  # noqa: F401  # whose libraries are fewer than those below
+from processes import CONTEXT, LIBRARIES, KedroProcess
 from torchloom.config.loader import ConfigLoader
 from torchloom.records import runs
 from torchloom.settings import CONFIG_LOADER_ARGS
 from torchloom.system.devices import seed_everything
 from torchloom.tasks import tasks_of
 
+CONTEXT.set_forkserver_preload(LIBRARIES)
 ROOT = Path(__file__).parents[1]
 bootstrap_project(ROOT)
 TASKS = tasks_of(ConfigLoader(str(ROOT / "conf"), env="base", **CONFIG_LOADER_ARGS))  # those of the project

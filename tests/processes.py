@@ -19,13 +19,13 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+# Nothing of torchloom: a project brings its own.
 LIBRARIES = ["torch", "torch._dynamo", "torch.onnx._internal.exporter._compat", "torch.utils.data", "torchmetrics"]
 LIBRARIES += ["torchvision", "onnxruntime", "onnxscript.function_libs.torch_lib.ops", "matplotlib.pyplot", "pandas"]
 LIBRARIES += ["pyarrow.compute", "pydantic", "rich.progress", "sklearn", "optuna", "numpy.testing"]
 TESTS = Path(__file__).parent
 
-_context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-_context.set_forkserver_preload(LIBRARIES)
+CONTEXT = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 
 
 class KedroProcess:
@@ -40,7 +40,7 @@ class KedroProcess:
         given = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", **(environment or {})}
         for path in (output, errors):
             path.touch()
-        self._process = _context.Process(target=_run, args=(project, arguments, given, output, errors))
+        self._process = CONTEXT.Process(target=_run, args=(project, arguments, given, output, errors))
         self._process.start()
         assert self._process.pid
         self.pid = self._process.pid

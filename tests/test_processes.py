@@ -1,7 +1,8 @@
-"""Processes that pass on what they say; nothing heavy is imported here, since each of them imports it anew."""
+"""Processes that pass on what they say."""
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from torchloom.errors import InputError
-from torchloom.system.processes import run_processes
+from torchloom.system.processes import LIBRARIES, run_processes
 
 
 def speak(words: list[str], say: Callable[[Any], None]) -> None:
@@ -21,6 +22,10 @@ def speak(words: list[str], say: Callable[[Any], None]) -> None:
         if word == "wait":
             time.sleep(60)
         say((os.getpid(), word))
+
+
+def tell(name: str, say: Callable[[Any], None]) -> None:
+    say((os.environ.get(name), "torch" in sys.modules))
 
 
 def alive(pid: int) -> bool:
@@ -39,6 +44,14 @@ def test_processes_say_what_they_have_to_say_and_end() -> None:
     pid, _ = next(messages)
     messages.close()
     assert not alive(pid)
+
+
+def test_they_have_the_environment_of_their_parent_and_share_libraries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the process that they are forked from began before."""
+    assert list(run_processes(tell, [("TORCHLOOM_TOLD",)])) == [(None, True)]
+    monkeypatch.setenv("TORCHLOOM_TOLD", "yes")
+    assert list(run_processes(tell, [("TORCHLOOM_TOLD",)])) == [("yes", True)]
+    assert not any(name.startswith("torchloom") for name in LIBRARIES)
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """Several real processes on this machine that train one network together, over gloo."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -173,17 +174,21 @@ def everything_at_once(ranks: Ranks, job: None) -> dict[str, Any]:
         "buffer": buffer.running_mean,
         "threads": torch.get_num_threads(),
         "interface": os.environ.get("GLOO_SOCKET_IFNAME"),
+        "told": os.environ.get("TORCHLOOM_TOLD"),
     }
 
 
 @pytest.mark.long
-def test_what_one_of_them_sees() -> None:
+def test_what_one_of_them_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLOOM_TOLD", "yes")
+    monkeypatch.setenv("RANK", "7")  # as where a scheduler has started this process
     seen = launch(everything_at_once, None, DistributedConfig(processes=2, timeout=60.0), "cpu")
     assert seen["gathered"] == [0, 1]
     assert seen["one"] == 1
     assert seen["total"] == {"a": 0.1 + 0.2, "b": 2}
     assert seen["buffer"].tolist() == [0, 0]
     assert seen["interface"] == "lo"
+    assert seen["told"] == "yes"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -365,7 +370,10 @@ def stops(folder: Path, step: int) -> Objective:
         taken += model.training
         if taken == step and os.environ["RANK"] == "1" and not (folder / "asked").exists():
             (folder / "asked").touch()
-            os.kill(os.getppid(), signal.SIGTERM)
+            launcher = multiprocessing.parent_process()
+            assert launcher is not None
+            assert launcher.pid is not None
+            os.kill(launcher.pid, signal.SIGTERM)
             time.sleep(0.5)
         return plain(model, batch)
 

@@ -1,19 +1,30 @@
-"""Functions in new processes, which say what they have to say as they go and end with the one that started them."""
+"""Functions in new processes, which say what they have to say as they go and end with the one that started them.
+
+On Linux they are forked from one clean process that has imported the large libraries, for all of them, and nothing
+else: no code of a project, which may change, and nothing that starts threads or a GPU.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torchloom.errors import InputError
 
 Say = Callable[[Any], None]
+
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"  # others cannot fork, or not with all libraries
+LIBRARIES = ["torch", "torch._dynamo", "torchmetrics", "torchvision", "kedro.framework.session"]
+CONTEXT = multiprocessing.get_context(START_METHOD)
+if START_METHOD == "forkserver":
+    CONTEXT.set_forkserver_preload(LIBRARIES)
 
 
 def run_processes(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Generator[Any, None, None]:
@@ -22,12 +33,11 @@ def run_processes(function: Callable[..., None], arguments: Sequence[tuple[Any, 
     It is over when all of them have ended; where the iteration ends before, they are ended too: close it. Raises the
     InputError of a process, and one when a process was killed.
     """
-    context = multiprocessing.get_context("spawn")
-    processes: dict[Connection, SpawnProcess] = {}
+    processes: dict[Connection, BaseProcess] = {}
     try:
         for given in arguments:
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(function, given, writer))
+            reader, writer = CONTEXT.Pipe(duplex=False)
+            process = CONTEXT.Process(target=_child, args=(function, given, writer, dict(os.environ)))
             process.start()
             processes[reader] = process
             writer.close()  # the process has its own; without one, reading tells that it has ended
@@ -51,7 +61,7 @@ def run_processes(function: Callable[..., None], arguments: Sequence[tuple[Any, 
             process.join()
 
 
-def _check_end(process: SpawnProcess) -> None:
+def _check_end(process: BaseProcess) -> None:
     process.join()
     if process.exitcode:
         raise InputError(
@@ -60,7 +70,10 @@ def _check_end(process: SpawnProcess) -> None:
         )
 
 
-def _child(function: Callable[..., None], given: tuple[Any, ...], writer: Connection) -> None:
+def _child(
+    function: Callable[..., None], given: tuple[Any, ...], writer: Connection, environment: Mapping[str, str]
+) -> None:
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     end_with_parent()
     try:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import socket
 import threading
@@ -35,13 +36,15 @@ from torchloom.config import DistributedConfig, own
 from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.system.devices import choose_device
-from torchloom.system.processes import end_with_parent
+from torchloom.system.processes import START_METHOD, end_with_parent
 from torchloom.system.words import counted
 from torchloom.training.callbacks import epoch_callbacks
 
 logger = logging.getLogger(__name__)
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# variables that the launcher gives each process
+OF_A_RANK = re.compile(r"(RANK|WORLD_SIZE)$|(LOCAL|GROUP|ROLE|MASTER|TORCHELASTIC)_")
 # files by which a launch and its processes talk
 STOP, JOB, ROWS, OUTCOME, FAILED, BEGUN = "stop", "job", "rows", "outcome", "failed", "begun"
 
@@ -231,7 +234,7 @@ def launch(function: Callable[..., Any], job: Any, config: DistributedConfig, de
         stack.enter_context(showing_rows(folder / ROWS))
         # else the processes of a restart find the addresses of those before them
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        _write(folder / JOB, (function, job, config, device, own.named()))
+        _write(folder / JOB, (function, job, config, device, own.named(), dict(os.environ)))
         where = counted(processes, "process") + (
             f" on each of {config.machines} machines" if config.machines > 1 else ""
         )
@@ -289,6 +292,7 @@ def _settings(config: DistributedConfig, processes: int) -> Any:
             "read_timeout": round(config.timeout),
         },
         max_restarts=config.restarts,
+        start_method=START_METHOD,
         local_addr=here,
         signals_to_handle="SIGHUP",
     )
@@ -396,7 +400,8 @@ def _run_rank(name: str) -> None:
     if local_rank == 0 and (folder / ROWS).exists():
         epoch_callbacks.set((partial(_leave_row, folder / ROWS),))
     _start_logging(local_rank == 0)
-    function, job, config, device, named = _read(folder / JOB)
+    function, job, config, device, named, environment = _read(folder / JOB)
+    os.environ.update({name: value for name, value in environment.items() if not OF_A_RANK.match(name)})
     own.name_also(named)
     try:
         with _joined(folder, config, choose_device(device), local_rank) as ranks:
