@@ -20,11 +20,12 @@ from torchloom.errors import InputError
 
 Say = Callable[[Any], None]
 
-START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"  # others cannot fork, or not with all libraries
 LIBRARIES = ["torch", "torch._dynamo", "torchmetrics", "torchvision", "kedro.framework.session"]
-CONTEXT = multiprocessing.get_context(START_METHOD)
-if START_METHOD == "forkserver":
+if sys.platform == "linux":
+    CONTEXT = multiprocessing.get_context("forkserver")
     CONTEXT.set_forkserver_preload(LIBRARIES)
+else:  # which cannot fork, or not with all libraries
+    CONTEXT = multiprocessing.get_context("spawn")
 
 
 def run_processes(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Generator[Any, None, None]:

@@ -36,7 +36,7 @@ from torchloom.config import DistributedConfig, own
 from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.system.devices import choose_device
-from torchloom.system.processes import START_METHOD, end_with_parent
+from torchloom.system.processes import CONTEXT, end_with_parent
 from torchloom.system.words import counted
 from torchloom.training.callbacks import epoch_callbacks
 
@@ -292,7 +292,7 @@ def _settings(config: DistributedConfig, processes: int) -> Any:
             "read_timeout": round(config.timeout),
         },
         max_restarts=config.restarts,
-        start_method=START_METHOD,
+        start_method=CONTEXT.get_start_method(),
         local_addr=here,
         signals_to_handle="SIGHUP",
     )
