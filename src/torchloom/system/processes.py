@@ -34,7 +34,7 @@ def run_processes(function: Callable[..., None], arguments: Sequence[tuple[Any, 
     It is over when all of them have ended; where the iteration ends before, they are ended too: close it. Raises the
     InputError of a process, and one when a process was killed.
     """
-    processes: dict[Connection, BaseProcess] = {}
+    processes: dict[Connection, Any] = {}  # which each context has a class of its own for
     try:
         for given in arguments:
             reader, writer = CONTEXT.Pipe(duplex=False)
