@@ -47,12 +47,12 @@ def make_pictures(folder: Path) -> None:
     for name, brightness in (("dark", 90), ("light", 160)):
         (folder / name).mkdir(parents=True)
         for number in range(COUNT // 2):
-            path = folder / name / f"{number:05d}.png"
+            path = folder / name / f"{number:05d}.bmp"
             if number < DRAWN:
                 colours = generator.integers(brightness - 90, brightness + 90, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(colours).resize((SIZE, SIZE)).save(path, compress_level=1)
+                Image.fromarray(colours).resize((SIZE, SIZE)).save(path)
             else:
-                path.hardlink_to(folder / name / f"{number % DRAWN:05d}.png")
+                path.hardlink_to(folder / name / f"{number % DRAWN:05d}.bmp")
 
 
 @pytest.mark.long
