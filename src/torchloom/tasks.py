@@ -217,8 +217,9 @@ def pipeline_of(task: Task) -> Pipeline:
     own: Pipeline = task.recipe.create_pipeline(task.name, problem=task.problem, **dict(task.sources))
     prepared = preparation.create_pipeline(task.data_set, task.reader)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
-    own += reporting.create_pipeline(task.name, own, source)
-    return prepared + own if "data" in dict(task.sources) else own
+    parts = [own, reporting.create_pipeline(task.name, own, source)]
+    parts += [prepared] if "data" in dict(task.sources) else []
+    return Pipeline({node for part in parts for node in part.nodes})
 
 
 def tasks_of(loader: ConfigLoader) -> dict[str, Task]:

@@ -1,5 +1,6 @@
 """The stages that belong to a data set and that all of its tasks share."""
 
+from functools import cache
 from typing import Any
 
 from kedro.pipeline import Node, Pipeline
@@ -8,6 +9,7 @@ from torchloom.data.readers import reader
 from torchloom.pipelines.preparation.nodes import download
 
 
+@cache  # as several tasks learn from the same data
 def create_pipeline(data: str, reader_name: str) -> Pipeline:
     """download -> preprocess, or find_files -> preprocess where the reader finds the user's own files."""
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
