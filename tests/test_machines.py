@@ -145,6 +145,46 @@ def test_ctrl_c_on_one_machine_stops_both(tmp_path: Path, machines: list[str]) -
 
 
 @pytest.mark.long
+def test_told_to_end_all_of_its_processes_save_and_go(tmp_path: Path) -> None:
+    """As schedulers tell a job, by SIGTERM to each of its processes."""
+    machine = Machine("", tmp_path / "project")
+    running = machine.run(f"distributed.processes=2,distributed.restarts=0,{TASK}.train.epochs=500")
+    machine.wait_for("epoch 5/500", running)
+    os.killpg(running.pid, signal.SIGTERM)
+    assert running.wait(60) != 0
+    log = machine.log.read_text()
+    assert "stopped; the state is saved" in log
+    assert "lost one of its processes" not in log
+    assert left_by(machine) == []
+
+
+SCRIPT = """
+from pathlib import Path
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+bootstrap_project(Path.cwd())
+parameters = {"distributed": {"processes": 2, "restarts": 0}}
+with KedroSession.create(Path.cwd(), env="sample", runtime_params=parameters) as session:
+    session.run(pipeline_names=["mnist_lenet"], to_nodes=["mnist_lenet.train"])
+"""
+
+
+@pytest.mark.long
+def test_a_script_that_its_processes_would_run_again_is_told_so(tmp_path: Path) -> None:
+    """It does not wait for itself."""
+    machine = Machine("", tmp_path / "project")
+    script = machine.project / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "KEDRO_DISABLE_TELEMETRY": "1"}
+    options: dict[str, Any] = {"cwd": machine.project, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "script.py"], timeout=240, **options)
+    assert done.returncode != 0
+    assert 'below if __name__ == "__main__"' in done.stderr.splitlines()[-1]
+    assert "a new process runs the script that has started it from its beginning" in done.stderr
+
+
+@pytest.mark.long
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     """When the run alone is killed, not those that it has started."""
     machine = Machine("", tmp_path / "project")

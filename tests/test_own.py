@@ -23,6 +23,7 @@ from torchloom.errors import InputError
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import HOST, create_app
 from torchloom.modalities import read_info
+from torchloom.models import build_network
 from torchloom.problems import problem_of
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.problems.evaluation import own_metrics
@@ -100,6 +101,28 @@ def test_when_it_changes_what_it_made_is_stale(run: Callable[..., DataCatalog], 
     layers.write_text(layers.read_text().replace("self.factor * x", "x * self.factor"))
     provenance._module.cache_clear()
     assert ran() == ["guest.train"]
+
+
+def test_what_it_uses_counts_wherever_it_lies(guests: Path) -> None:
+    """Another package of the user's own that no version stands for; and a module beside a folder of its name."""
+    site = guests.parent
+    (guests / "lent.py").write_text(
+        "from tools import scale\n\n\ndef build(shape, outputs):\n    return scale(outputs)\n"
+    )
+    (guests / "lent").mkdir()
+    (site / "tools.py").write_text(
+        "import json\n\n\ndef scale(x):\n    return json.dumps(x)\n\n\ndef other(x):\n    return x\n"
+    )
+    own.chosen("guests.lent", (), "a network")
+    code, packages = provenance.code_of(build_network, names=["guests.lent"])
+    assert {"guests.lent", "tools"} <= code.keys()
+    assert "json" not in packages
+    for old, new, same in (("return x\n", "return -x\n", True), ("dumps(x)", "dumps([x])", False)):
+        (site / "tools.py").write_text((site / "tools.py").read_text().replace(old, new))
+        provenance._module.cache_clear()
+        again, _ = provenance.code_of(build_network, names=["guests.lent"])
+        assert (again == code) is same
+    del sys.modules["tools"]
 
 
 def test_a_reader_of_ones_own_brings_data(guests: Path, tmp_path: Path) -> None:
@@ -274,6 +297,8 @@ def test_a_callback_of_ones_own_sees_steps_and_ends_a_training(run: Callable[...
     assert history[0]["train_loss"] == pytest.approx(np.mean([loss for _, loss, _ in norms[:10]]), rel=0.2)
     with pytest.raises(InputError, match=r"guest\.train\.callbacks\.0\.epoch: unknown key \(did you mean epochs\?\)"):
         run(params={"guest": {"train": {"callbacks": [{"name": "guests.learning.Watch", "epoch": 2}]}}})
+    with pytest.raises(InputError, match="has neither on_step nor on_epoch, which are all that is called"):
+        run(params={"guest": {"train": {"callbacks": [{"name": "guests.learning.Idle"}]}}})
     with pytest.raises(InputError, match=r"must lead to a class below torchloom\.training\.callbacks\.Callback"):
         run(params={"guest": {"train": {"callbacks": [{"name": "guests.learning.Plain"}]}}})
 

@@ -97,6 +97,23 @@ def test_each_data_set_has_a_reader() -> None:
         read_tasks({**parameters, "letters": {"preprocess": {"reader": "mnits"}}})
 
 
+@pytest.mark.parametrize("name", ["a b", "", "../up", "a/b", "a.b", "a[b]", "{x}", 2024, True, "a" * 101])
+def test_a_name_that_kedro_or_files_cannot_have_is_refused(name: Any) -> None:
+    for block in (BLOCKS["first"], DATA):
+        with pytest.raises(InputError, match="cannot be the name of a task or a data set, which has letters"):
+            read_tasks({**BLOCKS, name: block})
+    with pytest.raises(InputError, match=r"^tracking: is a block that all tasks share, and can be no task or data set"):
+        read_tasks({**BLOCKS, "tracking": BLOCKS["first"]})
+    assert "größer_2-b" in read_tasks({**BLOCKS, "größer_2-b": BLOCKS["first"]})
+
+
+@pytest.mark.parametrize("method", ["pruning", "quantization", "federation"])
+def test_of_an_onnx_file_alone_nothing_can_be_made(method: str) -> None:
+    small = {"task": {"method": "quantization", "of": "first"}}
+    with pytest.raises(InputError, match=r"mine\.task\.of: small is a model in ONNX alone, of which none can be made"):
+        read_tasks({**BLOCKS, "small": small, "mine": {"task": {"method": method, "of": "small"}}})
+
+
 def test_what_is_a_task_is_no_data_set() -> None:
     with pytest.raises(InputError, match=r"mnist: is a task and a data set"):
         read_tasks({**BLOCKS, "mnist": {**DATA, "task": {"problem": "classification", "data": "mnist"}}})

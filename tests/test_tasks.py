@@ -209,9 +209,16 @@ def test_channels_are_cut_out_of_a_trained_model(run: Callable[..., DataCatalog]
     assert catalog.load(f"{task}.metrics")["accuracy"] > 0.3
 
 
-def test_a_task_on_top_of_one_that_was_not_trained(run: Callable[..., DataCatalog]) -> None:
-    with pytest.raises(InputError, match=r"cifar_resnet/.*(Run the|kedro run)"):
-        run("cifar_resnet_quantized")
+@pytest.mark.parametrize("task", ["cifar_resnet_quantized", "late"])
+def test_a_task_on_top_of_one_that_was_not_trained(run: Callable[..., DataCatalog], project: Path, task: str) -> None:
+    """It says so before any work."""
+    recipe = (project / "conf/base/parameters/cifar_resnet.yml").read_text().replace("cifar_resnet:", "late:")
+    recipe = recipe.replace("data: cifar10}", "data: cifar10, start: cifar_resnet}")
+    (project / "conf/base/parameters/late.yml").write_text(recipe)
+    first = "kedro run --env sample --pipelines cifar_resnet"
+    with pytest.raises(InputError, match=rf"^cifar_resnet\.\w+: is not there yet\. Make it first: {first}$"):
+        run(task)
+    assert not (project / "data/sample/05_model_input").exists()
 
 
 @pytest.mark.long

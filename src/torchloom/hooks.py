@@ -31,6 +31,7 @@ from torchloom.records.runs import RunRecord, device, flat, main_figures, peak_m
 from torchloom.records.tracking import Tracking, open_mlflow
 from torchloom.system.locks import Locks, command
 from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
+from torchloom.system.processes import check_beginning
 from torchloom.system.words import times
 from torchloom.tasks import all_blocks, is_task
 from torchloom.training.callbacks import epoch_callbacks
@@ -65,6 +66,7 @@ class ProjectHooks:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        check_beginning()
         self._finish("interrupted")  # one before it in this process, of which nothing was heard any more
         self.run = Run(run_params, pipeline, catalog, self.context)
 
@@ -124,6 +126,7 @@ class Run:
     def __init__(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog, context: Any) -> None:
         self.started = time.perf_counter()
         self.id, self.pipeline, self.catalog = str(run_params["run_id"]), pipeline, catalog
+        self.env, self.names = run_params["env"], run_params["pipeline_names"] or ["__default__"]
         self.records: Records = records_of(catalog)
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.node_started: dict[str, float] = {}
@@ -141,6 +144,7 @@ class Run:
         try:
             for name in self.own_locks:
                 self.locks.wait_for(name)
+            self._check_made()
             self._warn_of_stale()
             self.record = RunRecord(folders.results / "runs", self.id, self._asked(run_params))
         except BaseException:
@@ -170,11 +174,30 @@ class Run:
         if lines:
             first = next(iter(lines))
             logger.warning(
-                "this run builds upon files that are not what the project would make now:\n%s\n"
-                "To make them anew, run from there: --from-nodes %s",
+                "this run builds upon files that are not what the project would make now:\n%s\nTo make them anew, %s",
                 "\n".join(f"  {node}: {'; '.join(reasons)}" for node, reasons in lines.items()),
-                first,
+                self._anew(first),
             )
+
+    def _anew(self, node: str) -> str:
+        """How to run the node and what comes after it: in the pipelines of this run, or in those of their own."""
+        if any(node in {each.name for each in pipelines[name].nodes} for name in self.names):
+            return f"run from there: --from-nodes {node}"
+        with_it = [name for name, each in pipelines.items() if node in {one.name for one in each.nodes}]
+        return f"run {self._run_of(with_it[0])} first"
+
+    def _run_of(self, pipeline: str) -> str:
+        return " ".join(["kedro run", *(["--env", self.env] if self.env else []), "--pipelines", pipeline])
+
+    def _check_made(self) -> None:
+        """InputError when what another task makes, and this run takes, is not there."""
+        made_here = {node.namespace for node in self.pipeline.nodes}
+        for node in self.whole.nodes:
+            if node.namespace in made_here | self.readers.keys():
+                continue
+            for name in sorted({*node.outputs} & self.pipeline.inputs()):
+                if not self.catalog.exists(name):
+                    raise InputError(f"{name}: is not there yet. Make it first: {self._run_of(str(node.namespace))}")
 
     def begin(self, node: Node) -> None:
         self.node_started[node.name] = time.perf_counter()

@@ -7,6 +7,7 @@ its `create_pipeline`; `data` names a block of parameters with a block `preproce
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -39,8 +40,11 @@ METHODS = {  # other ways to a model than to train one on a data set
     "pruning": pruning,
     "quantization": quantization,
 }
+WITHOUT_CHECKPOINT = {name for name, method in METHODS.items() if not getattr(method, "TRAINS", True)}
 KINDS = ("problem", "method")
 OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
+SHARED = ("debugging", "distributed", "serve", "tracking")
+NAME = re.compile(r"[\w-]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
 
     Raises one InputError with all that is wrong with them.
     """
+    _check_names(parameters)
     blocks = {name: block["task"] for name, block in parameters.items() if is_task(name, block)}
     readers, wrong = _readers(parameters)
     data_sets = set(readers)
@@ -92,6 +97,18 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
         problem, data_set = _problem(block, blocks), _data_set(block, blocks)
         tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, readers[data_set])
     return tasks
+
+
+def _check_names(parameters: Mapping[Any, Any]) -> None:
+    """InputError unless Kedro, and files, can have the names of all tasks and data sets."""
+    named = [name for name, block in parameters.items() if is_task(name, block) or _is_data_set(block)]
+    for name in named:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r}: cannot be the name of a task or a data set, which has letters, digits, _ and -, at most 100"
+            )
+        if name in SHARED:
+            raise InputError(f"{name}: is a block that all tasks share, and can be no task or data set; rename it")
 
 
 def is_task(name: str, block: Any) -> bool:
@@ -200,6 +217,8 @@ def _unfit(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
     wrong = {}
     for name, block in blocks.items():
         key, other = next((source for source in _sources(block) if source[0] != "data"), ("", ""))
+        if blocks.get(other, {}).get("method") in WITHOUT_CHECKPOINT:
+            wrong[name] = [f"{name}.task.{key}: {other} is a model in ONNX alone, of which none can be made"]
         problem = blocks.get(other, {}).get("problem")
         if "method" in block and problem and not isinstance(problem_of(problem), METHODS[block["method"]].PARENT):
             needed = METHODS[block["method"]].PARENT.__name__.lower()

@@ -818,7 +818,7 @@ def test_a_damaged_list_of_raw_files_is_an_input_error(target: Path, content: by
 @pytest.mark.parametrize("name", ["nothing", "images"])  # no such module; a module that draws nothing
 def test_a_place_that_cannot_draw_is_named(target: Path, name: str) -> None:
     message = refusal(target, f"sample://{name}")
-    assert f"- sample://{name}: torchloom.data.readers.{name} has no draw_sample" in message
+    assert f"- sample://{name}: the reader {name} has no draw_sample" in message
 
 
 @pytest.mark.parametrize("digest", ["sha1:" + "0" * 40, "md5:" + "0" * 31, "0" * 64, "sha256:xyz"])

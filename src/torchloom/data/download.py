@@ -20,13 +20,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from torchloom.config.checks import UnknownNameError
 from torchloom.data.archives import open_packed, walk_tar
+from torchloom.data.readers import reader
 from torchloom.datasets.raw import MIRROR_VARIABLE, Form, RawFiles, Source
 from torchloom.errors import InputError, printable
 from torchloom.system.files import atomic_write, checksum
@@ -194,11 +195,11 @@ def _package_folder(package: str, folder: str) -> Path:
 
 
 def _drawing(name: str) -> Callable[[Path], None]:
-    """The function `draw_sample` of the module torchloom.data.<name>."""
+    """The function `draw_sample` of a reader: a module of torchloom.data.readers, or one of the user's own."""
     try:
-        draw: Callable[[Path], None] = import_module(f"torchloom.data.readers.{name}").draw_sample
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise SourceError(f"torchloom.data.readers.{name} has no draw_sample ({error})") from error
+        draw: Callable[[Path], None] = reader(name).draw_sample
+    except (ImportError, AttributeError, UnknownNameError) as error:
+        raise SourceError(f"the reader {name} has no draw_sample ({error})") from error
     return draw
 
 

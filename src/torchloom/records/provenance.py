@@ -133,7 +133,11 @@ def _targets(target: str, package: str, names: Collection[str], others: set[str]
             else:
                 yield place
     elif module.partition(".")[0] != package:
-        others.add(module.partition(".")[0])
+        top = module.partition(".")[0]
+        if _is_users(module):
+            yield from _targets(target, top, names, others)
+        else:
+            others.add(top)
     elif module.endswith(".*"):
         folder = _path(module[:-2]).parent
         modules = [
@@ -164,6 +168,13 @@ def _is_installed(module: str) -> bool:
     top: Any = sys.modules[module.partition(".")[0]]
     place = str(getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), ""))
     return not place or "site-packages" in place or not _path(module).is_file()
+
+
+@cache
+def _is_users(module: str) -> bool:
+    """Whether it is another module of a user's own, which no version stands for."""
+    top = module.partition(".")[0]
+    return top in sys.modules.keys() - sys.stdlib_module_names - {"torchloom"} and not _is_installed(module)
 
 
 class Definition:
@@ -200,7 +211,8 @@ def _path(module: str) -> Path:
     if not hasattr(top, "__path__"):  # a module that is no package
         return Path(str(top.__file__), *parts)
     root = Path(next(iter(top.__path__)), *parts)
-    return root / "__init__.py" if root.is_dir() else root.with_name(root.name + ".py")
+    package_file = root / "__init__.py"  # as Python has it, before a module, and that before a folder without one
+    return package_file if package_file.is_file() else root.with_name(root.name + ".py")
 
 
 @cache

@@ -1,7 +1,7 @@
 """Functions in new processes, which say what they have to say as they go and end with the one that started them.
 
 On Linux they are forked from one clean process that has imported the large libraries, for all of them, and nothing
-else: no code of a project, which may change, and nothing that starts threads or a GPU.
+that may change, or that starts threads or a GPU.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torchloom.errors import InputError
 Say = Callable[[Any], None]
 
 LIBRARIES = ["torch", "torch._dynamo", "torchmetrics", "torchvision", "kedro.framework.session"]
+LIBRARIES += ["torchloom.system.forkserver"]
 if sys.platform == "linux":
     CONTEXT = multiprocessing.get_context("forkserver")
     CONTEXT.set_forkserver_preload(LIBRARIES)
@@ -71,11 +72,21 @@ def _check_end(process: BaseProcess) -> None:
         )
 
 
+def check_beginning() -> None:
+    """InputError in a process that has yet to import the script of the one that started it: it would do the same."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            "a new process runs the script that has started it from its beginning. Put what the script does below "
+            'if __name__ == "__main__":'
+        )
+
+
 def _child(
     function: Callable[..., None], given: tuple[Any, ...], writer: Connection, environment: Mapping[str, str]
 ) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent()
     try:
         function(*given, writer.send)

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import CallbackConfig, own
-from torchloom.config.checks import arguments_of, check_call
+from torchloom.config.checks import UnknownNameError, arguments_of, check_call
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +35,10 @@ class Callback:
 def check_callback(name: str, arguments: dict[str, Any]) -> None:
     """Raise UnknownNameError unless `name` leads to a callback, and ArgumentError when it does not take `arguments`."""
     own.chosen(name, (), "a callback by its dotted path,", parent=Callback)
-    check_call(arguments_of(own.find(name)), arguments)
+    found: Any = own.find(name)
+    if found.on_step is Callback.on_step and found.on_epoch is Callback.on_epoch:
+        raise UnknownNameError(name, "has neither on_step nor on_epoch, which are all that is called")
+    check_call(arguments_of(found), arguments)
 
 
 def create_callbacks(configs: Iterable[CallbackConfig]) -> list[Callback]:

@@ -382,6 +382,11 @@ def _failure(folder: Path, config: DistributedConfig) -> str:
     if refused:
         return refused[0]
     reasons = "\n".join(dict.fromkeys(message for _, message in _failures(folder)))
+    if not reasons and not any(folder.glob(f"{BEGUN}-*")):
+        return (
+            "the processes of the training ended before they began; what they said stands above. A script that trains "
+            'in several must come from a file, and do so below if __name__ == "__main__":'
+        )
     return (
         f"the training lost one of its processes {config.restarts + 1} times (distributed.restarts {config.restarts}). "
         f"What they said:\n{reasons or 'nothing: they were killed, perhaps because the memory was not enough'}"
@@ -396,6 +401,7 @@ def _run_rank(name: str) -> None:
     folder = Path(name)
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launch, which tells all of them to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     local_rank = int(os.environ["LOCAL_RANK"])
     if local_rank == 0 and (folder / ROWS).exists():
         epoch_callbacks.set((partial(_leave_row, folder / ROWS),))

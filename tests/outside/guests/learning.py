@@ -61,6 +61,11 @@ class NoLoss:
     pass
 
 
+class Idle(Callback):
+    def on_epoch_end(self, row: dict[str, float]) -> bool:
+        return True
+
+
 class Watch(Callback):
     """Notes the norm of the gradient at each step, and ends the training after so many epochs."""
 
