@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tables import people, write
 from torchloom.config import (
     DataConfig,
     DebuggingConfig,
@@ -21,10 +22,11 @@ from torchloom.config import (
     PredictConfig,
     PreprocessConfig,
     ServeConfig,
+    TableFilesPreprocessConfig,
     TablePreprocessConfig,
     TextPreprocessConfig,
 )
-from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, table, wonderland
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -266,8 +268,8 @@ def test_rows(tmp_path: Path) -> None:
 
     names = ["diabetes_data_raw.csv", "diabetes_target.csv"]
     values = load_diabetes(scaled=False)
-    for name, table in zip(names, (values.data, values.target), strict=True):
-        np.savetxt(tmp_path / name, table, fmt="%.17g")
+    for name, part in zip(names, (values.data, values.target), strict=True):
+        np.savetxt(tmp_path / name, part, fmt="%.17g")
     config = TablePreprocessConfig()
     prepared = diabetes.preprocess(RawFiles(tmp_path, dict.fromkeys(names, "")), config)
     task = Trained(tmp_path, prepared, {"name": "linear"}, "regression")
@@ -303,3 +305,34 @@ def test_a_text_is_continued_by_what_was_foretold(tmp_path: Path) -> None:
     rows = task.asked(tmp_path / "files", generate={"length": 1, "temperature": 0.0})
     assert len(set(foretold)) > 3
     assert [row["continuation"] for row in rows] == expected
+
+
+@pytest.mark.parametrize("network", ["tabular_mlp", "tabm", "linear"])
+def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
+    """In another order of columns, with more of them, with gaps and new words, as a file has them and as JSON has."""
+    rows = people(160)
+    for number, row in enumerate(rows):
+        row["town"] = "Paris" if number in {140, 150} else row["town"]
+        row["income"] = "?" if number % 9 == 0 else row["income"]
+    write(tmp_path / "people/train.csv", rows[:120])
+    write(tmp_path / "people/test.csv", rows[120:])
+    config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="bike")
+    hidden = {} if network == "linear" else {"hidden": [8]}
+    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), {"name": network, **hidden})
+    asked = [{"more": "x", **dict(reversed(row.items()))} for row in rows[120:]]
+    task.classified(task.asked(write(tmp_path / "asked.csv", asked, ";")))
+    del asked[0]["bike"]
+    task.classified(task.served([{name: None if cell == "?" else cell for name, cell in row.items()} for row in asked]))
+
+
+def test_numbers_that_are_told_from_rows_with_gaps(tmp_path: Path) -> None:
+    rows = people(160)
+    write(tmp_path / "people/train.csv", rows[:120])
+    write(tmp_path / "people/test.csv", rows[120:])
+    config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="age")
+    prepared = table.preprocess(table.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "tabm", "hidden": [8]}, "regression")
+    (expected,) = task.tested()
+    for answers in (task.asked(tmp_path / "people/test.csv"), task.served(rows[120:])):
+        np.testing.assert_allclose([row["age"] for row in answers], expected, rtol=1e-4)
+    assert expected.std() > 0

@@ -27,6 +27,7 @@ from torchloom.inference.model import Model
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers
+from torchloom.models.tabm import Shared, TabM
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan, TensorFile
@@ -101,12 +102,14 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("text_rnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_rnn", WORDS, {"cell": "gru", "embedding": 6, "width": 8, "layers": 2, "bidirectional": True}),
     ("linear", ROWS, {}),
+    ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
+    ("tabm", ROWS, {"members": 3, "hidden": [8, 4]}),
     ("unet", COLOURS, {"width": 4, "depth": 2}),
 ]
 PROBLEMS = {
     "autoencoder": "reconstruction",
     "language_rnn": "language_model",
-    "linear": "regression",
+    **dict.fromkeys(("linear", "tabular_mlp", "tabm"), "regression"),
     "unet": "segmentation",
 }
 TIME_STEPS = 7
@@ -124,6 +127,10 @@ def closed_form(layer: nn.Module, output: list[Any]) -> int:
         return recurrent(layer, shape[0])
     if isinstance(layer, nn.Linear):
         return math.prod(shape) * layer.in_features
+    if isinstance(layer, Shared):
+        return math.prod(shape) * layer.weight.shape[1]  # of each member; scales are taken element by element
+    if isinstance(layer, TabM):
+        return layer.weight.numel()  # from the last hidden layer to the outputs
     if isinstance(layer, nn.ConvTranspose2d):  # whose kernels meet without a gap or an overlap
         return math.prod(shape) * layer.in_channels
     return math.prod(shape) * layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 0

@@ -18,7 +18,7 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.onnx import ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.export.onnx import Signature, onnx_parity, to_onnx
+from torchloom.export.onnx import Signature, onnx_parity, parity, to_onnx
 from torchloom.modalities import DocumentInfo, ImageInfo, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.models._operators import with_operators
@@ -210,6 +210,16 @@ def test_a_difference_that_is_no_number_is_not_lost() -> None:
     serialised = to_graph(model, checkpoint("mlp"))
     assert compared(model, serialised, images, [1])["greatest_difference"] < 1e-4
     assert np.isnan(compared(model, serialised, images, [1, 2])["greatest_difference"])
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0.5, 1e-3), (1000.0, 1e-6)])
+def test_differences_are_shares_of_large_outputs(size: float, expected: float) -> None:
+    """A price in dollars is not held to thousandths of one."""
+    form = Signature({"x": torch.ones(3, 1)}, {"x": {0: "batch"}}, ["prediction"])
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, size)
+    report = parity(model, lambda batch: [np.full((len(batch["x"]), 1), size + 1e-3, np.float32)], form, [2])
+    assert report["greatest_difference"] == pytest.approx(expected, rel=0.05)
 
 
 def test_the_node_exports_only_what_agrees(tmp_path: Path) -> None:

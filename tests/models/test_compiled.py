@@ -62,6 +62,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"form": "convolutional", "hidden": [16, 32], "latent": 8, "batch_norm": True},
     ),
     "linear": ("linear", {}),
+    "tabular_mlp": ("tabular_mlp", {"hidden": [8], "dropout": 0.0}),
+    "tabm": ("tabm", {"members": 3, "hidden": [8, 8], "dropout": 0.0}),
 }
 # Further forms of a network are compiled in bf16 only, in which more goes wrong: that takes half of the time.
 FORMS = {"activations", "lenet classic", "text_rnn gru", "language_rnn gru", "autoencoder convolutional"}
@@ -120,7 +122,7 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     if name in {"text_rnn", "language_rnn"}:
         lengths = (1 + torch.arange(32) % 3,) if name == "text_rnn" else ()
         return build_network(name, {"tokens": 9, "outputs": 3}, arguments), texts(*lengths)
-    if name == "linear":
+    if name in {"linear", "tabular_mlp", "tabm"}:
         return build_network(name, {"features": 5, "outputs": 1}, arguments), rows()
     shape = SHAPES.get(name, [3, 9, 13])
     problem, array = (problem_of("segmentation"), "masks") if name == "unet" else (CLASSIFICATION, "labels")

@@ -20,6 +20,7 @@ from torchloom.config.preprocess import (
     FolderPreprocessConfig,
     PreprocessConfig,
     SplitFolders,
+    TableFilesPreprocessConfig,
     TablePreprocessConfig,
     TextPreprocessConfig,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "ServeConfig",
     "SplitFolders",
     "SweepConfig",
+    "TableFilesPreprocessConfig",
     "TablePreprocessConfig",
     "TextPreprocessConfig",
     "TrackingConfig",

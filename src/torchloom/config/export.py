@@ -14,7 +14,11 @@ class ExportConfig(Block):
     """The block `export`."""
 
     opset: int = Field(20, ge=18, description="version of the ONNX operators")
-    tolerance: Positive = Field(1e-3, description="greatest difference of an output between PyTorch and ONNX Runtime")
+    tolerance: Positive = Field(
+        1e-3,
+        description="greatest difference of an output between PyTorch and ONNX Runtime, as a share of the output's "
+        "greatest value where that is above 1",
+    )
     batch_sizes: list[Count] = Field([1, 3, 64], min_length=1, description="numbers of test samples compared at once")
     formats: list[Literal["torch_export", "aot_inductor", "torchscript"]] = Field(
         [], description="other formats than ONNX to save the model in; see torchloom/export/formats.py"

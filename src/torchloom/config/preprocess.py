@@ -106,3 +106,27 @@ class TablePreprocessConfig(ReaderConfig):
     test_fraction: Fraction = Field(0.2, description="share of the rows to test")
     validation_fraction: Fraction = Field(0.1, description="share of what remains to validate")
     seed: Seed = Field(0, description="draws both")
+
+
+class TableFilesPreprocessConfig(TablePreprocessConfig):
+    """The block `preprocess` of a table in files of one's own.
+
+    Whatever is found out of its columns is found out on the training rows. Rows without a target are left out.
+    """
+
+    files: str = Field(
+        min_length=1,
+        description="a CSV, Parquet or JSON lines file, or a folder of such, which are put together but for files or "
+        "folders that are called validation or test",
+    )
+    target: str = Field(min_length=1, description="the column that is to be told from the others")
+    target_type: Literal["classes", "number"] | None = Field(
+        None, description="what the target is; none: classes where it has words, or two different values"
+    )
+    columns: dict[str, Literal["number", "category", "date", "out"]] = Field(
+        {}, description="what columns are, where that is not what they look like; out leaves one out"
+    )
+    missing: list[str] = Field(
+        [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
+    )
+    most_categories: Count = Field(100, description="of a column; the rarer ones are as those that are new")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,11 +14,32 @@ from torchloom.system.words import counted
 
 
 class TableBatches(Gathered):
-    """`self[indices]` is a batch: features (B, F) float32 and targets (B,) float32."""
+    """`self[indices]` is a batch: features (B, F) float32 and targets (B,).
 
-    def __init__(self, features: Tensor | Shards, target: Tensor, device: torch.device | None = None) -> None:
+    Of the `hidden` features, which are numbers of categories, one in 200 becomes that of a new category, 0: a network
+    learns what to make of one. Each `share` (number, count) has draws of its own.
+    """
+
+    RATE = 0.005
+
+    def __init__(
+        self,
+        features: Tensor | Shards,
+        target: Tensor,
+        device: torch.device | None = None,
+        hidden: Sequence[int] = (),
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         super().__init__(target.device, device)
-        self.features, self.target = features, target
+        self.features, self.target, self.seed, self.share = features, target, seed, share
+        self.hidden = torch.tensor(hidden, dtype=torch.int64, device=self.device)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        if len(self.hidden):
+            number, count = self.share
+            self.generators = [seeded(self.seed + 1, epoch * count + number, self.device)]
 
     def __len__(self) -> int:
         return len(self.target)
@@ -24,6 +47,14 @@ class TableBatches(Gathered):
     def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         indices = indices.to(self.target.device)
         return self.rows(self.features, indices), self.target[indices]
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        features, target = parts
+        if len(self.hidden):
+            draws = torch.rand((len(features), len(self.hidden)), generator=self.generators[0], device=self.device)
+            given = features.index_select(1, self.hidden)
+            features = features.index_copy(1, self.hidden, torch.where(draws < self.RATE, 0.0, given))
+        return features, target
 
 
 class DocumentBatches(Gathered):

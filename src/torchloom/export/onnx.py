@@ -126,8 +126,9 @@ def parity(
 ) -> dict[str, Any]:
     """Hold what `answer` makes of the samples to the model's own answers, in batches of each size.
 
-    Sizes beyond the N samples that there are, are cut to N. Returns the greatest absolute difference of an output, how
-    many samples took part, the sizes and, where there are logits, the share of decisions that agree.
+    Sizes beyond the N samples that there are, are cut to N. Returns the greatest difference of an output, as a share of
+    its greatest value where that is above 1, how many samples took part, the sizes and, where there are logits, the
+    share of decisions that agree.
     """
     inputs = form.inputs
     axes = {name: next(axis for axis, dim in form.axes[name].items() if dim == "batch") for name in inputs}
@@ -137,7 +138,10 @@ def parity(
     for size in sizes:
         batch = {name: tensor.narrow(axes[name], 0, size).contiguous() for name, tensor in inputs.items()}
         theirs, ours = answer(batch), [tensor.numpy() for tensor in as_tuple(model(*batch.values()))]
-        differences += [float(np.abs(one - other).max()) for one, other in zip(ours, theirs, strict=True)]
+        differences += [
+            float(np.abs(one - other).max() / max(1.0, np.abs(one).max()))
+            for one, other in zip(ours, theirs, strict=True)
+        ]
         alike.append(ours[0].argmax(-1) == theirs[0].argmax(-1))
     report = {
         "greatest_difference": float(np.max(differences)),  # NaN if one is NaN

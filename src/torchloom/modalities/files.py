@@ -1,15 +1,14 @@
-"""Where the samples are in a user's files: one in each, in the lines of a text, or in the rows of a CSV file."""
+"""Where the samples are in a user's files: one in each, in the lines of a text, or in the rows of a table."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from torchloom.data.tables import MissingColumnError, opened_table, opened_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 
@@ -39,7 +38,7 @@ def texts_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
 
 
 def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-    """Each row of CSV files with a line of names at the top, by these names."""
+    """Each row of tables, by the names of their columns, which are at the top of a CSV file."""
     for path, name in _named(files):
         yield from _each(name, _rows(path, read))
 
@@ -74,7 +73,7 @@ def _binary(path: Path, read: Callable[[Any], Any]) -> Any:
 
 
 def _text(path: Path, read: Callable[[Any], Any]) -> Any:
-    with _opened(path) as file:
+    with opened_text(path) as file:
         text = file.read(LARGEST_TEXT + 1)
     if len(text) > LARGEST_TEXT:
         raise InputError(f"holds more than {LARGEST_TEXT:,} characters")
@@ -82,57 +81,43 @@ def _text(path: Path, read: Callable[[Any], Any]) -> Any:
 
 
 def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
-    with _opened(path) as file:
+    with opened_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, partial(read, line.rstrip("\n"))
 
 
 def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
-    with _opened(path, newline="") as file:
-        lines = csv.reader(file, skipinitialspace=True)
-        try:
-            names = [name.strip() for name in next(lines, [])]
-            _check_names(names, read)
-            for row in lines:
-                if row:
-                    yield lines.line_num, partial(_row, names, row, read)
-        except csv.Error as error:
-            raise InputError(f"line {lines.line_num} is not CSV ({error})") from error
+    with opened_table(path) as (names, rows):
+        _check_names(names, read)
+        for line, row in rows:
+            yield line, partial(_row, names, row, read)
 
 
 def _check_names(names: list[str], read: Callable[[Any], Any]) -> None:
     """InputError when no row below such a line of names can be read, or when it is unclear which of its cells are."""
-    try:
-        read(dict.fromkeys(names, "0"))
-    except InputError as error:
+    if lacking := _lacking(names, read):
         given = ", ".join(map(repr, names)) or "nothing"
-        other = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
-        advice = f". Separate its cells by commas, not by {other!r}" if other else ""
-        raise InputError(f"{error.message}; its first line must name the columns, and has {given}{advice}") from error
+        raise InputError(f"{lacking.message}; its first line must name the columns, and has {given}") from lacking
     counts = Counter(names)
-    try:
-        read({name: "0" for name, count in counts.items() if count == 1})
-    except InputError as error:
+    if lacking := _lacking([name for name, count in counts.items() if count == 1], read):
         twice = ", ".join(repr(name) for name, count in counts.items() if count > 1)
         raise InputError(
             f"its first line names {twice} more than once, and only one can be meant. Rename or remove the others"
-        ) from error
+        ) from lacking
+
+
+def _lacking(names: list[str], read: Callable[[Any], Any]) -> MissingColumnError | None:
+    try:
+        read(dict.fromkeys(names, "0"))
+    except MissingColumnError as error:
+        return error
+    except InputError:  # one of these cells: others will say so
+        pass
+    return None
 
 
 def _row(names: list[str], row: list[str], read: Callable[[Any], Any]) -> Any:
     if len(row) != len(names):
         raise InputError(f"has {len(row)} cells, but the first line names {len(names)} columns")
     return read(dict(zip(names, row, strict=True)))
-
-
-@contextmanager
-def _opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """A file as text; what is wrong with it is an InputError."""
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"is not a text in UTF-8 ({error.reason}). Save it as such") from error

@@ -61,6 +61,61 @@ class StandardizedTable(Scaling):
         return self.network((features - self.mean) / self.std)
 
 
+class EncodedTable(Scaling):
+    """Features (B, F) float32 of a table with words and gaps -> what the network makes of them as vectors (B, W).
+
+    A number becomes one entry for each of its bins, between two neighbours of its `bins`: 0 below the bin, 1 above it,
+    and between them as far as it has come, so that what is linear in the entries is linear between the edges; in the
+    first and last bin one width further, and no more (Gorishniy et al. 2022, arXiv:2203.05556: piecewise-linear). A gap
+    has only zeros. Then, for the features that are in `gaps`, 1 where there is one. Then of each of the `categories` of
+    the other features 1 where it is that one; the first of them is that of what is new, or a gap.
+    """
+
+    gaps: Tensor
+    bin_of: Tensor
+    start: Tensor
+    width: Tensor
+    least: Tensor
+    greatest: Tensor
+    category_of: Tensor
+    category: Tensor
+
+    def __init__(self, network: nn.Module, bins: list[list[float]], categories: list[int], gaps: list[int]) -> None:
+        super().__init__()
+        self.network = network
+        edges = [torch.tensor(each, dtype=torch.float64) for each in bins]
+        counts = torch.tensor([max(len(each) - 1, 0) for each in edges])
+        ends = counts.cumsum(0)
+        last = torch.zeros(int(counts.sum()), dtype=torch.bool)
+        last[ends[counts > 0] - 1] = True
+        first = last.roll(1)  # what follows the last of a feature, or of all, is the first of one
+        self.register_buffer("gaps", torch.tensor(gaps, dtype=torch.int64))
+        self.register_buffer("bin_of", torch.arange(len(bins)).repeat_interleave(counts))
+        self.register_buffer("start", _joined([each[:-1] for each in edges]))
+        self.register_buffer("width", _joined([each.diff() for each in edges]))
+        self.register_buffer("least", torch.where(first, -1.0, 0.0))
+        self.register_buffer("greatest", torch.where(last, 2.0, 1.0))
+        self.register_buffer("category_of", torch.arange(len(bins)).repeat_interleave(torch.tensor(categories)))
+        self.register_buffer("category", _joined([torch.arange(count, dtype=torch.float64) for count in categories]))
+
+    def forward(self, features: Tensor) -> Any:
+        return self.network(self.vectors(features))
+
+    def vectors(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, W) float32."""
+        place = (features.index_select(1, self.bin_of) - self.start) / self.width
+        place = torch.minimum(torch.maximum(place, self.least), self.greatest)
+        place = torch.where(place.isnan(), torch.zeros_like(place), place)
+        missing = features.index_select(1, self.gaps).isnan().float()
+        given = features.index_select(1, self.category_of)
+        given = torch.where(given.isnan(), torch.zeros_like(given), given)
+        return torch.cat([place, missing, (given == self.category).float()], 1)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts).float()
+
+
 class Views(nn.Module):
     """Test-time augmentation: a classifier's mean logits over several views of each image (B, C, H, W).
 

@@ -1,37 +1,53 @@
-"""Tables: rows of numbers (B, F) float32, standardised within the model."""
+"""Tables: rows of numbers (B, F) float32 in their own units, which the model itself scales.
+
+Columns of words are the numbers of their categories there, and gaps are NaN; the model makes vectors of both.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from torchloom.config import AnswerConfig
-from torchloom.data.text import read_number
+from torchloom.data.columns import NEW, Column, Encoder, number
+from torchloom.data.tables import check_columns
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import Sample, rows_of
 from torchloom.system.words import significant
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
     from torchloom.datasets.listing import Listing
     from torchloom.training.loaders import LoaderPlan
 
-LARGEST_NUMBER = float(np.finfo(np.float32).max)
-
 
 class TableInfo(Info):
-    """Rows of numbers; mean and standard deviation of each over the training rows."""
+    """Rows of features, with mean and standard deviation of each over the training rows.
+
+    Without `encoding` all features are numbers that must be there, and are standardised. It says how the columns of a
+    user's table become features: categories, dates, and numbers that may be missing, of which those in `gaps` were so
+    in training. `bins` are then of each number where its bins begin and end, in order; of categories there are none.
+    """
 
     kind: Literal["table"] = "table"
     features: list[str]
     mean: list[float]
     std: list[float]
+    encoding: list[Column] = Field([])
+    missing: list[str] = Field([])  # spellings of gaps, beside the usual ones
+    gaps: list[str] = Field([])
+    bins: list[list[float]] = Field([])
 
     inputs: ClassVar = ("features",)
     axes: ClassVar[Axes] = {"features": {0: "batch"}}
@@ -43,18 +59,60 @@ class TableInfo(Info):
     item: ClassVar = dict
     card: ClassVar = "templates/table.md"
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        listed = [feature for column in self.encoding for feature in column.features]
+        whole = {len(self.mean), len(self.std)} == {len(self.features)} and not set(self.gaps) - set(listed)
+        if self.encoding:
+            whole &= listed == self.features and len(self.bins) == len(listed)
+            whole &= [len(bins) > 1 for bins in self.bins] == [not count for count in self.categories]
+            whole &= all(low < high for bins in self.bins for low, high in pairwise(bins))
+        if not whole:
+            raise ValueError("features, and what is said of them, do not belong together")
+        return self
+
+    @property
+    def categories(self) -> list[int]:
+        """Of each feature how many categories it has, a new one among them; 0 of numbers."""
+        if not self.encoding:
+            return [0] * len(self.features)
+        counts = {column.name: len(column.values) + 1 for column in self.encoding if column.kind == "category"}
+        return [counts.get(feature, 0) for feature in self.features]
+
     def sizes(self) -> dict[str, Any]:
-        return {"features": len(self.features)}
+        """`features` is how many numbers a network gets of each row."""
+        if not self.encoding:
+            return {"features": len(self.features)}
+        bins = sum(len(bins) - 1 for bins in self.bins if bins)
+        return {"features": bins + len(self.gaps) + sum(self.categories)}
+
+    def meanings(self) -> dict[str, Any]:
+        return {"features": [column.model_dump() for column in self.encoding] or self.features}
 
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import TableBatches
 
-        return TableBatches(arrays["features"], arrays[self.counted], use.device)
+        hidden = [place for place, count in enumerate(self.categories) if count] if use.training else []
+        return TableBatches(arrays["features"], arrays[self.counted], use.device, hidden, use.seed, use.share)
 
     def scaled(self, network: nn.Module) -> nn.Module:
-        from torchloom.modalities.modules import StandardizedTable
+        from torchloom.modalities.modules import EncodedTable, StandardizedTable
 
-        return StandardizedTable(network, self.mean, self.std)
+        if not self.encoding:
+            return StandardizedTable(network, self.mean, self.std)
+        gaps = [place for place, feature in enumerate(self.features) if feature in self.gaps]
+        return EncodedTable(network, self.bins, self.categories, gaps)
+
+    def as_numbers(self) -> tuple[TableInfo, Callable[[Tensor], Tensor]]:
+        """A table of numbers alone that says the same, and what makes its features of those here."""
+        if not self.encoding:
+            return self, lambda features: features
+        import torch
+
+        width = self.sizes()["features"]
+        names = [str(number) for number in range(width)]
+        numeric = TableInfo(features=names, mean=[0.0] * width, std=[1.0] * width, target=self.target)
+        return numeric, self.scaled(torch.nn.Identity())
 
     def example(self, batch: int, time: int) -> dict[str, Tensor]:
         import torch
@@ -63,20 +121,43 @@ class TableInfo(Info):
 
     def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:
         rows = loaders.chosen("test", numbers)[0].tolist()
-        return [dict(zip(self.features, map(significant, row), strict=True)) for row in rows]
+        return [dict(zip(self.features, map(self._shown, self.features, row), strict=True)) for row in rows]
+
+    def _shown(self, feature: str, value: float) -> Any:
+        """A number of the prepared array as a person reads it."""
+        if math.isnan(value):
+            return ""
+        known = next((column.values for column in self.encoding if column.name == feature and column.values), None)
+        if known is None:
+            return significant(value)
+        return "(new)" if value == NEW else known[int(value) - 1]
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "features", ", ".join(self.features)
 
     def described(self) -> dict[str, Any]:
         inside = {"input": "the features in their own units", "inside_the_graph": "(x - mean) / std"}
-        return {**super().described(), "preprocessing": inside}
+        if self.encoding:
+            inside = {
+                "input": "the features of `encoding`, by column: a number as it is; of a category its place in "
+                "`values`, counted from 1, and 0 if it is none of them; of a date year, month, day, weekday from "
+                "Monday, 0, and hour; NaN for a gap",
+                "inside_the_graph": "of each of the `bins` of a number how far it has come, (x - start) / width "
+                "between 0 and 1, in the first one from -1, in the last one to 2, and 0 for a gap; 1 for a gap of "
+                "`gaps`; of each category 1 where it is that one, the first being any other",
+            }
+        said = super().described()
+        left_out = set() if self.encoding else {"encoding", "missing", "gaps", "bins"}
+        return {**{name: value for name, value in said.items() if name not in left_out}, "preprocessing": inside}
 
     def shapes(self) -> dict[str, list[int]]:
         return {"features": [len(self.features)]}
 
     def reader(self, config: AnswerConfig) -> Callable[[dict[str, Any]], np.ndarray]:
-        return partial(numbers, features=self.features)
+        if not self.encoding:
+            return partial(numbers, features=self.features)
+        encode = Encoder(self.encoding, self.missing)
+        return lambda row: np.array(encode(row), dtype=np.float32)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         return rows_of(files, read)
@@ -85,7 +166,7 @@ class TableInfo(Info):
         return {"features": np.stack(samples)}
 
     def said(self) -> dict[str, Any]:
-        return {"features": self.features}
+        return {"features": [column.name for column in self.encoding] or self.features}
 
 
 def numbers(row: dict[str, Any], features: list[str]) -> np.ndarray:
@@ -93,20 +174,14 @@ def numbers(row: dict[str, Any], features: list[str]) -> np.ndarray:
 
     What else the row holds is left out.
     """
-    missing = [name for name in features if row.get(name) is None]
-    if missing:
-        raise InputError(f"lacks {', '.join(map(repr, missing))}")
+    check_columns(features, {name: value for name, value in row.items() if value is not None})
     return np.array([_number(name, row[name]) for name in features], dtype=np.float32)
 
 
 def _number(name: str, given: Any) -> float:
-    try:
-        value = read_number(given) if isinstance(given, str) else float(given)
-    except (TypeError, ValueError, OverflowError):
-        advice = ". It takes no comma: decimals follow a point" if isinstance(given, str) and "," in given else ""
-        raise InputError(f"{name}: {given!r} is not a number{advice}") from None
     if isinstance(given, bool):
         raise InputError(f"{name}: {given!r} is not a number")
-    if not abs(value) <= LARGEST_NUMBER:  # NaN is not either
-        raise InputError(f"{name}: {given!r} is not a finite number of 32 bits")
-    return value
+    try:
+        return number(given)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None

@@ -155,6 +155,16 @@ def weighed_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tens
     return weighed
 
 
+def answer_by_answer(answers: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+    """What several networks in one answer in training, (B, members, …), a row for each, with the target of each.
+
+    Answers of a single network have so many `dimensions`, and stay as they are.
+    """
+    if answers.ndim == dimensions:
+        return answers, target
+    return answers.flatten(0, 1), target.repeat_interleave(answers.shape[1], 0)
+
+
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """The share of right decisions from logits (B, classes) and labels (B,), or shares of classes (B, classes)."""
     likeliest = labels if labels.ndim == 1 else labels.argmax(1)

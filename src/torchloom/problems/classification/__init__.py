@@ -196,13 +196,13 @@ def check_classifier(base: Checkpoint) -> None:
 
 def classification_objective(name: str, arguments: dict[str, Any]) -> Objective:
     """What a classifier is trained for: a model and a batch (inputs …, labels) -> mean loss, and the accuracy."""
-    from torchloom.problems.losses import accuracy, weighed_loss
+    from torchloom.problems.losses import accuracy, answer_by_answer, weighed_loss
 
     loss = weighed_loss(name, arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, labels = batch
-        logits = model(*inputs)
+        logits, labels = answer_by_answer(model(*inputs), labels, dimensions=2)
         mean, weight = loss(logits, labels)
         return mean, {"accuracy": accuracy(logits, labels), **weight}
 

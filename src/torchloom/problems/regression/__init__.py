@@ -79,15 +79,17 @@ class Regression(Problem):
         if isinstance(info, TableInfo):
             features, _ = loaders.first("test", len(target))
             rows, truth = loaders.trained()
-            solution = measures.least_squares(rows, truth, info, named, l2=checkpoint.training["parameters"]["l2"])
-            closed_form = measures.regression_metrics(solution.predict(features), target)
+            numeric, numbers = info.as_numbers()
+            l2 = checkpoint.training["parameters"]["l2"]
+            solution = measures.least_squares(numbers(rows), truth, numeric, named, l2=l2)
+            closed_form = measures.regression_metrics(solution.predict(numbers(features)), target)
             metrics |= {f"closed_form_{name}": value for name, value in closed_form.items()}
-            table = measures.coefficients(model.cpu(), features, info, solution)
+            table = measures.coefficients(model.cpu(), features, info, solution) if numeric is info else []
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(target)}
         missed = measures.largest_residuals(prediction, target)
         more = info.columns(loaders, [row["test_sample"] for row in missed])
-        plot = figures.coefficient_plot(table) if table else figures.nothing("coefficients are those of columns")
-        beside = f", in closed form {metrics['closed_form_r2']:.4f}" if table else ""
+        plot = figures.coefficient_plot(table) if table else figures.nothing("coefficients are those of numbers")
+        beside = f", in closed form {metrics['closed_form_r2']:.4f}" if "closed_form_r2" in metrics else ""
         logger.info("test R² %.4f%s", metrics["r2"], beside)
         return {
             "metrics": metrics,
@@ -135,13 +137,13 @@ def regression_objective(name: str, arguments: dict[str, Any], mean: float, std:
     """What a regressor is trained for: the mean loss where targets have mean 0 and deviation 1, and the MSE."""
     import torch.nn.functional as F
 
-    from torchloom.problems.losses import loss_class
+    from torchloom.problems.losses import answer_by_answer, loss_class
 
     loss = loss_class(name)(**arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, target = batch
-        prediction = model(*inputs).float()
+        prediction, target = answer_by_answer(model(*inputs).float(), target, dimensions=1)
         figures = {"mse": F.mse_loss(prediction, target)}
         return loss((prediction - mean) / std, (target - mean) / std), figures
 

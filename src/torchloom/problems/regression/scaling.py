@@ -7,7 +7,8 @@ from torchloom.modalities.modules import Scaling
 
 
 class InUnits(Scaling):
-    """Answers (B, 1) where the target has mean 0 and deviation 1 -> predictions (B,) in the target's unit."""
+    """Answers (B, 1), or of several networks (B, members, 1), where the target has mean 0 and deviation 1 ->
+    predictions (B,) or (B, members) in the target's unit."""
 
     mean: Tensor
     std: Tensor
@@ -19,5 +20,5 @@ class InUnits(Scaling):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        prediction: Tensor = self.network(*inputs) * self.std + self.mean
-        return prediction.squeeze(1)
+        prediction: Tensor = self.network(*inputs).float() * self.std + self.mean  # 16 bits are not enough for units
+        return prediction.squeeze(-1)

@@ -1,0 +1,153 @@
+"""How the columns of a table become numbers, and what kind each is."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from torchloom.data.tables import check_columns
+from torchloom.data.text import read_number
+from torchloom.errors import InputError
+
+Kind = Literal["number", "category", "date"]
+
+LARGEST_NUMBER = (2 - 2**-23) * 2.0**127  # of float32
+GAPS = frozenset({"", "?", "-", ".", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "<na>", "missing"})
+CALENDAR = ("year", "month", "day", "weekday", "hour")  # the numbers that a date becomes; a weekday from 0, Monday
+NEW = 0.0  # the number of a category that the training rows do not have; those that they have count from 1
+MOSTLY = 0.9  # of the cells of a column are numbers where the others are taken for mistakes
+
+
+class Column(BaseModel):
+    """A column of a user's table; `values` are the categories that are known, whose numbers count from 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    name: str
+    kind: Kind = "number"
+    values: list[str] = Field([])
+
+    @property
+    def features(self) -> list[str]:
+        """What its numbers are called."""
+        return [f"{self.name} {part}" for part in CALENDAR] if self.kind == "date" else [self.name]
+
+
+class Encoder:
+    """Rows of a user's table, by the names of their columns -> numbers (F,), NaN where there is none."""
+
+    def __init__(self, columns: Sequence[Column], missing: Iterable[str] = ()) -> None:
+        self.columns = columns
+        self.gaps = GAPS | {spelling.strip().lower() for spelling in missing}
+        self.numbers = {column.name: number_of(column.values) for column in columns}
+
+    def __call__(self, row: Mapping[str, Any]) -> list[float]:
+        """InputError names the columns that the row lacks, or the cell that cannot be what its column holds."""
+        check_columns((column.name for column in self.columns), row)
+        return [number for column in self.columns for number in self.cell(column, row[column.name])]
+
+    def cell(self, column: Column, value: Any) -> list[float]:
+        if is_gap(value, self.gaps):
+            return [math.nan] * len(column.features)
+        if column.kind == "category":
+            return [self.numbers[column.name].get(written(value), NEW)]
+        try:
+            return date_parts(value) if column.kind == "date" else [number(value)]
+        except ValueError as error:
+            raise InputError(f"{column.name}: {error}") from None
+
+
+def number_of(values: Sequence[str]) -> dict[str, float]:
+    return {value: float(place) for place, value in enumerate(values, 1)}
+
+
+def is_gap(value: Any, gaps: Collection[str]) -> bool:
+    """Whether a cell is empty, in any of the usual spellings."""
+    if isinstance(value, str):
+        return value.strip().lower() in gaps
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def written(value: Any) -> str:
+    """A category as a text: a whole number that a file keeps as 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def number(value: Any) -> float:
+    """ValueError of what is no finite number of 32 bits; yes and no are 1 and 0 where they are of that type."""
+    try:
+        found = read_number(value) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        advice = ". It takes no comma: decimals follow a point" if isinstance(value, str) and "," in value else ""
+        raise ValueError(f"{value!r} is not a number{advice}") from None
+    if not abs(found) <= LARGEST_NUMBER:
+        raise ValueError(f"{value!r} is not a finite number of 32 bits")
+    return found
+
+
+def date_parts(value: Any) -> list[float]:
+    """The numbers of CALENDAR; ValueError of what is no date as ISO 8601 writes it, with or without a time."""
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        value = datetime.datetime.combine(value, datetime.time())
+    if not isinstance(value, datetime.datetime):
+        try:
+            value = datetime.datetime.fromisoformat(str(value).strip())
+        except ValueError:
+            raise ValueError(f"{value!r} is not a date such as 2024-01-31 or 2024-01-31 18:30") from None
+    return [
+        float(part) for part in (value.year, value.month, value.day, value.weekday(), value.hour + value.minute / 60)
+    ]
+
+
+# ---- which kind it is ----------------------------------------------------------------------------------------------
+
+
+def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
+    """The kind of a column by its cells without gaps, or None where it is of no use, and why.
+
+    InputError where nearly all of them are numbers, and some are not: these may be mistakes, or gaps.
+    """
+    if not cells:
+        return None, "is empty"
+    different = {written(cell) for cell in cells}
+    if len(different) == 1:
+        return None, f"is {written(cells[0])!r} in every row"
+    wrong = [cell for cell in cells if not _is(number, cell)]
+    if not wrong:
+        if _counts_rows(cells):
+            return None, "only counts the rows"
+        return "number", ""
+    if len(wrong) < (1 - MOSTLY) * len(cells):
+        odd = ", ".join(repr(value) for value, _ in Counter(map(written, wrong)).most_common(3))
+        raise InputError(
+            f"the column {name!r} holds numbers, but also {odd}. If these are gaps, name them in preprocess.missing; "
+            f"if its numbers are names, say preprocess.columns: {{{name}: category}}"
+        )
+    if all(_is(date_parts, cell) for cell in cells):
+        return "date", ""
+    if len(different) > max(50, len(cells) / 3):
+        return None, f"has {len(different):,} different texts in {len(cells):,} rows"
+    return "category", ""
+
+
+def _is(read: Any, cell: Any) -> bool:
+    try:
+        read(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _counts_rows(cells: Sequence[Any]) -> bool:
+    """Whether they are whole numbers that grow from row to row, with few left out: others may be in other splits."""
+    numbers = [number(cell) for cell in cells]
+    growing = all(low < high and high.is_integer() for low, high in pairwise(numbers))
+    return growing and numbers[-1] - numbers[0] < 2 * len(numbers)

@@ -1,0 +1,279 @@
+"""A user's own table: CSV, Parquet or JSON lines, with words and gaps in it, and one column that is to be told.
+
+What a column is, which categories it has and how its numbers lie is found out on the training rows; `predict` and
+`serve` then take rows as they are in such files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchloom.config import TableFilesPreprocessConfig
+from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, number, written
+from torchloom.data.splits import log_classes, stratified_choice
+from torchloom.data.tables import SUFFIXES, opened_table
+from torchloom.data.targets import Classes, Number, Target
+from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+from torchloom.system.words import counted, listed
+
+logger = logging.getLogger(__name__)
+
+SPLITS = {  # what the files or folders of a split are called, in lower case
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+FEW = 2  # different numbers of a target that are classes
+LEAST_SEEN = 2  # rows that have a category, for it to be known
+MOST_BINS, QUANTILES = 256, 128  # bins of a number: between its values, or where it has too many of them
+ROWS_OF_A_BIN = 20  # at least, on average
+
+Row = dict[str, Any]
+
+
+def find(config: TableFilesPreprocessConfig) -> Listing:
+    """List the file, or the tables in the folder."""
+    listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
+    listing.say_links()
+    return listing
+
+
+def preprocess(
+    listing: Listing,
+    config: TableFilesPreprocessConfig,
+    scratch: Path,  # noqa: ARG001  (tables need none)
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """Tables -> training, validation and test tensors and what is known about them.
+
+    Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and `labels` (N,) int64 or `target` (N,)
+    float32. Raises InputError for what is wrong with a file, a column or a cell.
+    """
+    gaps = Encoder([], config.missing).gaps
+    rows = {split: _with_target(split, part, config, gaps) for split, part in _read(listing).items()}
+    cells = [row[config.target] for part in rows.values() for row in part]
+    _check_columns(rows["train"] or rows["test"], config)
+    as_classes = _as_classes(cells, config)
+    parts = _split(rows, config, as_classes)
+    columns = _columns(parts["train"], config, gaps)
+    target, learnt = _targets(parts, config, as_classes)
+    encode = Encoder(columns, config.missing)
+    features = {split: _encoded(part, encode, len(_features(columns))) for split, part in parts.items()}
+    info = {
+        "kind": "table",
+        "features": _features(columns),
+        "encoding": [column.model_dump() for column in columns],
+        "missing": config.missing,
+        **_statistics(columns, features["train"]),
+        "target": target.model_dump(),
+        "rows": {split: len(part) for split, part in parts.items()},
+    }
+    train, validation, test = (
+        Tensors({"features": features[split], target.array: learnt[split]}) for split in ("train", "validation", "test")
+    )
+    return train, validation, test, info
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _read(listing: Listing) -> dict[str, list[Row]]:
+    """The rows of all files, by the split that the file's name or a folder's says: those of no other are to train."""
+    found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    for path, name in zip(listing.paths, listing.names, strict=True):
+        parts = [] if listing.single else [*Path(name).parts[:-1], Path(name).stem]
+        split = next((SPLITS[part.lower()] for part in parts if part.lower() in SPLITS), "train")
+        try:
+            found[split] += _rows(path)
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}") from error
+    return found
+
+
+def _rows(path: Path) -> list[Row]:
+    with opened_table(path) as (names, lines):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them"
+            )
+        rows = []
+        for line, cells in lines:
+            if len(cells) != len(names):
+                raise InputError(f"line {line} has {len(cells)} cells, but the first line names {len(names)} columns")
+            rows.append(dict(zip(names, cells, strict=True)))
+    if not rows:
+        raise InputError("holds no rows below its line of names")
+    return rows
+
+
+def _with_target(split: str, rows: list[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Row]:
+    """The rows that say what the target is."""
+    lacking = next((row for row in rows if config.target not in row), None)
+    if lacking is not None:
+        raise InputError(
+            f"preprocess.target {config.target!r}: there is no such column in the {split} rows, which have "
+            f"{listed(list(map(repr, lacking)))}"
+        )
+    known = [row for row in rows if not is_gap(row[config.target], gaps)]
+    if len(known) < len(rows):
+        left = counted(len(rows) - len(known), "row")
+        logger.warning("%s: %s without %r are left out", split, left, config.target)
+    return known
+
+
+def _split(rows: dict[str, list[Row]], config: TableFilesPreprocessConfig, as_classes: bool) -> dict[str, list[Row]]:
+    """The splits that have no files are drawn from the rows to train: of each class the same share."""
+    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
+    parts = dict(rows)
+    for split, fraction in fractions.items():
+        if not parts[split]:
+            parts["train"], parts[split] = _cut(parts["train"], fraction, config, as_classes)
+    for split in ("train", "test"):
+        if not parts[split]:
+            raise InputError(f"{config.files}: there are no {split} rows. Change preprocess.test_fraction, or add rows")
+    return parts
+
+
+def _cut(
+    rows: list[Row], fraction: float, config: TableFilesPreprocessConfig, as_classes: bool
+) -> tuple[list[Row], list[Row]]:
+    labels = [written(row[config.target]) if as_classes else "" for row in rows]
+    chosen = stratified_choice(np.unique(labels, return_inverse=True)[1], fraction, config.seed)
+    parts: tuple[list[Row], list[Row]] = [], []
+    for row, taken in zip(rows, chosen.tolist(), strict=True):
+        parts[taken].append(row)
+    return parts
+
+
+def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> None:
+    names = [name for name in rows[0] if name != config.target] if rows else []
+    if unknown := config.columns.keys() - set(names):
+        raise InputError(f"preprocess.columns.{sorted(unknown)[0]}: there is no such column; there are {listed(names)}")
+
+
+# ---- columns -------------------------------------------------------------------------------------------------------
+
+
+def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Column]:
+    """What each column is but for the target, by the training rows; those of no use are left out, with a warning."""
+    names = [name for name in rows[0] if name != config.target]
+    found, seen = [], {}
+    for name in names:
+        cells = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
+        given = config.columns.get(name)
+        kind, why = (given, "") if given else kind_of(name, cells)
+        if kind in {None, "out"}:
+            logger.warning("the column %r %s: it is left out", name, why) if why else None
+            continue
+        assert kind is not None
+        values = _values(cells, config.most_categories) if kind == "category" else []
+        found.append(Column(name=name, kind=_kind(kind), values=values))
+        seen[name] = f"{kind} ({len(values)})" if values else kind
+    if not found:
+        raise InputError(f"{config.files}: no column is of use to tell {config.target!r} from. See the warnings above")
+    logger.info("columns: %s", ", ".join(f"{name}: {kind}" for name, kind in seen.items()))
+    return found
+
+
+def _kind(kind: str) -> Kind:
+    return kind  # type: ignore[return-value]
+
+
+def _values(cells: Sequence[Any], most: int) -> list[str]:
+    """The categories, the most frequent first, equally frequent ones in order."""
+    counts = Counter(map(written, cells))
+    known = sorted((-count, value) for value, count in counts.items() if count >= LEAST_SEEN)
+    return [value for _, value in known[:most]]
+
+
+def _features(columns: Sequence[Column]) -> list[str]:
+    return [feature for column in columns for feature in column.features]
+
+
+def _encoded(rows: Sequence[Row], encode: Encoder, width: int) -> np.ndarray:
+    """(N, F) float32; InputError names the column and the cell."""
+    return np.array([encode(row) for row in rows], dtype=np.float32).reshape(-1, width)
+
+
+def _statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, Any]:
+    """Of each feature its mean and deviation, and where its bins begin and end; of categories none of it."""
+    numbers = [column.kind != "category" for column in columns for _ in column.features]
+    names, values = _features(columns), features.T.astype(np.float64)
+    known = [value[~np.isnan(value)] if number else np.zeros(1) for value, number in zip(values, numbers, strict=True)]
+    gaps = [name for name, part, value in zip(names, known, values, strict=True) if 1 < len(part) < len(value)]
+    return {
+        "mean": [float(part.mean()) for part in known],
+        "std": [float(part.std()) or 1.0 for part in known],
+        "gaps": [name for name, number in zip(names, numbers, strict=True) if number and name in gaps],
+        "bins": [_edges(part) if number else [] for part, number in zip(known, numbers, strict=True)],
+    }
+
+
+def _edges(values: np.ndarray) -> list[float]:
+    """Where bins begin and end: at each value where there are not too many, else as many values lie in each."""
+    most = int(np.clip(len(values) // ROWS_OF_A_BIN, 2, MOST_BINS))
+    different = np.unique(values)
+    if len(different) > most + 1:
+        different = np.unique(np.quantile(values, np.linspace(0, 1, min(most, QUANTILES) + 1)))
+    edges = np.unique(different.astype(np.float32))
+    return edges.tolist() if len(edges) > 1 else [float(edges[0]), float(edges[0]) + 1.0]
+
+
+# ---- the target ----------------------------------------------------------------------------------------------------
+
+
+def _as_classes(cells: Sequence[Any], config: TableFilesPreprocessConfig) -> bool:
+    if config.target_type:
+        return config.target_type == "classes"
+    kind, _ = kind_of(config.target, cells) if cells else (None, "")
+    return kind != "number" or len(set(map(written, cells))) <= FEW
+
+
+def _targets(
+    parts: Mapping[str, Sequence[Row]], config: TableFilesPreprocessConfig, as_classes: bool
+) -> tuple[Target, dict[str, np.ndarray]]:
+    """What the target is, and its array for each split."""
+    cells = {split: [row[config.target] for row in part] for split, part in parts.items()}
+    if not as_classes:
+        numbers = {split: _numbers(part, config.target) for split, part in cells.items()}
+        mean, std = (float(value) for value in (numbers["train"].mean(), numbers["train"].std()))
+        target = Number(name=config.target, mean=mean, std=std or 1.0)
+        return target, {split: part.astype(np.float32) for split, part in numbers.items()}
+    texts = {split: list(map(written, part)) for split, part in cells.items()}
+    classes = sorted(set(texts["train"]), key=_in_order)
+    if len(classes) < 2:
+        raise InputError(f"preprocess.target {config.target!r}: is {classes[0]!r} in every training row")
+    places = {name: place for place, name in enumerate(classes)}
+    for split, part in texts.items():
+        if unknown := set(part) - places.keys():
+            raise InputError(
+                f"preprocess.target {config.target!r}: the {split} rows have {sorted(unknown)[0]!r}, which no training "
+                "row has"
+            )
+    labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
+    log_classes(classes, labels)
+    return Classes(classes=classes), labels
+
+
+def _in_order(name: str) -> tuple[bool, float, str]:
+    """Numbers by their size, before words."""
+    try:
+        return False, number(name), name
+    except ValueError:
+        return True, 0.0, name
+
+
+def _numbers(cells: Sequence[Any], target: str) -> np.ndarray:
+    try:
+        return np.array([number(cell) for cell in cells], dtype=np.float64)
+    except ValueError as error:
+        raise InputError(
+            f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
+        ) from None

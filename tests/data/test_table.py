@@ -1,0 +1,324 @@
+"""A user's own tables: how rows are read, what columns are, and what becomes of them."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from pyarrow import parquet
+from torch import nn
+
+from tests.tables import people, write
+from torchloom.config import DataConfig, TableFilesPreprocessConfig
+from torchloom.data.columns import Column, Encoder, kind_of
+from torchloom.data.readers.table import find, preprocess
+from torchloom.data.sequences import TableBatches
+from torchloom.data.tables import opened_table
+from torchloom.data.targets import Classes, Number
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+from torchloom.modalities import TableInfo, read_info
+from torchloom.modalities.base import Use
+from torchloom.modalities.modules import EncodedTable
+
+Prepared = tuple[Tensors, Tensors, Tensors, dict[str, Any]]
+
+
+def prepared(path: Path, target: str = "bike", **settings: Any) -> Prepared:
+    config = TableFilesPreprocessConfig.model_validate({"files": str(path), "target": target, **settings})
+    return preprocess(find(config), config, Path())
+
+
+def encoding(info: dict[str, Any]) -> dict[str, str]:
+    return {column["name"]: column["kind"] for column in info["encoding"]}
+
+
+# ---- what columns are ----------------------------------------------------------------------------------------------
+
+
+def test_columns_are_what_they_look_like(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        train, validation, test, known = prepared(write(tmp_path / "people.csv", people()))
+    assert encoding(known) == {"age": "number", "town": "category", "income": "number", "since": "date"}
+    for line in (
+        "the column 'id' only counts the rows: it is left out",
+        "the column 'note' has 144 different texts in 144 rows: it is left out",
+        "the column 'country' is 'DE' in every row: it is left out",
+        "columns: age: number, town: category (3), income: number, since: date",
+    ):
+        assert line in caplog.messages
+    info = read_info(known)
+    assert isinstance(info, TableInfo)
+    assert info.target == Classes(classes=["no", "yes"])
+    assert info.encoding[1].values == ["Ulm", "Köln", "Bonn"]  # the most frequent first
+    assert info.gaps == ["income"]
+    assert info.features[:3] == ["age", "town", "income"]
+    assert info.features[3:] == [f"since {part}" for part in ("year", "month", "day", "weekday", "hour")]
+    assert [len(part.arrays["labels"]) for part in (train, validation, test)] == [144, 16, 40]
+    shares = [np.asarray(part.arrays["labels"]).mean() for part in (train, validation, test)]
+    assert np.ptp(shares) < 0.05  # of each class the same share
+    features = np.asarray(train.arrays["features"])
+    assert (features.dtype, features.shape) == (np.float32, (144, 8))
+    assert np.isnan(features[:, 2]).any()
+    assert not np.isnan(features[:, [0, 1, 3, 4, 5, 6, 7]]).any()
+    assert set(features[:, 1]) == {1, 2, 3}
+
+
+def test_what_a_row_becomes() -> None:
+    columns = [Column(name="a"), Column(name="b", kind="category", values=["x", "1"]), Column(name="c", kind="date")]
+    encode = Encoder(columns, missing=["unknown"])
+    assert encode({"c": "2024-02-29 18:30", "b": 1.0, "a": " -2.5 ", "d": 7}) == [-2.5, 2, 2024, 2, 29, 3, 18.5]
+    assert encode({"a": 3, "b": "y", "c": "2024-02-29"})[:3] == [3, 0, 2024]
+    for gap in ("", " ", "?", "NA", "n/a", "NaN", "null", "None", "unknown", None, math.nan):
+        assert all(map(math.isnan, encode({"a": gap, "b": gap, "c": gap})))
+    with pytest.raises(InputError, match=r"^lacks 'a', 'c'$"):
+        encode({"b": 1})
+    for row, message in (
+        ({"a": "1,5", "b": "", "c": ""}, "^a: '1,5' is not a number. It takes no comma"),
+        ({"a": "1e39", "b": "", "c": ""}, "^a: '1e39' is not a finite number of 32 bits"),
+        ({"a": "", "b": "", "c": "29.2.2024"}, "^c: '29.2.2024' is not a date such as 2024-01-31"),
+    ):
+        with pytest.raises(InputError, match=message):
+            encode(row)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "why"),
+    [
+        (["1", "2.5", "1e3", "-4"], "number", ""),
+        (["0", "1", "1", "0"], "number", ""),
+        (["yes", "no", "no"], "category", ""),
+        (["01", "x", "x"], "category", ""),
+        (["2024-01-31", "2023-12-01T10:00"], "date", ""),
+        (["5", "6", "7", "8"], None, "only counts the rows"),
+        (["a", "a"], None, "is 'a' in every row"),
+        ([], None, "is empty"),
+        ([f"text {number}" for number in range(100)], None, "has 100 different texts in 100 rows"),
+    ],
+)
+def test_which_kind_it_is(cells: list[Any], kind: str | None, why: str) -> None:
+    assert kind_of("x", cells) == (kind, why)
+
+
+def test_words_among_numbers_are_asked_about(tmp_path: Path) -> None:
+    rows = people()
+    for row in rows[::40]:
+        row["age"] = "old"
+    path = write(tmp_path / "people.csv", rows)
+    with pytest.raises(InputError, match=r"the column 'age' holds numbers, but also 'old'\. If these are gaps, "):
+        prepared(path)
+    assert encoding(prepared(path, missing=["old"])[3])["age"] == "number"
+    assert encoding(prepared(path, columns={"age": "category"})[3])["age"] == "category"
+    assert "age" not in encoding(prepared(path, columns={"age": "out"})[3])
+
+
+def test_rare_categories_are_as_new_ones(tmp_path: Path) -> None:
+    rows = people()
+    for number, row in enumerate(rows):
+        row["town"] = row["town"] if number % 2 else f"village {number % 60}"
+    path = write(tmp_path / "people.csv", rows)
+    train, *_, known = prepared(path, most_categories=2)
+    assert known["encoding"][1]["values"] == ["Ulm", "Köln"], known["encoding"][1]
+    assert (np.asarray(train.arrays["features"])[:, 1] == 0).mean() > 0.5
+
+
+def test_all_that_is_found_out_is_found_out_on_the_training_rows(tmp_path: Path) -> None:
+    rows = people()
+    write(tmp_path / "first/train.csv", rows[:150])
+    write(tmp_path / "first/test.csv", rows[150:])
+    other = [{**row, "age": 1000, "town": "Rom", "income": "", "since": "1900-01-01"} for row in rows[150:]]
+    write(tmp_path / "other/train.csv", rows[:150])
+    write(tmp_path / "other/test.csv", other)
+    first, second = prepared(tmp_path / "first"), prepared(tmp_path / "other")
+    assert first[3] == second[3]
+    np.testing.assert_array_equal(first[0].arrays["features"], second[0].arrays["features"])
+    assert encoding(second[3])["town"] == "category"
+    assert set(np.asarray(second[2].arrays["features"])[:, first[3]["features"].index("town")]) == {0}
+    assert first[3]["rows"] == {"train": 135, "validation": 15, "test": 50}
+
+
+# ---- targets -------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_told_or_classes_are(tmp_path: Path) -> None:
+    rows = [{**row, "children": number % 5, "car": number % 2} for number, row in enumerate(people())]
+    path = write(tmp_path / "people.csv", rows)
+    train, _, _, known = prepared(path, "children")
+    numbers = np.asarray(train.arrays["target"])
+    assert numbers.dtype == np.float32
+    mean, std = float(numbers.mean()), float(numbers.std())
+    target = read_info(known).target
+    assert isinstance(target, Number)
+    assert (target.name, target.mean, target.std) == ("children", pytest.approx(mean), pytest.approx(std))
+    assert read_info(prepared(path, "children", target_type="classes")[3]).target == Classes(classes=list("01234"))
+    assert read_info(prepared(path, "car")[3]).target == Classes(classes=["0", "1"])
+    assert isinstance(read_info(prepared(path, "car", target_type="number")[3]).target, Number)
+
+
+def test_labels_are_as_they_are_written(tmp_path: Path) -> None:
+    labels = ["01", "1", "好评", "True", "10", "9"]
+    rows = [{**row, "bike": labels[number % 6]} for number, row in enumerate(people())]
+    target = read_info(prepared(write(tmp_path / "people.csv", rows))[3]).target
+    assert target == Classes(classes=["01", "1", "9", "10", "True", "好评"])  # numbers by their size, before words
+
+
+def test_rows_without_a_target_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = people()
+    for row in rows[::4]:
+        row["bike"] = "?"
+    *parts, known = prepared(write(tmp_path / "people.csv", rows))
+    assert sum(len(part.arrays["labels"]) for part in parts) == 150
+    assert "train: 50 rows without 'bike' are left out" in caplog.messages
+    assert known["target"]["classes"] == ["no", "yes"]
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_table_in_many_formats(tmp_path: Path) -> None:
+    rows = people()
+    expected = prepared(write(tmp_path / "plain.csv", rows))
+    files = [
+        write(tmp_path / "semicolons.csv", rows, ";"),
+        write(tmp_path / "tabs.tsv", rows, "\t"),
+        write(tmp_path / "spaces.csv", rows, ", "),
+        write(tmp_path / "windows.csv", rows, encoding="utf-8-sig", end="\r\n"),
+    ]
+    typed = [{**row, "income": None if row["income"] == "" else row["income"]} for row in rows]
+    parquet.write_table(pyarrow.Table.from_pylist(typed), tmp_path / "table.parquet")
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in typed))
+    for path in [*files, tmp_path / "table.parquet", tmp_path / "lines.jsonl"]:
+        *parts, known = prepared(path)
+        assert known == expected[3], path
+        for part, other in zip(parts, expected[:3], strict=True):
+            for name, array in other.arrays.items():
+                np.testing.assert_array_equal(part.arrays[name], array, err_msg=str(path))
+
+
+def test_files_of_a_folder_are_put_together_but_for_splits(tmp_path: Path) -> None:
+    rows = people()
+    for name, part in {"a": rows[:60], "b": rows[60:120], "Valid": rows[120:150], "test": rows[150:]}.items():
+        write(tmp_path / f"{name}.csv", part)
+    assert prepared(tmp_path)[3]["rows"] == {"train": 120, "validation": 30, "test": 50}
+
+
+FEW = "a,b\n" + "3,x\n2,y\n9,x\n7,y\n" * 5
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        ("a,b\n1,x\n2,y\n", {"target": "c"}, r"preprocess\.target 'c': there is no such column in the train rows, whi"),
+        ("a,b\n1,x\n2\n", {}, r"table\.csv: line 3 has 1 cells, but the first line names 2 columns"),
+        ("a,a,b\n1,2,x\n", {}, r"table\.csv: its first line names 'a' more than once"),
+        ("a,b\n", {}, r"table\.csv: holds no rows below its line of names"),
+        ("", {}, r"table\.csv: holds no rows below"),
+        ("a,b\n5,x\n2,x\n9,x\n7,x\n", {}, r"preprocess\.target 'b': is 'x' in every training row"),
+        ("a,b\n1,x\n1,y\n1,x\n1,y\n1,x\n1,y\n", {}, r"no column is of use to tell 'b' from"),
+        (FEW, {"columns": {"z": "number"}}, r"preprocess\.columns\.z: there is no such column; there are a"),
+        (FEW, {"target_type": "number"}, r"'b': 'x' is not a number\. If these are classes, say target_type: classes"),
+        (b"a,b\n\xff\xfe,x\n", {}, r"table\.csv: is not a text in UTF-8"),
+    ],
+    ids=["no target", "short row", "names", "no rows", "empty", "one class", "no use", "column", "words", "encoding"],
+)
+def test_what_is_wrong_is_answered(tmp_path: Path, content: Any, settings: dict[str, Any], message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        prepared(path, **{"target": "b", **settings})
+
+
+def test_a_class_that_no_training_row_has_is_named(tmp_path: Path) -> None:
+    rows = people()
+    write(tmp_path / "train.csv", rows[:150])
+    write(tmp_path / "test.csv", [{**row, "bike": "maybe"} for row in rows[150:]])
+    with pytest.raises(InputError, match=r"'bike': the test rows have 'maybe', which no training row has"):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "table.jsonl"])
+def test_a_damaged_table_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"{nothing")
+    with pytest.raises(InputError, match="cannot be read as a table"), opened_table(tmp_path / name):
+        pass
+
+
+# ---- vectors -------------------------------------------------------------------------------------------------------
+
+
+def vectors(rows: list[list[float]]) -> list[list[float]]:
+    """Of a number with the bins 0 to 1 and 1 to 3, a category of three, and a number from 10 to 20 with gaps."""
+    model = EncodedTable(nn.Identity(), [[0.0, 1.0, 3.0], [], [10.0, 20.0]], [0, 3, 0], [2])
+    found: list[list[float]] = model(torch.tensor(rows)).tolist()
+    return found
+
+
+def test_a_number_comes_as_far_as_its_bins() -> None:
+    expected = {-9.0: [-1, 0], -0.5: [-0.5, 0], 0.0: [0, 0], 0.5: [0.5, 0], 1.0: [1, 0], 2.0: [1, 0.5], 9.0: [1, 2]}
+    found = vectors([[value, 0.0, 10.0] for value in expected])
+    assert [row[:2] for row in found] == list(expected.values())
+    assert [row[2] for row in vectors([[0, 0, -1e30], [0, 0, 15], [0, 0, 1e30]])] == [-1, 0.5, 2]
+
+
+def test_gaps_and_categories_are_marked() -> None:
+    gap = math.nan
+    assert vectors([[gap, 2.0, gap]]) == [[0, 0, 0, 1, 0, 0, 1]]
+    assert vectors([[0.5, gap, 15.0]]) == [[0.5, 0, 0.5, 0, 1, 0, 0]]
+    assert vectors([[0.5, 0.0, 15.0]]) == [[0.5, 0, 0.5, 0, 1, 0, 0]]  # a new category
+    assert vectors([[0.5, 1.0, 15.0]]) == [[0.5, 0, 0.5, 0, 0, 1, 0]]
+
+
+def test_a_network_gets_so_many_numbers_as_it_is_told(tmp_path: Path) -> None:
+    train, _, _, known = prepared(write(tmp_path / "people.csv", people()))
+    info = read_info(known)
+    model = info.scaled(nn.Identity())
+    assert model(torch.from_numpy(np.asarray(train.arrays["features"]))).shape == (144, info.sizes()["features"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": [0.0]},
+        {"bins": []},
+        {"bins": [[0.0, 1.0], [0.0, 1.0]]},
+        {"bins": [[1.0, 0.0], []]},
+        {"bins": [[1.0], []]},
+        {"gaps": ["c"]},
+        {"features": ["a", "c"]},
+    ],
+)
+def test_what_does_not_belong_together_is_refused(change: dict[str, Any]) -> None:
+    columns = [{"name": "a"}, {"name": "b", "kind": "category", "values": ["x"]}]
+    good = {"kind": "table", "features": ["a", "b"], "mean": [0.0, 0.0], "std": [1.0, 1.0], "encoding": columns}
+    good |= {"bins": [[0.0, 1.0], []], "gaps": ["a"]}
+    assert read_info(good).sizes() == {"features": 1 + 1 + 2}
+    with pytest.raises(InputError, match="do not belong together"):
+        read_info(good | change)
+
+
+def test_in_training_some_categories_are_hidden() -> None:
+    features, target = torch.full((2000, 3), 2.0), torch.zeros(2000)
+    info = TableInfo(
+        features=["a", "b", "c"],
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        encoding=[Column(name="a"), *(Column(name=name, kind="category", values=["x", "y"]) for name in "bc")],
+        bins=[[0.0, 1.0], [], []],
+        target=Number(name="n", mean=0.0, std=1.0),
+    )
+    arrays = {"features": features, "target": target}
+    seen = {}
+    for training in (True, False):
+        use = Use(DataConfig(), 3, training, torch.device("cpu"), (0, 1))
+        seen[training] = info.batches(arrays, use)[torch.arange(2000)][0]
+    assert (seen[False] == 2).all()
+    assert (seen[True][:, 0] == 2).all()
+    hidden = (seen[True][:, 1:] == 0).float().mean()
+    assert 0.5 * TableBatches.RATE < hidden < 2 * TableBatches.RATE
+    assert ((seen[True] == 0) | (seen[True] == 2)).all()
+    assert (features == 2).all()  # the data themselves stay

@@ -1,0 +1,36 @@
+"""A table of a user's own, for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+
+
+def people(count: int = 200, seed: int = 0) -> list[Row]:
+    """Rows with all sorts of columns, and whether somebody rides a bike."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        age, town = int(generator.integers(18, 80)), str(generator.choice(["Ulm", "Köln", "Bonn"], p=[0.5, 0.3, 0.2]))
+        rows.append(
+            {
+                "id": number + 1,
+                "age": age,
+                "town": town,
+                "income": "" if number % 7 == 0 else round(float(generator.lognormal(8, 1)), 2),
+                "since": f"20{generator.integers(10, 24)}-0{generator.integers(1, 10)}-1{generator.integers(0, 10)}",
+                "note": f"note {generator.integers(10**9)} of {number}",
+                "country": "DE",
+                "bike": "yes" if (age < 45) ^ (town == "Ulm") else "no",
+            }
+        )
+    return rows
+
+
+def write(path: Path, rows: list[Row], mark: str = ",", encoding: str = "utf-8", end: str = "\n") -> Path:
+    lines = [mark.join(map(str, cells)) for cells in (rows[0], *(row.values() for row in rows))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((end.join(lines) + end).encode(encoding))
+    return path
