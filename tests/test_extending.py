@@ -1,5 +1,6 @@
 """What the guides teach about adding things, done as they say."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
+from tests.tables import people, write
+from torchloom.config import ServeConfig
 from torchloom.data.readers.mnist import draw_sample
+from torchloom.inference.model import open_model
+from torchloom.inference.serving import answerer
 
-PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in ("extend.md", "own-images.md"))
+PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in ("extend.md", "own-images.md", "own-data.md"))
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGES, flags=re.DOTALL)
 
 
@@ -80,3 +85,27 @@ def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
     assert catalog.load("flowers_cnn.export_report")["greatest_difference"] < 1e-3
     assert catalog.load("flowers_info")["target"]["classes"] == ["daisy", "rose", "tulip"]
     assert catalog.load("flowers_info")["shape"] == [3, 64, 64]
+
+
+@pytest.mark.long
+def test_a_table_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its classes depend on two columns together; what is asked has gaps, a new word, and columns in another order."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "people.csv", people(800))
+    (project / "conf/base/parameters/bikes.yml").write_text(block("people:"))
+    catalog = kedro_run(project, "bikes", env="local", params={"bikes": {"train": {"batch_size": 32, "threads": 1}}})
+    assert catalog.load("bikes.metrics")["accuracy"] > 0.9
+    assert catalog.load("bikes.export_report")["greatest_difference"] < 1e-3
+    rows = [{"bike": "", "more": 1, **dict(reversed(row.items()))} for row in people(40, seed=1)]
+    truth = [row.pop("bike") for row in people(40, seed=1)]
+    rows[3] |= {"town": "Rom", "income": "", "since": "NA"}
+    write(project / "rows.csv", rows, ";")
+    result = kedro(project, "run", "--pipelines", "predict", "--params", "predict.model=bikes,predict.files=rows.csv")
+    assert result.returncode == 0, result.stderr
+    with (project / "data/07_model_output/predict/predictions.csv").open() as file:
+        answers = [row["class_1"] for row in csv.DictReader(file)]
+    assert np.mean([answer == right for answer, right in zip(answers, truth, strict=True)]) > 0.85
+    (request,) = re.findall(r"curl -d '(.*?)'", PAGES)
+    model = open_model(project / "data/06_models/bikes/model.onnx", threads=1)
+    (answer,) = answerer(model, ServeConfig(models=""))(json.loads(request)["rows"])
+    assert answer["class_1"] == "no"  # she is young, and from Ulm
