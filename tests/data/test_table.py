@@ -322,3 +322,19 @@ def test_in_training_some_categories_are_hidden() -> None:
     assert 0.5 * TableBatches.RATE < hidden < 2 * TableBatches.RATE
     assert ((seen[True] == 0) | (seen[True] == 2)).all()
     assert (features == 2).all()  # the data themselves stay
+
+
+def test_a_category_of_a_single_row_is_as_a_new_one(tmp_path: Path) -> None:
+    rows = people()
+    rows[5]["town"] = "Rom"
+    train, *_, known = prepared(write(tmp_path / "people.csv", rows))
+    assert "Rom" not in known["encoding"][1]["values"]
+    assert (np.asarray(train.arrays["features"])[:, 1] == 0).sum() <= 1
+
+
+def test_cells_with_marks_in_them_are_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "quoted.csv"
+    path.write_text('name, place, "a, b"\n"Doe, J.", "Ulm, DE" , 1\n')
+    with opened_table(path) as (names, rows):
+        assert names == ["name", "place", "a, b"]
+        assert list(rows) == [(2, ["Doe, J.", "Ulm, DE", "1"])]

@@ -9,6 +9,7 @@ from torchloom.models.tabm import TabM
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.losses import answer_by_answer
 from torchloom.problems.regression import regression_objective
+from torchloom.problems.regression.scaling import InUnits
 
 
 def tabm(outputs: int, **arguments: object) -> TabM:
@@ -53,3 +54,18 @@ def test_answers_of_one_network_stay(shape: tuple[int, ...], dimensions: int) ->
     same, unchanged = answer_by_answer(answers, target, dimensions)
     assert same is answers
     assert unchanged is target
+
+
+def test_signs_of_the_inputs_tell_the_members_apart_at_first() -> None:
+    first, second = (layer.scale_in for layer in tabm(1).layers)
+    assert set(first.flatten().tolist()) == {-1.0, 1.0}  # type: ignore[operator, union-attr]
+    assert (second == 1).all()  # type: ignore[union-attr]
+
+
+def test_answers_in_16_bits_are_exact_in_large_units() -> None:
+    scaled = InUnits(torch.nn.Linear(1, 1, bias=False), 200_000.0, 100_000.0)
+    torch.nn.init.constant_(scaled.network.weight, 0.001)  # type: ignore[arg-type]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = scaled(torch.ones(1, 1))
+    assert found.dtype is torch.float32
+    assert found.item() == pytest.approx(200_100, abs=1)
