@@ -347,7 +347,12 @@ def test_several_processes_train_it(run: Callable[..., DataCatalog]) -> None:
     [
         (ClassifierConfig, {"name": "guests.networks.wide", "with": 3}, r"arguments do not fit wide"),
         (ClassifierConfig, {"name": "guests.networks.wide", "width": "x"}, r"arguments do not fit wide"),
-        (ClassifierConfig, {"name": "guests.networks.wild"}, r"leads nowhere: it must be a module"),
+        (
+            ClassifierConfig,
+            {"name": "guests.networks.wyde"},
+            r"leads nowhere: guests\.networks has no 'wyde' \(did you mean guests\.networks\.wide\?\)",
+        ),
+        (ClassifierConfig, {"name": "guests.networks.zzzzz"}, r"leads nowhere: guests\.networks has no 'zzzzz' \["),
         (ClassifierConfig, {"name": "gests.networks.wide"}, r"leads nowhere"),
         (ClassifierConfig, {"name": "guests.broken.wide"}, r"cannot be imported: No module named 'no_such_package_an"),
         (ClassifierConfig, {"name": "guests.networks"}, r"must lead to a function that builds a network"),

@@ -53,6 +53,10 @@ def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
             {"problem": "classification", "data": "mnits"},
             r"mine\.task\.data: given 'mnits'; unknown data set \(did you mean mnist\?\); allowed are mnist",
         ),
+        (
+            {"problem": "torchloom.problems.Problem", "data": "mnist"},
+            r"mine\.task\.problem: given .*; says nothing of reports, tag, answers, which a problem must",
+        ),
         ({"problem": "classification"}, r"mine\.task\.data: is missing"),
         ({"problem": "classification", "data": 5}, r"mine\.task\.data: given 5; must be a valid string"),
         ({"method": "pruning", "of": "mnist"}, r"mine\.task\.of: given 'mnist'; unknown task"),

@@ -25,6 +25,29 @@ def changed(images: Tensor, seed: int = 0, **settings: Any) -> Tensor:
     return apply_policy(images, PolicyConfig.model_validate(settings), generator(seed), generator(seed))
 
 
+class Halved(torch.nn.Module):
+    """No policy: what it makes are fractions, of fewer images or smaller ones."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, images: Tensor) -> Tensor:
+        return {"type": images / 2, "count": images[::2], "size": images[..., ::2]}[self.what]
+
+
+@pytest.mark.parametrize(
+    ("what", "made"),
+    [("type", r"\(4, 3, 11, 14\) float32"), ("count", r"\(2, 3, 11, 14\)"), ("size", r"\(4, 3, 11, 7\)")],
+)
+def test_a_policy_that_makes_other_images_is_refused(monkeypatch: pytest.MonkeyPatch, what: str, made: str) -> None:
+    monkeypatch.setattr("torchloom.data.transforms.create_policy", lambda *_: Halved(what))
+    with pytest.raises(
+        InputError, match=rf"RandAugment: makes {made}.* of images \(4, 3, 11, 14\) uint8; it must give"
+    ):
+        changed(noise(4), name="RandAugment", groups=1)
+
+
 def distance(first: Tensor, second: Tensor) -> float:
     """The Kolmogorov-Smirnov statistic: the greatest distance of the two empirical distribution functions."""
     first, second = first.sort().values, second.sort().values

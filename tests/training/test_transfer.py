@@ -111,7 +111,11 @@ def test_other_words_need_another_embedding_and_other_classes_another_head() -> 
     [
         (network("mlp"), OTHERS, "model.name mlp: the checkpoint to start from is of resnet"),
         (network("resnet", width=8), OTHERS, "network.stem.0.weight, .*{'name': 'resnet', 'width': 4}"),
-        (network("resnet", width=4, depth=34), OTHERS, "do not fit resnet with these arguments"),
+        (
+            network("resnet", width=4, depth=34),
+            OTHERS,
+            r"do not fit\. It was trained as .*'width': 4} .*; this is .*'depth': 34}",
+        ),
         (network("resnet", width=4), OTHERS.model_copy(update={"shape": [1, 8, 8]}), "network.stem.0.weight"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -94,4 +95,7 @@ def _imported(path: str) -> Any:
             return found
         if hasattr(found, last):
             return getattr(found, last)
+        near = get_close_matches(last, [known for known in dir(found) if not known.startswith("_")], 1)
+        guess = f" (did you mean {parent}.{near[0]}?)" if near else ""
+        raise UnknownNameError(path, f"leads nowhere: {parent} has no {last!r}{guess}")
     raise UnknownNameError(path, "leads nowhere: it must be a module, or something in one, that Python can import here")

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from torchloom.config import AugmentConfig, PolicyConfig, own
 from torchloom.config.checks import arguments_of, check_call
+from torchloom.errors import InputError
 
 POLICIES = {"AugMix", "AutoAugment", "RandAugment", "TrivialAugmentWide"}
 # What torchvision does not check, but fails at or takes for something else.
@@ -71,7 +72,18 @@ def apply_policy(images: Tensor, config: PolicyConfig, generator: Generator, hos
     groups = images[order].permute(0, 3, 1, 2).tensor_split(min(config.groups, len(images)))
     with _drawing_by(host_generator, images.device):
         changed = torch.cat([policy(group) for group in groups])
-    return changed.permute(0, 2, 3, 1)[order.argsort()].contiguous()
+    changed = changed.permute(0, 2, 3, 1)
+    if changed.shape != images.shape or changed.dtype != images.dtype:
+        raise InputError(
+            f"data.augment.policy {config.name}: makes {_described(changed)} of images {_described(images)}; it must "
+            "give as many, of the same size, as uint8"
+        )
+    return changed[order.argsort()].contiguous()
+
+
+def _described(images: Tensor) -> str:
+    count, height, width, channels = images.shape
+    return f"{(count, channels, height, width)} {str(images.dtype).removeprefix('torch.')}"
 
 
 def augment_each(

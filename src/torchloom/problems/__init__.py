@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 
 from torchloom.config import own
-from torchloom.config.checks import one_of
+from torchloom.config.checks import UnknownNameError, one_of
 from torchloom.problems.base import Problem
 
 __all__ = ["Problem", "check_problem", "problem_names", "problem_of"]
@@ -25,6 +25,11 @@ def problem_names() -> list[str]:
 def check_problem(name: str) -> None:
     """Raise UnknownNameError unless there is such a problem, or one of the user's own with that dotted path."""
     own.chosen(name, problem_names(), "a problem", parent=Problem)
+    lacking = [
+        each for each in ("reports", "tag", "answers") if own.is_path(name) and not hasattr(own.find(name), each)
+    ]
+    if lacking:
+        raise UnknownNameError(name, f"says nothing of {', '.join(lacking)}, which a problem must")
 
 
 def problem_of(name: str) -> Problem:

@@ -41,8 +41,8 @@ def take_over(model: nn.Module, network: ModelConfig, info: Info, problem: Probl
         described = {"name": start.network, **start.arguments}
         raise InputError(
             f"model: the weights {', '.join(others[:3]) or 'of this network'} of the checkpoint to start from do not "
-            f"fit {network.name} with these arguments and data. It was trained as {described} with inputs "
-            f"{start.info.sizes()}; these have {info.sizes()}"
+            f"fit. It was trained as {described} with inputs {start.info.sizes()}; this is "
+            f"{ {'name': network.name, **network.arguments} } with inputs {info.sizes()}"
         )
     model.load_state_dict(taken, strict=False)
     logger.info("weights from the checkpoint to start from: %d, new ones: %d", len(taken), len(fresh & new.keys()))
