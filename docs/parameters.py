@@ -19,12 +19,15 @@ ORDER = ["preprocess", "data", "model", "train", "evaluate", "generate", "export
 
 def parameter_pages(project: Path) -> dict[str, str]:
     """Files of the reference and what they say: parameters.md and choices.md."""
-    from torchloom.config import FolderPreprocessConfig
+    from torchloom.config import FolderPreprocessConfig, TableFilesPreprocessConfig
     from torchloom.config.schema import choices
     from torchloom.tasks import all_blocks
 
     bootstrap_project(project)
-    users: dict[type[BaseModel], list[str]] = {FolderPreprocessConfig: ["<a folder of yours>.preprocess"]}
+    users: dict[type[BaseModel], list[str]] = {
+        FolderPreprocessConfig: ["<a folder of yours>.preprocess"],
+        TableFilesPreprocessConfig: ["<a table of yours>.preprocess"],
+    }
     for key, kind in sorted(all_blocks().items()):
         users.setdefault(kind, []).append(key)
     names = {kind: keys[0].rpartition(".")[2] for kind, keys in users.items()}
