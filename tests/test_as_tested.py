@@ -325,6 +325,22 @@ def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
     task.classified(task.served([{name: None if cell == "?" else cell for name, cell in row.items()} for row in asked]))
 
 
+def test_an_answer_says_what_is_odd_about_its_row(tmp_path: Path) -> None:
+    rows = people(200)
+    path = write(tmp_path / "people.csv", rows)
+    config = TableFilesPreprocessConfig(files=str(path), target="bike")
+    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), {"name": "linear"})
+    plain = {"age": 30, "town": "Ulm", "income": 3000.5, "since": "2015-05-15"}
+    asked = [plain, {**plain, "town": "Rom", "age": 17.25}, {**plain, "income": "", "since": "2031-05-15 18:30"}]
+    assert [row["remarks"] for row in task.asked(write(tmp_path / "asked.csv", asked))] == [
+        "",
+        "age 17.25 is below 18; town is new",
+        "income is missing; since year 2031 is above 2023; since hour 18.5 is above 1",
+    ]
+    (answer,) = task.served([{**plain, "age": None}])
+    assert answer["remarks"] == "age is missing"
+
+
 def test_numbers_that_are_told_from_rows_with_gaps(tmp_path: Path) -> None:
     rows = people(160)
     write(tmp_path / "people/train.csv", rows[:120])

@@ -19,7 +19,14 @@ from torchloom.modalities import Info, info_of
 from torchloom.problems import problem_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
+
+    import pyarrow
+
+    from torchloom.problems.base import Columns
+
+REMARKS = "remarks"  # the column of an answer that says what is odd about the sample
 
 
 class Model:
@@ -61,6 +68,19 @@ class Model:
         asked = copy(self)
         asked.info = self.info.told(config)
         return asked
+
+    def answering(self, config: AnswerConfig) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
+        """The columns of an answer, and what makes them of samples that the modality's reader has read.
+
+        Those of the problem, and what is odd about the samples, where the data can be odd.
+        """
+        import pyarrow
+
+        columns, answer = self.problem.answering(self, config)
+        if self.info.remarks([]) is None or REMARKS in columns.names:
+            return columns, answer
+        schema = columns.append(pyarrow.field(REMARKS, pyarrow.string()))
+        return schema, lambda samples: {**answer(samples), REMARKS: self.info.remarks(samples)}
 
     def run(self, output: str, **inputs: np.ndarray) -> np.ndarray:
         """One output of the graph."""

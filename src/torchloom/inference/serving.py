@@ -71,7 +71,7 @@ def answerer(model: Model, config: ServeConfig) -> Callable[[list[Any]], list[di
     The number in it counts from 0, as in JSON's lists.
     """
     read = model.info.reader(config)
-    columns, answers = model.problem.answering(model, config)
+    columns, answers = model.answering(config)
 
     def answer(items: list[Any]) -> list[dict[str, Any]]:
         samples = []

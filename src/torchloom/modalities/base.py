@@ -148,6 +148,10 @@ class Info(BaseModel):
         """The samples in a user's files, each with its name and with what reads it by `read`."""
         raise NotImplementedError
 
+    def remarks(self, samples: list[Any]) -> list[str] | None:
+        """What is odd about each sample beside those of the training, in words, or nothing; None where none can be."""
+        return None
+
     def batch(self, samples: list[Any]) -> dict[str, np.ndarray]:
         """What a model takes of samples that `reader` has read, by the names of its inputs."""
         raise NotImplementedError

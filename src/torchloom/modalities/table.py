@@ -162,6 +162,21 @@ class TableInfo(Info):
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         return rows_of(files, read)
 
+    def remarks(self, samples: list[np.ndarray]) -> list[str] | None:
+        """Cells that are missing, new, or outside of what the training rows have."""
+        return ["; ".join(self._odd(sample)) for sample in samples] if self.encoding else None
+
+    def _odd(self, sample: np.ndarray) -> Iterator[str]:
+        for feature, bins, value in zip(self.features, self.bins, sample.tolist(), strict=True):
+            if math.isnan(value):
+                yield f"{feature} is missing"
+            elif not bins and value == NEW:
+                yield f"{feature} is new"
+            elif bins and not bins[0] <= value <= bins[-1]:
+                below = value < bins[0]
+                edge = bins[0] if below else bins[-1]
+                yield f"{feature} {value:.7g} is {'below' if below else 'above'} {edge:.7g}"
+
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"features": np.stack(samples)}
 

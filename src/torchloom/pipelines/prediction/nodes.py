@@ -50,7 +50,7 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
     loaded = open_model(next(model.paths), config.threads).told(config)
     info, problem = loaded.info, loaded.problem
     read = info.reader(config)
-    columns, answer = problem.answering(loaded, config)
+    columns, answer = loaded.answering(config)
     schema = pyarrow.schema([("file", pyarrow.string()), *columns])
     rows: list[Any] = []
     unreadable: list[tuple[str, str]] = []
