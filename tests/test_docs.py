@@ -39,6 +39,7 @@ ELSEWHERE = {
     ),
     "uv run python -m benchmarks*": "tests/test_benchmarks.py::test_the_command_reports",
     "uv run kedro run --pipelines mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
+    "uv run kedro task new bikes *": "tests/test_task_command.py::test_a_table_becomes_a_file_that_trains",
     "uv run kedro run --pipelines bikes": "tests/test_extending.py::test_a_table_of_ones_own",
     "uv run kedro run --pipelines predict --params predict.model=bikes,predict.files=rows.csv": (
         "tests/test_extending.py::test_a_table_of_ones_own"

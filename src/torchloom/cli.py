@@ -68,6 +68,69 @@ def schema(metadata: ProjectMetadata) -> None:
     click.echo(write_schema(metadata.project_path / settings.CONF_SOURCE, all_blocks()))
 
 
+@cli.group()
+def task() -> None:
+    """Tasks: make one, or see which there are."""
+
+
+@task.command("new")
+@click.argument("name")
+@click.option("--data", "path", required=True, type=click.Path(exists=True), help="A table, or a folder of such.")
+@click.option("--target", help="The column that is to be told from the others.")
+@click.pass_obj
+def new_task(metadata: ProjectMetadata, name: str, path: str, target: str | None) -> None:
+    """Look at data, and write a file of parameters for the task NAME."""
+    from pathlib import Path
+
+    import yaml
+    from kedro.framework.project import settings
+
+    from torchloom.config.loader import newest_loader, read_parameters
+    from torchloom.data.readers import propose
+    from torchloom.errors import InputError
+    from torchloom.system.files import atomic_write
+    from torchloom.tasks import read_tasks
+
+    file = metadata.project_path / settings.CONF_SOURCE / "base" / "parameters" / f"{name}.yml"
+    parameters = read_parameters(newest_loader())
+    data = f"{name}_data"
+    taken = next((str(block) for block in (name, data) if block in parameters), file if file.exists() else None)
+    if taken:
+        raise InputError(f"{taken}: is there already. Choose another name, or change it in its file")
+    proposal = propose(Path(path).expanduser().resolve(), target)
+    own = {"task": {"problem": proposal.problem, "data": data}, **proposal.blocks}
+    blocks = {data: {"preprocess": proposal.preprocess}, name: own}
+    read_tasks({**parameters, **blocks})  # whether there can be a task of that name
+    comments = "".join(f"# {line}\n" for line in ["What kedro task new has seen:", *proposal.seen])
+    written = yaml.safe_dump(blocks, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    with atomic_write(file) as temporary:
+        temporary.write_text(comments + written, encoding="utf-8")
+    click.echo("\n".join([*proposal.seen, "", f"written to {file}. Train with", f"  kedro run --pipelines {name}"]))
+
+
+@task.command("list")
+@click.option("--env", "-e", help="The environment; by default the local one.")
+def list_tasks(env: str | None) -> None:
+    """Show the tasks: what they are, on which data, and how good the last model was."""
+    from kedro.framework.session import KedroSession
+
+    from torchloom.config.loader import newest_loader
+    from torchloom.records.runs import main_figures
+    from torchloom.tasks import tasks_of
+
+    with KedroSession.create(env=env) as session:
+        catalog = session.load_context().catalog  # type: ignore[attr-defined]
+        rows = []
+        for each in tasks_of(newest_loader()).values():
+            there = catalog.exists(f"{each.name}.metrics")
+            figures = main_figures(catalog.load(f"{each.name}.metrics"), 2) if there else {}
+            said = "  ".join(f"{figure} {value:.4f}" for figure, value in figures.items())
+            rows.append((each.name, each.choice, each.data_set, said or "not trained here"))
+    widths = [max(len(row[place]) for row in rows) for place in range(3)]
+    for row in rows:
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+
+
 @cli.command()
 @click.argument("model")
 @click.option("--env", "-e", help="The environment whose models and parameters are taken; by default the local one.")

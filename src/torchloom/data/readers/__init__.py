@@ -4,13 +4,19 @@ A reader is a module with a function `preprocess(raw, config)` -> training, vali
 files of its `raw` are brought by `download`. `config`, by its annotation, is the block `preprocess`, a subclass of
 config.ReaderConfig. Where the files are the user's own, `find(config)` lists them, and `preprocess(found, config,
 scratch)` also gets a folder to work in. `draw_sample(folder)` draws files of the same format for `sample://` places.
+`takes(path)` says whether such files are there, and `propose(path, target)` then what a task on them could be.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torchloom.config import own
+from torchloom.errors import InputError
 
 PACKAGE = "torchloom.data.readers"
 
@@ -29,6 +35,28 @@ def reader_names() -> list[str]:
 def check_reader(name: str) -> None:
     """Raise UnknownNameError unless there is such a reader, or one of the user's own with that dotted path."""
     own.chosen(name, reader_names(), "a reader, a module of torchloom.data.readers,")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A task on a user's own files, as far as they tell: `preprocess` is the block of the data set, `blocks` are those
+    of the task but for `task`, `seen` is what there is to know of the data, a line each."""
+
+    preprocess: Mapping[str, Any]
+    problem: str
+    blocks: Mapping[str, Any]
+    seen: Sequence[str]
+
+
+def propose(path: Path, target: str | None) -> Proposal:
+    """A task on the files at `path`; InputError when no reader takes such."""
+    for name in reader_names():
+        known = reader(name)
+        if hasattr(known, "takes") and known.takes(path):
+            proposal: Proposal = known.propose(path, target)
+            return proposal
+    known_to = ", ".join(name for name in reader_names() if hasattr(reader(name), "takes"))
+    raise InputError(f"{path}: no reader knows what to make of it. Those that look at files are: {known_to}")
 
 
 def reader(name: str) -> ModuleType:

@@ -26,6 +26,7 @@ from torchloom.data.class_folders import class_roots, place_pictures, split_name
 from torchloom.data.image_files import in_threads, read_picture
 from torchloom.data.images import channel_counts, describe
 from torchloom.data.picture_formats import SUFFIXES
+from torchloom.data.readers import Proposal
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
 from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, scan
 from torchloom.datasets.tensors import Tensors
@@ -39,6 +40,37 @@ T = TypeVar("T")
 SPLITS = ("train", "validation", "test")
 ROOM = 0.8  # share of the free disk space that may be taken
 BLOCK = 128  # pictures decoded before they are written
+
+
+# ---- what there is -------------------------------------------------------------------------------------------------
+
+
+def takes(path: Path) -> bool:
+    """Whether it is a folder with folders of pictures."""
+    return path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
+
+
+def propose(path: Path, target: str | None) -> Proposal:
+    """A task that tells the classes apart which the folders are. InputError where they are none."""
+    if target:
+        raise InputError(f"--target {target}: of pictures in folders the classes are the folders; leave it out")
+    config = FolderPreprocessConfig(folder=str(path))
+    listing = find(config)
+    classes, parts = split_pictures(listing, config)
+    counts = {split: counted(len(part.labels), "picture") for split, part in parts.items()}
+    labels = np.concatenate([part.labels for part in parts.values()])
+    each = np.bincount(labels, minlength=len(classes)).tolist()
+    seen = [", ".join(f"{split}: {count}" for split, count in counts.items()), f"{len(classes)} classes:"]
+    seen += [f"  {name}: {count}" for name, count in zip(classes, each, strict=True)]
+    train = {
+        "epochs": 20,
+        "batch_size": 128 if len(labels) >= 5000 else 16,
+        "optimizer": {"name": "AdamW", "lr": 0.002},
+        "scheduler": {"name": "CosineAnnealingLR"},
+    }
+    augment = {"augment": {"crop_padding": 8, "flip": True}}
+    blocks = {"data": augment, "model": {"name": "resnet", "width": 16}, "train": train, "evaluate": {}, "export": {}}
+    return Proposal({"reader": "folder", "folder": str(path), "size": [64, 64]}, "classification", blocks, seen)
 
 
 # ---- which pictures there are --------------------------------------------------------------------------------------

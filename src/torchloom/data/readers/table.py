@@ -16,6 +16,7 @@ import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, number, written
+from torchloom.data.readers import Proposal
 from torchloom.data.splits import log_classes, stratified_choice
 from torchloom.data.tables import SUFFIXES, opened_table
 from torchloom.data.targets import Classes, Number, Target
@@ -78,6 +79,75 @@ def preprocess(
         Tensors({"features": features[split], target.array: learnt[split]}) for split in ("train", "validation", "test")
     )
     return train, validation, test, info
+
+
+# ---- what there is -------------------------------------------------------------------------------------------------
+
+STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is proposed
+PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
+
+
+def takes(path: Path) -> bool:
+    """Whether it is a table, or a folder of nothing but tables."""
+    if path.is_file():
+        return path.suffix.lower() in SUFFIXES
+    return path.is_dir() and {file.suffix.lower() for file in path.rglob("*.*") if file.is_file()} <= SUFFIXES
+
+
+def propose(path: Path, target: str | None) -> Proposal:
+    """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
+    listing = scan(path, "--data", SUFFIXES)
+    rows = [row for part in _read(listing).values() for row in part]
+    if target not in rows[0]:
+        wrong = f"there is no column {target!r}" if target else "it must be said which column is to be told"
+        raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
+    config = TableFilesPreprocessConfig(files=str(path), target=target)
+    gaps = Encoder([], ()).gaps
+    rows = _with_target("all", rows, config, gaps)
+    cells = [row[target] for row in rows]
+    as_classes = _as_classes(cells, config)
+    columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
+    for name in rows[0]:
+        if name != target:
+            given = [row[name] for row in rows if not is_gap(row[name], gaps)]
+            kind, why = kind_of(name, given)
+            columns[name] = kind or "out"
+            missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
+            away = ", GIVES THE TARGET AWAY" if kind and as_classes and _gives_away(rows, name, target) else ""
+            kinds = f" ({len(set(map(written, given)))})" if kind == "category" else ""
+            seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
+    seen += _of_target(target, cells, as_classes)
+    if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
+        seen.append(f"{counted(again, 'row')} are there more than once")
+    batch = 256 if len(rows) >= 5000 else 32
+    train = {
+        "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
+        "batch_size": batch,
+        "optimizer": {"name": "AdamW", "lr": 0.002, "weight_decay": 0.02},
+        "scheduler": {"name": "CosineAnnealingLR"},
+        "monitor": "loss",
+    }
+    preprocess = {"reader": "table", "files": str(path), "target": target, "columns": columns}
+    blocks = {"data": {}, "model": {"name": "tabm"}, "train": train, "evaluate": {}, "export": {}}
+    return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
+
+
+def _gives_away(rows: Sequence[Row], name: str, target: str) -> bool:
+    """Whether rows with the same value of the column, of which there are several, nearly all have the same class."""
+    classes: dict[str, Counter[str]] = {}
+    for row in rows:
+        classes.setdefault(written(row[name]), Counter())[written(row[target])] += 1
+    likeliest = sum(max(counts.values()) for counts in classes.values())
+    return len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
+
+
+def _of_target(target: str, cells: Sequence[Any], as_classes: bool) -> list[str]:
+    if not as_classes:
+        numbers = _numbers(cells, target)
+        return [f"{target}: a number from {numbers.min():.7g} to {numbers.max():.7g}, {numbers.mean():.7g} on average"]
+    counts = Counter(map(written, cells)).most_common()
+    shown = ", ".join(f"{name} {count / len(cells):.1%}" for name, count in counts[:10])
+    return [f"{target}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}"]
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------

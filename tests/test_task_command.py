@@ -1,0 +1,90 @@
+"""`kedro task new` looks at data and writes a file; `kedro task list` shows what there is."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from conftest import kedro, kedro_run
+from tests.tables import people, write
+from torchloom.data.readers import propose
+from torchloom.errors import InputError
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = people(300)
+    return write(
+        tmp_path / "people.csv", [{**row, "rides": "often" if row["bike"] == "yes" else "never"} for row in rows]
+    )
+
+
+def test_a_table_becomes_a_file_that_trains(project: Path, table: Path) -> None:
+    made = kedro(project, "task", "new", "bikes", "--data", str(table), "--target", "bike")
+    assert made.returncode == 0, made.stderr
+    for line in (
+        "300 rows, 9 columns",
+        "id: only counts the rows, left out",
+        "town: category (3)",
+        "income: number, 14.3% missing",
+        "since: date",
+        "note: has 300 different texts in 300 rows, left out",
+        "rides: category (2), GIVES THE TARGET AWAY",
+        "  kedro run --pipelines bikes",
+    ):
+        assert line in made.stdout.splitlines()
+    assert "bike: one of 2 classes: " in made.stdout
+    file = project / "conf/base/parameters/bikes.yml"
+    text = file.read_text()
+    assert "# town: category (3)" in text
+    blocks: dict[str, Any] = yaml.safe_load(text)
+    columns = {"id": "out", "age": "number", "town": "category", "income": "number", "since": "date", "note": "out"}
+    assert blocks["bikes_data"]["preprocess"]["columns"] == {**columns, "country": "out", "rides": "category"}
+    small = {"model": {"hidden": [8]}, "train": {"epochs": 30, "threads": 1}}
+    catalog = kedro_run(project, "bikes", env="local", params={"bikes": small})
+    assert catalog.load("bikes.metrics")["accuracy"] > 0.9
+    again = kedro(project, "task", "new", "bikes", "--data", str(table), "--target", "bike")
+    assert (again.returncode, file.read_text()) == (1, text)
+    assert "Error: bikes: is there already" in again.stderr
+    listed = kedro(project, "task", "list").stdout
+    (mine,) = [line.split() for line in listed.splitlines() if line.startswith("bikes ")]
+    assert mine[1:4] == ["classification", "bikes_data", "accuracy"]
+    assert "not trained here" in listed
+
+
+def test_a_number_is_told_by_a_regression(table: Path) -> None:
+    proposal = propose(table, "income")
+    assert proposal.problem == "regression"
+    assert proposal.preprocess["columns"]["bike"] == "category"
+    assert any(line.startswith("income: a number from ") for line in proposal.seen)
+
+
+def test_rows_that_are_there_twice_are_counted(tmp_path: Path) -> None:
+    rows = [{"a": number % 50, "b": "xy"[number % 2]} for number in range(200)]
+    assert "150 rows are there more than once" in propose(write(tmp_path / "rows.csv", rows), "b").seen
+
+
+def test_folders_of_pictures_are_classes(tmp_path: Path) -> None:
+    for name, count in {"cat": 12, "dog": 20}.items():
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"pets/{name}/{number}.png")
+    proposal = propose(tmp_path / "pets", None)
+    assert proposal.problem == "classification"
+    assert proposal.preprocess == {"reader": "folder", "folder": str(tmp_path / "pets"), "size": [64, 64]}
+    assert list(proposal.seen[1:]) == ["2 classes:", "  cat: 12", "  dog: 20"]
+    with pytest.raises(InputError, match=r"^--target cat: of pictures in folders the classes are the folders"):
+        propose(tmp_path / "pets", "cat")
+
+
+def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
+    with pytest.raises(InputError, match=r"people\.csv: it must be said which column is to be told\. Say --target"):
+        propose(table, None)
+    with pytest.raises(InputError, match=r"people\.csv: there is no column 'bikes'\. Say --target with one of 'id'"):
+        propose(table, "bikes")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"notes\.txt: no reader knows what to make of it.* folder, table$"):
+        propose(tmp_path / "notes.txt", None)
