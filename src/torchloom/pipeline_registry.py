@@ -9,7 +9,7 @@ from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.errors import InputError
 from torchloom.pipelines import prediction, preparation
 from torchloom.sweeps import pipeline as sweeps
-from torchloom.tasks import Task, pipeline_of, readers_of, tasks_of
+from torchloom.tasks import Task, entry_of, pipeline_of, readers_of, tasks_of
 
 
 class Pipelines(dict[str, Pipeline]):
@@ -24,13 +24,15 @@ def register_pipelines() -> Pipelines:
     """One named pipeline per task; as the default all but those apart, and all data sets; `predict` and `sweep`."""
     loader = newest_loader()
     tasks = tuple(tasks_of(loader).values())
-    return Pipelines(_pipelines(tasks, frozenset(readers_of(read_parameters(loader)).items())))
+    parameters = read_parameters(loader)
+    data_sets = {(name, reader, entry_of(parameters[name])) for name, reader in readers_of(parameters).items()}
+    return Pipelines(_pipelines(tasks, frozenset(data_sets)))
 
 
 @lru_cache(maxsize=4)  # each session asks anew
-def _pipelines(tasks: tuple[Task, ...], readers: frozenset[tuple[str, str]]) -> dict[str, Pipeline]:
+def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[tuple[str, str, str | None]]) -> dict[str, Pipeline]:
     own = {task.name: pipeline_of(task) for task in tasks}
-    unused = readers - {(task.data_set, task.reader) for task in tasks}
+    unused = data_sets - {(task.data_set, task.reader, task.entry) for task in tasks}
     parts = [own[task.name] for task in tasks if not task.apart]
     parts += [preparation.create_pipeline(*data_set) for data_set in unused]
     together = Pipeline({node for part in parts for node in part.nodes})

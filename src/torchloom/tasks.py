@@ -22,6 +22,7 @@ from pydantic import BaseModel, create_model
 from torchloom.config.checks import UnknownNameError, arguments_of, check_block, one_of, unknown
 from torchloom.config.loader import ConfigLoader, newest_loader, read_parameters
 from torchloom.data.readers import check_reader, default_reader
+from torchloom.data.readers import reader as reader_of
 from torchloom.errors import InputError
 from torchloom.pipelines import (
     distillation,
@@ -59,6 +60,7 @@ class Task:
     problem: str
     data_set: str
     reader: str
+    entry: str | None  # of the catalog, where the reader takes the data from one
 
     @property
     def recipe(self) -> ModuleType:
@@ -95,7 +97,8 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
         kind = _kind_of(block)
         assert kind is not None
         problem, data_set = _problem(block, blocks), _data_set(block, blocks)
-        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, readers[data_set])
+        own = readers[data_set], entry_of(parameters[data_set])
+        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, *own)
     return tasks
 
 
@@ -123,6 +126,13 @@ def readers_of(parameters: Mapping[str, Any]) -> dict[str, str]:
     return {name: default_reader(name) if reader is None else reader for name, reader in given.items()}
 
 
+def entry_of(block: Any) -> str | None:
+    """The entry of the catalog that a data set is made of, if it says one."""
+    preprocess = block["preprocess"]
+    entry = preprocess.get("entry") if isinstance(preprocess, Mapping) else None
+    return None if entry is None else str(entry)
+
+
 def _is_data_set(block: Any) -> bool:
     return isinstance(block, Mapping) and "preprocess" in block
 
@@ -135,6 +145,10 @@ def _readers(parameters: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, l
             check_reader(str(reader))
         except UnknownNameError as error:
             wrong[name] = [f"{name}.preprocess.reader: given {reader!r}; {error}"]
+            continue
+        entry = entry_of(parameters[name])
+        if entry and not hasattr(reader_of(str(reader)), "preprocess_entry"):
+            wrong[name] = [f"{name}.preprocess.entry: given {entry!r}, but the reader {reader} takes none"]
     return readers, wrong
 
 
@@ -234,7 +248,7 @@ def _where(name: str, files: Mapping[str, list[Any]]) -> str:
 def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
     own: Pipeline = task.recipe.create_pipeline(task.name, problem=task.problem, **dict(task.sources))
-    prepared = preparation.create_pipeline(task.data_set, task.reader)
+    prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     parts = [own, reporting.create_pipeline(task.name, own, source)]
     parts += [prepared] if "data" in dict(task.sources) else []

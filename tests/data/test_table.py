@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow
 import pytest
 import torch
+import yaml
+from kedro.framework.project import pipelines
+from kedro.io import MemoryDataset
+from kedro_datasets.pandas import CSVDataset
 from pyarrow import parquet
 from torch import nn
 
-from tests.tables import people, write
+from conftest import kedro_run
+from tests.tables import Row, people, write
 from torchloom.config import DataConfig, TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, kind_of
-from torchloom.data.readers.table import find, preprocess
+from torchloom.data.readers.table import find, preprocess, preprocess_entry
 from torchloom.data.sequences import TableBatches
 from torchloom.data.tables import opened_table
 from torchloom.data.targets import Classes, Number
@@ -25,6 +31,8 @@ from torchloom.errors import InputError
 from torchloom.modalities import TableInfo, read_info
 from torchloom.modalities.base import Use
 from torchloom.modalities.modules import EncodedTable
+from torchloom.records.provenance import _can_tell
+from torchloom.runner import SkipUnchanged
 
 Prepared = tuple[Tensors, Tensors, Tensors, dict[str, Any]]
 
@@ -338,3 +346,72 @@ def test_cells_with_marks_in_them_are_quoted(tmp_path: Path) -> None:
     with opened_table(path) as (names, rows):
         assert names == ["name", "place", "a, b"]
         assert list(rows) == [(2, ["Doe, J.", "Ulm, DE", "1"])]
+
+
+# ---- entries of the catalog ----------------------------------------------------------------------------------------
+
+
+def of_entry(table: Any, target: str = "bike") -> Prepared:
+    return preprocess_entry(table, TableFilesPreprocessConfig(entry="people", target=target))
+
+
+def test_a_table_of_the_catalog_is_read_as_a_file_is(tmp_path: Path) -> None:
+    rows: list[Row] = [{**row, "income": None if row["income"] == "" else row["income"]} for row in people()]
+    expected = prepared(write(tmp_path / "people.csv", people()))
+    arrow = pyarrow.Table.from_pylist(rows)
+    nullable = pandas.DataFrame(rows).convert_dtypes()
+    dates = pandas.DataFrame(rows).assign(since=lambda frame: pandas.to_datetime(frame["since"]))
+    for table in (rows, arrow, pandas.DataFrame(rows), nullable, dates):
+        *parts, known = of_entry(table)
+        assert known == expected[3], type(table)
+        for part, other in zip(parts, expected[:3], strict=True):
+            np.testing.assert_array_equal(part.arrays["features"], other.arrays["features"])
+    with pytest.raises(InputError, match=r"^preprocess\.entry people: is of the type dict, and no table of pandas"):
+        of_entry({"a": 1})
+    with pytest.raises(InputError, match=r"^preprocess\.entry people: holds no rows"):
+        of_entry([])
+
+
+def test_yes_and_no_are_categories_however_they_are_written(tmp_path: Path) -> None:
+    rows = [{"open": number % 3 == 0, "n": number * 7 % 50, "target": "ab"[number % 2]} for number in range(60)]
+    typed = of_entry(rows, "target")[3]
+    assert typed["encoding"][0] == {"name": "open", "kind": "category", "values": ["False", "True"]}
+    assert prepared(write(tmp_path / "rows.csv", rows), "target")[3]["encoding"] == typed["encoding"]
+    encode = Encoder([Column.model_validate(column) for column in typed["encoding"]])
+    assert encode({"open": True, "n": 1})[0] == encode({"open": "True", "n": "1"})[0] == 2
+
+
+@pytest.mark.parametrize("places", [{}, {"files": "x", "entry": "y"}])
+def test_rows_come_from_one_place(places: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must say where the rows are: either files or entry"):
+        TableFilesPreprocessConfig(target="t", **places)
+
+
+def test_an_entry_joins_the_graph(project: Path) -> None:
+    """A task on it is trained; when the file behind it changes, what was made of it is stale."""
+    path = write(project / "data/model_input.csv", people(160))
+    with (project / "conf/base/catalog_sources.yml").open("a") as file:
+        file.write(f"\nmodel_input:\n  type: pandas.CSVDataset\n  filepath: {path}\n")
+    task = {"task": {"problem": "classification", "data": "riders"}, "data": {}, "evaluate": {}, "export": {}}
+    task |= {"model": {"name": "linear"}, "train": {"epochs": 2, "optimizer": {"name": "AdamW", "lr": 0.01}}}
+    blocks = {"riders": {"preprocess": {"reader": "table", "entry": "model_input", "target": "bike"}}, "rides": task}
+    (project / "conf/base/parameters/rides.yml").write_text(yaml.safe_dump(blocks))
+    catalog = kedro_run(project, "rides", to_nodes=["rides.train"])
+    assert catalog.load("riders_info")["rows"]["train"] == 115
+    assert pipelines["rides"].inputs() >= {"model_input"}
+    write(path, people(80))
+    runner = SkipUnchanged()
+    assert (
+        kedro_run(project, "rides", to_nodes=["rides.train"], runner=runner).load("riders_info")["rows"]["train"] == 58
+    )
+    blocks["riders"]["preprocess"]["reader"] = "folder"
+    (project / "conf/base/parameters/rides.yml").write_text(yaml.safe_dump(blocks))
+    with pytest.raises(
+        InputError, match=r"riders\.preprocess\.entry: given 'model_input', but the reader folder takes no"
+    ):
+        kedro_run(project, "rides")
+
+
+def test_what_nothing_tells_apart_is_made_anew() -> None:
+    assert not _can_tell(MemoryDataset([1]))
+    assert _can_tell(CSVDataset(filepath="x.csv"))

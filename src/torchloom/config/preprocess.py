@@ -114,10 +114,17 @@ class TableFilesPreprocessConfig(TablePreprocessConfig):
     Whatever is found out of its columns is found out on the training rows. Rows without a target are left out.
     """
 
-    files: str = Field(
+    files: str | None = Field(
+        None,
         min_length=1,
         description="a CSV, Parquet or JSON lines file, or a folder of such, which are put together but for files or "
         "folders that are called validation or test",
+    )
+    entry: str | None = Field(
+        None,
+        min_length=1,
+        description="instead of files an entry of the catalog that is a table of pandas, Polars or Arrow, or a list of "
+        "rows; another pipeline may make it",
     )
     target: str = Field(min_length=1, description="the column that is to be told from the others")
     target_type: Literal["classes", "number"] | None = Field(
@@ -130,3 +137,9 @@ class TableFilesPreprocessConfig(TablePreprocessConfig):
         [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
     )
     most_categories: Count = Field(100, description="of a column; the rarer ones are as those that are new")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TableFilesPreprocessConfig:
+        if (self.files is None) is (self.entry is None):
+            raise ValueError("must say where the rows are: either files or entry")
+        return self

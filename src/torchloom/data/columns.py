@@ -71,7 +71,9 @@ def is_gap(value: Any, gaps: Collection[str]) -> bool:
     """Whether a cell is empty, in any of the usual spellings."""
     if isinstance(value, str):
         return value.strip().lower() in gaps
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return (
+        value is None or type(value).__name__ in {"NAType", "NaTType"} or (value != value and isinstance(value, float))
+    )
 
 
 def written(value: Any) -> str:
@@ -82,7 +84,9 @@ def written(value: Any) -> str:
 
 
 def number(value: Any) -> float:
-    """ValueError of what is no finite number of 32 bits; yes and no are 1 and 0 where they are of that type."""
+    """ValueError of what is no finite number of 32 bits."""
+    if isinstance(value, bool):  # a file may have it in words
+        raise ValueError(f"{value!r} is not a number")
     try:
         found = read_number(value) if isinstance(value, str) else float(value)
     except (TypeError, ValueError, OverflowError):

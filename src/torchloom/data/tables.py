@@ -53,6 +53,21 @@ def separator_of(line: str) -> str:
     return max(SEPARATORS, key=line.count)
 
 
+def rows_of(table: Any) -> list[dict[str, Any]]:
+    """The rows of a table of Arrow, Polars or pandas, or those of a list, by the names of their columns."""
+    if isinstance(table, list):
+        return table
+    if hasattr(table, "to_pylist"):
+        return table.to_pylist()  # type: ignore[no-any-return]
+    if hasattr(table, "to_dicts"):
+        return table.to_dicts()  # type: ignore[no-any-return]
+    if hasattr(table, "to_dict"):
+        return table.to_dict("records")  # type: ignore[no-any-return]
+    raise InputError(
+        f"is of the type {type(table).__name__}, and no table of pandas, Polars or Arrow, nor a list of rows"
+    )
+
+
 def _cells(lines: Any) -> Rows:
     try:
         for row in lines:

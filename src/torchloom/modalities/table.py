@@ -194,8 +194,6 @@ def numbers(row: dict[str, Any], features: list[str]) -> np.ndarray:
 
 
 def _number(name: str, given: Any) -> float:
-    if isinstance(given, bool):
-        raise InputError(f"{name}: {given!r} is not a number")
     try:
         return number(given)
     except ValueError as error:

@@ -53,6 +53,11 @@ def fingerprint(catalog: DataCatalog, name: str) -> str | None:
     return None if path is None else contents(Path(str(path)))
 
 
+def _can_tell(dataset: Any) -> bool:
+    """Whether an entry of the catalog can have a `fingerprint`."""
+    return hasattr(dataset, "fingerprint") or getattr(dataset, "_filepath", None) is not None
+
+
 # ---- code ----------------------------------------------------------------------------------------------------------
 
 
@@ -624,9 +629,11 @@ class Records:
         outputs = {name: fingerprint(catalog, name) for name in node.outputs}
         lost = [name for name, value in outputs.items() if value is None]
         changed = [name for name, value in outputs.items() if value and value != record["outputs"].get(name)]
+        unknown = [name for name in node.inputs if not _is_parameter(name) and not _can_tell(catalog.get(name))]
         return [
             *(f"{name}: is not there" for name in lost),
             *(f"{name}: is not what it wrote" for name in changed),
+            *(f"{name}: nothing tells whether it has changed" for name in unknown),
             *_changes(record, self.describe(node, catalog)),
         ]
 

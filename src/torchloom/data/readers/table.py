@@ -18,7 +18,7 @@ from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, number, written
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import log_classes, stratified_choice
-from torchloom.data.tables import SUFFIXES, opened_table
+from torchloom.data.tables import SUFFIXES, opened_table, rows_of
 from torchloom.data.targets import Classes, Number, Target
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
@@ -41,6 +41,7 @@ Row = dict[str, Any]
 
 def find(config: TableFilesPreprocessConfig) -> Listing:
     """List the file, or the tables in the folder."""
+    assert config.files is not None
     listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
     listing.say_links()
     return listing
@@ -56,8 +57,27 @@ def preprocess(
     Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and `labels` (N,) int64 or `target` (N,)
     float32. Raises InputError for what is wrong with a file, a column or a cell.
     """
+    return _prepare(_read(listing), config)
+
+
+def preprocess_entry(
+    table: Any, config: TableFilesPreprocessConfig
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """The same of a table that the catalog holds."""
+    try:
+        rows = rows_of(table)
+    except InputError as error:
+        raise InputError(f"preprocess.entry {config.entry}: {error.message}") from error
+    if not rows:
+        raise InputError(f"preprocess.entry {config.entry}: holds no rows")
+    return _prepare({"train": rows, "validation": [], "test": []}, config)
+
+
+def _prepare(
+    read: dict[str, list[Row]], config: TableFilesPreprocessConfig
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     gaps = Encoder([], config.missing).gaps
-    rows = {split: _with_target(split, part, config, gaps) for split, part in _read(listing).items()}
+    rows = {split: _with_target(split, part, config, gaps) for split, part in read.items()}
     cells = [row[config.target] for part in rows.values() for row in part]
     _check_columns(rows["train"] or rows["test"], config)
     as_classes = _as_classes(cells, config)
@@ -183,6 +203,10 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
+def _place(config: TableFilesPreprocessConfig) -> str:
+    return config.files or f"preprocess.entry {config.entry}"
+
+
 def _with_target(split: str, rows: list[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Row]:
     """The rows that say what the target is."""
     lacking = next((row for row in rows if config.target not in row), None)
@@ -207,7 +231,9 @@ def _split(rows: dict[str, list[Row]], config: TableFilesPreprocessConfig, as_cl
             parts["train"], parts[split] = _cut(parts["train"], fraction, config, as_classes)
     for split in ("train", "test"):
         if not parts[split]:
-            raise InputError(f"{config.files}: there are no {split} rows. Change preprocess.test_fraction, or add rows")
+            raise InputError(
+                f"{_place(config)}: there are no {split} rows. Change preprocess.test_fraction, or add rows"
+            )
     return parts
 
 
@@ -247,7 +273,9 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
         found.append(Column(name=name, kind=_kind(kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind
     if not found:
-        raise InputError(f"{config.files}: no column is of use to tell {config.target!r} from. See the warnings above")
+        raise InputError(
+            f"{_place(config)}: no column is of use to tell {config.target!r} from. See the warnings above"
+        )
     logger.info("columns: %s", ", ".join(f"{name}: {kind}" for name, kind in seen.items()))
     return found
 

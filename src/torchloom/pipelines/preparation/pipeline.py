@@ -10,10 +10,20 @@ from torchloom.pipelines.preparation.nodes import download
 
 
 @cache  # as several tasks learn from the same data
-def create_pipeline(data: str, reader_name: str) -> Pipeline:
-    """download -> preprocess, or find_files -> preprocess where the reader finds the user's own files."""
+def create_pipeline(data: str, reader_name: str, entry: str | None = None) -> Pipeline:
+    """download -> preprocess; find_files -> preprocess where the reader finds the user's own files; or preprocess alone
+    of an entry of the catalog."""
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
     chosen: Any = reader(reader_name)
+    if entry:
+        node = Node(
+            chosen.preprocess_entry,
+            inputs=["entry", "params:preprocess"],
+            outputs=prepared,
+            name="preprocess",
+            tags="preprocess",
+        )
+        return Pipeline([node], namespace=data, inputs={"entry": entry}, outputs=set(prepared), tags=data)
     if not hasattr(chosen, "find"):
         raw, inputs = f"{data}_raw", {"source": f"{data}_source"}
         first = Node(download, inputs="source", outputs=raw, name="download", tags="download")
