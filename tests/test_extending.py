@@ -92,7 +92,7 @@ def test_a_table_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.
     """Its classes depend on two columns together; what is asked has gaps, a new word, and columns in another order."""
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "people.csv", people(800))
-    (project / "conf/base/parameters/bikes.yml").write_text(block("people:"))
+    (project / "conf/base/parameters/bikes.yml").write_text(block("people:\n  preprocess: {reader: table, files"))
     catalog = kedro_run(project, "bikes", env="local", params={"bikes": {"train": {"batch_size": 32, "threads": 1}}})
     assert catalog.load("bikes.metrics")["accuracy"] > 0.9
     assert catalog.load("bikes.export_report")["greatest_difference"] < 1e-3
