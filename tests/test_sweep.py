@@ -515,7 +515,7 @@ def test_what_is_made_of_another_task_can_be_swept(tmp_path: Path, monkeypatch: 
     small = {"cifar_resnet": TINY["cifar_resnet"], "cifar_resnet_pruned": pruned}
     project = small_project(tmp_path / "project", block, **small)
     monkeypatch.chdir(project)
-    with pytest.raises(InputError, match=r"cifar_resnet\.\w+: is not there yet\. Make it first: kedro run --env sample"):
+    with pytest.raises(InputError, match=r"cifar_resnet\.\w+: is not there yet\. Make it first: kedro run"):
         kedro_run(project, "sweep")
     kedro_run(project, "cifar_resnet", to_nodes=["cifar_resnet.train"])
     kedro_run(project, "sweep")
