@@ -175,6 +175,32 @@ def test_labels_are_as_they_are_written(tmp_path: Path) -> None:
     assert target == Classes(classes=["01", "1", "9", "10", "True", "好评"])  # numbers by their size, before words
 
 
+def test_a_target_of_numbers_in_a_row_is_a_number_and_words_among_them_are_asked_about(tmp_path: Path) -> None:
+    rows = [{**row, "price": 100 + number} for number, row in enumerate(people())]
+    path = write(tmp_path / "people.csv", rows)
+    assert isinstance(read_info(prepared(path, "price")[3]).target, Number)
+    rows[7]["price"] = "free"
+    write(path, rows)
+    with pytest.raises(InputError, match=r"'price': holds numbers, but also 'free'\. If .* target_type: classes"):
+        prepared(path, "price")
+    assert prepared(path, "price", missing=["free"])[3]["rows"] == {"train": 143, "validation": 16, "test": 40}
+
+
+def test_a_cell_that_is_wrong_is_named_with_its_row(tmp_path: Path) -> None:
+    rows = people()
+    write(tmp_path / "train.csv", rows[:150])
+    write(tmp_path / "test.csv", [*rows[150:160], {**rows[160], "age": "old"}])
+    with pytest.raises(InputError, match=r"^the test rows, number 11 of those with a target: age: 'old' is not"):
+        prepared(tmp_path)
+
+
+def test_a_column_without_a_value_is_left_out_whatever_it_is_said_to_be(tmp_path: Path) -> None:
+    rows = [{**row, "empty": ""} for row in people()]
+    path = write(tmp_path / "people.csv", rows)
+    for kind in ("number", "category", "date", "out"):
+        assert "empty" not in encoding(prepared(path, columns={"empty": kind})[3])
+
+
 def test_rows_without_a_target_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = people()
     for row in rows[::4]:

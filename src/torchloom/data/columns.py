@@ -124,7 +124,7 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
     different = {written(cell) for cell in cells}
     if len(different) == 1:
         return None, f"is {written(cells[0])!r} in every row"
-    wrong = [cell for cell in cells if not _is(number, cell)]
+    wrong = [cell for cell in cells if not is_number(cell)]
     if not wrong:
         if _counts_rows(cells):
             return None, "only counts the rows"
@@ -140,6 +140,10 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
     if len(different) > max(50, len(cells) / 3):
         return None, f"has {len(different):,} different texts in {len(cells):,} rows"
     return "category", ""
+
+
+def is_number(cell: Any) -> bool:
+    return _is(number, cell)
 
 
 def _is(read: Any, cell: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
-from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, number, written
+from torchloom.data.columns import MOSTLY, Column, Encoder, Kind, is_gap, is_number, kind_of, number, written
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import log_classes, stratified_choice
 from torchloom.data.tables import SUFFIXES, opened_table, rows_of
@@ -85,7 +85,7 @@ def _prepare(
     columns = _columns(parts["train"], config, gaps)
     target, learnt = _targets(parts, config, as_classes)
     encode = Encoder(columns, config.missing)
-    features = {split: _encoded(part, encode, len(_features(columns))) for split, part in parts.items()}
+    features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
     info = {
         "kind": "table",
         "features": _features(columns),
@@ -264,7 +264,7 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
     for name in names:
         cells = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
         given = config.columns.get(name)
-        kind, why = (given, "") if given else kind_of(name, cells)
+        kind, why = (given, "") if given and (cells or given == "out") else kind_of(name, cells)
         if kind in {None, "out"}:
             logger.warning("the column %r %s: it is left out", name, why) if why else None
             continue
@@ -295,9 +295,15 @@ def _features(columns: Sequence[Column]) -> list[str]:
     return [feature for column in columns for feature in column.features]
 
 
-def _encoded(rows: Sequence[Row], encode: Encoder, width: int) -> np.ndarray:
-    """(N, F) float32; InputError names the column and the cell."""
-    return np.array([encode(row) for row in rows], dtype=np.float32).reshape(-1, width)
+def _encoded(split: str, rows: Sequence[Row], encode: Encoder, width: int) -> np.ndarray:
+    """(N, F) float32; InputError names the row, counted from 1, the column and the cell."""
+    found = np.empty((len(rows), width), dtype=np.float32)
+    for place, row in enumerate(rows):
+        try:
+            found[place] = encode(row)
+        except InputError as error:
+            raise InputError(f"the {split} rows, number {place + 1} of those with a target: {error.message}") from error
+    return found
 
 
 def _statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, Any]:
@@ -330,8 +336,15 @@ def _edges(values: np.ndarray) -> list[float]:
 def _as_classes(cells: Sequence[Any], config: TableFilesPreprocessConfig) -> bool:
     if config.target_type:
         return config.target_type == "classes"
-    kind, _ = kind_of(config.target, cells) if cells else (None, "")
-    return kind != "number" or len(set(map(written, cells))) <= FEW
+    if len(set(map(written, cells))) <= FEW:
+        return True
+    wrong = [written(cell) for cell in cells if not is_number(cell)]
+    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
+        raise InputError(
+            f"preprocess.target {config.target!r}: holds numbers, but also {listed(sorted(set(map(repr, wrong))))}. If "
+            "these are gaps, name them in preprocess.missing; if its numbers are names, say target_type: classes"
+        )
+    return bool(wrong)
 
 
 def _targets(
