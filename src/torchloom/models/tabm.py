@@ -23,7 +23,7 @@ def build(
     features: int,
     outputs: int,
     *,
-    members: Count = 16,
+    members: Count = 32,
     hidden: Widths = [256, 256],  # noqa: B006  (never changed)
     activation: Activation = "ReLU",
     dropout: Fraction = 0.1,
