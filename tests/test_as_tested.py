@@ -325,6 +325,20 @@ def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
     task.classified(task.served([{name: None if cell == "?" else cell for name, cell in row.items()} for row in asked]))
 
 
+@pytest.mark.parametrize("columns", [["age"], ["town"], ["since"], ["income"]])
+def test_rows_of_one_kind_of_column(tmp_path: Path, columns: list[str]) -> None:
+    """Numbers alone, words alone, dates alone, or numbers with gaps: of each there is nothing of the others."""
+    rows = [{name: row[name] for name in [*columns, "bike"]} for row in people(160)]
+    write(tmp_path / "people/train.csv", rows[:120])
+    write(tmp_path / "people/test.csv", rows[120:])
+    config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="bike")
+    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), {"name": "linear"})
+    (logits,) = task.tested()
+    answers = task.asked(tmp_path / "people/test.csv")
+    shares = logits.softmax(1).max(1).values.numpy()
+    np.testing.assert_allclose([row["probability_1"] for row in answers], shares, atol=1e-4)
+
+
 def test_an_answer_says_what_is_odd_about_its_row(tmp_path: Path) -> None:
     rows = people(200)
     path = write(tmp_path / "people.csv", rows)

@@ -75,7 +75,13 @@ def task() -> None:
 
 @task.command("new")
 @click.argument("name")
-@click.option("--data", "path", required=True, type=click.Path(exists=True), help="A table, or a folder of such.")
+@click.option(
+    "--data",
+    "path",
+    required=True,
+    type=click.Path(exists=True),
+    help="A table, a folder of tables, or one with a folder of pictures for each class.",
+)
 @click.option("--target", help="The column that is to be told from the others.")
 @click.pass_obj
 def new_task(metadata: ProjectMetadata, name: str, path: str, target: str | None) -> None:

@@ -118,7 +118,7 @@ class TableFilesPreprocessConfig(TablePreprocessConfig):
         None,
         min_length=1,
         description="a CSV, Parquet or JSON lines file, or a folder of such, which are put together but for files or "
-        "folders that are called validation or test",
+        "folders with the names of splits",
     )
     entry: str | None = Field(
         None,

@@ -53,7 +53,7 @@ def separator_of(line: str) -> str:
     return max(SEPARATORS, key=line.count)
 
 
-def rows_of(table: Any) -> list[dict[str, Any]]:
+def as_rows(table: Any) -> list[dict[str, Any]]:
     """The rows of a table of Arrow, Polars or pandas, or those of a list, by the names of their columns."""
     if isinstance(table, list):
         return table

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import TablePreprocessConfig
+from torchloom.data.columns import LARGEST_NUMBER
 from torchloom.data.targets import Number
 from torchloom.data.text import read_number
 from torchloom.datasets.raw import AGAIN, RawFiles
@@ -31,7 +32,6 @@ FEATURES = [
     "s6 blood sugar",
 ]
 TARGET = "disease progression"
-LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 def preprocess(raw: RawFiles, config: TablePreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:

@@ -10,15 +10,16 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
+from torchloom.data.class_folders import split_named
 from torchloom.data.columns import MOSTLY, Column, Encoder, Kind, is_gap, is_number, kind_of, number, written
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import log_classes, stratified_choice
-from torchloom.data.tables import SUFFIXES, opened_table, rows_of
+from torchloom.data.tables import SUFFIXES, as_rows, opened_table
 from torchloom.data.targets import Classes, Number, Target
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
@@ -27,10 +28,6 @@ from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
 
-SPLITS = {  # what the files or folders of a split are called, in lower case
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 FEW = 2  # different numbers of a target that are classes
 LEAST_SEEN = 2  # rows that have a category, for it to be known
 MOST_BINS, QUANTILES = 256, 128  # bins of a number: between its values, or where it has too many of them
@@ -65,7 +62,7 @@ def preprocess_entry(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """The same of a table that the catalog holds."""
     try:
-        rows = rows_of(table)
+        rows = as_rows(table)
     except InputError as error:
         raise InputError(f"preprocess.entry {config.entry}: {error.message}") from error
     if not rows:
@@ -178,7 +175,7 @@ def _read(listing: Listing) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     for path, name in zip(listing.paths, listing.names, strict=True):
         parts = [] if listing.single else [*Path(name).parts[:-1], Path(name).stem]
-        split = next((SPLITS[part.lower()] for part in parts if part.lower() in SPLITS), "train")
+        split = next((split for part in parts if (split := split_named(part))), "train")
         try:
             found[split] += _rows(path)
         except InputError as error:
@@ -270,7 +267,7 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
             continue
         assert kind is not None
         values = _values(cells, config.most_categories) if kind == "category" else []
-        found.append(Column(name=name, kind=_kind(kind), values=values))
+        found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind
     if not found:
         raise InputError(
@@ -278,10 +275,6 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
         )
     logger.info("columns: %s", ", ".join(f"{name}: {kind}" for name, kind in seen.items()))
     return found
-
-
-def _kind(kind: str) -> Kind:
-    return kind  # type: ignore[return-value]
 
 
 def _values(cells: Sequence[Any], most: int) -> list[str]:
