@@ -124,7 +124,7 @@ class TableFilesPreprocessConfig(TablePreprocessConfig):
         None,
         min_length=1,
         description="instead of files an entry of the catalog that is a table of pandas, Polars or Arrow, or a list of "
-        "rows; another pipeline may make it",
+        "rows",
     )
     target: str = Field(min_length=1, description="the column that is to be told from the others")
     target_type: Literal["classes", "number"] | None = Field(
