@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import tarfile
+from copy import copy
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -15,6 +16,7 @@ from kedro.framework.startup import bootstrap_project
 from conftest import TASKS, kedro, make_project
 from torchloom.config import DistributedConfig, own
 from torchloom.errors import InputError
+from torchloom.pipeline_registry import Deferred
 from torchloom.pipelines.training import nodes
 from torchloom.problems.classification import Classification
 from torchloom.tasks import pipeline_of, read_tasks, readers_of
@@ -54,7 +56,7 @@ def test_a_task_says_what_it_is_made_of_and_where_its_data_come_from() -> None:
             r"mine\.task\.data: given 'mnits'; unknown data set \(did you mean mnist\?\); allowed are mnist",
         ),
         (
-            {"problem": "torchloom.problems.Problem", "data": "mnist"},
+            {"problem": "torchloom.problems.base.Problem", "data": "mnist"},
             r"mine\.task\.problem: given .*; says nothing of reports, tag, answers, which a problem must",
         ),
         ({"problem": "classification"}, r"mine\.task\.data: is missing"),
@@ -230,3 +232,12 @@ def test_stages_are_functions_whose_code_can_be_shown() -> None:
     assert types["network"] is Classification.network
     assert types["training"] is Classification.training
     assert types["distributed"] is DistributedConfig
+
+
+def test_a_pipeline_that_waits_is_like_others() -> None:
+    task = read_tasks(BLOCKS)["first"]
+    waiting, plain = Deferred(lambda: pipeline_of(task)), pipeline_of(task)
+    assert not hasattr(waiting, "nothing")
+    assert waiting.nodes == plain.nodes
+    assert (waiting + plain).inputs() == plain.inputs()
+    assert copy(Deferred(lambda: plain)).describe() == plain.describe()

@@ -67,7 +67,7 @@ TINY_SMALLER: dict[str, dict[str, Any]] = {
         "train": {"epochs": 2, "warmup_epochs": 0.5},
     },
 }
-APART = {name for name, task in TASKS.items() if task.apart}
+APART = {name for name, task in TASKS.items() if task.recipe.apart}
 SOURCES = {name: {source for _, source in task.sources} & TASKS.keys() for name, task in TASKS.items()}
 SMALLER = [name for name in TASKS if SOURCES[name] and name not in APART]
 
@@ -516,8 +516,18 @@ def test_validation_images_can_be_trained_on(run: Callable[..., DataCatalog]) ->
     assert "val_loss" not in catalog.load("mnist_mlp.history")[0]
 
 
-def test_looking_at_the_project_imports_neither_torch_nor_matplotlib() -> None:
-    look = "from torchloom.pipeline_registry import register_pipelines; import torchloom.hooks; register_pipelines()"
-    imported = imported_by(look)
+LOOK = (
+    "from torchloom.pipeline_registry import register_pipelines; import torchloom.hooks; found = register_pipelines()"
+)
+
+
+def test_the_names_of_the_tasks_take_no_import_of_their_stages() -> None:
+    imported = imported_by(f"{LOOK}; assert 'mnist_mlp' in dict(found)")
     assert "torchloom.hooks" in imported
+    assert not {"numpy", "torchloom.pipelines", "torchloom.problems.base"} & imported
+
+
+def test_looking_at_the_project_imports_neither_torch_nor_matplotlib() -> None:
+    imported = imported_by(f"{LOOK}; assert found['mnist_mlp'].nodes and found['__default__'].nodes")
+    assert "torchloom.pipelines.training.nodes" in imported
     assert not {"torch", "matplotlib", "pandas", "onnx", "optuna", "plotly"} & imported

@@ -2,7 +2,7 @@
 
 import pytest
 
-from torchloom.hooks import _compared
+from torchloom.records.running import _compared
 from torchloom.reporting.report import changes
 from torchloom.system.words import counted, times
 

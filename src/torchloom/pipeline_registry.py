@@ -1,14 +1,14 @@
 """The pipelines of the project, by name: one for each task that the parameters have, and two for all of them."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
 
 from kedro.pipeline import Pipeline
 
 from torchloom.config.checks import unknown
 from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.errors import InputError
-from torchloom.pipelines import prediction, preparation
-from torchloom.sweeps import pipeline as sweeps
 from torchloom.tasks import Task, entry_of, pipeline_of, readers_of, tasks_of
 
 
@@ -18,6 +18,18 @@ class Pipelines(dict[str, Pipeline]):
     def __missing__(self, name: str) -> Pipeline:
         known = [known for known in self if known != "__default__"]
         raise InputError(f"--pipelines {name}: {unknown(name, known, 'task')}")
+
+
+class Deferred(Pipeline):
+    """A pipeline that is put together when something is asked of it: its name alone takes no import of its stages."""
+
+    def __init__(self, build: Callable[[], Pipeline]) -> None:
+        self._build: Callable[[], Pipeline] | None = build
+
+    def __getattr__(self, name: str) -> Any:  # which Python asks for what is not there yet
+        if build := self.__dict__.get("_build"):
+            self.__dict__.update(vars(build()), _build=None)
+        return object.__getattribute__(self, name)
 
 
 def register_pipelines() -> Pipelines:
@@ -31,10 +43,31 @@ def register_pipelines() -> Pipelines:
 
 @lru_cache(maxsize=4)  # each session asks anew
 def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[tuple[str, str, str | None]]) -> dict[str, Pipeline]:
-    own = {task.name: pipeline_of(task) for task in tasks}
+    own: dict[str, Pipeline] = {task.name: Deferred(partial(pipeline_of, task)) for task in tasks}
     unused = data_sets - {(task.data_set, task.reader, task.entry) for task in tasks}
-    parts = [own[task.name] for task in tasks if not task.apart]
-    parts += [preparation.create_pipeline(*data_set) for data_set in unused]
-    together = Pipeline({node for part in parts for node in part.nodes})
-    more = {"predict": prediction.create_pipeline(), "sweep": sweeps.create_pipeline()}
-    return {**own, **more, "__default__": together}
+    parts = [own[task.name] for task in tasks if not task.recipe.apart]
+    return {
+        **own,
+        "predict": Deferred(_predict),
+        "sweep": Deferred(_sweep),
+        "__default__": Deferred(partial(_together, parts, unused)),
+    }
+
+
+def _predict() -> Pipeline:
+    from torchloom.pipelines import prediction
+
+    return prediction.create_pipeline()
+
+
+def _sweep() -> Pipeline:
+    from torchloom.sweeps import pipeline
+
+    return pipeline.create_pipeline()
+
+
+def _together(parts: list[Pipeline], unused: frozenset[tuple[str, str, str | None]]) -> Pipeline:
+    from torchloom.pipelines import preparation
+
+    whole = [*parts, *(preparation.create_pipeline(*data_set) for data_set in unused)]
+    return Pipeline({node for part in whole for node in part.nodes})

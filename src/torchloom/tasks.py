@@ -1,8 +1,10 @@
 """Which tasks there are: each block of parameters that has a block `task`, in the environment of the run.
 
 `task: {problem: classification, data: mnist}` is a problem to be solved on a data set, and `task: {method: pruning, of:
-mnist_lenet}` a model that is made of another task's. The keys that go with a problem or a method are the parameters of
-its `create_pipeline`; `data` names a block of parameters with a block `preprocess`, and all others name tasks.
+mnist_lenet}` a model that is made of another task's. Which keys go with a problem or a method its `Recipe` says; `data`
+names a block of parameters with a block `preprocess`, and all others name tasks.
+
+Commands that only look at the project know the tasks without an import of what is in their pipelines.
 """
 
 from __future__ import annotations
@@ -12,36 +14,45 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from inspect import signature
-from types import ModuleType
+from importlib import import_module
 from typing import Any, Literal
 
 from kedro.pipeline import Pipeline
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, ConfigDict, create_model
 
-from torchloom.config.checks import UnknownNameError, arguments_of, check_block, one_of, unknown
+from torchloom.config.checks import UnknownNameError, check_block, one_of, unknown
 from torchloom.config.loader import ConfigLoader, newest_loader, read_parameters
 from torchloom.data.readers import check_reader, default_reader
 from torchloom.data.readers import reader as reader_of
 from torchloom.errors import InputError
-from torchloom.pipelines import (
-    distillation,
-    federation,
-    preparation,
-    pruning,
-    quantization,
-    reporting,
-    training,
-)
 from torchloom.problems import check_problem, problem_of
 
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made: by which package of `pipelines`, and of what, by the keys of the block `task`."""
+
+    package: str
+    needs: tuple[str, ...]
+    may: tuple[str, ...] = ()
+    parent: str | None = None  # the problem that the models must be for of which it is made
+    trains: bool = True  # or else makes an ONNX file alone, of which no other can be made
+    apart: bool = False  # whether it runs in an environment of its own, and so not together with others
+
+    def create_pipeline(self, task: str, problem: str, sources: Mapping[str, str]) -> Pipeline:
+        made: Pipeline = import_module(self.package).create_pipeline(task, problem=problem, **sources)
+        return made
+
+
+PIPELINES = "torchloom.pipelines"
+SOLVING = Recipe(f"{PIPELINES}.training", needs=("data",), may=("start",))
 METHODS = {  # other ways to a model than to train one on a data set
-    "distillation": distillation,
-    "federation": federation,
-    "pruning": pruning,
-    "quantization": quantization,
+    "distillation": Recipe(f"{PIPELINES}.distillation", needs=("data", "teacher"), parent="classification"),
+    # Flower asks for older packages than all else
+    "federation": Recipe(f"{PIPELINES}.federation", needs=("of",), parent="classification", apart=True),
+    "pruning": Recipe(f"{PIPELINES}.pruning", needs=("of",), parent="classification"),
+    "quantization": Recipe(f"{PIPELINES}.quantization", needs=("of",), parent="classification", trains=False),
 }
-WITHOUT_CHECKPOINT = {name for name, method in METHODS.items() if not getattr(method, "TRAINS", True)}
 KINDS = ("problem", "method")
 OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
 SHARED = ("debugging", "distributed", "serve", "tracking")
@@ -63,13 +74,8 @@ class Task:
     entry: str | None  # of the catalog, where the reader takes the data from one
 
     @property
-    def recipe(self) -> ModuleType:
+    def recipe(self) -> Recipe:
         return recipe_of(self.kind, self.choice)
-
-    @property
-    def apart(self) -> bool:
-        """Whether it runs in an environment of its own, and so not together with the others."""
-        return getattr(self.recipe, "APART", False)
 
     @property
     def block(self) -> type[BaseModel]:
@@ -152,16 +158,17 @@ def _readers(parameters: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, l
     return readers, wrong
 
 
-def recipe_of(kind: str, name: str) -> ModuleType:
-    """The package with the pipeline for the problem or the method of that name."""
-    return training if kind == "problem" else METHODS[name]
+def recipe_of(kind: str, name: str) -> Recipe:
+    return SOLVING if kind == "problem" else METHODS[name]
 
 
 @cache
 def keys_of(kind: str, name: str) -> type[BaseModel]:
     """The block `task` of the problem or the method of that name."""
-    own = arguments_of(recipe_of(kind, name).create_pipeline, given_by_us=("task", "problem"))
-    return create_model(name, __base__=own, **{kind: (Literal[name], ...)})  # type: ignore[call-overload,no-any-return]
+    recipe = recipe_of(kind, name)
+    keys: dict[str, Any] = dict.fromkeys(recipe.needs, (str, ...)) | dict.fromkeys(recipe.may, (str | None, None))
+    rules = ConfigDict(extra="forbid", strict=True)
+    return create_model(name, __config__=rules, **keys, **{kind: (Literal[name], ...)})  # type: ignore[call-overload,no-any-return]
 
 
 def _mistakes(name: str, block: Any, tasks: Iterable[str], data_sets: set[str]) -> list[str]:
@@ -185,10 +192,9 @@ def _mistakes(name: str, block: Any, tasks: Iterable[str], data_sets: set[str]) 
 
 def _fits(kind: str, block: Mapping[str, Any]) -> bool:
     """Whether the block is right at a glance, which spares nearly all commands a model of it."""
-    keys = signature(recipe_of(kind, block[kind]).create_pipeline).parameters
-    needed = {name for name, key in keys.items() if key.default is key.empty} - {"task", "problem"}
-    given = block.keys() - {kind}
-    return needed <= given <= keys.keys() - {"task", "problem"} and all(isinstance(block[key], str) for key in given)
+    recipe, given = recipe_of(kind, block[kind]), block.keys() - {kind}
+    known = {*recipe.needs, *recipe.may}
+    return {*recipe.needs} <= given <= known and all(isinstance(block[key], str) for key in given)
 
 
 def _kind_of(block: Any) -> str | None:
@@ -231,14 +237,19 @@ def _unfit(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
     wrong = {}
     for name, block in blocks.items():
         key, other = next((source for source in _sources(block) if source[0] != "data"), ("", ""))
-        if blocks.get(other, {}).get("method") in WITHOUT_CHECKPOINT:
+        if "method" in blocks.get(other, {}) and not METHODS[blocks[other]["method"]].trains:
             wrong[name] = [f"{name}.task.{key}: {other} is a model in ONNX alone, of which none can be made"]
         problem = blocks.get(other, {}).get("problem")
-        if "method" in block and problem and not isinstance(problem_of(problem), METHODS[block["method"]].PARENT):
-            needed = METHODS[block["method"]].PARENT.__name__.lower()
+        needed = METHODS[block["method"]].parent if "method" in block else None
+        if needed and problem and not _is_below(problem, needed):
             known = f"{block['method']} starts from a {needed}, but {other} is for the problem {problem}"
             wrong[name] = [f"{name}.task.{key}: {known}"]
     return wrong
+
+
+def _is_below(problem: str, parent: str) -> bool:
+    """Whether the problem is the other, or a user's own that is a class below it."""
+    return problem == parent or isinstance(problem_of(problem), type(problem_of(parent)))
 
 
 def _where(name: str, files: Mapping[str, list[Any]]) -> str:
@@ -247,7 +258,9 @@ def _where(name: str, files: Mapping[str, list[Any]]) -> str:
 
 def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
-    own: Pipeline = task.recipe.create_pipeline(task.name, problem=task.problem, **dict(task.sources))
+    from torchloom.pipelines import preparation, reporting
+
+    own = task.recipe.create_pipeline(task.name, task.problem, dict(task.sources))
     prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     parts = [own, reporting.create_pipeline(task.name, own, source)]

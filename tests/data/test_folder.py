@@ -24,9 +24,9 @@ from torchloom.data.readers.folder import split_pictures
 from torchloom.datasets.listing import Listing, ListingDataset, scan
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.hooks import _readers
 from torchloom.modalities import read_info
 from torchloom.pipelines import preparation, training
+from torchloom.records.running import _readers
 from torchloom.runner import SkipUnchanged
 from torchloom.training.loaders import LoaderPlan, TensorFile
 

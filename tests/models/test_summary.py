@@ -12,7 +12,8 @@ from torchloom.data.targets import Classes
 from torchloom.modalities import ImageInfo, Info, TextInfo
 from torchloom.models import build_model
 from torchloom.models.summary import layers
-from torchloom.problems import Problem, problem_of
+from torchloom.problems import problem_of
+from torchloom.problems.base import Problem
 
 TEXT = TextInfo(tokenizer=TOKENIZER)
 LETTERS = TOKENIZER.vocabulary

@@ -21,7 +21,7 @@ from torchloom.modalities import ImageInfo
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import build_model
 from torchloom.pipelines.pruning.nodes import train
-from torchloom.problems import Problem
+from torchloom.problems.base import Problem
 from torchloom.problems.classification import Classification, classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, PrunedTrainConfig
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset

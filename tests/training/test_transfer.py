@@ -14,7 +14,8 @@ from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities import DocumentInfo, ImageInfo, Info, TextInfo
 from torchloom.models import build_model
-from torchloom.problems import Problem, problem_of
+from torchloom.problems import problem_of
+from torchloom.problems.base import Problem
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.problems.language_model.config import LanguageModelConfig

@@ -9,7 +9,8 @@ from types import FunctionType
 from typing import Any, get_type_hints
 
 from torchloom.config import own
-from torchloom.problems import Problem, problem_of
+from torchloom.problems import problem_of
+from torchloom.problems.base import Problem
 
 
 @cache

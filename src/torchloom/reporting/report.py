@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from torchloom.datasets.raw import Source
-from torchloom.problems import Problem, problem_of
+from torchloom.problems import problem_of
+from torchloom.problems.base import Problem
 from torchloom.records.provenance import Lineage
 from torchloom.records.runs import flat, main_figures, training_rate
 from torchloom.reporting.page import Facts, Picture, Section, Table, Text, render, when

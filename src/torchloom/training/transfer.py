@@ -14,7 +14,8 @@ from torchloom.errors import InputError
 from torchloom.modalities import Info
 from torchloom.modalities.modules import Scaling
 from torchloom.models import build_model
-from torchloom.problems import Problem, problem_of
+from torchloom.problems import problem_of
+from torchloom.problems.base import Problem
 from torchloom.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,7 @@ from torchloom.config import AnswerConfig, EvaluateConfig, ModelConfig, TrainCon
 from torchloom.data.targets import Number
 from torchloom.inference.model import Model
 from torchloom.modalities import Info
-from torchloom.problems import Problem
-from torchloom.problems.base import Columns, Objective, run
+from torchloom.problems.base import Columns, Objective, Problem, run
 from torchloom.problems.evaluation import own_metrics, predict
 from torchloom.system import figures
 from torchloom.system.devices import choose_device

@@ -11,7 +11,7 @@ from typing import Any
 from torchloom.config import DebuggingConfig, DistributedConfig
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import Trained, train_network
-from torchloom.problems import Problem
+from torchloom.problems.base import Problem
 from torchloom.problems.classification import check_classifier, classes_of
 from torchloom.problems.classification.config import DistilledTrainConfig
 from torchloom.training.checkpoint import Checkpoint

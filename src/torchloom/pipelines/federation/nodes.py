@@ -15,7 +15,7 @@ from torchloom.config import DebuggingConfig, PartitionConfig
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import say_if_one_step
-from torchloom.problems import Problem
+from torchloom.problems.base import Problem
 from torchloom.problems.classification import classes_of
 from torchloom.problems.classification.config import FederatedTrainConfig
 from torchloom.records.provenance import code_of, reads

@@ -12,7 +12,7 @@ from typing import Any
 from torchloom.config import DebuggingConfig, DistributedConfig
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import train_network
-from torchloom.problems import Problem
+from torchloom.problems.base import Problem
 from torchloom.problems.classification import check_classifier
 from torchloom.problems.classification.config import PrunedTrainConfig
 from torchloom.records.provenance import reads

@@ -23,8 +23,7 @@ from torchloom.config import (
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.modalities import Info, check_suits, read_info, suited
-from torchloom.problems import Problem
-from torchloom.problems.base import Objective
+from torchloom.problems.base import Objective, Problem
 from torchloom.records.provenance import code_of, reads, strings
 from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint

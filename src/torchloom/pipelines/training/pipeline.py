@@ -9,7 +9,8 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.stages import stage
 from torchloom.pipelines.training import nodes as stages
-from torchloom.problems import Problem, problem_of
+from torchloom.problems import problem_of
+from torchloom.problems.base import Problem
 from torchloom.reporting import previews
 
 TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tasks share
