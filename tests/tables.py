@@ -1,4 +1,4 @@
-"""A table of a user's own, for tests."""
+"""Tables of a user's own, for tests."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,11 @@ from typing import Any
 import numpy as np
 
 Row = dict[str, Any]
+WORDS = [  # of what is bad, of what is good, and of neither
+    ["cold", "late", "rude", "stale", "burnt", "dry", "pale", "tiny"],
+    ["warm", "fresh", "quick", "friendly", "crisp", "tender", "rich", "huge"],
+    ["soup", "rice", "table", "fork", "waiter", "menu", "bread", "glass", "street", "evening", "sauce", "cheese"],
+]
 
 
 def people(count: int = 200, seed: int = 0) -> list[Row]:
@@ -26,6 +31,19 @@ def people(count: int = 200, seed: int = 0) -> list[Row]:
                 "bike": "yes" if (age < 45) ^ (town == "Ulm") else "no",
             }
         )
+    return rows
+
+
+def reviews(count: int = 100, seed: int = 0) -> list[Row]:
+    """Reviews of meals, each with words of its own, and the stars that were given."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        good = number % 3 > 0
+        words = [*generator.choice(WORDS[good], 3), *generator.choice(WORDS[2], 5), generator.choice(WORDS[not good])]
+        text = f"Number {generator.integers(10**6)}: {' '.join(generator.permutation(words))}"
+        stars = 4.0 + number % 2 if good else 1.0
+        rows.append({"verdict": "好评" if good else "差评", "stars": stars, "review": text})
     return rows
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tables import people, write
+from tests.tables import people, reviews, write
 from torchloom.config import (
     DataConfig,
     DebuggingConfig,
@@ -24,9 +24,10 @@ from torchloom.config import (
     ServeConfig,
     TableFilesPreprocessConfig,
     TablePreprocessConfig,
+    TextFilesPreprocessConfig,
     TextPreprocessConfig,
 )
-from torchloom.data.readers import cifar10, diabetes, imdb, mnist, table, wonderland
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, table, texts, wonderland
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -282,6 +283,36 @@ def test_rows(tmp_path: Path) -> None:
     (expected,) = task.tested()
     for answers in (task.asked(tmp_path / "rows.csv"), task.served(rows)):
         np.testing.assert_allclose([row[diabetes.TARGET] for row in answers], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("tokens", "network"), [("words", "text_rnn"), ("characters", "text_ngrams")])
+def test_texts_in_a_column_of_a_table(tmp_path: Path, tokens: str, network: str) -> None:
+    """In another order of columns, with more of them, and as texts in JSON."""
+    write(tmp_path / "reviews/train.csv", reviews(80))
+    write(tmp_path / "reviews/test.csv", reviews(40, seed=1))
+    config = TextFilesPreprocessConfig.model_validate(
+        {"files": str(tmp_path / "reviews"), "target": "verdict", "tokens": tokens}
+    )
+    prepared = texts.preprocess(texts.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": network}, data=DataConfig(max_tokens=20))
+    rows = [{"more": 1, **dict(reversed(row.items()))} for row in reviews(40, seed=1)]
+    task.classified(task.asked(write(tmp_path / "asked.csv", rows, ";")))
+    task.classified(task.served([str(row["review"]) for row in rows]))
+
+
+def test_a_number_that_is_told_from_texts_of_subwords(tmp_path: Path) -> None:
+    write(tmp_path / "reviews/train.csv", reviews(80))
+    write(tmp_path / "reviews/test.csv", reviews(40, seed=1))
+    config = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target="stars", tokens="subwords")
+    prepared = texts.preprocess(texts.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "text_rnn", "width": 8}, "regression")
+    (expected,) = task.tested()
+    for answers in (
+        task.asked(tmp_path / "reviews/test.csv"),
+        task.served([str(row["review"]) for row in reviews(40, seed=1)]),
+    ):
+        np.testing.assert_allclose([row["stars"] for row in answers], expected, rtol=1e-3)
+    assert expected.std() > 0
 
 
 @pytest.mark.long

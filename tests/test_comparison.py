@@ -101,6 +101,7 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("language_rnn", TEXT, {"width": 8, "layers": 2}),
     ("text_rnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_rnn", WORDS, {"cell": "gru", "embedding": 6, "width": 8, "layers": 2, "bidirectional": True}),
+    ("text_ngrams", WORDS, {"rows": 50, "embedding": 6, "width": 8}),
     ("linear", ROWS, {}),
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
     ("tabm", ROWS, {"members": 3, "hidden": [8, 4]}),

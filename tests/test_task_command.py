@@ -86,5 +86,5 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     with pytest.raises(InputError, match=r"people\.csv: there is no column 'bikes'\. Say --target with one of 'id'"):
         propose(table, "bikes")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"notes\.txt: no reader knows what to make of it.* folder, table$"):
+    with pytest.raises(InputError, match=r"notes\.txt: no reader knows what to make of it.* folder, table, texts$"):
         propose(tmp_path / "notes.txt", None)

@@ -184,7 +184,7 @@ TWO_READINGS = pictures("first/cat", "first/dog", "second/cat", "second/dog", "s
 def test_two_readings_are_told_apart_by_saying_which_is_meant(splits: Any, expected: Any) -> None:
     found = listing(*TWO_READINGS)
     with pytest.raises(InputError) as caught:
-        class_roots(found, FolderPreprocessConfig(folder="pictures"))
+        class_roots(found)
     assert caught.value.message == (
         "/pictures: its folders first, second all hold cat, dog, which can be read in two ways. Either the classes are "
         "cat, dog, and first, second the splits: preprocess.splits: {train: first, test: second}. Or the classes are "
@@ -231,7 +231,7 @@ def test_two_readings_are_told_apart_by_saying_which_is_meant(splits: Any, expec
 def test_folders_that_can_be_no_splits_are_refused(names: list[str], splits: Any, message: str) -> None:
     config = FolderPreprocessConfig.model_validate({"folder": "pictures", "splits": splits})
     with pytest.raises(InputError) as caught:
-        class_roots(listing(*names), config)
+        class_roots(listing(*names), config.splits)
     assert message in caught.value.message
     assert splits is not None or "preprocess.splits" in caught.value.message
 

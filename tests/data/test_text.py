@@ -17,7 +17,12 @@ from torchloom.errors import InputError
         ("What?! No, never...", ["what", "?", "!", "no", ",", "never", ".", ".", "."]),
         ("one<br /><br />two<br>three<BR/>four", ["one", "two", "three", "four"]),
         ('well-made (9/10) _so_ \x96 "good"; $5:', ["well", "made", "9", "10", "so", "good", "5"]),
-        ("Amélie 北京 Ünal", ["amélie", "北京", "ünal"]),
+        ("Amélie 北京 Ünal", ["amélie", "北", "京", "ünal"]),
+        ("味道不错\uff0c很快\uff01", ["味", "道", "不", "错", ",", "很", "快", "!"]),
+        ("東京へ行くabc", ["東", "京", "へ", "行", "く", "abc"]),
+        ("ที่นี่ดี", ["ที่", "นี่", "ดี"]),  # a letter with its marks
+        ("हिन्दी में ১২", ["हिन्दी", "में", "১২"]),
+        ("cafe\u0301 한국어 שלום", ["cafe\u0301", "한국어", "שלום"]),
         ("<pad> <unk>", ["pad", "unk"]),  # a text cannot name the special words
         (" \n\t --- * ", []),
         ("", []),
@@ -73,7 +78,7 @@ def test_nothing_is_no_tokens(tokenizer: Tokenizer) -> None:
 def test_a_tokenizer_survives_json(tokenizer: Tokenizer) -> None:
     tokenizer.encode("a")  # what it remembers from encoding is no part of it
     assert Tokenizer.model_validate(json.loads(json.dumps(tokenizer.model_dump()))) == tokenizer
-    assert set(tokenizer.model_dump()) == {"kind", "vocabulary"}
+    assert set(tokenizer.model_dump()) == {"kind", "vocabulary", "lower_case", "merges"}
 
 
 @pytest.mark.parametrize(

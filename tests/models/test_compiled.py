@@ -48,6 +48,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"cell": "gru", "embedding": 16, "width": 32, "layers": 1, "bidirectional": False, "pooling": "max"}
         | {"embedding_dropout": 0.0, "dropout": 0.0},
     ),
+    "text_ngrams": (
+        "text_ngrams",
+        {"rows": 50, "ngram_width": 8, "embedding": 16, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0},
+    ),
     "language_rnn lstm": (
         "language_rnn",
         {"embedding": 16, "width": 32, "layers": 1, "tied": True, "embedding_dropout": 0.0, "dropout": 0.0},
@@ -68,12 +72,12 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 # Further forms of a network are compiled in bf16 only, in which more goes wrong: that takes half of the time.
 FORMS = {"activations", "lenet classic", "text_rnn gru", "language_rnn gru", "autoencoder convolutional"}
 # Recurrent layers split a graph, and each is one for itself; all the others are compiled together.
-TOGETHER = ["activations", *(case for case in NETWORKS if "rnn" not in case)]
+TOGETHER = ["activations", *(case for case in NETWORKS if "rnn" not in case and "text" not in case)]
 GROUPS = {
     "fp32": (torch.float32, [case for case in TOGETHER if case not in FORMS]),
     "bf16": (torch.bfloat16, TOGETHER),
-    **{f"{case}-fp32": (torch.float32, [case]) for case in NETWORKS if "rnn" in case and case not in FORMS},
-    **{f"{case}-bf16": (torch.bfloat16, [case]) for case in NETWORKS if "rnn" in case},
+    **{f"{case}-fp32": (torch.float32, [case]) for case in NETWORKS if case not in {*TOGETHER, *FORMS}},
+    **{f"{case}-bf16": (torch.bfloat16, [case]) for case in NETWORKS if case not in TOGETHER},
 }
 # By what share of a gradient compiled and eager may differ, beside four times what eager is off on average in bf16.
 # Nearly all of it comes from units that rounding switches on or off: in float32 up to 0.01 of a gradient, in bf16,
@@ -119,8 +123,8 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     if case == "activations":
         return NormalizedImages(Activations(), [0.4] * 3, [0.2] * 3), pictures([3, 9, 13])
     name, arguments = NETWORKS[case]
-    if name in {"text_rnn", "language_rnn"}:
-        lengths = (1 + torch.arange(32) % 3,) if name == "text_rnn" else ()
+    if name in {"text_rnn", "text_ngrams", "language_rnn"}:
+        lengths = (1 + torch.arange(32) % 3,) if name != "language_rnn" else ()
         return build_network(name, {"tokens": 9, "outputs": 3}, arguments), texts(*lengths)
     if name in {"linear", "tabular_mlp", "tabm"}:
         return build_network(name, {"features": 5, "outputs": 1}, arguments), rows()

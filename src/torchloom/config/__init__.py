@@ -19,9 +19,11 @@ from torchloom.config.preprocess import (
     DocumentPreprocessConfig,
     FolderPreprocessConfig,
     PreprocessConfig,
+    RowsPreprocessConfig,
     SplitFolders,
     TableFilesPreprocessConfig,
     TablePreprocessConfig,
+    TextFilesPreprocessConfig,
     TextPreprocessConfig,
 )
 from torchloom.config.sweep import DimensionConfig, PrunerConfig, SamplerConfig, SweepConfig
@@ -80,6 +82,7 @@ __all__ = [
     "PruneConfig",
     "PrunerConfig",
     "QuantizeConfig",
+    "RowsPreprocessConfig",
     "SamplerConfig",
     "SchedulerConfig",
     "Seed",
@@ -88,6 +91,7 @@ __all__ = [
     "SweepConfig",
     "TableFilesPreprocessConfig",
     "TablePreprocessConfig",
+    "TextFilesPreprocessConfig",
     "TextPreprocessConfig",
     "TrackingConfig",
     "TrainConfig",

@@ -108,11 +108,8 @@ class TablePreprocessConfig(ReaderConfig):
     seed: Seed = Field(0, description="draws both")
 
 
-class TableFilesPreprocessConfig(TablePreprocessConfig):
-    """The block `preprocess` of a table in files of one's own.
-
-    Whatever is found out of its columns is found out on the training rows. Rows without a target are left out.
-    """
+class RowsPreprocessConfig(TablePreprocessConfig):
+    """The block `preprocess` of rows in files of one's own, or in an entry of the catalog."""
 
     files: str | None = Field(
         None,
@@ -130,16 +127,49 @@ class TableFilesPreprocessConfig(TablePreprocessConfig):
     target_type: Literal["classes", "number"] | None = Field(
         None, description="what the target is; none: classes where it has words, or two different values"
     )
-    columns: dict[str, Literal["number", "category", "date", "out"]] = Field(
-        {}, description="what columns are, where that is not what they look like; out leaves one out"
-    )
     missing: list[str] = Field(
         [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
     )
-    most_categories: Count = Field(100, description="of a column; the rarer ones are as those that are new")
 
     @model_validator(mode="after")
-    def _one_place(self) -> TableFilesPreprocessConfig:
+    def _one_place(self) -> RowsPreprocessConfig:
         if (self.files is None) is (self.entry is None):
             raise ValueError("must say where the rows are: either files or entry")
         return self
+
+
+class TableFilesPreprocessConfig(RowsPreprocessConfig):
+    """The block `preprocess` of a table in files of one's own.
+
+    Whatever is found out of its columns is found out on the training rows. Rows without a target are left out.
+    """
+
+    columns: dict[str, Literal["number", "category", "date", "out"]] = Field(
+        {}, description="what columns are, where that is not what they look like; out leaves one out"
+    )
+    most_categories: Count = Field(100, description="of a column; the rarer ones are as those that are new")
+
+
+class TextFilesPreprocessConfig(RowsPreprocessConfig):
+    """The block `preprocess` of labelled texts of one's own: a column of a table, or files in a folder for each class.
+
+    The vocabulary is that of the training texts. Texts without a target, or without a token, are left out.
+    """
+
+    target: str | None = Field(  # type: ignore[assignment]
+        None, min_length=1, description="the column that is to be told from the text; of class folders none"
+    )
+    text: str | None = Field(
+        None, min_length=1, description="the column with the text; none: the one that looks like it, if it is one"
+    )
+    splits: SplitFolders | None = Field(
+        None, description="of class folders; none knows those of splits by their usual names"
+    )
+    tokens: Literal["words", "characters", "subwords"] = Field(
+        "words",
+        description="what a text is cut into; in scripts without spaces, such as Chinese, Japanese and Thai, each "
+        "character is a word. subwords are learnt on the training texts, and need the extra subwords",
+    )
+    lower_case: bool = Field(True, description="whether upper and lower case are the same")
+    vocabulary_size: int = Field(20_000, ge=300, description="most frequent tokens to know, with <pad> and <unk>")
+    min_count: Count = Field(2, description="tokens that the training texts hold less often are unknown")

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from unicodedata import normalize
 
-from torchloom.config import FolderPreprocessConfig, SplitFolders
+from torchloom.config import SplitFolders
 from torchloom.datasets.listing import Listing, first_of
 from torchloom.errors import InputError
 
@@ -28,15 +28,15 @@ def split_named(folder: str) -> str | None:
     return match.lastgroup if match else None
 
 
-def class_roots(listing: Listing, config: FolderPreprocessConfig) -> dict[str, str]:
+def class_roots(listing: Listing, given: SplitFolders | None = None) -> dict[str, str]:
     """The folders that the class folders lie in, as `train/`, and the split of each; of one folder alone it is train.
 
     InputError when the names allow two readings, or when there are splits and none to train on.
     """
     tree = _tree(listing.names)
     top = _unwrapped(tree, "", None)
-    if config.splits is not None:
-        return _given_roots(listing, tree, config.splits) or {top: "train"}
+    if given is not None:
+        return _given_roots(listing, tree, given) or {top: "train"}
     splits = {name: split for name in sorted(tree[top]) if (split := split_named(name))}
     if _are_splits(tree, top, splits):
         _check_splits(listing.folder, splits)

@@ -1,18 +1,24 @@
-"""Tables in a user's files, row by row: CSV, whatever separates its cells, Parquet and JSON lines."""
+"""Tables in a user's files, row by row: CSV, whatever separates its cells, also packed, Parquet and JSON lines."""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from torchloom.errors import InputError
+from torchloom.system.words import counted
 
 SEPARATORS = (",", ";", "\t", "|")
 BINARY = {".parquet", ".jsonl", ".ndjson"}  # what pyarrow reads, and has types
-SUFFIXES = {".csv", ".tsv", *BINARY}
+TEXT = {".csv", ".tsv"}
+PACKED = {".zip", ".gz"}  # of one CSV file
+SUFFIXES = TEXT | BINARY | PACKED
 
 Rows = Iterator[tuple[int, list[Any]]]  # of each row the number of its line, or of the row, and its cells
 
@@ -102,11 +108,30 @@ def _typed_rows(table: Any) -> Rows:
 
 
 @contextmanager
+def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of the file, or those of the one CSV file that it packs."""
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            files = [entry for entry in archive.namelist() if not entry.endswith("/")]
+            tables = [entry for entry in files if Path(entry).suffix.lower() in TEXT and "__MACOSX" not in entry]
+            if len(tables) != 1:
+                raise InputError(f"packs {counted(len(tables), 'CSV file')}, and must pack one; unpack it")
+            with archive.open(tables[0]) as file:
+                yield file
+    else:
+        with gzip.open(path) if suffix == ".gz" else path.open("rb") as file:
+            yield file  # type: ignore[misc]
+
+
+@contextmanager
 def opened_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     """A file as text; what is wrong with it is an InputError."""
     try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
+        with _unpacked(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline) as file:
             yield file
+    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, RuntimeError) as error:
+        raise InputError(f"cannot be unpacked ({error})") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.errors import InputError
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
 LONGEST_TEXT = 10_000  # tokens of what a model is asked about; a batch takes memory by its longest text
 PAD, UNKNOWN = "<pad>", "<unk>"  # no text holds these as words
+Kind = Literal["characters", "words", "subwords"]
 
+
+def _ranges(points: Iterable[int]) -> str:
+    """Code points, in order, as a set of a regular expression has them."""
+    runs = [[point for _, point in run] for _, run in groupby(enumerate(points), lambda pair: pair[1] - pair[0])]
+    return "".join(f"\\U{run[0]:08x}-\\U{run[-1]:08x}" for run in runs)
+
+
+# Thai, Lao, Tibetan, Burmese and Khmer, Chinese characters and what Japanese has beside them: no space parts words.
+_UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+_UNSPACED += "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_MARKS = _ranges(point for point in range(0x300, 0x11000) if unicodedata.category(chr(point))[0] == "M")
 _BREAK = re.compile(r"<br\s*/?>")
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[.,!?]")
+_LETTER = rf"(?:(?![{_UNSPACED}])[^\W_])"
+_LETTERS = rf"{_LETTER}(?:{_LETTER}|[{_MARKS}])*"
+_WORD = re.compile(rf"{_LETTERS}(?:'{_LETTERS})*|[{_UNSPACED}][{_MARKS}]*|[.,!?]")
+_PLAIN = str.maketrans("\u2019\uff0c\u3001\u3002\uff01\uff1f", "',,.!?")  # marks of other scripts as those of Latin
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text in lower case.
 
     Letters and digits with inner apostrophes make one word (`don't`), and so does each of . , ! ?; HTML line breaks
-    and all other marks only separate.
+    and all other marks only separate. In scripts without spaces each character is a word, with the marks on it.
     """
-    return _WORD.findall(_BREAK.sub(" ", text.lower().replace("\u2019", "'")))
+    return _WORD.findall(_BREAK.sub(" ", text.lower().translate(_PLAIN)))
 
 
 def read_number(text: str) -> float:
@@ -41,12 +62,34 @@ def read_number(text: str) -> float:
 
 
 class Tokenizer(BaseModel):
-    """A vocabulary of characters or of words; a token is a place in it. JSON keeps all of it."""
+    """A vocabulary of characters, words or subwords; a token is a place in it. JSON keeps all of it.
+
+    Subwords are made of the bytes of a text by byte pair encoding, so that there are none that it does not know:
+    `merges` are what is put together, the first ones first (Sennrich, Haddow, Birch, arXiv:1508.07909).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    kind: Literal["characters", "words"]
+    kind: Kind
     vocabulary: list[str]
+    lower_case: bool = False  # whether texts are put into lower case before; those of words are
+    merges: list[tuple[str, str]] = Field([])
+
+    @classmethod
+    def learnt(cls, kind: Kind, texts: Sequence[str], size: int, min_count: int, lower_case: bool) -> Tokenizer:
+        """<pad>, <unk>, and up to `size - 2` tokens that the texts have `min_count` times or more.
+
+        InputError when the library for subwords is not there.
+        """
+        if kind == "words":  # which are in lower case
+            return cls.of_words(texts, size, min_count)
+        texts = [text.lower() for text in texts] if lower_case else texts
+        if kind == "subwords":
+            vocabulary, merges = _learn_subwords(texts, size, min_count)
+            return cls(kind=kind, vocabulary=vocabulary, lower_case=lower_case, merges=merges)
+        counts = Counter(character for text in texts for character in text)
+        known = _by_count(counts, size, min_count)
+        return cls(kind=kind, vocabulary=[PAD, UNKNOWN, *known], lower_case=lower_case)
 
     @classmethod
     def of_characters(cls, text: str) -> Tokenizer:
@@ -62,8 +105,19 @@ class Tokenizer(BaseModel):
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(split_words(text))
-        known = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
-        return cls(kind="words", vocabulary=[PAD, UNKNOWN, *known[: size - 2]])
+        return cls(kind="words", vocabulary=[PAD, UNKNOWN, *_by_count(counts, size, min_count)])
+
+    @cached_property
+    def _subwords(self) -> HuggingFaceTokenizer:
+        tokenizers = _tokenizers()
+        try:
+            model = tokenizers.models.BPE(vocab=self._tokens, merges=self.merges)
+        except Exception as error:  # the library has no class of its own for what is wrong
+            raise InputError(f"the subwords of the tokenizer do not belong together: {error}") from error
+        found: HuggingFaceTokenizer = tokenizers.Tokenizer(model)
+        found.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        found.decoder = tokenizers.decoders.ByteLevel()
+        return found
 
     @cached_property
     def _tokens(self) -> dict[str, int]:
@@ -72,10 +126,16 @@ class Tokenizer(BaseModel):
     def encode(self, text: str) -> np.ndarray:
         """The (N,) int64 tokens of `text`.
 
-        Words that are not in the vocabulary become 1 (<unk>); characters that are not are an InputError.
+        Words that are not in the vocabulary become 1 (<unk>), and so do characters where it has <unk>; else they are an
+        InputError.
         """
         if self.kind == "words":
             return np.array([self._tokens.get(word, 1) for word in split_words(text)], dtype=np.int64)
+        text = text.lower() if self.lower_case else text
+        if self.kind == "subwords":
+            return np.array(self._subwords.encode(text).ids, dtype=np.int64)
+        if UNKNOWN in self._tokens:
+            return np.array([self._tokens.get(character, 1) for character in text], dtype=np.int64)
         unknown = sorted(set(text) - self._tokens.keys())
         if unknown:
             raise InputError(
@@ -98,4 +158,41 @@ class Tokenizer(BaseModel):
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of (N,) tokens; words come in lower case with a space between them."""
+        if self.kind == "subwords":
+            decoded: str = self._subwords.decode(list(map(int, tokens)))
+            return decoded
         return (" " if self.kind == "words" else "").join(self.vocabulary[token] for token in tokens)
+
+
+def _by_count(counts: Counter[str], size: int, min_count: int) -> list[str]:
+    known = sorted((each for each, count in counts.items() if count >= min_count), key=lambda e: (-counts[e], e))
+    return known[: size - 2]
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ModuleNotFoundError:
+        raise InputError(
+            "subwords need the package tokenizers, which is not installed. Install the extra: pip install -e "
+            "'.[subwords]'"
+        ) from None
+    return tokenizers
+
+
+def _learn_subwords(texts: Iterable[str], size: int, min_count: int) -> tuple[list[str], list[tuple[str, str]]]:
+    """The vocabulary, <pad> and <unk> first, and what is put together for it."""
+    tokenizers = _tokenizers()
+    bytewise = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    empty = tokenizers.Tokenizer(tokenizers.models.BPE())
+    empty.pre_tokenizer = bytewise
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=min_count,
+        special_tokens=[PAD, UNKNOWN],
+        initial_alphabet=sorted(bytewise.alphabet()),
+        show_progress=False,
+    )
+    empty.train_from_iterator(texts, trainer)
+    model = json.loads(empty.to_str())["model"]
+    return sorted(model["vocab"], key=model["vocab"].get), [(one, other) for one, other in model["merges"]]

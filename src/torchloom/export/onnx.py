@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import warnings
@@ -32,16 +33,18 @@ def to_onnx(model: nn.Module, form: Signature, checkpoint: Checkpoint, opset: in
     another.
     """
     inputs, free, outputs = form
+    model = with_operators(model)
     dims = {name: torch.export.Dim(name) for axes in free.values() for name in axes.values()}
+    shapes = tuple({axis: dims[name] for axis, name in free[given].items()} for given in inputs)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         for about_torch in ("_check_is_size", "# The axis name", "The tensor attributes self", "`isinstance.treespec"):
             warnings.filterwarnings("ignore", message=about_torch)
         program = torch.onnx.export(
-            with_operators(model),
+            model,
             tuple(at_least_two(tensor, free[name]) for name, tensor in inputs.items()),
             dynamo=True,
-            dynamic_shapes=tuple({axis: dims[name] for axis, name in free[given].items()} for given in inputs),
+            dynamic_shapes=(shapes,) if _takes_any_number(model) else shapes,
             input_names=list(inputs),
             output_names=outputs,
             opset_version=opset,
@@ -83,6 +86,12 @@ class Signature(NamedTuple):
     inputs: dict[str, Tensor]
     axes: Axes
     outputs: list[str]
+
+
+def _takes_any_number(model: nn.Module) -> bool:
+    """Whether it hands on the inputs that it is given, however many these are."""
+    kinds = {parameter.kind for parameter in inspect.signature(model.forward).parameters.values()}
+    return inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def signature(model: nn.Module, samples: dict[str, Tensor], checkpoint: Checkpoint) -> Signature:

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class DocumentInfo(Info):
-    """Texts of any length, as words."""
+    """Texts of any length, as tokens; in a user's tables they stand in the `column`."""
 
     kind: Literal["documents"] = "documents"
     tokenizer: Tokenizer
+    column: str | None = None
     max_tokens: Count | None = None  # of longer ones so many of the last, where a review comes to its verdict
 
     inputs: ClassVar = ("tokens", "lengths")
@@ -75,13 +76,15 @@ class DocumentInfo(Info):
 
     def described(self) -> dict[str, Any]:
         reading = {"input": "the tokens of a text; of more than max_tokens the last ones"}
-        return {**super().described(), "preprocessing": reading}
+        said = super().described()
+        column = {} if self.column is None else {"column": self.column}
+        return {**{name: value for name, value in said.items() if name != "column"}, **column, "preprocessing": reading}
 
     def reader(self, config: AnswerConfig) -> Callable[[str], np.ndarray]:
         return lambda text: self.tokenizer.tokens(text, self.max_tokens)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        return texts_of(files, read)
+        return texts_of(files, read, self.column)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return pad(samples)

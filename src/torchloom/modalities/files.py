@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torchloom.data.tables import MissingColumnError, opened_table, opened_text
+from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 
@@ -28,13 +28,22 @@ def files_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         yield name, partial(_binary, path, read)
 
 
-def texts_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-    """The text in each file of a folder, or in each line of one file."""
+def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+    """The text in each file of a folder, or in each line of one file, or in each row of tables, in that column."""
     for path, name in _named(files):
-        if files.single:
+        if column is not None and path.suffix.lower() in SUFFIXES:
+            yield from _each(name, _rows(path, partial(_cell, column, read)))
+        elif files.single:
             yield from _each(name, _lines(path, read))
         else:
             yield name, partial(_text, path, read)
+
+
+def _cell(column: str, read: Callable[[Any], Any], row: dict[str, Any]) -> Any:
+    check_columns([column], row)
+    if not isinstance(row[column], str):
+        raise InputError(f"{column}: holds {row[column]!r}, and no text")
+    return read(row[column])
 
 
 def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:

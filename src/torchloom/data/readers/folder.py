@@ -94,7 +94,7 @@ def check_class_folders(listing: Listing, config: FolderPreprocessConfig) -> Non
     odd = [name for name in listing.names if name.encode(errors="ignore").decode() != name]
     if odd:
         raise InputError(f"{listing.folder}: names that are not in UTF-8: {first_of(odd)}. Rename them")
-    roots = class_roots(listing, config)
+    roots = class_roots(listing, config.splits)
     placed = place_pictures(listing.names, roots)
     if len(roots) == 1 and not any(placed):
         raise InputError(f"{listing.folder}: has no subfolders with pictures. Make one for each class, by its name")
@@ -142,7 +142,7 @@ def split_pictures(listing: Listing, config: FolderPreprocessConfig) -> tuple[li
     Unicode's ways a system writes its accents in. Raises InputError when there are not two classes, or one that cannot
     be learnt or judged.
     """
-    roots = class_roots(listing, config)
+    roots = class_roots(listing, config.splits)
     placed = place_pictures(listing.names, roots)
     places = np.array([place for place, found in enumerate(placed) if found], dtype=np.int64)
     found = [(roots[root], normalize("NFC", folder)) for root, folder in filter(None, placed)]

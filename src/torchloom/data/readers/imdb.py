@@ -22,6 +22,7 @@ import numpy as np
 
 from torchloom.config import DocumentPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
+from torchloom.data.documents import lengths, pack
 from torchloom.data.download import write_sums
 from torchloom.data.splits import choose_validation, log_classes
 from torchloom.data.targets import Classes
@@ -48,10 +49,8 @@ class Review(NamedTuple):
 def preprocess(raw: RawFiles, config: DocumentPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Raw reviews -> training, validation and test tensors, and what is known about them.
 
-    Each of the tensors holds N documents in the order of label and number: `labels` (N,) int64, the `tokens` of all of
-    them in a row (int32) and `starts` (N + 1,) int64, so that document i is tokens[starts[i]:starts[i + 1]], and in the
-    same way the originals as UTF-8 bytes, `text` (uint8) and `text_starts`. The vocabulary is that of the training
-    split alone.
+    Each of the tensors holds N documents in the order of label and number, see documents.pack, and `labels` (N,) int64.
+    The vocabulary is that of the training split alone.
     """
     reviews = read_archive(raw.path(ARCHIVE)) if ARCHIVE in raw.checksums else read_tables(raw)
     for split in TABLES:
@@ -67,7 +66,6 @@ def preprocess(raw: RawFiles, config: DocumentPreprocessConfig) -> tuple[Tensors
     texts = (review.text for review in splits["train"])
     tokenizer = Tokenizer.of_words(texts, config.vocabulary_size, config.min_count)
     train, validation, test = (_tensors(part, tokenizer) for part in splits.values())
-    lengths = np.diff(train.arrays["starts"])
     info = {
         "kind": "documents",
         "target": Classes(classes=CLASSES).model_dump(),
@@ -76,11 +74,7 @@ def preprocess(raw: RawFiles, config: DocumentPreprocessConfig) -> tuple[Tensors
             split: {name: sum(review.label == label for review in part) for label, name in enumerate(CLASSES)}
             for split, part in splits.items()
         },
-        "words": {  # of the training documents
-            "mean": float(lengths.mean()),
-            "median": float(np.median(lengths)),
-            "longest": int(lengths.max()),
-        },
+        "words": lengths(train),  # of the training documents
     }
     return train, validation, test, info
 
@@ -102,20 +96,8 @@ def _tensors(reviews: list[Review], tokenizer: Tokenizer) -> Tensors:
     for review, encoded in zip(reviews, tokens, strict=True):
         if not len(encoded):
             raise InputError(f"{review.origin}: holds no word")
-    texts = [np.frombuffer(review.text.encode(), dtype=np.uint8) for review in reviews]
-    arrays = {
-        "tokens": np.concatenate([np.empty(0, np.int32), *tokens]),
-        "starts": _starts(tokens),
-        "labels": np.array([review.label for review in reviews], dtype=np.int64),
-        "text": np.concatenate([np.empty(0, np.uint8), *texts]),
-        "text_starts": _starts(texts),
-    }
-    return Tensors(arrays)
-
-
-def _starts(parts: list[np.ndarray]) -> np.ndarray:
-    """Where each of N arrays begins when they lie in a row, and where the last one ends: (N + 1,) int64."""
-    return np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    labels = np.array([review.label for review in reviews], dtype=np.int64)
+    return pack(tokens, [review.text for review in reviews], {"labels": labels})
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
-from torchloom.data.class_folders import split_named
-from torchloom.data.columns import MOSTLY, Column, Encoder, Kind, is_gap, is_number, kind_of, number, written
+from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, written
 from torchloom.data.readers import Proposal
-from torchloom.data.splits import log_classes, stratified_choice
-from torchloom.data.tables import SUFFIXES, as_rows, opened_table
-from torchloom.data.targets import Classes, Number, Target
+from torchloom.data.rows import (
+    Row,
+    are_classes,
+    check_target,
+    first_rows,
+    is_table,
+    place_of,
+    read_entry,
+    read_files,
+    split_rows,
+    target_lines,
+    targets_of,
+    text_column,
+    with_target,
+)
+from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -28,12 +40,9 @@ from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
 
-FEW = 2  # different numbers of a target that are classes
 LEAST_SEEN = 2  # rows that have a category, for it to be known
 MOST_BINS, QUANTILES = 256, 128  # bins of a number: between its values, or where it has too many of them
 ROWS_OF_A_BIN = 20  # at least, on average
-
-Row = dict[str, Any]
 
 
 def find(config: TableFilesPreprocessConfig) -> Listing:
@@ -54,33 +63,27 @@ def preprocess(
     Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and `labels` (N,) int64 or `target` (N,)
     float32. Raises InputError for what is wrong with a file, a column or a cell.
     """
-    return _prepare(_read(listing), config)
+    return _prepare(read_files(listing), config)
 
 
 def preprocess_entry(
     table: Any, config: TableFilesPreprocessConfig
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """The same of a table that the catalog holds."""
-    try:
-        rows = as_rows(table)
-    except InputError as error:
-        raise InputError(f"preprocess.entry {config.entry}: {error.message}") from error
-    if not rows:
-        raise InputError(f"preprocess.entry {config.entry}: holds no rows")
-    return _prepare({"train": rows, "validation": [], "test": []}, config)
+    return _prepare(read_entry(table, config), config)
 
 
 def _prepare(
     read: dict[str, list[Row]], config: TableFilesPreprocessConfig
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     gaps = Encoder([], config.missing).gaps
-    rows = {split: _with_target(split, part, config, gaps) for split, part in read.items()}
+    rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
     cells = [row[config.target] for part in rows.values() for row in part]
     _check_columns(rows["train"] or rows["test"], config)
-    as_classes = _as_classes(cells, config)
-    parts = _split(rows, config, as_classes)
+    as_classes = are_classes(cells, config)
+    parts = split_rows(rows, config, as_classes)
     columns = _columns(parts["train"], config, gaps)
-    target, learnt = _targets(parts, config, as_classes)
+    target, learnt = targets_of(parts, config, as_classes)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
     info = {
@@ -105,24 +108,21 @@ PURE = 0.999  # of the rows have the class that most rows with the same value of
 
 
 def takes(path: Path) -> bool:
-    """Whether it is a table, or a folder of nothing but tables."""
-    if path.is_file():
-        return path.suffix.lower() in SUFFIXES
-    return path.is_dir() and {file.suffix.lower() for file in path.rglob("*.*") if file.is_file()} <= SUFFIXES
+    """Whether it is a table, or a folder of nothing but tables, and not one of texts."""
+    return is_table(path) and text_column(first_rows(path, 1000)) is None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
     listing = scan(path, "--data", SUFFIXES)
-    rows = [row for part in _read(listing).values() for row in part]
-    if target not in rows[0]:
-        wrong = f"there is no column {target!r}" if target else "it must be said which column is to be told"
-        raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
+    rows = [row for part in read_files(listing).values() for row in part]
+    check_target(path, rows, target)
+    assert target is not None
     config = TableFilesPreprocessConfig(files=str(path), target=target)
     gaps = Encoder([], ()).gaps
-    rows = _with_target("all", rows, config, gaps)
+    rows = with_target("all", rows, config, gaps)
     cells = [row[target] for row in rows]
-    as_classes = _as_classes(cells, config)
+    as_classes = are_classes(cells, config)
     columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
     for name in rows[0]:
         if name != target:
@@ -133,7 +133,7 @@ def propose(path: Path, target: str | None) -> Proposal:
             away = ", GIVES THE TARGET AWAY" if kind and as_classes and _gives_away(rows, name, target) else ""
             kinds = f" ({len(set(map(written, given)))})" if kind == "category" else ""
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
-    seen += _of_target(target, cells, as_classes)
+    seen += target_lines(target, cells, as_classes)
     if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
         seen.append(f"{counted(again, 'row')} are there more than once")
     batch = 256 if len(rows) >= 5000 else 32
@@ -156,93 +156,6 @@ def _gives_away(rows: Sequence[Row], name: str, target: str) -> bool:
         classes.setdefault(written(row[name]), Counter())[written(row[target])] += 1
     likeliest = sum(max(counts.values()) for counts in classes.values())
     return len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
-
-
-def _of_target(target: str, cells: Sequence[Any], as_classes: bool) -> list[str]:
-    if not as_classes:
-        numbers = _numbers(cells, target)
-        return [f"{target}: a number from {numbers.min():.7g} to {numbers.max():.7g}, {numbers.mean():.7g} on average"]
-    counts = Counter(map(written, cells)).most_common()
-    shown = ", ".join(f"{name} {count / len(cells):.1%}" for name, count in counts[:10])
-    return [f"{target}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}"]
-
-
-# ---- rows ----------------------------------------------------------------------------------------------------------
-
-
-def _read(listing: Listing) -> dict[str, list[Row]]:
-    """The rows of all files, by the split that the file's name or a folder's says: those of no other are to train."""
-    found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    for path, name in zip(listing.paths, listing.names, strict=True):
-        parts = [] if listing.single else [*Path(name).parts[:-1], Path(name).stem]
-        split = next((split for part in parts if (split := split_named(part))), "train")
-        try:
-            found[split] += _rows(path)
-        except InputError as error:
-            raise InputError(f"{path}: {error.message}") from error
-    return found
-
-
-def _rows(path: Path) -> list[Row]:
-    with opened_table(path) as (names, lines):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise InputError(
-                f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them"
-            )
-        rows = []
-        for line, cells in lines:
-            if len(cells) != len(names):
-                raise InputError(f"line {line} has {len(cells)} cells, but the first line names {len(names)} columns")
-            rows.append(dict(zip(names, cells, strict=True)))
-    if not rows:
-        raise InputError("holds no rows below its line of names")
-    return rows
-
-
-def _place(config: TableFilesPreprocessConfig) -> str:
-    return config.files or f"preprocess.entry {config.entry}"
-
-
-def _with_target(split: str, rows: list[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Row]:
-    """The rows that say what the target is."""
-    lacking = next((row for row in rows if config.target not in row), None)
-    if lacking is not None:
-        raise InputError(
-            f"preprocess.target {config.target!r}: there is no such column in the {split} rows, which have "
-            f"{listed(list(map(repr, lacking)))}"
-        )
-    known = [row for row in rows if not is_gap(row[config.target], gaps)]
-    if len(known) < len(rows):
-        left = counted(len(rows) - len(known), "row")
-        logger.warning("%s: %s without %r are left out", split, left, config.target)
-    return known
-
-
-def _split(rows: dict[str, list[Row]], config: TableFilesPreprocessConfig, as_classes: bool) -> dict[str, list[Row]]:
-    """The splits that have no files are drawn from the rows to train: of each class the same share."""
-    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
-    parts = dict(rows)
-    for split, fraction in fractions.items():
-        if not parts[split]:
-            parts["train"], parts[split] = _cut(parts["train"], fraction, config, as_classes)
-    for split in ("train", "test"):
-        if not parts[split]:
-            raise InputError(
-                f"{_place(config)}: there are no {split} rows. Change preprocess.test_fraction, or add rows"
-            )
-    return parts
-
-
-def _cut(
-    rows: list[Row], fraction: float, config: TableFilesPreprocessConfig, as_classes: bool
-) -> tuple[list[Row], list[Row]]:
-    labels = [written(row[config.target]) if as_classes else "" for row in rows]
-    chosen = stratified_choice(np.unique(labels, return_inverse=True)[1], fraction, config.seed)
-    parts: tuple[list[Row], list[Row]] = [], []
-    for row, taken in zip(rows, chosen.tolist(), strict=True):
-        parts[taken].append(row)
-    return parts
 
 
 def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> None:
@@ -271,7 +184,7 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
         seen[name] = f"{kind} ({len(values)})" if values else kind
     if not found:
         raise InputError(
-            f"{_place(config)}: no column is of use to tell {config.target!r} from. See the warnings above"
+            f"{place_of(config)}: no column is of use to tell {config.target!r} from. See the warnings above"
         )
     logger.info("columns: %s", ", ".join(f"{name}: {kind}" for name, kind in seen.items()))
     return found
@@ -321,63 +234,3 @@ def _edges(values: np.ndarray) -> list[float]:
         different = np.unique(np.quantile(values, np.linspace(0, 1, min(most, QUANTILES) + 1)))
     edges = np.unique(different.astype(np.float32))
     return edges.tolist() if len(edges) > 1 else [float(edges[0]), float(edges[0]) + 1.0]
-
-
-# ---- the target ----------------------------------------------------------------------------------------------------
-
-
-def _as_classes(cells: Sequence[Any], config: TableFilesPreprocessConfig) -> bool:
-    if config.target_type:
-        return config.target_type == "classes"
-    if len(set(map(written, cells))) <= FEW:
-        return True
-    wrong = [written(cell) for cell in cells if not is_number(cell)]
-    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
-        raise InputError(
-            f"preprocess.target {config.target!r}: holds numbers, but also {listed(sorted(set(map(repr, wrong))))}. If "
-            "these are gaps, name them in preprocess.missing; if its numbers are names, say target_type: classes"
-        )
-    return bool(wrong)
-
-
-def _targets(
-    parts: Mapping[str, Sequence[Row]], config: TableFilesPreprocessConfig, as_classes: bool
-) -> tuple[Target, dict[str, np.ndarray]]:
-    """What the target is, and its array for each split."""
-    cells = {split: [row[config.target] for row in part] for split, part in parts.items()}
-    if not as_classes:
-        numbers = {split: _numbers(part, config.target) for split, part in cells.items()}
-        mean, std = (float(value) for value in (numbers["train"].mean(), numbers["train"].std()))
-        target = Number(name=config.target, mean=mean, std=std or 1.0)
-        return target, {split: part.astype(np.float32) for split, part in numbers.items()}
-    texts = {split: list(map(written, part)) for split, part in cells.items()}
-    classes = sorted(set(texts["train"]), key=_in_order)
-    if len(classes) < 2:
-        raise InputError(f"preprocess.target {config.target!r}: is {classes[0]!r} in every training row")
-    places = {name: place for place, name in enumerate(classes)}
-    for split, part in texts.items():
-        if unknown := set(part) - places.keys():
-            raise InputError(
-                f"preprocess.target {config.target!r}: the {split} rows have {sorted(unknown)[0]!r}, which no training "
-                "row has"
-            )
-    labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
-    log_classes(classes, labels)
-    return Classes(classes=classes), labels
-
-
-def _in_order(name: str) -> tuple[bool, float, str]:
-    """Numbers by their size, before words."""
-    try:
-        return False, number(name), name
-    except ValueError:
-        return True, 0.0, name
-
-
-def _numbers(cells: Sequence[Any], target: str) -> np.ndarray:
-    try:
-        return np.array([number(cell) for cell in cells], dtype=np.float64)
-    except ValueError as error:
-        raise InputError(
-            f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
-        ) from None

@@ -1,0 +1,37 @@
+"""Documents as prepared data have them: the tokens of all in a row, and the texts themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from torchloom.datasets.tensors import Tensors
+
+
+def pack(tokens: Sequence[np.ndarray], texts: Sequence[str], targets: Mapping[str, np.ndarray]) -> Tensors:
+    """N documents, each with its (T,) tokens and its text, and what is to be told of them, (N,) by name.
+
+    `tokens` (int32) are those of all documents, of which document i has tokens[starts[i]:starts[i + 1]], `starts` being
+    (N + 1,) int64; and in the same way `text` (uint8) with `text_starts` is the originals as UTF-8.
+    """
+    encoded = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+    arrays = {
+        "tokens": np.concatenate([np.empty(0, np.int32), *tokens], dtype=np.int32, casting="same_kind"),
+        "starts": starts(tokens),
+        **targets,
+        "text": np.concatenate([np.empty(0, np.uint8), *encoded]),
+        "text_starts": starts(encoded),
+    }
+    return Tensors(arrays)
+
+
+def starts(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Where each of N arrays begins when they lie in a row, and where the last one ends: (N + 1,) int64."""
+    return np.cumsum([0, *map(len, parts)], dtype=np.int64)
+
+
+def lengths(tensors: Tensors) -> dict[str, float]:
+    """How many tokens a document has."""
+    counts = np.diff(tensors.arrays["starts"])
+    return {"mean": float(counts.mean()), "median": float(np.median(counts)), "longest": int(counts.max())}

@@ -1,0 +1,53 @@
+"""The network over n-grams: what counts as one, and what a document's answer is made of."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchloom.models import build_network
+from torchloom.models.text_ngrams import FACTOR, TextNgrams
+
+
+def ngrams(**arguments: object) -> TextNgrams:
+    torch.manual_seed(0)
+    sizes = {"tokens": 20, "outputs": 3}
+    network = build_network("text_ngrams", sizes, {"rows": 101, "ngram_width": 4, "width": 0, **arguments})
+    assert isinstance(network, TextNgrams)
+    return network.eval()
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 4])
+@pytest.mark.parametrize("document", [[7], [7, 3], [5, 1, 19, 5, 1, 2]])
+def test_runs_of_tokens_are_looked_up_and_summed(longest: int, document: list[int]) -> None:
+    network = ngrams(longest=longest)
+    expected = network.single.weight[document].sum(0)
+    for size in range(2, longest + 1):
+        for start in range(len(document) - size + 1):
+            key = document[start]
+            for token in document[start + 1 : start + size]:
+                key = (key * FACTOR + token) % 101
+            expected = expected + network.several.weight[key + 1]
+    expected = network.head(expected / len(document) ** 0.5)
+    for padding in (0, 3):  # whatever longer documents stand in the batch
+        tokens = torch.tensor([document + [0] * padding, [2] * (len(document) + padding)])
+        logits = network(tokens, torch.tensor([len(document), len(document) + padding]))
+        torch.testing.assert_close(logits[0], expected)
+
+
+def test_a_network_over_the_words_is_added() -> None:
+    network = ngrams(width=4, embedding=5, dropout=0.0)
+    assert isinstance(network.deep, nn.Module)
+    tokens, lengths = torch.tensor([[3, 4, 5], [6, 7, 0]]), torch.tensor([3, 2])
+    both, deep = network(tokens, lengths), network.deep(tokens, lengths)
+    network.deep = None
+    torch.testing.assert_close(both, network(tokens, lengths) + deep)
+
+
+def test_what_fills_up_a_batch_is_never_learnt() -> None:
+    network = ngrams().train()
+    network(torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([3, 1])).sum().backward()
+    for table in (network.single, network.several):
+        assert not table.weight[0].any()
+        assert table.weight.grad is not None
+        assert not table.weight.grad[0].any()
+        assert table.weight.grad.any()
