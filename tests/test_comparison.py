@@ -101,6 +101,7 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("language_rnn", TEXT, {"width": 8, "layers": 2}),
     ("text_rnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_rnn", WORDS, {"cell": "gru", "embedding": 6, "width": 8, "layers": 2, "bidirectional": True}),
+    ("text_cnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_ngrams", WORDS, {"rows": 50, "embedding": 6, "width": 8}),
     ("linear", ROWS, {}),
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
@@ -134,7 +135,7 @@ def closed_form(layer: nn.Module, output: list[Any]) -> int:
         return layer.weight.numel()  # from the last hidden layer to the outputs
     if isinstance(layer, nn.ConvTranspose2d):  # whose kernels meet without a gap or an overlap
         return math.prod(shape) * layer.in_channels
-    return math.prod(shape) * layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 0
+    return math.prod(shape) * layer.weight[0].numel() if isinstance(layer, nn.Conv1d | nn.Conv2d) else 0
 
 
 def test_the_multiply_adds_of_every_network_are_counted() -> None:

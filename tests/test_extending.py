@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
-from tests.tables import people, write
+from tests.tables import people, reviews, write
 from torchloom.config import ServeConfig
 from torchloom.data.readers.mnist import draw_sample
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import answerer
 
-PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in ("extend.md", "own-images.md", "own-data.md"))
+GUIDES = ("extend.md", "own-images.md", "own-data.md", "own-texts.md")
+PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in GUIDES)
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGES, flags=re.DOTALL)
 
 
@@ -105,7 +106,31 @@ def test_a_table_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.
     with (project / "data/07_model_output/predict/predictions.csv").open() as file:
         answers = [row["class_1"] for row in csv.DictReader(file)]
     assert np.mean([answer == right for answer, right in zip(answers, truth, strict=True)]) > 0.85
-    (request,) = re.findall(r"curl -d '(.*?)'", PAGES)
+    request = re.findall(r"curl -d '(.*?)'", PAGES)[0]
     model = open_model(project / "data/06_models/bikes/model.onnx", threads=1)
     (answer,) = answerer(model, ServeConfig(models=""))(json.loads(request)["rows"])
     assert answer["class_1"] == "no"  # she is young, and from Ulm
+
+
+@pytest.mark.long
+def test_texts_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "reviews.csv", reviews(600))
+    (project / "conf/base/parameters/verdicts.yml").write_text(block("reviews:"))
+    train = {"epochs": 4, "batch_size": 32, "threads": 1}
+    catalog = kedro_run(
+        project, "verdicts", env="local", params={"verdicts": {"train": train, "model": {"rows": 1000}}}
+    )
+    assert catalog.load("verdicts.metrics")["accuracy"] > 0.9
+    assert catalog.load("verdicts.export_report")["greatest_difference"] < 1e-3
+    write(project / "asked.csv", [{"more": 1, "review": row["review"]} for row in reviews(40, seed=1)])
+    asked = "predict.model=verdicts,predict.files=asked.csv"
+    result = kedro(project, "run", "--pipelines", "predict", "--params", asked)
+    assert result.returncode == 0, result.stderr
+    with (project / "data/07_model_output/predict/predictions.csv").open() as file:
+        answers = [row["class_1"] for row in csv.DictReader(file)]
+    truth = [row["verdict"] for row in reviews(40, seed=1)]
+    assert np.mean([answer == right for answer, right in zip(answers, truth, strict=True)]) > 0.85
+    model = open_model(project / "data/06_models/verdicts/model.onnx", threads=1)
+    (answer,) = answerer(model, ServeConfig(models=""))(json.loads(re.findall(r"curl -d '(.*?)'", PAGES)[1])["texts"])
+    assert answer["class_1"] == "差评"

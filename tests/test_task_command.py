@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from conftest import kedro, kedro_run
-from tests.tables import people, write
+from tests.tables import people, reviews, write
 from torchloom.data.readers import propose
 from torchloom.errors import InputError
 
@@ -88,3 +88,26 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"notes\.txt: no reader knows what to make of it.* folder, table, texts$"):
         propose(tmp_path / "notes.txt", None)
+
+
+def test_texts_are_told_from_tables(tmp_path: Path) -> None:
+    path = write(tmp_path / "reviews.csv", [*reviews(60), *reviews(10)])
+    proposal = propose(path, "verdict")
+    assert (proposal.problem, proposal.blocks["model"]) == ("classification", {"name": "text_ngrams"})
+    assert proposal.preprocess == {"reader": "texts", "files": str(path), "text": "review", "target": "verdict"}
+    assert list(proposal.seen) == [
+        "70 texts of 11 words on average, at most 11",
+        "verdict: one of 2 classes: 好评 65.7%, 差评 34.3%",
+        "10 texts are there more than once",
+    ]
+    assert propose(path, "stars").problem == "regression"
+    with pytest.raises(InputError, match=r"reviews\.csv: it must be said which column is to be told"):
+        propose(path, None)
+    for row in reviews(8):
+        (tmp_path / "meals" / row["verdict"]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "meals" / row["verdict"] / f"{row['review'][:12].replace(':', '')}.txt").write_text(row["review"])
+    proposal = propose(tmp_path / "meals", None)
+    assert proposal.preprocess == {"reader": "texts", "files": str(tmp_path / "meals")}
+    assert "8 texts of 11 words on average, at most 11" in proposal.seen
+    with pytest.raises(InputError, match=r"^--target verdict: of texts in folders the classes are the folders"):
+        propose(tmp_path / "meals", "verdict")

@@ -48,6 +48,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"cell": "gru", "embedding": 16, "width": 32, "layers": 1, "bidirectional": False, "pooling": "max"}
         | {"embedding_dropout": 0.0, "dropout": 0.0},
     ),
+    "text_cnn": ("text_cnn", {"embedding": 16, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0}),
     "text_ngrams": (
         "text_ngrams",
         {"rows": 50, "ngram_width": 8, "embedding": 16, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0},
@@ -123,7 +124,7 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     if case == "activations":
         return NormalizedImages(Activations(), [0.4] * 3, [0.2] * 3), pictures([3, 9, 13])
     name, arguments = NETWORKS[case]
-    if name in {"text_rnn", "text_ngrams", "language_rnn"}:
+    if name in {"text_rnn", "text_cnn", "text_ngrams", "language_rnn"}:
         lengths = (1 + torch.arange(32) % 3,) if name != "language_rnn" else ()
         return build_network(name, {"tokens": 9, "outputs": 3}, arguments), texts(*lengths)
     if name in {"linear", "tabular_mlp", "tabm"}:

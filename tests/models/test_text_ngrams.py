@@ -2,16 +2,18 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from torchloom.models import build_network
+from torchloom.models.text_cnn import TextCNN
 from torchloom.models.text_ngrams import FACTOR, TextNgrams
 
 
 def ngrams(**arguments: object) -> TextNgrams:
     torch.manual_seed(0)
     sizes = {"tokens": 20, "outputs": 3}
-    network = build_network("text_ngrams", sizes, {"rows": 101, "ngram_width": 4, "width": 0, **arguments})
+    network = build_network("text_ngrams", sizes, {"rows": 101, "ngram_width": 4, "beside": "nothing", **arguments})
     assert isinstance(network, TextNgrams)
     return network.eval()
 
@@ -34,13 +36,31 @@ def test_runs_of_tokens_are_looked_up_and_summed(longest: int, document: list[in
         torch.testing.assert_close(logits[0], expected)
 
 
-def test_a_network_over_the_words_is_added() -> None:
-    network = ngrams(width=4, embedding=5, dropout=0.0)
+@pytest.mark.parametrize("beside", ["text_cnn", "text_rnn"])
+def test_a_network_over_the_words_is_added(beside: str) -> None:
+    network = ngrams(beside=beside, width=4, embedding=5, dropout=0.0)
     assert isinstance(network.deep, nn.Module)
     tokens, lengths = torch.tensor([[3, 4, 5], [6, 7, 0]]), torch.tensor([3, 2])
     both, deep = network(tokens, lengths), network.deep(tokens, lengths)
-    network.deep = None
-    torch.testing.assert_close(both, network(tokens, lengths) + deep)
+    own, others = network.head.weight.split([4, deep.shape[1]], dim=1)
+    network.deep, network.head.weight = None, nn.Parameter(own)
+    torch.testing.assert_close(both, network(tokens, lengths) + deep @ others.T)
+
+
+def test_convolutions_see_the_words_of_a_document_alone() -> None:
+    torch.manual_seed(0)
+    network = build_network("text_cnn", {"tokens": 20, "outputs": 3}, {"embedding": 4, "width": 5, "kernels": [1, 3]})
+    assert isinstance(network.eval(), TextCNN)
+    document = [7, 3, 9, 2]
+    x = network.embedding.weight[document].T  # type: ignore[union-attr, index]
+    found = []
+    for kernel, convolution in zip((1, 3), network.convolutions, strict=True):  # type: ignore[arg-type]
+        y = F.conv1d(F.pad(x, (0, kernel - 1))[None], convolution.weight, convolution.bias)  # type: ignore[arg-type]
+        found.append(y.relu().amax(2))
+    expected = network.head(torch.cat(found, 1))[0]  # type: ignore[operator]
+    for padding in (0, 3):
+        tokens = torch.tensor([document + [0] * padding, [2] * (4 + padding)])
+        torch.testing.assert_close(network(tokens, torch.tensor([4, 4 + padding]))[0], expected)
 
 
 def test_what_fills_up_a_batch_is_never_learnt() -> None:

@@ -1,4 +1,4 @@
-"""Documents classified by their n-grams, and by a recurrent network over their words beside them.
+"""Documents classified by their n-grams, and by another network over their words beside them.
 
 Joulin, Grave, Bojanowski, Mikolov, "Bag of tricks for efficient text classification", EACL 2017 (arXiv:1607.01759).
 That what is learnt by heart and what is learnt in general go together: Cheng et al., "Wide & deep learning for
@@ -7,15 +7,14 @@ recommender systems", DLRS 2016 (arXiv:1606.07792).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
-from torchloom.models._recurrent import Cell, make_rnn
-from torchloom.models.text_rnn import TextRNN
+from torchloom.models import text_cnn, text_rnn
 
 FACTOR = 1_000_003  # a prime number, by which the n-grams are spread over the rows
 
@@ -27,18 +26,23 @@ def build(
     longest: Annotated[int, Field(ge=1, le=8)] = 3,
     rows: Annotated[int, Field(ge=1, le=1 << 24)] = 1 << 18,
     ngram_width: Count = 16,
-    cell: Cell = "lstm",
-    embedding: Count = 96,
-    width: Annotated[int, Field(ge=0)] = 96,
+    beside: Literal["text_cnn", "text_rnn", "nothing"] = "text_cnn",
+    embedding: Count = 64,
+    width: Count = 64,
     embedding_dropout: Fraction = 0.3,
-    dropout: Fraction = 0.4,
+    dropout: Fraction = 0.3,
 ) -> nn.Module:
-    """The vectors, `ngram_width` wide, of all runs of up to `longest` tokens -> their sum -> linear to `outputs`; and
-    added to it what a `text_rnn` says, unless its `width` is 0. The runs share a table of so many `rows` by chance."""
-    deep = None
-    if width:
-        rnn = make_rnn(cell, embedding, width, 1, True, dropout)
-        deep = TextRNN(tokens, outputs, rnn, embedding_dropout, dropout, "both")
+    """The sum of vectors, `ngram_width` wide, of all runs of up to `longest` tokens, and beside it what the network
+    `beside`, of that `embedding` and `width`, has before its last layer -> linear to `outputs`. The runs share a table
+    of so many `rows` by chance."""
+    same: dict[str, Any] = {
+        "embedding": embedding,
+        "width": width,
+        "embedding_dropout": embedding_dropout,
+        "dropout": dropout,
+    }
+    networks = {"text_cnn": text_cnn, "text_rnn": text_rnn}
+    deep = networks[beside].build(tokens, outputs, **same) if beside in networks else None
     return TextNgrams(tokens, outputs, longest, rows, ngram_width, dropout, deep)
 
 
@@ -57,6 +61,9 @@ class TextNgrams(nn.Module):
             with torch.no_grad():
                 table.weight[0] = 0
         self.dropout = nn.Dropout(dropout)
+        if deep is not None:
+            last: Any = deep.head  # its place is taken by that of both
+            width, deep.head = width + last.in_features, nn.Identity()
         self.head = nn.Linear(width, outputs)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -68,5 +75,8 @@ class TextNgrams(nn.Module):
             found = found + self.several(torch.where(last > 0, key + 1, 0)).sum(1)
         # by the root, so that a long document counts for more than a short one
         found = found / lengths.to(found.device).unsqueeze(1).to(found.dtype).sqrt()
-        logits: Tensor = self.head(self.dropout(found))
-        return logits if self.deep is None else logits + self.deep(tokens, lengths)
+        found = self.dropout(found)
+        if self.deep is not None:
+            found = torch.cat([found, self.deep(tokens, lengths)], dim=1)
+        logits: Tensor = self.head(found)
+        return logits

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
+from torchloom.system.fonts import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -223,9 +223,8 @@ def text_sheet(rows: list[tuple[str, str]]) -> Figure:
 
 
 def _drawable(text: str) -> str:
-    """In one line, without what the font lacks: matplotlib warns of every such character."""
-    known = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(letter if ord(letter) in known else "\ufffd" for letter in " ".join(text.split()))
+    """In one line, without what no font has."""
+    return shown(" ".join(text.split()))
 
 
 def _short(name: str) -> str:
@@ -234,8 +233,8 @@ def _short(name: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text as it is, where matplotlib takes what stands between two dollars for a formula."""
-    return text.replace("$", r"\$")
+    """Text as it is, where matplotlib takes what stands between two dollars for a formula, and a box for a letter."""
+    return shown(text).replace("$", r"\$")
 
 
 def reconstruction_grid(images: Tensor, reconstructions: Tensor) -> Figure:

@@ -213,5 +213,11 @@ def propose(path: Path, target: str | None) -> Proposal:
         "monitor": "loss",
     }
     preprocess = {"reader": "texts", "files": str(path), **own}
-    blocks = {"data": {"max_tokens": 400}, "model": {"name": "text_rnn"}, "train": train, "evaluate": {}, "export": {}}
+    blocks = {
+        "data": {"max_tokens": 400},
+        "model": {"name": "text_ngrams"},
+        "train": train,
+        "evaluate": {},
+        "export": {},
+    }
     return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
