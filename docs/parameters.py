@@ -19,7 +19,12 @@ ORDER = ["preprocess", "data", "model", "train", "evaluate", "generate", "export
 
 def parameter_pages(project: Path) -> dict[str, str]:
     """Files of the reference and what they say: parameters.md and choices.md."""
-    from torchloom.config import FolderPreprocessConfig, TableFilesPreprocessConfig, TextFilesPreprocessConfig
+    from torchloom.config import (
+        BookPreprocessConfig,
+        FolderPreprocessConfig,
+        TableFilesPreprocessConfig,
+        TextFilesPreprocessConfig,
+    )
     from torchloom.config.schema import choices
     from torchloom.tasks import all_blocks
 
@@ -27,6 +32,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
     users: dict[type[BaseModel], list[str]] = {
         FolderPreprocessConfig: ["<a folder of yours>.preprocess"],
         TableFilesPreprocessConfig: ["<a table of yours>.preprocess"],
+        BookPreprocessConfig: ["<a book of yours>.preprocess"],
         TextFilesPreprocessConfig: ["<texts of yours>.preprocess"],
     }
     for key, kind in sorted(all_blocks().items()):

@@ -93,6 +93,8 @@ ADDED = {"mnist_resnet", "flowers_cnn", "bikes"}  # tasks, by who follows the pa
 MADE = {  # by who follows the page
     "conf/parameters.schema.json",
     "conf/base/parameters/bikes.yml",
+    "conf/base/parameters/novel.yml",
+    "conf/base/parameters/verdicts.yml",
     "conf/base/parameters/flowers_cnn.yml",
     "conf/base/parameters/letters.yml",
     "conf/base/parameters/mnist_resnet.yml",

@@ -598,6 +598,8 @@ def test_characters_are_counted_by_hand(chunk: int) -> None:
     metrics, characters = language_model_metrics(Constant(), tokens, ["a", "b", "\n", "never"], chunk)
     expected = {"bits_per_character": 1.5, "perplexity": 2**1.5, "loss": 1.5 * math.log(2), "accuracy": 2 / 4}
     assert metrics == pytest.approx({**expected, "test_characters": 4})
+    fewer, _ = language_model_metrics(Constant(), tokens, ["a", "b", "\n", "never"], chunk, characters=12)
+    assert fewer == pytest.approx({**expected, "bits_per_character": 0.5, "test_characters": 12})  # of parts of words
     columns = ["character", "count", "bits", "share_of_all_bits", "foretold"]
     rows = [("a", 2, 1.0, 0.3333, 1.0), ("b", 1, 2.0, 0.3333, 0.0), ("\n", 1, 2.0, 0.3333, 0.0)]
     assert characters == [dict(zip(columns, row, strict=True)) for row in rows]

@@ -13,6 +13,8 @@ from conftest import ROOT, kedro, kedro_run
 from tests.tables import people, reviews, write
 from torchloom.config import ServeConfig
 from torchloom.data.readers.mnist import draw_sample
+from torchloom.data.readers.wonderland import FILE as BOOK
+from torchloom.data.readers.wonderland import draw_sample as draw_book
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import answerer
 
@@ -110,6 +112,32 @@ def test_a_table_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.
     model = open_model(project / "data/06_models/bikes/model.onnx", threads=1)
     (answer,) = answerer(model, ServeConfig(models=""))(json.loads(request)["rows"])
     assert answer["class_1"] == "no"  # she is young, and from Ulm
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tokens", ["characters", "subwords"])
+def test_a_book_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw_book(tmp_path, characters=30_000)
+    (tmp_path / BOOK).rename(tmp_path / "novel.txt")
+    (project / "conf/base/parameters/novel.yml").write_text(block("my_novel:"))
+    small = {"model": {"width": 32}, "train": {"epochs": 3, "batch_size": 8, "threads": 1}}
+    data = {"preprocess": {"tokens": tokens, "vocabulary_size": 500}}
+    catalog = kedro_run(project, "novel", env="local", params={"novel": small, "my_novel": data})
+    metrics = catalog.load("novel.metrics")
+    assert 1 < metrics["bits_per_character"] < 4.2
+    text = (tmp_path / "novel.txt").read_text()
+    assert metrics["test_characters"] == pytest.approx(len(text) / 10, abs=20)
+    assert catalog.load("novel.sample_text").splitlines()[1].startswith("It was ")
+    assert catalog.load("novel.export_report")["greatest_difference"] < 1e-3
+    (project / "beginnings.txt").write_text("The old\n")
+    asked = "predict.model=novel,predict.files=beginnings.txt,predict.generate.length=20"
+    result = kedro(project, "run", "--pipelines", "predict", "--params", asked)
+    assert result.returncode == 0, result.stderr
+    with (project / "data/07_model_output/predict/predictions.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["prompt"] == "The old"
+    assert len(row["continuation"]) == 20 if tokens == "characters" else len(row["continuation"]) > 20
 
 
 @pytest.mark.long

@@ -85,9 +85,11 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
         propose(table, None)
     with pytest.raises(InputError, match=r"people\.csv: there is no column 'bikes'\. Say --target with one of 'id'"):
         propose(table, "bikes")
-    (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"notes\.txt: no reader knows what to make of it.* folder, table, texts$"):
-        propose(tmp_path / "notes.txt", None)
+    (tmp_path / "notes.bin").write_text("hello")
+    with pytest.raises(
+        InputError, match=r"notes\.bin: no reader knows what to make of it.* book, folder, table, texts$"
+    ):
+        propose(tmp_path / "notes.bin", None)
 
 
 def test_texts_are_told_from_tables(tmp_path: Path) -> None:
@@ -111,3 +113,25 @@ def test_texts_are_told_from_tables(tmp_path: Path) -> None:
     assert "8 texts of 11 words on average, at most 11" in proposal.seen
     with pytest.raises(InputError, match=r"^--target verdict: of texts in folders the classes are the folders"):
         propose(tmp_path / "meals", "verdict")
+
+
+def test_a_running_text_becomes_a_language_model(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "novel.txt"
+    path.write_text("It was a bright cold day in April. " * 300)
+    proposal = propose(path, None)
+    assert proposal.preprocess == {"reader": "book", "files": str(path)}
+    assert list(proposal.seen) == [
+        "10,499 characters, 20 different ones",
+        "it begins: 'It was a bright cold day in April. It was a bright cold day '",
+    ]
+    made = kedro(project, "task", "new", "novel", "--data", str(path))
+    assert made.returncode == 0, made.stderr
+    small = {"model": {"width": 16}, "train": {"epochs": 2, "batch_size": 8, "threads": 1}}
+    catalog = kedro_run(project, "novel", env="local", params={"novel": small})
+    assert catalog.load("novel.sample_text").splitlines()[1].startswith("It was a bright cold")
+    with pytest.raises(InputError, match=r"^--target x: there is none in a running text"):
+        propose(path, "x")
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/1.md").write_text(" ")
+    with pytest.raises(InputError, match=r"pages: holds no text$"):
+        propose(tmp_path / "pages", None)

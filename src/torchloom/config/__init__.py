@@ -16,6 +16,7 @@ from torchloom.config.export import ExportConfig
 from torchloom.config.federation import FederatedConfig, PartitionConfig
 from torchloom.config.model import ModelConfig
 from torchloom.config.preprocess import (
+    BookPreprocessConfig,
     DocumentPreprocessConfig,
     FolderPreprocessConfig,
     PreprocessConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "AnswerConfig",
     "AugmentConfig",
     "Block",
+    "BookPreprocessConfig",
     "CallbackConfig",
     "ClassLoss",
     "ColorConfig",

@@ -93,6 +93,17 @@ class TextPreprocessConfig(ReaderConfig):
     validation_fraction: Fraction = Field(0.1, description="share of what remains, at its end, to validate")
 
 
+class BookPreprocessConfig(TextPreprocessConfig):
+    """The block `preprocess` of a running text of one's own; what has no file of a split's name is cut off its end."""
+
+    files: str = Field(min_length=1, description="a text file in UTF-8, or a folder of .txt and .md files")
+    tokens: Literal["characters", "subwords"] = Field(
+        "characters", description="what it is cut into; subwords are learnt on the training text, and need that extra"
+    )
+    vocabulary_size: int = Field(8000, ge=300, description="most frequent tokens to know")
+    min_count: Count = Field(2, description="tokens that the training text holds less often are unknown")
+
+
 class DocumentPreprocessConfig(PreprocessConfig):
     """The block `preprocess` of labelled texts."""
 

@@ -76,7 +76,7 @@ class Tokenizer(BaseModel):
     merges: list[tuple[str, str]] = Field([])
 
     @classmethod
-    def learnt(cls, kind: Kind, texts: Sequence[str], size: int, min_count: int, lower_case: bool) -> Tokenizer:
+    def learnt(cls, kind: Kind, texts: Sequence[str], size: int, min_count: int, lower_case: bool = False) -> Tokenizer:
         """<pad>, <unk>, and up to `size - 2` tokens that the texts have `min_count` times or more.
 
         InputError when the library for subwords is not there.
@@ -155,6 +155,10 @@ class Tokenizer(BaseModel):
         if len(tokens) > LONGEST_TEXT:
             raise InputError(f"holds {len(tokens):,} {self.kind}, more than {LONGEST_TEXT:,}")
         return tokens
+
+    def characters(self, tokens: np.ndarray) -> int:
+        """For how many characters of a text (N,) tokens stand, where it can be put together again."""
+        return len(self.decode(tokens.tolist())) if self.kind == "subwords" else len(tokens)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of (N,) tokens; words come in lower case with a space between them."""

@@ -1,4 +1,4 @@
-"""Text: one long text as characters, windows of tokens (B, T) int64."""
+"""Text: one long text as characters or subwords, windows of tokens (B, T) int64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TextInfo(Info):
-    """One long text, as characters."""
+    """One long text, as characters or subwords."""
 
     kind: Literal["text"] = "text"
     tokenizer: Tokenizer
@@ -29,10 +29,13 @@ class TextInfo(Info):
     size_names: ClassVar = ("tokens",)
     content: ClassVar = "tokens"
     tag: ClassVar = "text"
-    unit: ClassVar = "character"
     own_keys: ClassVar = frozenset({"data.window"})
     field: ClassVar = "prompts"
     card: ClassVar = "templates/text.md"
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        return self.tokenizer.kind.removesuffix("s")
 
     def sizes(self) -> dict[str, Any]:
         return {"tokens": len(self.tokenizer.vocabulary)}
@@ -51,7 +54,7 @@ class TextInfo(Info):
         return {"tokens": torch.ones(batch, time, dtype=torch.int64)}
 
     def facts(self) -> Iterator[tuple[str, Any]]:
-        yield "vocabulary", counted(len(self.tokenizer.vocabulary), "character")
+        yield "vocabulary", counted(len(self.tokenizer.vocabulary), self.unit)
 
     def reader(self, config: AnswerConfig) -> Callable[[str], str]:
         return self.prompt

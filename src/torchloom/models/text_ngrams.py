@@ -23,14 +23,14 @@ def build(
     tokens: int,
     outputs: int,
     *,
-    longest: Annotated[int, Field(ge=1, le=8)] = 3,
+    longest: Annotated[int, Field(ge=1, le=8)] = 2,
     rows: Annotated[int, Field(ge=1, le=1 << 24)] = 1 << 18,
     ngram_width: Count = 16,
     beside: Literal["text_cnn", "text_rnn", "nothing"] = "text_cnn",
     embedding: Count = 64,
     width: Count = 64,
-    embedding_dropout: Fraction = 0.3,
-    dropout: Fraction = 0.3,
+    embedding_dropout: Fraction = 0.4,
+    dropout: Fraction = 0.5,
 ) -> nn.Module:
     """The sum of vectors, `ngram_width` wide, of all runs of up to `longest` tokens, and beside it what the network
     `beside`, of that `embedding` and `width`, has before its last layer -> linear to `outputs`. The runs share a table

@@ -165,7 +165,7 @@ def _has_token(text: Any, config: TextFilesPreprocessConfig) -> bool:
 
 # ---- what there is -------------------------------------------------------------------------------------------------
 
-STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 20, 3  # of a training that is proposed
+STEPS, MOST_EPOCHS, LEAST_EPOCHS = 700, 20, 3  # of a training that is proposed
 
 
 def takes(path: Path) -> bool:

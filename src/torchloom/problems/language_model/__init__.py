@@ -78,13 +78,15 @@ class LanguageModel(Problem):
         from torchloom.system.devices import choose_device
         from torchloom.system.figures import learning_curves
 
-        device = choose_device(config.device)
+        device, info, tokens = choose_device(config.device), loaders.info, loaders.tokens("test")
+        assert isinstance(info, TextInfo)
         metrics, characters = language_model_metrics(
             checkpoint.build().to(device),
-            loaders.tokens("test").to(device),
-            _vocabulary(loaders.info),
+            tokens.to(device),
+            _vocabulary(info),
             config.batch_size or 1000,
             checkpoint.loss,
+            info.tokenizer.characters(tokens[1:].numpy()),
         )
         metrics |= {"epoch": int(checkpoint.training["epoch"])}
         logger.info("test: %.3f bits per character", metrics["bits_per_character"])

@@ -23,12 +23,14 @@ def language_model_metrics(
     vocabulary: list[str],
     chunk: int = 1000,
     loss: tuple[str, dict[str, Any]] = ("CrossEntropyLoss", {}),
+    characters: int | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """How well each of `tokens` (N,) is foretold from all before it; the state is handed from chunk to chunk.
 
-    `bits_per_character` is the mean negative log2 probability, `perplexity` 2 to its power, and `loss` the mean of what
-    the model was trained with, by its name and arguments. Returns also a row for each character of the vocabulary that
-    comes up, those that cost the most bits in all first.
+    `bits_per_character` is the negative log2 probability of all of them over the `characters` that they stand for, if
+    these are not as many; `perplexity` is 2 to the power of its mean over the tokens, and `loss` the mean of what the
+    model was trained with, by its name and arguments. Returns also a row for each token of the vocabulary that comes
+    up, those that cost the most bits in all first.
     """
     model.eval()
     tokens = tokens.long()
@@ -49,13 +51,14 @@ def language_model_metrics(
             weighed += weight.get(WEIGHT, len(following))
             right.index_add_(0, following, (logits[0].argmax(1) == following).double())
     count = len(tokens) - 1
+    characters = count if characters is None else characters
     surprise = nats.sum().item() / count
     metrics = {
-        "bits_per_character": surprise / math.log(2),
+        "bits_per_character": surprise / math.log(2) * (count / characters),
         "perplexity": math.exp(surprise),
         "loss": (trained / weighed).item(),
         "accuracy": right.sum().item() / count,
-        "test_characters": count,
+        "test_characters": characters,
     }
     return metrics, _by_character(tokens[1:].bincount(minlength=len(vocabulary)), nats, right, vocabulary)
 

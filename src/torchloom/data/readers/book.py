@@ -1,0 +1,117 @@
+"""A user's own running text, in one file or many, for a language model: in any script, of any length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchloom.config import BookPreprocessConfig
+from torchloom.data.class_folders import split_named
+from torchloom.data.readers import Proposal
+from torchloom.data.tables import opened_text
+from torchloom.data.text import Tokenizer
+from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+
+SUFFIXES = {".txt", ".md", ".text"}
+MOST_CHARACTERS = 5000  # different ones; of more it is cut into subwords
+BETWEEN = "\n\n"  # two files
+
+
+def find(config: BookPreprocessConfig) -> Listing:
+    """List the file, whatever its name, or the text files below the folder."""
+    listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
+    listing.say_links()
+    return listing
+
+
+def preprocess(
+    listing: Listing,
+    config: BookPreprocessConfig,
+    scratch: Path,  # noqa: ARG001  (a text needs none)
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """The files, by name, as one text in three pieces, and what is known about it.
+
+    Each of the training, validation and test tensors holds `tokens` (N,), uint8 where there are at most 255 different
+    ones, or else int32. The vocabulary is that of the training text.
+    """
+    texts = _texts(listing)
+    if not texts["test"]:
+        texts["train"], texts["test"] = _cut(texts["train"], config.test_fraction)
+    if not texts["validation"]:
+        texts["train"], texts["validation"] = _cut(texts["train"], config.validation_fraction)
+    for split, text in texts.items():
+        if not text.strip() and split != "validation":
+            raise InputError(f"{config.files}: leaves no text to {split}. Change preprocess.test_fraction, or add text")
+    tokenizer = Tokenizer.learnt(config.tokens, [texts["train"]], config.vocabulary_size, config.min_count)
+    dtype = np.uint8 if len(tokenizer.vocabulary) <= 255 else np.int32
+    train, validation, test = (tokenizer.encode(text).astype(dtype) for text in texts.values())
+    info = {
+        "kind": "text",
+        "tokenizer": tokenizer.model_dump(),
+        "characters": {split: len(text) for split, text in texts.items()},
+    }
+    return Tensors({"tokens": train}), Tensors({"tokens": validation}), Tensors({"tokens": test}), info
+
+
+# ---- what there is -------------------------------------------------------------------------------------------------
+
+STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 60, 3  # of a training that is proposed
+
+
+def takes(path: Path) -> bool:
+    """Whether it is a text file, or a folder with text files in it, and not in folders for classes."""
+    if path.is_file():
+        return path.suffix.lower() in SUFFIXES
+    return any(each.suffix.lower() in SUFFIXES for each in path.iterdir())
+
+
+def propose(path: Path, target: str | None) -> Proposal:
+    """A language model of the text."""
+    if target:
+        raise InputError(f"--target {target}: there is none in a running text; leave it out")
+    text = BETWEEN.join(_texts(scan(path, "--data", SUFFIXES)).values()).strip()
+    if not text:
+        raise InputError(f"{path}: holds no text")
+    different = len(set(text))
+    seen = [f"{len(text):,} characters, {different:,} different ones", f"it begins: {text[:60]!r}"]
+    window, batch = 64, 64
+    train = {
+        "epochs": int(np.clip(round(STEPS * window * batch / len(text)), LEAST_EPOCHS, MOST_EPOCHS)),
+        "batch_size": batch,
+        "optimizer": {"name": "AdamW", "lr": 0.005, "weight_decay": 0.01},
+        "scheduler": {"name": "CosineAnnealingLR"},
+        "gradient_clip": 1.0,
+    }
+    tokens = {} if different <= MOST_CHARACTERS else {"tokens": "subwords"}
+    blocks = {
+        "data": {"window": window},
+        "model": {"name": "language_rnn", "width": 256},
+        "train": train,
+        "evaluate": {},
+        "generate": {"prompt": text[:20], "length": 500, "temperature": 0.7},
+        "export": {},
+    }
+    return Proposal({"reader": "book", "files": str(path), **tokens}, "language_model", blocks, seen)
+
+
+def _texts(listing: Listing) -> dict[str, str]:
+    r"""The texts by the split that the name of a file or a folder says, with \n at the end of each line."""
+    found: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for path, name in zip(listing.paths, listing.names, strict=True):
+        parts = [] if listing.single else [*Path(name).parts[:-1], Path(name).stem]
+        split = next((split for part in parts if (split := split_named(part))), "train")
+        try:
+            with opened_text(path) as file:
+                found[split].append(file.read())
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}") from error
+    return {split: BETWEEN.join(part) for split, part in found.items()}
+
+
+def _cut(text: str, fraction: float) -> tuple[str, str]:
+    end = len(text) - round(fraction * len(text))
+    return text[:end], text[end:]
