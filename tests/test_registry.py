@@ -238,6 +238,12 @@ def test_a_pipeline_that_waits_is_like_others() -> None:
     task = read_tasks(BLOCKS)["first"]
     waiting, plain = Deferred(lambda: pipeline_of(task)), pipeline_of(task)
     assert not hasattr(waiting, "nothing")
+    counted: list[str] = []
+    once = Deferred(lambda: counted.append("built") or plain)  # type: ignore[func-returns-value]
+    assert counted == []
+    assert once.nodes == plain.nodes
+    assert not hasattr(once, "nothing")
+    assert counted == ["built"]
     assert waiting.nodes == plain.nodes
     assert (waiting + plain).inputs() == plain.inputs()
     assert copy(Deferred(lambda: plain)).describe() == plain.describe()

@@ -51,6 +51,11 @@ def test_convolutions_see_the_words_of_a_document_alone() -> None:
     torch.manual_seed(0)
     network = build_network("text_cnn", {"tokens": 20, "outputs": 3}, {"embedding": 4, "width": 5, "kernels": [1, 3]})
     assert isinstance(network.eval(), TextCNN)
+    with torch.no_grad():
+        for convolution in network.convolutions:  # type: ignore[union-attr]
+            convolution.bias += 3.0
+            convolution.weight.abs_().neg_()  # so that nothing would be the greatest
+        network.embedding.weight.abs_()  # type: ignore[union-attr, operator]
     document = [7, 3, 9, 2]
     x = network.embedding.weight[document].T  # type: ignore[union-attr, index]
     found = []
