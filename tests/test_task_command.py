@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import yaml
 from PIL import Image
@@ -135,3 +136,18 @@ def test_a_running_text_becomes_a_language_model(project: Path, tmp_path: Path) 
     (tmp_path / "pages/1.md").write_text(" ")
     with pytest.raises(InputError, match=r"pages: holds no text$"):
         propose(tmp_path / "pages", None)
+
+
+def test_what_the_data_hold_stays_a_comment(project: Path, tmp_path: Path) -> None:
+    rows = [{"text": row["review"], "label": f"{row['verdict']}\nevil: ["} for row in reviews(40)]
+    pandas.DataFrame(rows).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    made = kedro(project, "task", "new", "odd", "--data", str(tmp_path / "rows.jsonl"), "--target", "label")
+    assert made.returncode == 0, made.stderr
+    blocks = yaml.safe_load((project / "conf/base/parameters/odd.yml").read_text())
+    assert blocks.keys() == {"odd", "odd_data"}
+
+
+def test_an_empty_folder_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty/in").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"empty: no reader knows what to make of it"):
+        propose(tmp_path / "empty", "x")

@@ -80,7 +80,7 @@ def task() -> None:
     "path",
     required=True,
     type=click.Path(exists=True),
-    help="A table, a folder of tables, or one with a folder of pictures for each class.",
+    help="A table, a text, or a folder: of tables or texts, or with a folder of pictures or texts for each class.",
 )
 @click.option("--target", help="The column that is to be told from the others.")
 @click.pass_obj
@@ -107,11 +107,18 @@ def new_task(metadata: ProjectMetadata, name: str, path: str, target: str | None
     own = {"task": {"problem": proposal.problem, "data": data}, **proposal.blocks}
     blocks = {data: {"preprocess": proposal.preprocess}, name: own}
     read_tasks({**parameters, **blocks})  # whether there can be a task of that name
-    comments = "".join(f"# {line}\n" for line in ["What kedro task new has seen:", *proposal.seen])
+    comments = "".join(f"# {_in_one_line(line)}\n" for line in ["What kedro task new has seen:", *proposal.seen])
     written = yaml.safe_dump(blocks, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     with atomic_write(file) as temporary:
         temporary.write_text(comments + written, encoding="utf-8")
     click.echo("\n".join([*proposal.seen, "", f"written to {file}. Train with", f"  kedro run --pipelines {name}"]))
+
+
+def _in_one_line(text: str) -> str:
+    """What data hold, as a comment of a YAML file that ends where it should."""
+    from torchloom.errors import printable
+
+    return printable(text.replace("\n", "\\n"))
 
 
 @task.command("list")

@@ -116,7 +116,7 @@ def _check_names(parameters: Mapping[Any, Any]) -> None:
             raise InputError(
                 f"{name!r}: cannot be the name of a task or a data set, which has letters, digits, _ and -, at most 100"
             )
-        if name in SHARED:
+        if name in SHARED or name == "__default__":
             raise InputError(f"{name}: is a block that all tasks share, and can be no task or data set; rename it")
 
 

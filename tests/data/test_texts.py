@@ -234,7 +234,9 @@ def test_packed_files_that_are_wrong(tmp_path: Path) -> None:
         archive.writestr("b.csv", "x")
     (tmp_path / "no.zip").write_bytes(b"no zip")
     (tmp_path / "no.csv.gz").write_bytes(gzip.compress(b"verdict,review\n" * 999)[:-9])
+    (tmp_path / "broken.csv.gz").write_bytes(gzip.compress(b"verdict,review\n" * 999)[:20] + b"\xff" * 40)
     for name, message in {
+        "broken.csv.gz": "cannot be unpacked",
         "two.zip": "packs 2 CSV files, and must pack one",
         "no.zip": "cannot be unpacked",
         "no.csv.gz": "cannot be unpacked",

@@ -177,7 +177,8 @@ def is_table(path: Path) -> bool:
     """Whether it is a table, or a folder of nothing but tables."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
-    return path.is_dir() and {file.suffix.lower() for file in path.rglob("*.*") if file.is_file()} <= SUFFIXES
+    suffixes = {file.suffix.lower() for file in path.rglob("*.*") if file.is_file()}
+    return bool(suffixes) and suffixes <= SUFFIXES
 
 
 def first_rows(path: Path, count: int) -> list[Row]:

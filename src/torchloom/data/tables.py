@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,7 +131,7 @@ def opened_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     try:
         with _unpacked(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline) as file:
             yield file
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
         raise InputError(f"cannot be unpacked ({error})") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error

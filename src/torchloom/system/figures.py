@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
-from torchloom.system.fonts import shown
+from torchloom.system.fonts import drawable, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+drawable()  # before the first figure: it takes the fonts that there are when it is made
 
 COLUMNS = 9  # of images in a grid
 LEGEND = 20  # entries of a legend at most

@@ -12,7 +12,7 @@ from torchloom.data.class_folders import split_named
 from torchloom.data.readers import Proposal
 from torchloom.data.tables import opened_text
 from torchloom.data.text import Tokenizer
-from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.listing import Listing, is_users, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 
@@ -63,10 +63,15 @@ STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 60, 3  # of a training that is proposed
 
 
 def takes(path: Path) -> bool:
-    """Whether it is a text file, or a folder with text files in it, and not in folders for classes."""
+    """Whether it is a text file, or a folder with text files in it, and none in folders, which would be classes."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
-    return any(each.suffix.lower() in SUFFIXES for each in path.iterdir())
+    folders = {len(each.relative_to(path).parts) for each in path.rglob("*.*") if _is_text(each)}
+    return folders == {1}
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and is_users(path.name)
 
 
 def propose(path: Path, target: str | None) -> Proposal:
