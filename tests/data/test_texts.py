@@ -250,3 +250,20 @@ def test_tables_and_text_files_in_one_folder_are_refused(tmp_path: Path) -> None
     (tmp_path / "mixed/readme.txt").write_text("reviews")
     with pytest.raises(InputError, match=r"mixed: holds tables and text files"):
         prepared(tmp_path / "mixed")
+
+
+def test_a_folder_may_be_called_as_a_gap_is(tmp_path: Path) -> None:
+    for number, row in enumerate(reviews(30)):
+        path = tmp_path / "meals" / ("none" if row["verdict"] == "差评" else "some") / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row["review"])
+    known = prepared(tmp_path / "meals", target=None)[3]
+    assert known["target"]["classes"] == ["none", "some"]
+    assert sum(known["documents"].values()) == 30
+
+
+def test_a_split_without_the_column_of_texts_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "reviews/train.csv", reviews(40))
+    write(tmp_path / "reviews/test.csv", [{"verdict": row["verdict"], "said": row["review"]} for row in reviews(12)])
+    with pytest.raises(InputError, match=r"the test rows have no column 'review', which others have the texts in"):
+        prepared(tmp_path / "reviews")

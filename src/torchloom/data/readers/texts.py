@@ -107,7 +107,7 @@ def _prepare(
         raise InputError(
             f"{place_of(config)}: preprocess.target must name the column that is to be told from the texts"
         )
-    gaps = Encoder([], config.missing).gaps
+    gaps = Encoder([], config.missing).gaps if column else frozenset()  # a folder's name is a name
     rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
     text = _text_column(rows["train"] or rows["test"], config)
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
@@ -150,6 +150,10 @@ def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
 
 def _with_text(split: str, rows: list[Row], text: str, config: TextFilesPreprocessConfig) -> list[Row]:
     """The rows whose text has a token."""
+    if any(text not in row for row in rows):
+        raise InputError(
+            f"{place_of(config)}: the {split} rows have no column {text!r}, which others have the texts in"
+        )
     known = [row for row in rows if _has_token(row[text], config)]
     if len(known) < len(rows):
         left = counted(len(rows) - len(known), "row")
@@ -184,15 +188,17 @@ def propose(path: Path, target: str | None) -> Proposal:
             raise InputError(f"--target {target}: of texts in folders the classes are the folders; leave it out")
         read, config = _read_folders(listing, config), _of_folders(config)
         own: dict[str, Any] = {}
+        gaps: frozenset[str] = frozenset()
     else:
         read = read_files(listing)
         check_target(path, read["train"] or read["test"], target)
         text = _text_column(read["train"] or read["test"], config)
         config, own = config.model_copy(update={"text": text}), {"text": text, "target": target}
+        gaps = Encoder([], ()).gaps
     assert config.text
     assert config.target
     rows = [row for part in read.values() for row in part]
-    rows = _with_text("all", with_target("all", rows, config, Encoder([], ()).gaps), config.text, config)
+    rows = _with_text("all", with_target("all", rows, config, gaps), config.text, config)
     cells = [row[config.target] for row in rows]
     as_classes = are_classes(cells, config)
     counts = [len(split_words(str(row[config.text]))) for row in rows]
