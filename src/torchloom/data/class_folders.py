@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from unicodedata import normalize
 
 from torchloom.config import SplitFolders
@@ -26,6 +27,12 @@ def split_named(folder: str) -> str | None:
     """The split that folders of such a name usually hold: train, validation or test; None when it is no such name."""
     match = SPLIT.fullmatch(re.sub(r"[\W_]", "", folder.lower()))
     return match.lastgroup if match else None
+
+
+def split_of(listing: Listing, name: str) -> str:
+    """The split that the name of a file, or of a folder that it lies in, says: to train where none does."""
+    parts = [] if listing.single else [*Path(name).parts[:-1], Path(name).stem]
+    return next((split for part in parts if (split := split_named(part))), "train")
 
 
 def class_roots(listing: Listing, given: SplitFolders | None = None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import RowsPreprocessConfig
-from torchloom.data.class_folders import split_named
+from torchloom.data.class_folders import split_of
 from torchloom.data.columns import MOSTLY, is_gap, is_number, number, written
 from torchloom.data.splits import log_classes, stratified_choice
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
@@ -46,8 +46,7 @@ def read_files(listing: Listing) -> dict[str, list[Row]]:
     """The rows of all files, by the split that the file's name or a folder's says: those of no other are to train."""
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     for path, name in zip(listing.paths, listing.names, strict=True):
-        parts = [] if listing.single else [*Path(name).parts[:-1], Path(name).stem]
-        split = next((split for part in parts if (split := split_named(part))), "train")
+        split = split_of(listing, name)
         try:
             found[split] += read_rows(path)
         except InputError as error:

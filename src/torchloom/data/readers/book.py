@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import BookPreprocessConfig
-from torchloom.data.class_folders import split_named
+from torchloom.data.class_folders import split_of
 from torchloom.data.readers import Proposal
 from torchloom.data.tables import opened_text
 from torchloom.data.text import Tokenizer
@@ -107,8 +107,7 @@ def _texts(listing: Listing) -> dict[str, str]:
     r"""The texts by the split that the name of a file or a folder says, with \n at the end of each line."""
     found: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for path, name in zip(listing.paths, listing.names, strict=True):
-        parts = [] if listing.single else [*Path(name).parts[:-1], Path(name).stem]
-        split = next((split for part in parts if (split := split_named(part))), "train")
+        split = split_of(listing, name)
         try:
             with opened_text(path) as file:
                 found[split].append(file.read())
