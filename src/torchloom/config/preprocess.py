@@ -119,6 +119,51 @@ class TablePreprocessConfig(ReaderConfig):
     seed: Seed = Field(0, description="draws both")
 
 
+Cell = str | bool | int | float  # of a table, as YAML has it
+
+
+class SplitByConfig(Block):
+    """What rows go into which split by, where that is not left to chance."""
+
+    column: str | None = Field(
+        None, min_length=1, description="the column that says it, by the values that follow, or by names of splits"
+    )
+    test: list[Cell] = Field([], description="values of `column` whose rows are to test")
+    validation: list[Cell] = Field(
+        [], description="values of `column` whose rows are to validate; none: drawn from the rest"
+    )
+    group: str | None = Field(
+        None, min_length=1, description="a column of which no value is in two splits, such as a patient's number"
+    )
+    time: str | None = Field(
+        None,
+        min_length=1,
+        description="a column of dates or numbers: the latest rows test, those before validate",
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return [name for name in (self.column, self.group, self.time) if name]
+
+    @property
+    def apart(self) -> set[str]:
+        """Those that tell a model nothing of other rows."""
+        return {name for name in (self.column, self.group) if name}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SplitByConfig:
+        if len(self.names) > 1:
+            raise ValueError("must be one of column, group and time")
+        if (self.test or self.validation) and not self.column:
+            raise ValueError("must say of which column the values are")
+        if self.validation and not self.test:
+            raise ValueError("must say which values are to test, too")
+        if twice := [value for value in self.test if value in self.validation]:
+            raise ValueError(f"has {twice[0]!r} both to test and to validate")
+        return self
+
+
 class RowsPreprocessConfig(TablePreprocessConfig):
     """The block `preprocess` of rows in files of one's own, or in an entry of the catalog."""
 
@@ -141,6 +186,14 @@ class RowsPreprocessConfig(TablePreprocessConfig):
     missing: list[str] = Field(
         [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
     )
+    split_by: SplitByConfig | None = Field(
+        None, description="none: by chance, of each class the same share, but for files that are named as splits"
+    )
+
+    @property
+    def place(self) -> str:
+        """Where the rows are, for messages."""
+        return self.files or f"preprocess.entry {self.entry}"
 
     @model_validator(mode="after")
     def _one_place(self) -> RowsPreprocessConfig:

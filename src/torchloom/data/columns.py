@@ -99,16 +99,20 @@ def number(value: Any) -> float:
 
 def date_parts(value: Any) -> list[float]:
     """The numbers of CALENDAR; ValueError of what is no date as ISO 8601 writes it, with or without a time."""
-    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        value = datetime.datetime.combine(value, datetime.time())
-    if not isinstance(value, datetime.datetime):
-        try:
-            value = datetime.datetime.fromisoformat(str(value).strip())
-        except ValueError:
-            raise ValueError(f"{value!r} is not a date such as 2024-01-31 or 2024-01-31 18:30") from None
-    return [
-        float(part) for part in (value.year, value.month, value.day, value.weekday(), value.hour + value.minute / 60)
-    ]
+    date = read_date(value)
+    return [float(part) for part in (date.year, date.month, date.day, date.weekday(), date.hour + date.minute / 60)]
+
+
+def read_date(value: Any) -> datetime.datetime:
+    """ValueError of what is no date as ISO 8601 writes it, with or without a time."""
+    if isinstance(value, datetime.datetime):
+        return value
+    if isinstance(value, datetime.date):
+        return datetime.datetime.combine(value, datetime.time())
+    try:
+        return datetime.datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        raise ValueError(f"{value!r} is not a date such as 2024-01-31 or 2024-01-31 18:30") from None
 
 
 # ---- which kind it is ----------------------------------------------------------------------------------------------

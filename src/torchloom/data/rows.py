@@ -17,7 +17,7 @@ import numpy as np
 from torchloom.config import RowsPreprocessConfig
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import MOSTLY, is_gap, is_number, number, written
-from torchloom.data.splits import log_classes, stratified_choice
+from torchloom.data.splits import log_classes
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
 from torchloom.data.targets import Classes, Number, Target
 from torchloom.datasets.listing import Listing
@@ -71,11 +71,6 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def place_of(config: RowsPreprocessConfig) -> str:
-    """Where the rows are, for messages."""
-    return config.files or f"preprocess.entry {config.entry}"
-
-
 def with_target(split: str, rows: list[Row], config: RowsPreprocessConfig, gaps: frozenset[str]) -> list[Row]:
     """The rows that say what the target is."""
     lacking = next((row for row in rows if config.target not in row), None)
@@ -89,32 +84,6 @@ def with_target(split: str, rows: list[Row], config: RowsPreprocessConfig, gaps:
         left = counted(len(rows) - len(known), "row")
         logger.warning("%s: %s without %r are left out", split, left, config.target)
     return known
-
-
-def split_rows(rows: dict[str, list[Row]], config: RowsPreprocessConfig, as_classes: bool) -> dict[str, list[Row]]:
-    """The splits that have no files are drawn from the rows to train: of each class the same share."""
-    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
-    parts = dict(rows)
-    for split, fraction in fractions.items():
-        if not parts[split]:
-            parts["train"], parts[split] = _cut(parts["train"], fraction, config, as_classes)
-    for split in ("train", "test"):
-        if not parts[split]:
-            raise InputError(
-                f"{place_of(config)}: there are no {split} rows. Change preprocess.test_fraction, or add rows"
-            )
-    return parts
-
-
-def _cut(
-    rows: list[Row], fraction: float, config: RowsPreprocessConfig, as_classes: bool
-) -> tuple[list[Row], list[Row]]:
-    labels = [written(row[config.target]) if as_classes else "" for row in rows]
-    chosen = stratified_choice(np.unique(labels, return_inverse=True)[1], fraction, config.seed)
-    parts: tuple[list[Row], list[Row]] = [], []
-    for row, taken in zip(rows, chosen.tolist(), strict=True):
-        parts[taken].append(row)
-    return parts
 
 
 def are_classes(cells: Sequence[Any], config: RowsPreprocessConfig) -> bool:

@@ -17,16 +17,15 @@ import numpy as np
 from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, written
 from torchloom.data.readers import Proposal
+from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import (
     Row,
     are_classes,
     check_target,
     first_rows,
     is_table,
-    place_of,
     read_entry,
     read_files,
-    split_rows,
     target_lines,
     targets_of,
     text_column,
@@ -81,7 +80,7 @@ def _prepare(
     cells = [row[config.target] for part in rows.values() for row in part]
     _check_columns(rows["train"] or rows["test"], config)
     as_classes = are_classes(cells, config)
-    parts = split_rows(rows, config, as_classes)
+    parts = split_rows(rows, config, [config.target] if as_classes else [])
     columns = _columns(parts["train"], config, gaps)
     target, learnt = targets_of(parts, config, as_classes)
     encode = Encoder(columns, config.missing)
@@ -169,7 +168,8 @@ def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> N
 
 def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Column]:
     """What each column is but for the target, by the training rows; those of no use are left out, with a warning."""
-    names = [name for name in rows[0] if name != config.target]
+    apart = {config.target} | (config.split_by.apart - config.columns.keys() if config.split_by else set())
+    names = [name for name in rows[0] if name not in apart]
     found, seen = [], {}
     for name in names:
         cells = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
@@ -183,9 +183,7 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
         found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind
     if not found:
-        raise InputError(
-            f"{place_of(config)}: no column is of use to tell {config.target!r} from. See the warnings above"
-        )
+        raise InputError(f"{config.place}: no column is of use to tell {config.target!r} from. See the warnings above")
     logger.info("columns: %s", ", ".join(f"{name}: {kind}" for name, kind in seen.items()))
     return found
 

@@ -17,16 +17,15 @@ from torchloom.data.class_folders import class_roots, place_pictures
 from torchloom.data.columns import Encoder
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
+from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import (
     Row,
     are_classes,
     check_target,
     first_rows,
     is_table,
-    place_of,
     read_entry,
     read_files,
-    split_rows,
     target_lines,
     targets_of,
     text_column,
@@ -104,15 +103,13 @@ def _prepare(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """`column` is whether a user's texts stand in a column of a table."""
     if not config.target:
-        raise InputError(
-            f"{place_of(config)}: preprocess.target must name the column that is to be told from the texts"
-        )
+        raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the texts")
     gaps = Encoder([], config.missing).gaps if column else frozenset()  # a folder's name is a name
     rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
     text = _text_column(rows["train"] or rows["test"], config)
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
     as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    parts = split_rows(rows, config, as_classes)
+    parts = split_rows(rows, config, [config.target] if as_classes else [])
     target, learnt = targets_of(parts, config, as_classes)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
@@ -142,7 +139,7 @@ def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
     found = text_column(rows[:LOOKED_AT], config.target)
     if not found:
         raise InputError(
-            f"{place_of(config)}: no column looks like texts. Name the one that is, as preprocess.text: there are "
+            f"{config.place}: no column looks like texts. Name the one that is, as preprocess.text: there are "
             f"{listed(names)}"
         )
     return found
@@ -151,9 +148,7 @@ def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
 def _with_text(split: str, rows: list[Row], text: str, config: TextFilesPreprocessConfig) -> list[Row]:
     """The rows whose text has a token."""
     if any(text not in row for row in rows):
-        raise InputError(
-            f"{place_of(config)}: the {split} rows have no column {text!r}, which others have the texts in"
-        )
+        raise InputError(f"{config.place}: the {split} rows have no column {text!r}, which others have the texts in")
     known = [row for row in rows if _has_token(row[text], config)]
     if len(known) < len(rows):
         left = counted(len(rows) - len(known), "row")
