@@ -53,17 +53,9 @@ class SplitFolders(Block):
         return self
 
 
-class FolderPreprocessConfig(PreprocessConfig):
-    """The block `preprocess` of a folder of pictures, in a subfolder for each class.
+class PictureConfig(Block):
+    """How a user's pictures become images."""
 
-    The class folders lie in the folder itself, or in its folders of the splits; a split that has no folder is cut from
-    the training data.
-    """
-
-    folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
-    splits: SplitFolders | None = Field(
-        None, description="none knows the folders of splits by their usual names; with {} every folder is a class"
-    )
     size: list[Count] = Field([64, 64], min_length=2, max_length=2, description="height and width in pixels")
     channels: Literal[1, 3] = Field(3, description="1 makes them grey, 3 coloured")
     fit: Fit = Field(
@@ -74,15 +66,28 @@ class FolderPreprocessConfig(PreprocessConfig):
         description="[black, white]: the values that become 0 and 255 in pictures of more than 8 bits a channel; none: "
         "by what the training pictures hold, for values up to 4095 as of 12 bits, for example",
     )
-    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without a folder test")
-    validation_fraction: Fraction = Field(
-        0.1, description="share of each class, of what remains, to validate, without a folder val"
-    )
     skip_unreadable: bool = Field(False, description="leave out what cannot be read, instead of ending the run")
     cache: Literal["auto", "always", "never"] = Field(
         "auto",
         description="whether the decoded pixels are kept in one file, or decoded again for each batch; auto keeps them "
         "when they fit on the disk",
+    )
+
+
+class FolderPreprocessConfig(PictureConfig, PreprocessConfig):
+    """The block `preprocess` of a folder of pictures, in a subfolder for each class.
+
+    The class folders lie in the folder itself, or in its folders of the splits; a split that has no folder is cut from
+    the training data.
+    """
+
+    folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
+    splits: SplitFolders | None = Field(
+        None, description="none knows the folders of splits by their usual names; with {} every folder is a class"
+    )
+    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without a folder test")
+    validation_fraction: Fraction = Field(
+        0.1, description="share of each class, of what remains, to validate, without a folder val"
     )
 
 
