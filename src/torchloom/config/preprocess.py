@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -205,6 +205,36 @@ class RowsPreprocessConfig(TablePreprocessConfig):
         if (self.files is None) is (self.entry is None):
             raise ValueError("must say where the rows are: either files or entry")
         return self
+
+
+class PicturesPreprocessConfig(PictureConfig, RowsPreprocessConfig):
+    """The block `preprocess` of pictures that a table names, with what is to be told of them, or of a folder with
+    pictures in one folder and their masks, by the same names, in another."""
+
+    target: str | None = Field(  # type: ignore[assignment]
+        None, min_length=1, description="the column that is to be told from the picture; where there are masks none"
+    )
+    folder: str | None = Field(
+        None, min_length=1, description="where the paths in the table begin; none: in the folder of the table"
+    )
+    picture: str | None = Field(
+        None,
+        min_length=1,
+        description="the column with the paths of the pictures, or the folder that they are in; none: the one that "
+        "looks like it",
+    )
+    mask: str | None = Field(
+        None,
+        min_length=1,
+        description="the column with the paths of the masks, or the folder that they are in; none: of a folder the one "
+        "that looks like it, and of a table none where there is a target",
+    )
+    classes: dict[str, int | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+        {}, description="of masks the value of each class, a grey level, a place in a palette or a colour as '#ff0000'"
+    )
+    ignore: list[int | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+        [], description="of masks the values that are of no class, neither learnt nor judged"
+    )
 
 
 class TableFilesPreprocessConfig(RowsPreprocessConfig):

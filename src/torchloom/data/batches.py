@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from torchloom.config import AugmentConfig
-from torchloom.data.augment import augment
+from torchloom.data.augment import augment, augment_with_masks
 from torchloom.data.mapped import read_ahead, take
 from torchloom.errors import InputError
 
@@ -141,7 +141,8 @@ class Gathered(Dataset[tuple[Tensor, ...]]):
 class ImageBatches(Gathered):
     """`self[indices]` is a batch on `device`: images (B, C, H, W) uint8, channels last, and labels (B,) int64.
 
-    `images` (N, H, W, C) uint8 and `labels` (N,) int64 may lie on that device or on the CPU.
+    `images` (N, H, W, C) uint8 and `labels` (N,) int64 may lie on that device or on the CPU. Masks (N, H, W) uint8 are
+    labels that move with their images.
 
     MixUp and CutMix make of them images float32, still on the scale [0, 255], and labels (B, classes) float32.
     `mean` (on the scale [0, 1], per channel) is the colour of cutouts, which are black without it. Each `share`
@@ -161,7 +162,7 @@ class ImageBatches(Gathered):
     ) -> None:
         super().__init__(labels.device, device)
         self.share = share
-        if change is not None and change.mixes and classes is None:
+        if change is not None and change.mixes and (classes is None or labels.ndim > 1):
             raise InputError("data.augment.mixup and cutmix mix labels of classes, which this task has none of")
         self.images, self.labels, self.change, self.seed, self.classes = images, labels, change, seed, classes
         colour = torch.tensor(mean or [0.0]) * 255
@@ -193,7 +194,11 @@ class ImageBatches(Gathered):
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
         images, labels, *mirrored = parts
         if self.change is not None:
-            images = augment(images, self.change, self.generator, self.host_generator, self.fill, *mirrored)
+            generators = (self.generator, self.host_generator)
+            if labels.ndim == 3:
+                images, labels = augment_with_masks(images, labels, self.change, *generators, self.fill, *mirrored)
+            else:
+                images = augment(images, self.change, *generators, self.fill, *mirrored)
         images = images.permute(0, 3, 1, 2)
         if self.change is not None and self.change.mixes:
             from torchloom.data.transforms import mix  # torchvision takes a second or two to import

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from torchloom.system.words import listed
 
+IGNORED = 255  # in masks: of no class, neither learnt nor judged
+
 
 class Target(BaseModel):
     """`array` is the name of the prepared array, with an entry for each sample."""
@@ -23,7 +25,7 @@ class Target(BaseModel):
 
 
 class Classes(Target):
-    """One of several classes, by their numbers (N,) int64."""
+    """One of several classes, by their numbers (N,) int64; of masks (N, H, W) uint8, where IGNORED is of none."""
 
     array: str = "labels"
     classes: list[str]

@@ -22,10 +22,29 @@ def _named(files: Listing) -> Iterator[tuple[Path, str]]:
     return zip(files.paths, map(_readable, files.names), strict=True)
 
 
-def files_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-    """Each file, opened in binary."""
-    for path, name in _named(files):
-        yield name, partial(_binary, path, read)
+def files_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+    """Each file, opened in binary; or those whose paths are in that column of tables, where the folder has such."""
+    tables = [(path, name) for path, name in _named(files) if column and path.suffix.lower() in SUFFIXES]
+    if not tables:
+        yield from ((name, partial(_binary, path, read)) for path, name in _named(files))
+    for path, name in tables:
+        yield from _paths(path, name, str(column), read)
+
+
+def _paths(table: Path, name: str, column: str, read: Callable[[Any], Any]) -> Iterator[Sample]:
+    """The files that a table names, by their paths from its folder on."""
+
+    def path_in(row: dict[str, Any]) -> str:
+        check_columns([column], row)
+        return str(row[column]).replace("\\", "/")
+
+    for called, path in _each(name, _rows(table, path_in)):
+        try:
+            found = path()
+        except InputError as error:
+            yield called, partial(_fail, error)
+        else:
+            yield found, partial(_binary, table.parent / found, read)
 
 
 def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:

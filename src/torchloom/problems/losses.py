@@ -18,6 +18,7 @@ from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
+TINY = torch.finfo(torch.float32).tiny  # in place of the weight of a batch with nothing to learn
 
 # How a classifier's outputs become probabilities, by the loss that trained it; from others none follow.
 LINKS = {"CrossEntropyLoss": "softmax", "BCEWithLogitsLoss": "sigmoid"}
@@ -146,13 +147,18 @@ def weighed_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tens
     def weighed(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         each = torch.ones(logits.shape[1]) if weights is None else torch.tensor(weights).float()
         each = each.to(logits.device)
-        weight = (labels @ each if labels.ndim == 2 else each[labels] * (labels != ignored)).sum()
+        weight = (labels @ each if labels.ndim == 2 else _weights(each, labels, ignored)).sum()
         if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
             dist.all_reduce(weight)
             weight /= dist.get_world_size()
-        return total(logits, labels) / weight, {WEIGHT: weight}
+        return total(logits, labels) / weight.clamp(min=TINY), {WEIGHT: weight}
 
     return weighed
+
+
+def _weights(each: Tensor, labels: Tensor, ignored: int | None) -> Tensor:
+    """Of each label (B,) int64 its weight; the one to ignore, which may be of no class, has none."""
+    return each[labels.clamp(0, len(each) - 1)] * (labels != ignored)
 
 
 def answer_by_answer(answers: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
@@ -165,7 +171,11 @@ def answer_by_answer(answers: Tensor, target: Tensor, dimensions: int) -> tuple[
     return answers.flatten(0, 1), target.repeat_interleave(answers.shape[1], 0)
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of right decisions from logits (B, classes) and labels (B,), or shares of classes (B, classes)."""
+def accuracy(logits: Tensor, labels: Tensor, known: Tensor | None = None) -> Tensor:
+    """The share of right decisions from logits (B, classes) and labels (B,), or shares of classes (B, classes).
+
+    Only those count that are `known` (B,) bool, where that is given.
+    """
     likeliest = labels if labels.ndim == 1 else labels.argmax(1)
-    return (logits.argmax(1) == likeliest).float().mean()
+    right = logits.argmax(1) == likeliest
+    return right.float().mean() if known is None else (right & known).sum() / known.sum().clamp(min=1)

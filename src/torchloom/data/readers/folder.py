@@ -19,6 +19,7 @@ from torchloom.config import FolderPreprocessConfig
 from torchloom.data.class_folders import class_roots, place_pictures, split_named
 from torchloom.data.decoding import Part, decode
 from torchloom.data.images import describe_classes
+from torchloom.data.mask_folders import is_mask_folder
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
@@ -39,8 +40,10 @@ BLOCK = 128  # pictures decoded before they are written
 
 
 def takes(path: Path) -> bool:
-    """Whether it is a folder with folders of pictures."""
-    return path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
+    """Whether it is a folder with folders of pictures, none of which hold masks."""
+    if not path.is_dir() or any(is_mask_folder(each.name) for each in path.glob("**/") if each != path):
+        return False
+    return any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
 
 
 def propose(path: Path, target: str | None) -> Proposal:
@@ -55,15 +58,20 @@ def propose(path: Path, target: str | None) -> Proposal:
     each = np.bincount(labels, minlength=len(classes)).tolist()
     seen = [", ".join(f"{split}: {count}" for split, count in counts.items()), f"{len(classes)} classes:"]
     seen += [f"  {name}: {count}" for name, count in zip(classes, each, strict=True)]
+    preprocess = {"reader": "folder", "folder": str(path), "size": [64, 64]}
+    return Proposal(preprocess, "classification", recipe(len(labels)), seen)
+
+
+def recipe(count: int) -> dict[str, Any]:
+    """A training on so many pictures of 64 x 64 pixels."""
     train = {
         "epochs": 20,
-        "batch_size": 128 if len(labels) >= 5000 else 16,
+        "batch_size": 128 if count >= 5000 else 16,
         "optimizer": {"name": "AdamW", "lr": 0.002},
         "scheduler": {"name": "CosineAnnealingLR"},
     }
     augment = {"augment": {"crop_padding": 8, "flip": True}}
-    blocks = {"data": augment, "model": {"name": "resnet", "width": 16}, "train": train, "evaluate": {}, "export": {}}
-    return Proposal({"reader": "folder", "folder": str(path), "size": [64, 64]}, "classification", blocks, seen)
+    return {"data": augment, "model": {"name": "resnet", "width": 16}, "train": train, "evaluate": {}, "export": {}}
 
 
 # ---- which pictures there are --------------------------------------------------------------------------------------
