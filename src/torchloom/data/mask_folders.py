@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from torchloom.config import PicturesPreprocessConfig
+from torchloom.data.boxes import check_no_boxes
 from torchloom.data.class_folders import split_of
-from torchloom.datasets.listing import Listing, first_of
+from torchloom.data.picture_formats import SUFFIXES
+from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.errors import InputError
 from torchloom.system.words import counted, listed
 
@@ -26,6 +28,20 @@ def is_mask_folder(name: str) -> bool:
     return any(plain in {word, f"{word}s"} for word in WORDS)
 
 
+def has_pairs(path: Path) -> bool:
+    """Whether the folder clearly holds a folder of pictures and one of masks, by the same names more often than not."""
+    try:
+        listing = scan(path, "--data", SUFFIXES)
+        pictures, masks = two_folders(listing, PicturesPreprocessConfig(files=str(path)))
+    except InputError:
+        return False
+    both = [
+        {_common(name, folder) for name in listing.names if folder in PurePosixPath(name).parts[:-1]}
+        for folder in (pictures, masks)
+    ]
+    return 2 * len(both[0] & both[1]) > len(both[0])
+
+
 def two_folders(listing: Listing, config: PicturesPreprocessConfig) -> tuple[str, str]:
     """The names of the folders of pictures and of masks, given or by their usual names.
 
@@ -37,6 +53,7 @@ def two_folders(listing: Listing, config: PicturesPreprocessConfig) -> tuple[str
     with_masks = set().union(*(folders for folders in there.values() if folders & set(masks)))
     pictures = [config.picture] if config.picture else [name for name in names if name not in with_masks]
     if len(masks) != 1 or len(pictures) != 1:
+        check_no_boxes(listing)
         raise InputError(
             f"{listing.folder}: holds neither a table with the paths of its pictures, nor clearly a folder of pictures "
             f"and one of their masks; there are {listed(names) or 'no folders'}. Say which they are, "

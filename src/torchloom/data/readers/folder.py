@@ -16,10 +16,11 @@ from unicodedata import normalize
 import numpy as np
 
 from torchloom.config import FolderPreprocessConfig
+from torchloom.data.boxes import check_no_boxes
 from torchloom.data.class_folders import class_roots, place_pictures, split_named
 from torchloom.data.decoding import Part, decode
 from torchloom.data.images import describe_classes
-from torchloom.data.mask_folders import is_mask_folder
+from torchloom.data.mask_folders import has_pairs
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
@@ -40,8 +41,8 @@ BLOCK = 128  # pictures decoded before they are written
 
 
 def takes(path: Path) -> bool:
-    """Whether it is a folder with folders of pictures, none of which hold masks."""
-    if not path.is_dir() or any(is_mask_folder(each.name) for each in path.glob("**/") if each != path):
+    """Whether it is a folder with folders of pictures, and these are no pictures and their masks."""
+    if not path.is_dir() or has_pairs(path):
         return False
     return any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
 
@@ -183,6 +184,7 @@ def find(config: FolderPreprocessConfig) -> Listing:
     """List the pictures of a folder that has a subfolder for each class."""
     listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
     listing.say_links()
+    check_no_boxes(listing)
     check_class_folders(listing, config)
     found, others = counted(len(listing.names), "picture"), counted(sum(listing.others.values()), "other file")
     kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in listing.others.items())

@@ -23,7 +23,7 @@ from torchloom.data.columns import Encoder
 from torchloom.data.decoding import Part, decode
 from torchloom.data.images import describe_classes
 from torchloom.data.mask_files import learn, read_mask
-from torchloom.data.mask_folders import MASK, PICTURE, is_mask_folder, pairs, two_folders
+from torchloom.data.mask_folders import MASK, PICTURE, has_pairs, pairs, two_folders
 from torchloom.data.masks import Coding, upright_size
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
@@ -250,7 +250,7 @@ def takes(path: Path) -> bool:
         if not any(file.suffix.lower() in SUFFIXES for file in folder.glob("**/*")):
             return False
         return _column(first_rows(path, LOOKED_AT), _places(scan(folder, "--data", SUFFIXES)), []) is not None
-    return path.is_dir() and any(is_mask_folder(each.name) for each in path.glob("**/") if each != path)
+    return path.is_dir() and has_pairs(path)
 
 
 def propose(path: Path, target: str | None) -> Proposal:
@@ -274,7 +274,9 @@ def propose(path: Path, target: str | None) -> Proposal:
         rows, own = [row for part in read.values() for row in part], dict(zip((PICTURE, MASK), names, strict=True))
         place = _places(listing)
     there = _with_pictures("all", rows, place, config.model_copy(update={"skip_unreadable": True}), listing)
-    seen = [f"{counted(len(there), 'picture')}, {len(rows) - len(there)} more rows whose pictures are not there"]
+    seen = [counted(len(there), "picture")]
+    if len(there) < len(rows):
+        seen.append(f"{counted(len(rows) - len(there), 'row')} of pictures that are not there: they end a run")
     preprocess = {"reader": "pictures", "files": str(path), **own}
     if target:
         there = with_target("all", there, config, Encoder([], ()).gaps)
