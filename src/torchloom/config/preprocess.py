@@ -294,10 +294,12 @@ class SoundFilesPreprocessConfig(RowsPreprocessConfig):
         "what a column is, also for split",
     )
     path: str | None = Field(
-        None, min_length=1, description="of a table the column with the files; none: the one whose cells end as they do"
+        None,
+        min_length=1,
+        description="of a table the column with the paths of the sounds; none: the one that has such",
     )
     folder: str | None = Field(
-        None, min_length=1, description="where the paths in a table begin, as seen from the table's folder; none: there"
+        None, min_length=1, description="where the paths in the table begin; none: in the folder of the table"
     )
     splits: SplitFolders | None = Field(
         None, description="of class folders; none knows those of splits by their usual names"

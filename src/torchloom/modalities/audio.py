@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,9 +11,8 @@ from pydantic import Field, model_validator
 from torchloom.config import AnswerConfig, Count, DataConfig, Positive, SoundAugmentConfig
 from torchloom.data.sound_files import library, read_sound
 from torchloom.data.spectrograms import FLOOR, hop_of, log_mel, window_of
-from torchloom.data.tables import SUFFIXES
 from torchloom.modalities.base import Axes, Info, Use
-from torchloom.modalities.files import Sample, files_in_rows, files_of
+from torchloom.modalities.files import Sample, files_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,8 +32,7 @@ class AudioInfo(Info):
     """Sounds of one channel at one `rate`, in samples a second.
 
     `mean` and `std` are of the log-mel spectrograms of the training sounds, in each band. Of sounds of more than
-    `seconds` the middle counts. In a user's tables the paths of the files stand in `column`, as seen from `folder`,
-    which is as seen from the table's.
+    `seconds` the middle counts. In a user's tables the paths of the files stand in the `column`.
     """
 
     kind: Literal["audio"] = "audio"
@@ -44,8 +41,7 @@ class AudioInfo(Info):
     std: list[float] = Field(min_length=1)
     seconds: Positive = 10.0
     change: SoundAugmentConfig = SoundAugmentConfig()
-    column: str = "file"
-    folder: str = ""
+    column: str | None = None
 
     inputs: ClassVar = ("waveforms", "lengths")
     axes: ClassVar[Axes] = {"waveforms": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
@@ -145,10 +141,7 @@ class AudioInfo(Info):
         return sound[start : start + self.longest]
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        """Each file; or, where there are nothing but tables, each that their rows name."""
-        if all(Path(name).suffix.lower() in SUFFIXES for name in files.names):
-            return files_in_rows(files, read, self.column, self.folder)
-        return files_of(files, read)
+        return files_of(files, read, self.column)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         lengths = np.array([len(sound) for sound in samples], dtype=np.int64)

@@ -1,5 +1,4 @@
-"""Where the samples are in a user's files: one in each, in the lines of a text, or in the rows of a table, which may
-name other files."""
+"""Where the samples are in a user's files: one in each, in the lines of a text, or in the rows of a table."""
 
 from __future__ import annotations
 
@@ -64,17 +63,6 @@ def _cell(column: str, read: Callable[[Any], Any], row: dict[str, Any]) -> Any:
     if not isinstance(row[column], str):
         raise InputError(f"{column}: holds {row[column]!r}, and no text")
     return read(row[column])
-
-
-def files_in_rows(files: Listing, read: Callable[[Any], Any], column: str, folder: str) -> Iterator[Sample]:
-    """The file that each row of tables names in that column, seen from `folder`, which is seen from the table's."""
-    for path, name in _named(files):
-        yield from _each(name, _rows(path, partial(_file, column, path.parent / folder, read)))
-
-
-def _file(column: str, folder: Path, read: Callable[[Any], Any], row: dict[str, Any]) -> Any:
-    check_columns([column], row)
-    return _binary(folder / str(row[column]), read)
 
 
 def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:

@@ -7,10 +7,10 @@ that they may be more than the memory holds.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,17 +19,16 @@ import numpy as np
 from torchloom.config import SoundFilesPreprocessConfig, parts_of
 from torchloom.data.class_folders import class_roots, place_pictures, split_of
 from torchloom.data.columns import Encoder
+from torchloom.data.paths import LOOKED_AT, path_column, places
 from torchloom.data.readers import Proposal
+from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import (
     Row,
     are_classes,
     check_target,
     first_rows,
-    is_table,
-    place_of,
     read_entry,
-    read_rows,
-    split_rows,
+    read_files,
     target_lines,
     targets_of,
     with_target,
@@ -58,14 +57,32 @@ class Found(NamedTuple):
 
 
 def find(config: SoundFilesPreprocessConfig) -> Listing:
-    """List the table or tables, or the sounds below the folder."""
+    """List the sounds below the folder, or where the paths of a table begin, and that table."""
     library()
-    assert config.files is not None
-    path = Path(config.files).expanduser()
-    tables = config.path is not None or (path.is_file() and path.suffix.lower() in TABLES)
-    listing = scan(path, "preprocess.files", TABLES if tables else SUFFIXES)
+    assert config.files
+    files = Path(config.files).expanduser()
+    if not _is_of_table(config, files):
+        listing = scan(files, "preprocess.files", SUFFIXES)
+    else:
+        folder = Path(config.folder or (files.parent if files.is_file() else files))
+        listing = scan(folder, "preprocess.folder" if config.folder else "preprocess.files", SUFFIXES)
+        listing = replace(listing, lists=[str(files.resolve())])
     listing.say_links()
     return listing
+
+
+def _is_of_table(config: SoundFilesPreprocessConfig, files: Path) -> bool:
+    """Whether a table says what the sounds are, and neither folders nor their names."""
+    return _is_table_file(files) or (bool(config.target) and not config.names and has_tables(files))
+
+
+def _is_table_file(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in TABLES
+
+
+def has_tables(path: Path) -> bool:
+    """Whether it is a table, or a folder with one in it."""
+    return _is_table_file(path) or (path.is_dir() and any(map(_is_table_file, path.iterdir())))
 
 
 def preprocess(
@@ -82,80 +99,63 @@ def preprocess(
 
 
 def preprocess_entry(
-    table: Any, config: SoundFilesPreprocessConfig
+    table: Any, config: SoundFilesPreprocessConfig, scratch: Path
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
-    """The same of a table that the catalog holds; its paths are seen from the project's folder."""
+    """The same of a table that the catalog holds."""
     library()
-    rows = read_entry(table, config)
-    column = _path_column(rows["train"], config)
-    place = Place(str(Path(config.folder or "").expanduser()), column)
-    return _prepare(Found(rows, place, True, config), None)
+    if not config.folder:
+        raise InputError(f"preprocess.entry {config.entry}: say where its paths begin, preprocess.folder")
+    listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
+    return _prepare(_rows_of_table(read_entry(table, config), listing, config), scratch)
 
 
 # ---- which there are -----------------------------------------------------------------------------------------------
 
 
 def _rows_of(listing: Listing, config: SoundFilesPreprocessConfig) -> Found:
-    if Path(listing.names[0]).suffix.lower() in TABLES:
-        return _rows_of_tables(listing, config)
+    if listing.lists:
+        read = read_files(scan(Path(listing.lists[0]), "preprocess.files", TABLES))
+        return _rows_of_table(read, listing, config)
     if listing.single:
         raise InputError(f"{config.files}: is one sound, not a folder of them or a table with their paths")
     if config.path or config.folder:
-        raise InputError(f"{config.files}: holds sounds and no table; leave preprocess.path and folder out")
-    if config.target:
-        return _rows_by_name(listing, config)
-    return _rows_of_folders(listing, config)
+        raise InputError(
+            f"{config.files}: there is no table whose paths these are; leave preprocess.path and folder out"
+        )
+    return _rows_by_name(listing, config) if config.target else _rows_of_folders(listing, config)
 
 
-def _rows_of_tables(listing: Listing, config: SoundFilesPreprocessConfig) -> Found:
-    """The rows of all tables; the paths in them become such as are seen from the listing's folder."""
+def _rows_of_table(read: dict[str, list[Row]], listing: Listing, config: SoundFilesPreprocessConfig) -> Found:
+    """The rows whose sounds are there, with the paths as the listing has them."""
     if config.names:
         raise InputError(
-            f"{config.files}: is a table, whose columns say what the names would; leave preprocess.names out"
+            f"{config.place}: is a table, and its columns say what names would; leave preprocess.names out"
         )
-    found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    column = ""
-    for path, name in zip(listing.paths, listing.names, strict=True):
-        try:
-            rows = read_rows(path)
-        except InputError as error:
-            raise InputError(f"{path}: {error.message}") from error
-        column = column or _path_column(rows, config)
-        if column not in rows[0]:
-            raise InputError(f"{path}: has no column {column!r}, in which others have the paths of sounds")
-        start = os.path.join(os.path.dirname(name), os.path.expanduser(config.folder or ""))
-        found[split_of(listing, name)] += [
-            {**row, column: os.path.normpath(os.path.join(start, str(row[column])))} for row in rows
-        ]
-    return Found(found, Place(listing.folder, column), True, config)
-
-
-def _path_column(rows: Sequence[Row], config: SoundFilesPreprocessConfig) -> str:
-    if config.path:
-        if config.path not in rows[0]:
-            raise InputError(f"preprocess.path {config.path!r}: there is no such column; there are {_columns(rows)}")
-        return config.path
-    column = path_column(rows)
-    if column is None:
+    place = places(listing)
+    rows = [row for part in read.values() for row in part]
+    column = config.path or path_column(rows, place, [config.target])
+    if column is None or any(column not in row for row in rows):
+        wrong = (
+            f"preprocess.path {column!r}: not all rows have it" if column else "no column names sounds that are there"
+        )
         raise InputError(
-            f"{place_of(config)}: no column has paths of sounds in it. Name the one that has, as preprocess.path: "
-            f"there are {_columns(rows)}"
+            f"{config.place}: {wrong}. Name the one that does, preprocess.path, and where its paths begin, "
+            f"preprocess.folder. There are {listed(list(map(repr, rows[0])))}"
         )
-    return column
-
-
-def _columns(rows: Sequence[Row]) -> str:
-    return listed(list(map(repr, rows[0])))
-
-
-def path_column(rows: Sequence[Row]) -> str | None:
-    """The first column whose cells all end as files of sounds do."""
-    names = rows[0] if rows else ()
-    return next((name for name in names if all(_is_sound(row.get(name)) for row in rows)), None)
-
-
-def _is_sound(cell: Any) -> bool:
-    return isinstance(cell, str) and os.path.splitext(cell)[1].lower() in SUFFIXES
+    missing = [str(row[column]) for row in rows if place(row[column]) is None]
+    if missing:
+        said = f"{config.place}: {counted(len(missing), 'sound')} not in {listing.folder}: {first_of(missing)}"
+        if not config.skip_unreadable:
+            raise InputError(
+                f"{said}. Say where the paths begin, preprocess.folder, or leave such rows out, "
+                "preprocess.skip_unreadable: true"
+            )
+        logger.warning("%s. They are left out", said)
+    found = {
+        split: [{**row, column: listing.names[number]} for row in part if (number := place(row[column])) is not None]
+        for split, part in read.items()
+    }
+    return Found(found, Place(listing.folder, column), True, config)
 
 
 def _rows_by_name(listing: Listing, config: SoundFilesPreprocessConfig) -> Found:
@@ -182,14 +182,14 @@ def _rows_of_folders(listing: Listing, config: SoundFilesPreprocessConfig) -> Fo
     roots = class_roots(listing, config.splits)
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     parts = _parts(listing, config.names) if config.names else [{}] * len(listing.names)
-    places = place_pictures(listing.names, roots)
-    strays = [name for name, place in zip(listing.names, places, strict=True) if place is None]
+    placed = place_pictures(listing.names, roots)
+    strays = [name for name, place in zip(listing.names, placed, strict=True) if place is None]
     if strays and not (config.splits and config.splits.train):
         raise InputError(
             f"{listing.folder}: in no folder of a class: {first_of(strays)}. Move them there; or say what the names of "
             "the files mean, as preprocess.names: '{digit}_{speaker}_{take}', and which part to tell, as target"
         )
-    for name, place, more in zip(listing.names, places, parts, strict=True):
+    for name, place, more in zip(listing.names, placed, parts, strict=True):
         if place:
             found[roots[place[0]]].append({FILE: name, FOLDER: place[1], **more})
     told = config.model_copy(update={"target": FOLDER, "target_type": "classes"})
@@ -198,15 +198,23 @@ def _rows_of_folders(listing: Listing, config: SoundFilesPreprocessConfig) -> Fo
 
 def _parts(listing: Listing, names: str) -> list[dict[str, str]]:
     """What the name of each file says, by the parts of preprocess.names."""
-    pieces = re.split(r"{.*?}", names)
-    pattern = re.compile("(.+?)".join(map(re.escape, pieces)), re.DOTALL)
-    matches = [pattern.fullmatch(Path(name).stem) for name in listing.names]
-    odd = [name for name, match in zip(listing.names, matches, strict=True) if match is None]
+    short, long = (_pattern(names, any_text) for any_text in ("(.+?)", "(.+)"))
+    found = [(short.fullmatch(Path(name).stem), long.fullmatch(Path(name).stem)) for name in listing.names]
+    odd = [
+        name
+        for name, (match, other) in zip(listing.names, found, strict=True)
+        if match is None or other is None or match.groups() != other.groups()  # it can be read in two ways
+    ]
     if odd:
         raise InputError(
-            f"preprocess.names {names!r}: does not fit {first_of(odd)}. Rename them, or put them elsewhere"
+            f"preprocess.names {names!r}: says of {counted(len(odd), 'file')} not what is what: {first_of(odd)}. Rename "
+            "or move them, or write a table with their paths"
         )
-    return [dict(zip(parts_of(names), match.groups(), strict=True)) for match in matches if match]
+    return [dict(zip(parts_of(names), match.groups(), strict=True)) for match, _ in found if match]
+
+
+def _pattern(names: str, any_text: str) -> re.Pattern[str]:
+    return re.compile(any_text.join(map(re.escape, re.split(r"{.*?}", names))), re.DOTALL)
 
 
 # ---- what they are -------------------------------------------------------------------------------------------------
@@ -215,13 +223,11 @@ def _parts(listing: Listing, names: str) -> list[dict[str, str]]:
 def _prepare(found: Found, scratch: Path | None) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     config = found.config
     if not config.target:
-        raise InputError(
-            f"{place_of(config)}: preprocess.target must name the column that is to be told from the sounds"
-        )
+        raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the sounds")
     gaps = Encoder([], config.missing).gaps if found.of_table else frozenset()
     rows = {split: with_target(split, part, config, gaps) for split, part in found.rows.items()}
     as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    parts = split_rows(rows, config, as_classes)
+    parts = split_rows(rows, config, [config.target] if as_classes else [])
     rate = config.rate or _usual_rate(found.place, parts["train"])
     reading = Reading(found.place, rate, scratch)
     stored = reading.splits(parts)
@@ -229,7 +235,7 @@ def _prepare(found: Found, scratch: Path | None) -> tuple[Tensors, Tensors, Tens
     parts = {split: part.rows for split, part in stored.items()}
     for split in ("train", "test"):
         if not parts[split]:
-            raise InputError(f"{place_of(config)}: no {split} sound can be read")
+            raise InputError(f"{config.place}: no {split} sound can be read")
     target, learnt = targets_of(parts, config, as_classes)
     tensors = {split: part.tensors({target.array: learnt[split]}, found.place.column) for split, part in stored.items()}
     mean, std = measured(stored["train"], rate, config.mels)
@@ -240,7 +246,7 @@ def _prepare(found: Found, scratch: Path | None) -> tuple[Tensors, Tensors, Tens
         "rate": rate,
         "mean": mean,
         "std": std,
-        **({"column": found.place.column, "folder": config.folder or ""} if found.of_table else {}),
+        **({"column": found.place.column} if found.of_table else {}),
         "sounds": {split: len(part) for split, part in parts.items()},
         "seconds_of_training": {
             "shortest": float(lengths.min()),
@@ -266,14 +272,18 @@ def _usual_rate(place: Place, rows: Sequence[Row]) -> int:
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 2500, 60, 5  # of a training that is proposed
 SEPARATORS = ("_", "-", " ", ".")  # of the parts of names
-LOOKED_AT = 1000  # rows of a table, to find the column of paths
 
 
 def takes(path: Path) -> bool:
-    """Whether it is a folder with sounds in or below it, or a table with a column of their paths."""
-    if path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.rglob("*.*")):
-        return True
-    return is_table(path) and path_column(first_rows(path, LOOKED_AT)) is not None
+    """Whether it is a folder with sounds in or below it, or a table that names such."""
+    folder = path.parent if path.is_file() else path
+    if not any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*.*")):
+        return False
+    return path.is_dir() or (_is_table_file(path) and _names_sounds(path, scan(folder, "--data", SUFFIXES)))
+
+
+def _names_sounds(path: Path, listing: Listing) -> bool:
+    return path_column(first_rows(path, LOOKED_AT), places(listing), []) is not None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
@@ -310,11 +320,11 @@ def propose(path: Path, target: str | None) -> Proposal:
 
 def _looked_at(path: Path, target: str | None) -> tuple[Listing, SoundFilesPreprocessConfig]:
     """What there is, and the block `preprocess` that goes with it."""
-    if is_table(path):
-        listing = scan(path, "--data", TABLES)
-        check_target(path, read_rows(next(listing.paths)), target)
-        return listing, SoundFilesPreprocessConfig(files=str(path), target=target)
-    listing = scan(path, "--data", SUFFIXES)
+    listing = scan(path.parent if path.is_file() else path, "--data", SUFFIXES)
+    if has_tables(path) and _names_sounds(path, listing):
+        read = read_files(scan(path, "--data", TABLES))
+        check_target(path, read["train"] or read["test"], target)
+        return replace(listing, lists=[str(path)]), SoundFilesPreprocessConfig(files=str(path), target=target)
     if any(place_pictures(listing.names, class_roots(listing))):
         if target:
             raise InputError(f"--target {target}: of sounds in folders the classes are the folders; leave it out")
