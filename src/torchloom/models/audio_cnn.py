@@ -24,11 +24,11 @@ def build(
     widths: Widths = [32, 64, 128],  # noqa: B006  (never changed)
     dropout: Fraction = 0.3,
 ) -> nn.Module:
-    """For each of the `widths` a 3x3 convolution of so many channels, batch norm, ReLU and 2x2 max pooling; the mean
-    over all frequencies; mean and maximum over time -> linear to `outputs`."""
+    """For each of the `widths` a 3x3 convolution of so many channels, batch norm, ReLU and 2x2 max pooling; of all
+    that is there at a time as many channels; mean and maximum over time -> linear to `outputs`."""
     if mels < 2 ** len(widths):
         raise ValueError(f"{len(widths)} widths halve the {mels} bands too often; leave some out")
-    return AudioCNN(outputs, widths, dropout)
+    return AudioCNN(mels, outputs, widths, dropout)
 
 
 class AudioCNN(nn.Module):
@@ -37,11 +37,14 @@ class AudioCNN(nn.Module):
     What comes after the end stays 0 in every block, as it is around a sound that stands alone.
     """
 
-    def __init__(self, outputs: int, widths: list[int], dropout: float) -> None:
+    def __init__(self, mels: int, outputs: int, widths: list[int], dropout: float) -> None:
         super().__init__()
         ins = [1, *widths[:-1]]
-        self.blocks = nn.ModuleList(_block(*sizes) for sizes in zip(ins, widths, strict=True))
+        self.blocks = nn.ModuleList(
+            _layers(nn.Conv2d(*sizes, 3, padding=1, bias=False)) for sizes in zip(ins, widths, strict=True)
+        )
         self.pool = nn.MaxPool2d(2)
+        self.joint = _layers(nn.Conv1d(widths[-1] * (mels >> len(widths)), widths[-1], 1, bias=False))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * widths[-1], outputs)
 
@@ -50,7 +53,7 @@ class AudioCNN(nn.Module):
         for block in self.blocks:
             x = self.pool(block(x) * _inside(x, frames))
             frames = (frames + 1) // 2
-        x = x.mean(2)  # (B, C, F)
+        x = self.joint(x.flatten(1, 2))  # (B, C, F)
         inside = _inside(x, frames)
         mean = (x * inside).sum(2) / frames.unsqueeze(1)
         greatest = (x * inside).max(2).values  # of what is never negative
@@ -58,9 +61,9 @@ class AudioCNN(nn.Module):
         return logits
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+def _layers(convolution: nn.Conv1d | nn.Conv2d) -> nn.Sequential:
+    norm = nn.BatchNorm2d if isinstance(convolution, nn.Conv2d) else nn.BatchNorm1d
+    return nn.Sequential(convolution, norm(convolution.out_channels), nn.ReLU())
 
 
 def _inside(x: Tensor, frames: Tensor) -> Tensor:

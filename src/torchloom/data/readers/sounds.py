@@ -207,8 +207,8 @@ def _parts(listing: Listing, names: str) -> list[dict[str, str]]:
     ]
     if odd:
         raise InputError(
-            f"preprocess.names {names!r}: says of {counted(len(odd), 'file')} not what is what: {first_of(odd)}. Rename "
-            "or move them, or write a table with their paths"
+            f"preprocess.names {names!r}: does not fit, or in two ways, {counted(len(odd), 'file')}: "
+            f"{first_of(odd)}. Rename or move them, or write a table with their paths"
         )
     return [dict(zip(parts_of(names), match.groups(), strict=True)) for match, _ in found if match]
 
