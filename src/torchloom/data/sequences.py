@@ -106,7 +106,7 @@ class SoundBatches(Gathered):
     """
 
     indexed_on_host = True
-    WHOLE = 1 << 22  # samples of a batch that is not trained on: spectrograms, and what becomes of them, take more room
+    WHOLE = 1 << 20  # samples of a batch that is not trained on: spectrograms, and what becomes of them, take more room
 
     def __init__(
         self,

@@ -172,8 +172,8 @@ def uncovered(lengths: Tensor, longest: int, count: int, share: float) -> Tensor
     kept = torch.ones(len(lengths), longest, dtype=torch.bool, device=lengths.device)
     for _ in range(count):
         width, start = torch.rand(2, len(lengths), 1, device=lengths.device)
-        width = width * share * lengths.unsqueeze(1)
-        start = start * (lengths.unsqueeze(1) - width)
+        width = (width * (share * lengths.unsqueeze(1) + 1)).floor()
+        start = (start * (lengths.unsqueeze(1) - width + 1)).floor()
         kept = kept & ((place < start) | (place >= start + width))
     return kept
 
