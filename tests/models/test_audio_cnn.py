@@ -162,6 +162,17 @@ def test_what_stands_beside_a_sound_changes_nothing() -> None:
     assert np.ptp(together, axis=0).min() > 1e-3
 
 
+@torch.no_grad()
+def test_how_loud_a_sound_is_changes_nothing_unless_it_is_heard() -> None:
+    spectrogram, frames = front()(torch.from_numpy(tone(900, 0.5))[None], torch.tensor([4000]))
+    inside = (torch.arange(spectrogram.shape[2]) < frames).float()
+    for loudness in (False, True):
+        torch.manual_seed(0)
+        network = build_network("audio_cnn", {"mels": 40, "outputs": 3}, {**SETTINGS, "loudness": loudness}).eval()
+        difference = (network(spectrogram, frames) - network(spectrogram + 2 * inside, frames)).abs().max()
+        assert (float(difference) > 1e-3) == loudness
+
+
 def test_the_bands_cannot_be_halved_more_often_than_there_are() -> None:
     with pytest.raises(InputError, match=r"6 widths halve the 40 bands too often; leave some out"):
         build_network("audio_cnn", {"mels": 40, "outputs": 2}, {"widths": [4] * 6})

@@ -23,12 +23,16 @@ def build(
     *,
     widths: Widths = [32, 64, 128],  # noqa: B006  (never changed)
     dropout: Fraction = 0.3,
+    loudness: bool = False,
 ) -> nn.Module:
-    """For each of the `widths` a 3x3 convolution of so many channels, batch norm, ReLU and 2x2 max pooling; of all
-    that is there at a time as many channels; mean and maximum over time -> linear to `outputs`."""
+    """For each of the `widths` a 3x3 convolution of so many channels, batch norm, ReLU and 2x2 max pooling; of all that
+    is there at a time as many channels; mean and maximum over time -> linear to `outputs`.
+
+    Unless it is to hear the `loudness`, the mean over a whole spectrogram is taken from it first: how loud somebody
+    speaks, or how far away, is then the same."""
     if mels < 2 ** len(widths):
         raise ValueError(f"{len(widths)} widths halve the {mels} bands too often; leave some out")
-    return AudioCNN(mels, outputs, widths, dropout)
+    return AudioCNN(mels, outputs, widths, dropout, loudness)
 
 
 class AudioCNN(nn.Module):
@@ -37,8 +41,9 @@ class AudioCNN(nn.Module):
     What comes after the end stays 0 in every block, as it is around a sound that stands alone.
     """
 
-    def __init__(self, mels: int, outputs: int, widths: list[int], dropout: float) -> None:
+    def __init__(self, mels: int, outputs: int, widths: list[int], dropout: float, loudness: bool) -> None:
         super().__init__()
+        self.loudness = loudness
         ins = [1, *widths[:-1]]
         self.blocks = nn.ModuleList(
             _layers(nn.Conv2d(*sizes, 3, padding=1, bias=False)) for sizes in zip(ins, widths, strict=True)
@@ -50,6 +55,9 @@ class AudioCNN(nn.Module):
 
     def forward(self, spectrograms: Tensor, frames: Tensor) -> Tensor:
         x = nn.functional.pad(spectrograms, (0, 2 ** len(self.blocks) - 1)).unsqueeze(1)  # (B, 1, mels, F)
+        if not self.loudness:
+            level = x.sum((2, 3), keepdim=True) / (x.shape[2] * frames[:, None, None, None])
+            x = (x - level) * _inside(x, frames)
         for block in self.blocks:
             x = self.pool(block(x) * _inside(x, frames))
             frames = (frames + 1) // 2

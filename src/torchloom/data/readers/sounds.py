@@ -270,7 +270,7 @@ def _usual_rate(place: Place, rows: Sequence[Row]) -> int:
 
 # ---- what there is, for a task that is proposed ----------------------------------------------------------------------
 
-STEPS, MOST_EPOCHS, LEAST_EPOCHS = 2500, 60, 5  # of a training that is proposed
+STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 60, 5  # of a training that is proposed
 SEPARATORS = ("_", "-", " ", ".")  # of the parts of names
 
 
@@ -306,7 +306,7 @@ def propose(path: Path, target: str | None) -> Proposal:
         "scheduler": {"name": "OneCycleLR"},
         "monitor": "loss",
     }
-    augment = {"speed": 0.1, "gain": 6.0, "time_masks": 1, "frequency_masks": 1}
+    augment = {"speed": 0.1, "time_masks": 1, "frequency_masks": 1}
     blocks = {
         "data": {"augment_sound": augment},
         "model": {"name": "audio_cnn"},
