@@ -102,7 +102,7 @@ def test_links_lead_somewhere() -> None:
 
 # By the project: the tutorial shows it; and nothing was interrupted that could be gone on with.
 REFUSED = ("optimizer.name=Addam", "resume=must")
-ADDED = {"mnist_resnet", "flowers_cnn", "bikes", "verdicts", "novel"}  # tasks, by who follows the page
+ADDED = {"mnist_resnet", "flowers_cnn", "bikes", "verdicts", "digits", "novel"}  # tasks, by who follows the page
 MADE = {  # by who follows the page
     "conf/parameters.schema.json",
     "conf/base/parameters/bikes.yml",

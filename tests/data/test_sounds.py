@@ -75,7 +75,8 @@ def test_names_that_say_what_they_are(tmp_path: Path) -> None:
     check(found, tmp_path / "all", rows)
     assert found[3]["sounds"] == {"train": 21, "validation": 3, "test": 6}
     assert found[3]["rate"] == 8000
-    assert "column" not in found[3]
+    assert found[3]["column"] is None
+    assert found[3]["training_seconds"]["longest"] == pytest.approx(0.3, abs=0.02)
 
 
 def test_a_folder_for_each_class(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ class Stored(NamedTuple):
 class Reading:
     """Reads the sounds of rows, several at once, and takes note of those that it cannot read."""
 
-    def __init__(self, place: Place, rate: int, scratch: Path | None) -> None:
-        """What it has read lies in the folder `scratch`, or where the system has its temporary files."""
+    def __init__(self, place: Place, rate: int, scratch: Path) -> None:
+        """What it has read lies in a temporary file in the folder `scratch`."""
         self.place, self.rate, self.scratch = place, rate, scratch
         self.failures: list[str] = []
 
@@ -104,8 +104,7 @@ class Reading:
                 stored = np.memmap(file, np.float32, "r") if lengths else np.empty(0, np.float32)
         except OSError as error:
             raise InputError(
-                f"{self.scratch or 'the folder of temporary files'}: the sounds cannot be written ({error.strerror}). "
-                "Make room there"
+                f"{self.scratch}: the sounds cannot be written ({error.strerror}). Make room there"
             ) from error
         return Stored(kept, stored, lengths)
 

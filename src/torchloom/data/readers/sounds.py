@@ -34,7 +34,7 @@ from torchloom.data.rows import (
     with_target,
 )
 from torchloom.data.sound_files import SUFFIXES, library
-from torchloom.data.sounds import Place, Reading, measured, rates_in_words
+from torchloom.data.sounds import Place, Reading, Stored, measured, rates_in_words
 from torchloom.data.tables import SUFFIXES as TABLES
 from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.datasets.tensors import Tensors
@@ -73,7 +73,8 @@ def find(config: SoundFilesPreprocessConfig) -> Listing:
 
 def _is_of_table(config: SoundFilesPreprocessConfig, files: Path) -> bool:
     """Whether a table says what the sounds are, and neither folders nor their names."""
-    return _is_table_file(files) or (bool(config.target) and not config.names and has_tables(files))
+    asked = bool(config.target or config.path) and not config.names
+    return _is_table_file(files) or (asked and has_tables(files))
 
 
 def _is_table_file(path: Path) -> bool:
@@ -220,7 +221,7 @@ def _pattern(names: str, any_text: str) -> re.Pattern[str]:
 # ---- what they are -------------------------------------------------------------------------------------------------
 
 
-def _prepare(found: Found, scratch: Path | None) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     config = found.config
     if not config.target:
         raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the sounds")
@@ -239,23 +240,22 @@ def _prepare(found: Found, scratch: Path | None) -> tuple[Tensors, Tensors, Tens
     target, learnt = targets_of(parts, config, as_classes)
     tensors = {split: part.tensors({target.array: learnt[split]}, found.place.column) for split, part in stored.items()}
     mean, std = measured(stored["train"], rate, config.mels)
-    lengths: np.ndarray = np.array(stored["train"].lengths) / rate
     info = {
         "kind": "audio",
         "target": target.model_dump(),
         "rate": rate,
         "mean": mean,
         "std": std,
-        **({"column": found.place.column} if found.of_table else {}),
+        "column": found.place.column if found.of_table else None,
         "sounds": {split: len(part) for split, part in parts.items()},
-        "seconds_of_training": {
-            "shortest": float(lengths.min()),
-            "median": float(np.median(lengths)),
-            "longest": float(lengths.max()),
-            "all": float(lengths.sum()),
-        },
+        "training_seconds": _seconds(stored["train"], rate),
     }
     return tensors["train"], tensors["validation"], tensors["test"], info
+
+
+def _seconds(stored: Stored, rate: int) -> dict[str, float]:
+    lengths = sorted(length / rate for length in stored.lengths)
+    return {"shortest": lengths[0], "median": lengths[len(lengths) // 2], "longest": lengths[-1], "all": sum(lengths)}
 
 
 def _usual_rate(place: Place, rows: Sequence[Row]) -> int:
@@ -271,6 +271,7 @@ def _usual_rate(place: Place, rows: Sequence[Row]) -> int:
 # ---- what there is, for a task that is proposed ----------------------------------------------------------------------
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 60, 5  # of a training that is proposed
+LONG = 4.0  # seconds of a sound, of which fewer are in a batch
 SEPARATORS = ("_", "-", " ", ".")  # of the parts of names
 
 
@@ -298,24 +299,29 @@ def propose(path: Path, target: str | None) -> Proposal:
     as_classes = are_classes(cells, told)
     seconds, seen = _lengths(found.place, rows)
     seen += target_lines(told.target, cells, as_classes)
-    batch = 32 if seconds < 4 else 16
+    preprocess = {"reader": "sounds", "files": str(path), **own}
+    problem = "classification" if as_classes else "regression"
+    return Proposal(preprocess, problem, _recipe(len(rows), seconds), seen)
+
+
+def _recipe(count: int, seconds: float) -> dict[str, Any]:
+    """The blocks of a task on so many sounds of that length."""
+    batch = 32 if seconds < LONG else 16
     train = {
-        "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
+        "epochs": int(np.clip(round(STEPS * batch / count), LEAST_EPOCHS, MOST_EPOCHS)),
         "batch_size": batch,
         "optimizer": {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01},
         "scheduler": {"name": "OneCycleLR"},
         "monitor": "loss",
     }
     augment = {"speed": 0.1, "time_masks": 1, "frequency_masks": 1}
-    blocks = {
+    return {
         "data": {"augment_sound": augment},
         "model": {"name": "audio_cnn"},
         "train": train,
         "evaluate": {},
         "export": {},
     }
-    preprocess = {"reader": "sounds", "files": str(path), **own}
-    return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
 
 
 def _looked_at(path: Path, target: str | None) -> tuple[Listing, SoundFilesPreprocessConfig]:
