@@ -91,6 +91,32 @@ def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.long
+def test_pictures_that_a_table_names_and_masks(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(60):
+        pixels, mask = generator.integers(0, 60, (40, 40, 3), dtype=np.uint8), np.zeros((40, 40), dtype=np.uint8)
+        top, left = generator.integers(0, 20, 2)
+        pixels[top : top + 20, left : left + 20, number % 2] += 150
+        mask[top : top + 20, left : left + 20] = 255
+        for place, image in {"shells": pixels, "cells/image": pixels, "cells/label": mask}.items():
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / place / f"{number}.png")
+        rows.append({"picture": f"{number}.png", "species": ["cockle", "whelk"][number % 2]})
+    write(tmp_path / "shells/all.csv", rows)
+    for task in ("shells", "cells"):
+        (project / f"conf/base/parameters/{task}.yml").write_text(block(f"{task}:\n"))
+    small = {"train": {"epochs": 5, "batch_size": 8, "threads": 1}}
+    params = {"shells_cnn": {"model": {"width": 4}, **small}, "cells_unet": {"model": {"width": 4}, **small}}
+    kedro_run(project, "shells_cnn", env="local", params=params)
+    catalog = kedro_run(project, "cells_unet", env="local", params=params)
+    assert catalog.load("shells_cnn.metrics")["accuracy"] > 0.9
+    assert catalog.load("cells_unet.metrics")["mean_iou"] > 0.8
+    assert catalog.load("cells_unet.per_class").keys() == {"0", "255"}
+
+
+@pytest.mark.long
 def test_a_table_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its classes depend on two columns together; what is asked has gaps, a new word, and columns in another order."""
     monkeypatch.setenv("HOME", str(tmp_path))
