@@ -20,11 +20,11 @@ from PIL import Image
 import exported
 from conftest import ROOT
 from torchloom.config import ContinueConfig, PredictConfig
+from torchloom.data.tables import LARGEST_TEXT
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.reading import AHEAD, read_ahead
 from torchloom.modalities.documents import pad
-from torchloom.modalities.files import LARGEST_TEXT
 from torchloom.pipelines.prediction.nodes import find, predict
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper

@@ -12,6 +12,7 @@ from PIL import Image
 from conftest import kedro, kedro_run
 from tests.tables import people, reviews, write
 from torchloom.data.readers import propose
+from torchloom.data.rows import text_column
 from torchloom.errors import InputError
 
 
@@ -151,3 +152,123 @@ def test_an_empty_folder_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty/in").mkdir(parents=True)
     with pytest.raises(InputError, match=r"empty: no reader knows what to make of it"):
         propose(tmp_path / "empty", "x")
+
+
+# ---- texts or a table ----------------------------------------------------------------------------------------------
+
+LABELS = {"label": ["good", "bad", "fair"]}
+SHORT = [
+    "味道不错",
+    "很好吃",
+    "服务员态度很差",
+    "太咸了不好吃",
+    "送得很快",
+    "分量太少了",
+    "价格有点贵",
+    "还会再来的",
+    "汤是冷的",
+    "米饭太硬",
+]
+
+
+def columns(count: int = 300, **cells: list[Any]) -> list[dict[str, Any]]:
+    """So many rows; each column goes through its cells again and again."""
+    given = {**LABELS, **cells}
+    return [{name: each[number % len(each)] for name, each in given.items()} for number in range(count)]
+
+
+NOT_TEXTS: dict[str, list[Any]] = {
+    "date": [f"2024-0{1 + number % 9}-1{number % 10} 18:{10 + number % 50}" for number in range(300)],
+    "stamp": [f"Mon Nov {1 + number % 28} 07:38:{number % 60} UTC 2026" for number in range(300)],
+    "chinese_date": [
+        f"2024年{1 + number % 12}月{1 + number % 28}日 星期{'一二三四五六日'[number % 7]}" for number in range(300)
+    ],
+    "email": [f"somebody.number.{number}@mail.example.com" for number in range(300)],
+    "url": [f"https://www.example.com/a/long/way/to/page-{number}" for number in range(300)],
+    "path": [f"/home/somebody/pictures/of/the/year/{number}.png" for number in range(300)],
+    "uuid": [f"0b1c6a5e-7f1e-4e0f-9d1b-{number:012d}" for number in range(300)],
+    "name": [f"Doe, Mr. John Nr{number}" for number in range(300)],
+    "form": [f"Item number {number} of the order {7 * number}" for number in range(300)],
+    "grade": ["Some college but no degree at all", "A bachelor of arts or of science", "No formal schooling as of now"],
+}
+
+
+@pytest.mark.parametrize("name", NOT_TEXTS)
+def test_what_is_no_text_stays_in_a_table(tmp_path: Path, name: str) -> None:
+    rows = columns(**{name: NOT_TEXTS[name], "age": list(range(18, 81))})
+    assert propose(write(tmp_path / "rows.csv", rows, mark=";"), "label").preprocess["reader"] == "table"
+
+
+def texts_of(kind: str) -> list[str]:
+    generator = np.random.default_rng(0)
+    if kind == "short":
+        return ["\uff0c".join(generator.permutation(SHORT)[: 1 + number % 3]) for number in range(300)]
+    said = [row["review"] for row in reviews(300)]
+    return said if kind == "long" else [said[number] for number in generator.integers(0, 130, 300)]
+
+
+@pytest.mark.parametrize("kind", ["short", "long", "repeated"])
+@pytest.mark.parametrize("beside", [{}, {"since": NOT_TEXTS["date"], "mail": NOT_TEXTS["email"]}])
+def test_what_is_a_text_is_taken_for_one(tmp_path: Path, kind: str, beside: dict[str, Any]) -> None:
+    path = write(tmp_path / "rows.csv", columns(said=texts_of(kind), **beside), mark=";")
+    proposal = propose(path, "label")
+    assert (proposal.preprocess["reader"], proposal.preprocess.get("text")) == ("texts", "said")
+
+
+def test_the_target_is_no_text_that_something_is_told_from() -> None:
+    rows = columns(said=texts_of("long"))
+    assert text_column(rows) == text_column(rows, "label") == "said"
+    assert text_column(rows, "said") is None
+
+
+# ---- what a run would refuse ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_what_a_run_would_refuse_is_not_proposed(tmp_path: Path, texts: bool) -> None:
+    rows = columns(**({"said": texts_of("long")} if texts else {"age": list(range(18, 81))}))
+    same = write(tmp_path / "same.csv", [{**row, "label": "good"} for row in rows])
+    with pytest.raises(InputError, match=r"^preprocess\.target 'label': is 'good' in every training row"):
+        propose(same, "label")
+    empty = write(tmp_path / "empty.csv", [{**row, "label": ""} for row in rows])
+    with pytest.raises(InputError, match=r"empty\.csv: there are no rows to train on, none has 'label'"):
+        propose(empty, "label")
+    write(tmp_path / "only/val.csv", rows)
+    with pytest.raises(InputError, match=r"only: there are no rows to train on, only for validation"):
+        propose(tmp_path / "only", "label")
+
+
+def test_a_class_that_may_be_a_gap_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "label": "none"} if row["label"] == "fair" else row for row in columns(age=list(range(18, 81)))]
+    seen = propose(write(tmp_path / "rows.csv", rows), "label").seen
+    assert "label: taken for classes: 'none' (100 rows)" in seen
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for name in ("one.csv", "many/train.csv"):
+        path = write(tmp_path / name, reviews(20))
+        path.write_bytes(path.read_bytes().replace(b"rice", "Grün".encode("latin-1")))
+        with pytest.raises(InputError, match=rf"{name}: is not a text in UTF-8"):
+            propose(tmp_path / name.partition("/")[0], "verdict")
+    for number, label in enumerate("aabb"):
+        path = tmp_path / f"meals/{label}/{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes("Grün".encode("latin-1"))
+    with pytest.raises(InputError, match=r"meals/a/0\.txt: is not a text in UTF-8"):
+        propose(tmp_path / "meals", None)
+
+
+def test_what_lies_beside_tables_and_texts_is_no_matter(tmp_path: Path) -> None:
+    write(tmp_path / "rows/PEOPLE.CSV", people(60))
+    for name in (".DS_Store", "README.md", "LICENSE", "Thumbs.db", "__MACOSX/._PEOPLE.CSV"):
+        (tmp_path / "rows" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "rows" / name).write_text("about the rows")
+    assert propose(tmp_path / "rows", "bike").preprocess["reader"] == "table"
+    for number, row in enumerate(reviews(20)):
+        path = tmp_path / f"meals/{row['verdict']}/{number}.TXT"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row["review"])
+    assert propose(tmp_path / "meals", None).preprocess["reader"] == "texts"

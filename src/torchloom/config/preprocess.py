@@ -139,7 +139,9 @@ class RowsPreprocessConfig(TablePreprocessConfig):
         None, description="what the target is; none: classes where it has words, or two different values"
     )
     missing: list[str] = Field(
-        [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
+        [],
+        description="spellings of a gap, beside an empty cell and ?; and but for a target of words beside NA, NaN, null "
+        "and their kin",
     )
 
     @model_validator(mode="after")

@@ -38,6 +38,7 @@ _BREAK = re.compile(r"<br\s*/?>")
 _LETTER = rf"(?:(?![{_UNSPACED}])[^\W_])"
 _LETTERS = rf"{_LETTER}(?:{_LETTER}|[{_MARKS}])*"
 _WORD = re.compile(rf"{_LETTERS}(?:'{_LETTERS})*|[{_UNSPACED}][{_MARKS}]*|[.,!?]")
+_SPACED = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\S)+")
 _PLAIN = str.maketrans("\u2019\uff0c\u3001\u3002\uff01\uff1f", "',,.!?")  # marks of other scripts as those of Latin
 
 
@@ -48,6 +49,19 @@ def split_words(text: str) -> list[str]:
     and all other marks only separate. In scripts without spaces each character is a word, with the marks on it.
     """
     return _WORD.findall(_BREAK.sub(" ", text.lower().translate(_PLAIN)))
+
+
+def spoken_words(text: str) -> list[str]:
+    """What spaces part and letters are in, as they are; in scripts without spaces each letter."""
+    return [word for word in _SPACED.findall(text) if any(map(str.isalpha, word))]
+
+
+def check_text(text: str) -> None:
+    """ValueError of what no file can hold: half a character, as UTF-16 has it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text[error.start]!r} is no character") from error
 
 
 def read_number(text: str) -> float:
@@ -148,6 +162,10 @@ class Tokenizer(BaseModel):
 
         InputError when it is empty, too long or has unknown characters.
         """
+        try:
+            check_text(text)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         tokens = self.encode(text)
         if not len(tokens):
             raise InputError(f"holds no {self.kind}")

@@ -45,7 +45,7 @@ BLOCK = 128  # pictures decoded before they are written
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (pictures have none)
     """Whether it is a folder with folders of pictures."""
     return path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
 

@@ -18,14 +18,18 @@ from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, written
 from torchloom.data.readers import Proposal
 from torchloom.data.rows import (
+    LOOKED_AT,
     Row,
     are_classes,
+    check_cells,
+    check_split,
     check_target,
     first_rows,
     is_table,
     place_of,
     read_entry,
     read_files,
+    some,
     split_rows,
     target_lines,
     targets_of,
@@ -77,9 +81,9 @@ def _prepare(
     read: dict[str, list[Row]], config: TableFilesPreprocessConfig
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     gaps = Encoder([], config.missing).gaps
-    rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
+    rows = with_target(read, config)
     cells = [row[config.target] for part in rows.values() for row in part]
-    _check_columns(rows["train"] or rows["test"], config)
+    _check_columns(some(rows), config)
     as_classes = are_classes(cells, config)
     parts = split_rows(rows, config, as_classes)
     columns = _columns(parts["train"], config, gaps)
@@ -107,26 +111,27 @@ STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is propose
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
 
 
-def takes(path: Path) -> bool:
-    """Whether it is a table, or a folder of nothing but tables, and not one of texts."""
-    return is_table(path) and text_column(first_rows(path, 1000)) is None
+def takes(path: Path, target: str | None) -> bool:
+    """Whether it is a table, or a folder of tables, and not one of texts."""
+    return is_table(path) and text_column(first_rows(path, LOOKED_AT), target) is None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
     listing = scan(path, "--data", SUFFIXES)
-    rows = [row for part in read_files(listing).values() for row in part]
-    check_target(path, rows, target)
+    read = read_files(listing)
+    check_target(path, some(read), target)
     assert target is not None
     config = TableFilesPreprocessConfig(files=str(path), target=target)
     gaps = Encoder([], ()).gaps
-    rows = with_target("all", rows, config, gaps)
+    known = with_target(read, config)
+    as_classes = check_split(known, config)
+    rows = [row for part in known.values() for row in part]
     cells = [row[target] for row in rows]
-    as_classes = are_classes(cells, config)
     columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
     for name in rows[0]:
         if name != target:
-            given = [row[name] for row in rows if not is_gap(row[name], gaps)]
+            given = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
             kind, why = kind_of(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
@@ -153,7 +158,7 @@ def _gives_away(rows: Sequence[Row], name: str, target: str) -> bool:
     """Whether rows with the same value of the column, of which there are several, nearly all have the same class."""
     classes: dict[str, Counter[str]] = {}
     for row in rows:
-        classes.setdefault(written(row[name]), Counter())[written(row[target])] += 1
+        classes.setdefault(written(row.get(name)), Counter())[written(row[target])] += 1
     likeliest = sum(max(counts.values()) for counts in classes.values())
     return len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
 
@@ -179,6 +184,7 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
             logger.warning("the column %r %s: it is left out", name, why) if why else None
             continue
         assert kind is not None
+        check_cells("train", [row for row in rows if not is_gap(row.get(name), gaps)], name)
         values = _values(cells, config.most_categories) if kind == "category" else []
         found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind
