@@ -9,11 +9,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from conftest import kedro, kedro_run
+from conftest import ROOT, kedro, kedro_run
 from tests.tables import people, reviews, write
+from torchloom.config.loader import ConfigLoader, as_yaml, check_name
 from torchloom.data.readers import propose
 from torchloom.data.rows import text_column
 from torchloom.errors import InputError
+from torchloom.settings import CONFIG_LOADER_ARGS
 
 
 @pytest.fixture
@@ -152,6 +154,44 @@ def test_an_empty_folder_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty/in").mkdir(parents=True)
     with pytest.raises(InputError, match=r"empty: no reader knows what to make of it"):
         propose(tmp_path / "empty", "x")
+
+
+@pytest.mark.parametrize("folder", ["${age}", "${oc.env:HOME}", "a ${b", r"\${x}"])
+def test_what_yaml_has_for_something_else_is_refused(project: Path, tmp_path: Path, folder: str) -> None:
+    path = write(tmp_path / folder / "x.csv", people(60))
+    with pytest.raises(
+        InputError, match=r"(odd\.files: has \$\{…\}, in place of which|would be read as something else)"
+    ):
+        as_yaml({"odd": {"files": str(path)}})
+    made = kedro(project, "task", "new", "odd", "--target", "bike", "--data", str(path)) if folder == "a ${b" else None
+    if made:
+        assert (made.returncode, made.stdout) == (1, "")
+        assert "odd_data.preprocess.files: has ${…}, in place of which a file of parameters gets" in made.stderr
+        assert not (project / "conf/base/parameters/odd.yml").exists()
+
+
+def test_names_are_read_as_they_are_written() -> None:
+    """As columns whatever they are, but 1e5 is a number for OmegaConf."""
+    blocks = {"a": {"columns": {"${age}": "number", "012": "out", "yes": "out", "???": "out"}, "target": "no"}}
+    assert yaml.safe_load(as_yaml(blocks)) == blocks
+    for odd in ({"columns": {"1e5": "number"}}, {"target": "1e5"}):
+        with pytest.raises(InputError, match=r"^'1e5' would be read as something else from a file of parameters\. Ren"):
+            as_yaml({"a": odd})
+
+
+def test_a_text_that_begins_as_a_script(tmp_path: Path) -> None:
+    (tmp_path / "script.txt").write_text("echo ${HOME} " * 100)
+    prompt = propose(tmp_path / "script.txt", None).blocks["generate"]["prompt"]
+    assert prompt == "echo $"
+
+
+@pytest.mark.parametrize("name", ["catalogue", "credentials_x"])
+def test_a_name_that_kedro_takes_for_another_file_is_refused(name: str) -> None:
+    loader = ConfigLoader(str(ROOT / "conf"), env="base", **CONFIG_LOADER_ARGS)
+    check_name("my_catalog", loader)
+    check_name("parameters_x", loader)
+    with pytest.raises(InputError, match=rf"^{name}: Kedro reads files of such names as its c"):
+        check_name(name, loader)
 
 
 # ---- texts or a table ----------------------------------------------------------------------------------------------

@@ -140,8 +140,8 @@ class RowsPreprocessConfig(TablePreprocessConfig):
     )
     missing: list[str] = Field(
         [],
-        description="spellings of a gap, beside an empty cell and ?; and but for a target of words beside NA, NaN, null "
-        "and their kin",
+        description="spellings of a gap, beside an empty cell and ?, and, but in a target of words, NA, NaN, null and "
+        "their kin",
     )
 
     @model_validator(mode="after")

@@ -98,7 +98,7 @@ def propose(path: Path, target: str | None) -> Proposal:
         "model": {"name": "language_rnn", "width": 256},
         "train": train,
         "evaluate": {},
-        "generate": {"prompt": text[:20], "length": 500, "temperature": 0.7},
+        "generate": {"prompt": text[:20].partition("{")[0] or text[0], "length": 500, "temperature": 0.7},
         "export": {},
     }
     return Proposal({"reader": "book", "files": str(path), **tokens}, "language_model", blocks, seen)
