@@ -183,6 +183,8 @@ def test_a_text_that_begins_as_a_script(tmp_path: Path) -> None:
     (tmp_path / "script.txt").write_text("echo ${HOME} " * 100)
     prompt = propose(tmp_path / "script.txt", None).blocks["generate"]["prompt"]
     assert prompt == "echo $"
+    (tmp_path / "script.txt").write_text("echo \u2603 " + "once more " * 100)
+    assert propose(tmp_path / "script.txt", None).blocks["generate"]["prompt"] == "ec"  # the others are too rare
 
 
 @pytest.mark.parametrize("name", ["catalogue", "credentials_x"])

@@ -15,11 +15,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.errors import InputError
+from torchloom.system.words import listed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 LONGEST_TEXT = 10_000  # tokens of what a model is asked about; a batch takes memory by its longest text
+SHOWN = 200  # characters of a vocabulary, in a message
 PAD, UNKNOWN = "<pad>", "<unk>"  # no text holds these as words
 Kind = Literal["characters", "words", "subwords"]
 
@@ -148,14 +150,18 @@ class Tokenizer(BaseModel):
         text = text.lower() if self.lower_case else text
         if self.kind == "subwords":
             return np.array(self._subwords.encode(text).ids, dtype=np.int64)
-        if UNKNOWN in self._tokens:
-            return np.array([self._tokens.get(character, 1) for character in text], dtype=np.int64)
-        unknown = sorted(set(text) - self._tokens.keys())
+        if UNKNOWN not in self._tokens:
+            self.check_known(text)
+        return np.array([self._tokens.get(character, 1) for character in text], dtype=np.int64)
+
+    def check_known(self, text: str) -> None:
+        """InputError when the text has characters that stand in no vocabulary of such."""
+        text = text.lower() if self.lower_case else text
+        unknown = sorted(set(text) - self._tokens.keys()) if self.kind == "characters" else []
         if unknown:
-            raise InputError(
-                f"the vocabulary lacks {', '.join(map(repr, unknown))}; it has {''.join(self.vocabulary)!r}"
-            )
-        return np.array([self._tokens[character] for character in text], dtype=np.int64)
+            known = "".join(character for character in self.vocabulary if character not in {PAD, UNKNOWN})
+            more = f" and {len(known) - SHOWN:,} more" if len(known) > SHOWN else ""
+            raise InputError(f"the vocabulary lacks {listed(list(map(repr, unknown)))}; it has {known[:SHOWN]!r}{more}")
 
     def tokens(self, text: str, last: int | None = None) -> np.ndarray:
         """The (N,) int64 tokens of a text that a model is asked about, of more than `last` the last ones.

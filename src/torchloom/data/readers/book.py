@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +100,17 @@ def propose(path: Path, target: str | None) -> Proposal:
         "model": {"name": "language_rnn", "width": 256},
         "train": train,
         "evaluate": {},
-        "generate": {"prompt": text[:20].partition("{")[0] or text[0], "length": 500, "temperature": 0.7},
+        "generate": {"prompt": _prompt(text), "length": 500, "temperature": 0.7},
         "export": {},
     }
     return Proposal({"reader": "book", "files": str(path), **tokens}, "language_model", blocks, seen)
+
+
+def _prompt(text: str) -> str:
+    """How the text begins, as far as a model knows the characters, and a file of parameters can have them."""
+    counts = Counter(text[: len(text) // 2])
+    known = {character for character, count in counts.items() if count > 1} - {"{"}
+    return "".join(takewhile(known.__contains__, text[:20])) or max(known or text[0], key=lambda each: counts[each])
 
 
 def _texts(listing: Listing) -> dict[str, str]:
