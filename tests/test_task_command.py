@@ -199,18 +199,6 @@ def test_a_name_that_kedro_takes_for_another_file_is_refused(name: str) -> None:
 # ---- texts or a table ----------------------------------------------------------------------------------------------
 
 LABELS = {"label": ["good", "bad", "fair"]}
-SHORT = [
-    "味道不错",
-    "很好吃",
-    "服务员态度很差",
-    "太咸了不好吃",
-    "送得很快",
-    "分量太少了",
-    "价格有点贵",
-    "还会再来的",
-    "汤是冷的",
-    "米饭太硬",
-]
 
 
 def columns(count: int = 300, **cells: list[Any]) -> list[dict[str, Any]]:
@@ -243,8 +231,11 @@ def test_what_is_no_text_stays_in_a_table(tmp_path: Path, name: str) -> None:
 
 def texts_of(kind: str) -> list[str]:
     generator = np.random.default_rng(0)
-    if kind == "short":
-        return ["\uff0c".join(generator.permutation(SHORT)[: 1 + number % 3]) for number in range(300)]
+    if kind in {"short", "tiny"}:
+        letters = 3 if kind == "tiny" else 7
+        return [
+            "".join(generator.permutation(list("味道不错很好吃送得快太咸了汤是冷的"))[:letters]) for _ in range(300)
+        ]
     said = [row["review"] for row in reviews(300)]
     return said if kind == "long" else [said[number] for number in generator.integers(0, 130, 300)]
 
@@ -255,6 +246,13 @@ def test_what_is_a_text_is_taken_for_one(tmp_path: Path, kind: str, beside: dict
     path = write(tmp_path / "rows.csv", columns(said=texts_of(kind), **beside), mark=";")
     proposal = propose(path, "label")
     assert (proposal.preprocess["reader"], proposal.preprocess.get("text")) == ("texts", "said")
+
+
+def test_short_texts_are_such_where_nothing_else_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", columns(said=texts_of("tiny")))
+    assert propose(path, "label").preprocess["reader"] == "texts"
+    path = write(tmp_path / "rows.csv", columns(said=texts_of("tiny"), age=list(range(18, 81))))
+    assert propose(path, "label").preprocess["reader"] == "table"
 
 
 def test_the_target_is_no_text_that_something_is_told_from() -> None:

@@ -110,7 +110,8 @@ def _known(split: str, rows: Sequence[Row], target: str, gaps: Collection[str]) 
 
 def say_left_out(split: str, count: int, why: str) -> None:
     if count:
-        logger.warning("%s: %s %s %s left out", split, counted(count, "row"), why, "is" if count == 1 else "are")
+        verb = "is" if count == 1 else "are"
+        logger.warning("%s: %s %s %s left out", split, counted(count, "row"), why, verb)
 
 
 def check_cells(split: str, rows: Sequence[Row], name: str) -> None:

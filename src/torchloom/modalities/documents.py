@@ -89,6 +89,12 @@ class DocumentInfo(Info):
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         return texts_of(files, read, self.column or COLUMN)
 
+    def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
+        from torchloom.system.figures import text_sheet
+
+        texts = [self.tokenizer.decode(tokens) for _, tokens, _ in shown]
+        return text_sheet([(name, caption) for name, _, caption in shown], texts)
+
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return pad(samples)
 

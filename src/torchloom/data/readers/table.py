@@ -40,7 +40,7 @@ from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import are, listed
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def propose(path: Path, target: str | None) -> Proposal:
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
     seen += target_lines(target, cells, as_classes)
     if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
-        seen.append(f"{counted(again, 'row')} are there more than once")
+        seen.append(f"{are(again, 'row')} there more than once")
     batch = 256 if len(rows) >= 5000 else 32
     train = {
         "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),

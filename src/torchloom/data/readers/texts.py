@@ -43,7 +43,7 @@ from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, telling
 from torchloom.system.progress import track
-from torchloom.system.words import counted, listed
+from torchloom.system.words import are, listed
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def propose(path: Path, target: str | None) -> Proposal:
         *target_lines(config.target, cells, as_classes),
     ]
     if again := len(rows) - len({str(row[config.text]) for row in rows}):
-        seen.append(f"{counted(again, 'text')} are there more than once")
+        seen.append(f"{are(again, 'text')} there more than once")
     batch = 64
     train = {
         "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
