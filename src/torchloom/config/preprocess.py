@@ -189,7 +189,9 @@ class RowsPreprocessConfig(TablePreprocessConfig):
         None, description="what the target is; none: classes where it has words, or two different values"
     )
     missing: list[str] = Field(
-        [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
+        [],
+        description="spellings of a gap, beside an empty cell and ?, and, but in a target of words, NA, NaN, null and "
+        "their kin",
     )
     split_by: SplitByConfig | None = Field(
         None, description="none: by chance, of each class the same share, but for files that are named as splits"

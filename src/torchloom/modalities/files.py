@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text
+from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
-
-LARGEST_TEXT = 10_000_000  # characters of a file, before it is cut into tokens
 
 Sample = tuple[str, Callable[[], Any]]  # what it is called in the tables, and how it is read
 
@@ -101,11 +99,7 @@ def _binary(path: Path, read: Callable[[Any], Any]) -> Any:
 
 
 def _text(path: Path, read: Callable[[Any], Any]) -> Any:
-    with opened_text(path) as file:
-        text = file.read(LARGEST_TEXT + 1)
-    if len(text) > LARGEST_TEXT:
-        raise InputError(f"holds more than {LARGEST_TEXT:,} characters")
-    return read(text.removesuffix("\n"))  # all else may belong to a prompt
+    return read(read_text(path).removesuffix("\n"))  # all else may belong to a prompt
 
 
 def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:

@@ -19,7 +19,6 @@ from unicodedata import normalize
 import numpy as np
 
 from torchloom.config import PicturesPreprocessConfig
-from torchloom.data.columns import Encoder
 from torchloom.data.decoding import Part, decode
 from torchloom.data.images import describe_classes
 from torchloom.data.mask_files import learn, read_mask
@@ -125,10 +124,9 @@ def _prepare(
     everything = [row for part in read.values() for row in part]
     config = _columns(everything, place, config)
     assert config.picture
-    gaps = Encoder([], config.missing).gaps
     rows = {split: _with_pictures(split, part, place, config, listing) for split, part in read.items()}
     if config.target:
-        rows = {split: with_target(split, part, config, gaps) for split, part in rows.items()}
+        rows = with_target(rows, config)
     given = [row[config.target] for part in rows.values() for row in part] if config.target else []
     as_classes = bool(given) and are_classes(given, config)
     split = split_rows(rows, config, [config.target] if config.target and as_classes else [])
@@ -243,7 +241,7 @@ def _say_twice(parts: Mapping[str, Sequence[Row]], column: str) -> None:
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a column is asked for later)
     """Whether it is a table that names pictures, or a folder of pictures with one of their masks."""
     if _has_tables(path):
         folder = path.parent if path.is_file() else path
@@ -279,7 +277,7 @@ def propose(path: Path, target: str | None) -> Proposal:
         seen.append(f"{counted(len(rows) - len(there), 'row')} of pictures that are not there: they end a run")
     preprocess = {"reader": "pictures", "files": str(path), **own}
     if target:
-        there = with_target("all", there, config, Encoder([], ()).gaps)
+        there = with_target({"all": there}, config)["all"]
         cells = [row[target] for row in there]
         as_classes = are_classes(cells, config)
         seen += target_lines(target, cells, as_classes)

@@ -19,13 +19,17 @@ from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, writt
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import (
+    LOOKED_AT,
     Row,
     are_classes,
+    check_cells,
+    check_split,
     check_target,
     first_rows,
     is_table,
     read_entry,
     read_files,
+    some,
     target_lines,
     targets_of,
     text_column,
@@ -35,7 +39,7 @@ from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import are, listed
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +80,9 @@ def _prepare(
     read: dict[str, list[Row]], config: TableFilesPreprocessConfig
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     gaps = Encoder([], config.missing).gaps
-    rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
+    rows = with_target(read, config)
     cells = [row[config.target] for part in rows.values() for row in part]
-    _check_columns(rows["train"] or rows["test"], config)
+    _check_columns(some(rows), config)
     as_classes = are_classes(cells, config)
     parts = split_rows(rows, config, [config.target] if as_classes else [])
     columns = _columns(parts["train"], config, gaps)
@@ -106,26 +110,27 @@ STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is propose
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
 
 
-def takes(path: Path) -> bool:
-    """Whether it is a table, or a folder of nothing but tables, and not one of texts."""
-    return is_table(path) and text_column(first_rows(path, 1000)) is None
+def takes(path: Path, target: str | None) -> bool:
+    """Whether it is a table, or a folder of tables, and not one of texts."""
+    return is_table(path) and text_column(first_rows(path, LOOKED_AT), target) is None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
     listing = scan(path, "--data", SUFFIXES)
-    rows = [row for part in read_files(listing).values() for row in part]
-    check_target(path, rows, target)
+    read = read_files(listing)
+    check_target(path, some(read), target)
     assert target is not None
     config = TableFilesPreprocessConfig(files=str(path), target=target)
     gaps = Encoder([], ()).gaps
-    rows = with_target("all", rows, config, gaps)
+    known = with_target(read, config)
+    as_classes = check_split(known, config)
+    rows = [row for part in known.values() for row in part]
     cells = [row[target] for row in rows]
-    as_classes = are_classes(cells, config)
     columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
     for name in rows[0]:
         if name != target:
-            given = [row[name] for row in rows if not is_gap(row[name], gaps)]
+            given = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
             kind, why = kind_of(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
@@ -134,7 +139,7 @@ def propose(path: Path, target: str | None) -> Proposal:
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
     seen += target_lines(target, cells, as_classes)
     if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
-        seen.append(f"{counted(again, 'row')} are there more than once")
+        seen.append(f"{are(again, 'row')} there more than once")
     batch = 256 if len(rows) >= 5000 else 32
     train = {
         "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
@@ -152,7 +157,7 @@ def _gives_away(rows: Sequence[Row], name: str, target: str) -> bool:
     """Whether rows with the same value of the column, of which there are several, nearly all have the same class."""
     classes: dict[str, Counter[str]] = {}
     for row in rows:
-        classes.setdefault(written(row[name]), Counter())[written(row[target])] += 1
+        classes.setdefault(written(row.get(name)), Counter())[written(row[target])] += 1
     likeliest = sum(max(counts.values()) for counts in classes.values())
     return len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
 
@@ -179,6 +184,7 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
             logger.warning("the column %r %s: it is left out", name, why) if why else None
             continue
         assert kind is not None
+        check_cells("train", [row for row in rows if not is_gap(row.get(name), gaps)], name)
         values = _values(cells, config.most_categories) if kind == "category" else []
         found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind

@@ -83,7 +83,7 @@ class LanguageModel(Problem):
         metrics, characters = language_model_metrics(
             checkpoint.build().to(device),
             tokens.to(device),
-            _vocabulary(info),
+            info.tokenizer.readable(),
             config.batch_size or 1000,
             checkpoint.loss,
             info.tokenizer.characters(tokens[1:].numpy()),
