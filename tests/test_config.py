@@ -568,7 +568,7 @@ def test_each_kind_of_task_has_its_losses(problem: str) -> None:
             assert lines == []
         else:
             (line,) = lines
-            assert line.startswith(f"{key}.name: given {name!r}; must be a loss of torch.nn that suits this task")
+            assert line.startswith(f"{key}.name: given {name!r}; must be a loss that suits this task")
             assert line.endswith(f"; there are {', '.join(sorted(LOSSES[problem]))}")
 
 

@@ -76,6 +76,10 @@ class Problem:
         """InputError unless these data can be learnt from with this block `train`."""
         self.check_data(loaders.info)
 
+    def settled(self, config: Any, loaders: LoaderPlan) -> Any:
+        """The block `train`, after `check`, with what it leaves to the training data, such as weights of classes."""
+        return config
+
     def sizes(self, info: Info) -> dict[str, Any]:
         """What a network's `build` can ask for beside the sizes of the inputs: `outputs`, how many it is to give."""
         return {}

@@ -114,12 +114,23 @@ class LoaderPlan(BaseModel):
                 batches.samples = drawn_subset(len(dataset), self.overfit, self.seed)
             batches.samples = batches.samples[: self.batches and self.batches * size]
         elif lengths is None:
-            batches = Batches(len(dataset), self.batch_size, self.seed, self.subset, place, share)
+            batches = Batches(len(dataset), self.batch_size, self.seed, self.subset, place, share, self._classes())
         else:
-            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.subset, place, share)
+            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.subset, place, share, self._classes())
         kind = StreamedBatches if dataset.streamed and not (self.batches or self.overfit) else DataLoader
         # with a generator of its own it leaves the global one, which dropout draws from, as it is
         return kind(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
+
+    def _classes(self) -> torch.Tensor | None:
+        """Those (N,) of the training samples, where they are to be drawn evenly; InputError when there are none."""
+        if self.data.sampler == "shuffled":
+            return None
+        if not (self.info.target and self.info.target.one_class):
+            raise InputError(
+                "data.sampler: weighted draws as many samples of each class, but these data have no class for each "
+                "sample; leave it out"
+            )
+        return self.targets("train")
 
     def _check_divisible(self, length: int, count: int) -> None:
         """InputError unless so many processes get parts of the same size."""
@@ -154,6 +165,16 @@ class LoaderPlan(BaseModel):
         """The numbers (N,) in the train split of the samples that are trained on, which `data.subset` may choose."""
         numbers: torch.Tensor = self.loader("train").sampler.samples  # type: ignore[attr-defined]
         return numbers
+
+    def targets(self, split: str) -> torch.Tensor:
+        """What there is to learn of each sample of the split, (N, …), as it was prepared."""
+        from torchloom.data.mapped import whole
+
+        return whole(self._arrays(split)[self.info.counted], "cpu")
+
+    def learnt(self) -> torch.Tensor:
+        """The targets (N, …) of the samples that are trained on."""
+        return self.targets("train")[self.trained_numbers()]
 
     def chosen(self, split: str, numbers: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """The samples of the split with these numbers, as a batch without augmentation."""

@@ -126,7 +126,7 @@ def train(
 ) -> Trained:
     """Train a network for the problem; see `train_network`."""
     problem.check(training, loaders)
-    config = adjusted(training, debugging)
+    config = adjusted(problem.settled(training, loaders), debugging)
     objective = partial(problem.objective, config, loaders.info)
     return train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
 

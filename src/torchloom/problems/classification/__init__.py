@@ -74,6 +74,12 @@ class Classification(Problem):
         if loaders.data.augment.mixes:
             check_soft_labels(config.loss.name, config.loss.arguments)
 
+    def settled(self, config: ClassificationTrainConfig, loaders: LoaderPlan) -> ClassificationTrainConfig:
+        from torchloom.problems.losses import weighted
+
+        loss = weighted(config.loss, classes_of(loaders.info), loaders.learnt)
+        return config.model_copy(update={"loss": loss})
+
     def sizes(self, info: Info) -> dict[str, Any]:
         return {"outputs": len(classes_of(info))}
 
@@ -146,7 +152,10 @@ class Classification(Problem):
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        return {"probabilities": checkpoint.link}
+        from torchloom.problems.losses import by_name
+
+        loss = by_name(checkpoint.loss, classes_of(checkpoint.info))
+        return {"probabilities": checkpoint.link, "loss": loss}
 
     def check_exported(self, model: Model) -> None:
         link_of(model)
