@@ -160,6 +160,7 @@ class TrainConfig(Block):
     """The block `train`, as far as all problems share it."""
 
     rising: ClassVar[frozenset[str]] = frozenset({"accuracy"})  # of what can be monitored, that of which more is better
+    whole: ClassVar[frozenset[str]] = frozenset()  # that which is measured of the validation split alone, as a whole
 
     epochs: Count = Field(description="passes over the training data")
     batch_size: Count = Field(128, description="samples per step")

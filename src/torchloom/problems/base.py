@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Batch = tuple["Tensor", ...]
 # A model and a batch, which is the inputs and last the target -> the mean loss and the means of other figures.
 Objective = Callable[["nn.Module", Batch], tuple["Tensor", dict[str, "Tensor"]]]
+# Outputs (N, …) float32 and targets (N, …) of a whole split, on the CPU -> figures by name.
+Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
 Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number
 
@@ -75,6 +77,11 @@ class Problem:
     def check(self, config: Any, loaders: LoaderPlan) -> None:
         """InputError unless these data can be learnt from with this block `train`."""
         self.check_data(loaders.info)
+        if config.monitor in config.whole and not loaders.length("validation"):
+            raise InputError(
+                f"train.monitor: {config.monitor} is measured on the validation split, and there is none. Set "
+                "preprocess.validation_fraction above 0, without data.include_validation, or monitor loss"
+            )
 
     def settled(self, config: Any, loaders: LoaderPlan) -> Any:
         """The block `train`, after `check`, with what it leaves to the training data, such as weights of classes."""
@@ -96,6 +103,18 @@ class Problem:
         """What is minimised; `config` is the block `train`."""
         raise NotImplementedError
 
+    def validation(self, config: Any, info: Info) -> Figures | None:
+        """What is measured of the validation split as a whole, beside the means of `objective`, if anything is.
+
+        `config` is the block `train`; what takes long is measured only where that monitors it. All outputs must fit
+        into the memory.
+        """
+        return None
+
+    def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> Checkpoint:
+        """The trained model with what is chosen for it on the validation split, such as a threshold, in `training`."""
+        return checkpoint
+
     def evaluate(
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: Any
     ) -> dict[str, Any]:
@@ -109,6 +128,10 @@ class Problem:
     def captions(self, made: Mapping[str, Any]) -> Mapping[str, str]:
         """What a page says of each report, where `made` are the contents of all of them."""
         return self.reports
+
+    def doubt(self, metrics: Mapping[str, Any]) -> str | None:
+        """What must be said first of a model with these figures on the test split: that it has learnt nothing."""
+        return None
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 

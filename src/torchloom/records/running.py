@@ -19,6 +19,7 @@ from kedro.pipeline.node import Node
 from torchloom.config import DebuggingConfig, TrackingConfig
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
+from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.records.runs import RunRecord, device, flat, main_figures, peak_memory, seeds, training_rate
 from torchloom.records.tracking import Tracking
@@ -280,6 +281,8 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
         lines[0] += "".join(f"  test {name} {value:.4f}" for name, value in main_figures(metrics).items())
+        doubt = problem_of(catalog.load(f"{task}.checkpoint").problem).doubt(metrics)
+        lines += [f"  {doubt}"] if doubt else []
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}

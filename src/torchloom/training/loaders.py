@@ -167,9 +167,13 @@ class LoaderPlan(BaseModel):
         return numbers
 
     def targets(self, split: str) -> torch.Tensor:
-        """What there is to learn of each sample of the split, (N, …), as it was prepared."""
+        """What there is to learn of each sample of the split, (N, …), as it was prepared; (0,) of an empty one."""
+        import torch
+
         from torchloom.data.mapped import whole
 
+        if not self.splits[split]:
+            return torch.empty(0)
         return whole(self._arrays(split)[self.info.counted], "cpu")
 
     def learnt(self) -> torch.Tensor:

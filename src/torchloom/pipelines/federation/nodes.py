@@ -136,7 +136,7 @@ def train(
         training={**row, "parameters": config.recipe()},
         weights=server.best,
     )
-    return checkpoint, server.history
+    return problem.completed(checkpoint, loaders, config), server.history
 
 
 def compare_rounds(
