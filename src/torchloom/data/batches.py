@@ -153,6 +153,34 @@ class Gathered(Dataset[tuple[Tensor, ...]]):
         return self.change_batch(*self.moved(self.gather(indices), lambda part: part.to(self.device)))
 
 
+class Part(Gathered):
+    """Some of the samples of others, by their numbers (N,), as if there were no more."""
+
+    def __init__(self, whole: Gathered, numbers: Tensor) -> None:
+        super().__init__(whole.device, None)
+        self.whole, self.streamed, self.stays = whole, whole.streamed, whole.stays
+        self.indexed_on_host = whole.indexed_on_host
+        self.numbers = numbers if whole.streamed or whole.indexed_on_host else numbers.to(whole.device)
+        if hasattr(whole, "lengths"):
+            self.lengths = whole.lengths[numbers]
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:  # type: ignore[override]
+        return self.whole.generators
+
+    def set_epoch(self, epoch: int) -> None:
+        self.whole.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        return self.whole.gather(self.numbers[indices.to(self.numbers.device)])
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        return self.whole.change_batch(*parts)
+
+
 class ImageBatches(Gathered):
     """`self[indices]` is a batch on `device`: images (B, C, H, W) uint8, channels last, and labels (B,) int64.
 

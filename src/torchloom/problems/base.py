@@ -121,6 +121,21 @@ class Problem:
         """Measure the checkpoint on the test split: the contents of each of `reports`, `metrics` first."""
         raise NotImplementedError
 
+    def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> list[Columns]:
+        """What the model answers to each sample of the test split, beside the truth, for a table; none without one.
+
+        `config` is the block `evaluate`.
+        """
+        return []
+
+    def label_issues(self, answers: list[Columns], loaders: LoaderPlan) -> list[Columns]:
+        """The samples whose labels are nearly certainly wrong, the surest first.
+
+        `answers` are rows of `answers_to` of models that have not seen the sample, with its number among those of the
+        test split of `loaders`, `sample`.
+        """
+        return []
+
     def more_stages(self) -> Sequence[Node]:
         """Those that only this problem has; what they call `params:<block>` is a block of the task."""
         return ()

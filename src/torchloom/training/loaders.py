@@ -16,6 +16,7 @@ from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from torchloom.config import Count, DataConfig, Seed
+from torchloom.data.folds import Fold
 from torchloom.errors import InputError
 from torchloom.modalities import AnyInfo
 from torchloom.modalities.base import Use
@@ -52,6 +53,7 @@ class LoaderPlan(BaseModel):
     evaluate_batch_size: Count | None = None
     seed: Seed
     batches: Count | None = None  # of each split at most; see DebuggingConfig
+    fold: Fold | None = None  # of the samples of all files, those that belong to a split
     overfit: Count | None = None  # so many training samples, as they are, are those to train and to validate on
 
     @field_validator("splits")
@@ -71,6 +73,8 @@ class LoaderPlan(BaseModel):
 
     def length(self, split: str) -> int:
         """The number of images, documents, characters or rows in the split."""
+        if self.fold and self.splits[split]:
+            return len(self.numbers(split))
         return sum(file.length for file in self.splits[split])
 
     @property
@@ -174,7 +178,18 @@ class LoaderPlan(BaseModel):
 
         if not self.splits[split]:
             return torch.empty(0)
-        return whole(self._arrays(split)[self.info.counted], "cpu")
+        targets = whole(self._arrays(split)[self.info.counted], "cpu")
+        return targets[self.numbers(split)] if self.fold else targets
+
+    def numbers(self, split: str) -> torch.Tensor:
+        """Which samples (N,) of its files the split has, where they are divided into folds."""
+        import torch
+
+        assert self.fold
+        if not self.info.target:
+            raise InputError("folds: are of samples with something to learn of each, such as a class or a number")
+        every = self.model_copy(update={"fold": None}).targets(split).numpy()
+        return torch.from_numpy(self.fold.numbers(every, self.info.target.one_class)[split])
 
     def learnt(self) -> torch.Tensor:
         """The targets (N, …) of the samples that are trained on."""
@@ -199,6 +214,7 @@ class LoaderPlan(BaseModel):
         """The documents as they were written, by their number in the split."""
         arrays = self._arrays(split)
         starts = arrays["text_starts"]
+        chosen = self.numbers(split)[list(chosen)].tolist() if self.fold else chosen
         return [bytes(arrays["text"][starts[i] : starts[i + 1]].numpy()).decode() for i in chosen]
 
     def tokens(self, split: str) -> torch.Tensor:
@@ -216,6 +232,7 @@ class LoaderPlan(BaseModel):
     ) -> Gathered:
         import torch
 
+        from torchloom.data.batches import Part
         from torchloom.data.mapped import read_at_random, whole
 
         device = device or torch.device("cpu")
@@ -228,7 +245,7 @@ class LoaderPlan(BaseModel):
             arrays = {name: whole(array, device) for name, array in arrays.items()}
         dataset = self.info.batches(arrays, Use(self.data, self.seed, training, device, share))
         dataset.streamed = streamed
-        return dataset
+        return Part(dataset, self.numbers(split)) if self.fold else dataset
 
     def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
         """Whether the arrays are to lie in the device's memory; on the CPU they are mapped from their files."""

@@ -26,6 +26,7 @@ from torchloom.data.rows import (
     place_of,
     read_entry,
     read_files,
+    say_duplicates,
     split_rows,
     target_lines,
     targets_of,
@@ -83,6 +84,7 @@ def _prepare(
     as_classes = are_classes(cells, config)
     parts = split_rows(rows, config, as_classes)
     columns = _columns(parts["train"], config, gaps)
+    say_duplicates(parts, [column.name for column in columns])
     target, learnt = targets_of(parts, config, as_classes)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}

@@ -26,6 +26,7 @@ from torchloom.data.rows import (
     place_of,
     read_entry,
     read_files,
+    say_duplicates,
     split_rows,
     target_lines,
     targets_of,
@@ -113,6 +114,7 @@ def _prepare(
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
     as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
     parts = split_rows(rows, config, as_classes)
+    say_duplicates(parts, [text])
     target, learnt = targets_of(parts, config, as_classes)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(

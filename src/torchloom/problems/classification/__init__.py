@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Classes
@@ -116,19 +117,12 @@ class Classification(Problem):
     ) -> dict[str, Any]:
         """The metrics (flat), a table by class, figures, and the wrong answers as a table, the most confident first."""
         from torchloom.problems.classification import metrics as measures
-        from torchloom.problems.evaluation import own_metrics, predict
+        from torchloom.problems.evaluation import own_metrics
         from torchloom.problems.losses import classification_loss, scores
         from torchloom.system import figures
-        from torchloom.system.devices import choose_device, choose_precision
 
         info, classes, link = loaders.info, classes_of(loaders.info), checkpoint.link
-        device = choose_device(config.device)
-        asked = info.asked(loaders.data, config)
-        if config.views != "one":
-            check_suits("evaluate.views", info)
-        _say_if_other_views(config, checkpoint.info)
-        model = asked.viewed(checkpoint.build()).to(device)
-        (logits,), labels = predict(model, loaders.loader("test", device), choose_precision(config.precision, device))
+        logits, labels = _tested(checkpoint, loaders, config)
         loss, arguments = checkpoint.loss
         trained_for = classification_loss(loss, arguments)
         threshold = threshold_of(checkpoint.training, classes)
@@ -162,6 +156,41 @@ class Classification(Problem):
             "best_and_worst": shown([*sides[0].tolist(), *sides[1].tolist()]),
             "mistakes": [{**row, **columns} for row, columns in zip(mistakes, more, strict=True)],
         }
+
+    def answers_to(
+        self, checkpoint: Checkpoint, loaders: LoaderPlan, config: EvaluateClassifierConfig
+    ) -> list[Columns]:
+        from torchloom.problems.classification.metrics import answered
+        from torchloom.problems.losses import scores
+
+        classes, link = classes_of(loaders.info), checkpoint.link
+        logits, labels = _tested(checkpoint, loaders, config)
+        _, predicted = answered(logits, link, threshold_of(checkpoint.training, classes))
+        shares = scores(logits, link).tolist() if link else [[] for _ in labels]
+        names = [f"probability_{name}" for name in classes] if link else []
+        rows = zip(labels.tolist(), predicted.tolist(), shares, strict=True)
+        return [
+            {"true": classes[true], "predicted": classes[found], **dict(zip(names, share, strict=True))}
+            for true, found, share in rows
+        ]
+
+    def label_issues(self, answers: list[Columns], loaders: LoaderPlan) -> list[Columns]:
+        names = [f"probability_{name}" for name in classes_of(loaders.info)]
+        if not answers or names[0] not in answers[0]:
+            return []
+        if not find_spec("cleanlab"):
+            logger.info("labels that are likely wrong are looked for with the extra: pip install -e '.[cleanlab]'")
+            return []
+        from torchloom.problems.classification.labels import label_issues
+
+        shares = [[float(row[name]) for name in names] for row in answers]
+        found = label_issues(shares, [str(row["true"]) for row in answers], classes_of(loaders.info))
+        samples = [int(answers[place]["sample"]) for place, _ in found]
+        columns = loaders.info.columns(loaders, samples)
+        return [
+            {"sample": sample, **row, **{name: value for name, value in more.items() if name not in row}}
+            for sample, (_, row), more in zip(samples, found, columns, strict=True)
+        ]
 
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
         always = metrics.get("accuracy_of_the_commonest", 0.0)
@@ -284,6 +313,21 @@ def threshold_of(said: Mapping[str, Any], classes: list[str]) -> tuple[int, floa
     if len(classes) != 2 or not isinstance(least, float) or not 0 < least < 1:
         raise ValueError(f"threshold {threshold!r}")
     return classes.index(threshold["class"]), least
+
+
+def _tested(checkpoint: Checkpoint, loaders: LoaderPlan, config: EvaluateClassifierConfig) -> tuple[Tensor, Tensor]:
+    """The logits (N, classes) and the labels (N,) of the test split, asked as the block `evaluate` says."""
+    from torchloom.problems.evaluation import predict
+    from torchloom.system.devices import choose_device, choose_precision
+
+    device = choose_device(config.device)
+    asked = loaders.info.asked(loaders.data, config)
+    if config.views != "one":
+        check_suits("evaluate.views", loaders.info)
+    _say_if_other_views(config, checkpoint.info)
+    model = asked.viewed(checkpoint.build()).to(device)
+    (logits,), labels = predict(model, loaders.loader("test", device), choose_precision(config.precision, device))
+    return logits, labels
 
 
 def _check_threshold(config: ClassificationTrainConfig, loaders: LoaderPlan) -> None:

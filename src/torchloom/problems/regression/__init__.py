@@ -107,6 +107,15 @@ class Regression(Problem):
             "largest_residuals": [measures.joined(row, columns) for row, columns in zip(missed, more, strict=True)],
         }
 
+    def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: EvaluateConfig) -> list[Columns]:
+        from torchloom.problems.evaluation import predict
+        from torchloom.system.devices import choose_device
+
+        device = choose_device(config.device)
+        (prediction,), target = predict(checkpoint.build().to(device), loaders.loader("test", device))
+        pairs = zip(target.tolist(), prediction.tolist(), strict=True)
+        return [{"true": true, "predicted": found} for true, found in pairs]
+
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
         if metrics["r2"] > 0:
             return None
