@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kedro.io import DataCatalog
 from pydantic import ValidationError
 from sklearn import metrics
 from torch import Tensor
@@ -366,3 +368,16 @@ def test_a_regressor_that_always_says_the_same_is_told_so(tmp_path: Path, caplog
         f"It is no better than always answering the mean, whose R² is 0: its R² is {metrics['r2']:.4f}" in caplog.text
     )
     assert regression.doubt({"r2": 0.01}) is None
+
+
+def test_a_run_that_comes_to_nothing_ends_with_saying_so(
+    run: Callable[..., DataCatalog], project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train = {"epochs": 1, "optimizer": {"lr": 1e-9}, "threads": 1}
+    catalog = run("linear_regression", params={"linear_regression": {"train": train}})
+    said = "It is no better than always answering the mean, whose R² is 0: its R² is "
+    assert catalog.load("linear_regression.metrics")["r2"] <= 0
+    _, last = capfd.readouterr().err.split("finished in")
+    assert said in last
+    assert said in catalog.load("linear_regression.report")
+    assert f"- {said}" in catalog.load("linear_regression.model_card")
