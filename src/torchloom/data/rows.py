@@ -124,6 +124,23 @@ def some(rows: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
     return next(filter(None, rows.values()), ())
 
 
+def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> None:
+    """Warn of rows to validate and to test that training has too, in the columns of these names."""
+
+    def key(row: Row) -> int:
+        return hash(tuple(written(row.get(name)) for name in names))
+
+    known = set(map(key, parts["train"]))
+    for split in ("validation", "test"):
+        again = [str(number) for number, row in enumerate(parts[split], 1) if key(row) in known]
+        if again:
+            logger.warning(
+                "%s: %d of %s are among the training rows too, with this or another target, and what is measured on "
+                "them says little: the numbers %s",
+                *(split, len(again), counted(len(parts[split]), "row"), listed(again)),
+            )
+
+
 def are_classes(cells: Sequence[Any], config: RowsPreprocessConfig) -> bool:
     """Whether the cells of the target are classes, and not numbers."""
     if config.target_type:

@@ -19,6 +19,11 @@ class Target(BaseModel):
 
     array: str
 
+    @property
+    def one_class(self) -> bool:
+        """Whether each sample is of one class, whose number the array has."""
+        return False
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of it, by what it is."""
         yield from ()
@@ -29,6 +34,10 @@ class Classes(Target):
 
     array: str = "labels"
     classes: list[str]
+
+    @property
+    def one_class(self) -> bool:
+        return self.array == "labels"  # and not masks
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"

@@ -87,6 +87,8 @@ def _confused_pairs(counts: Tensor, classes: list[str]) -> Figure:
 def learning_curves(history: list[dict[str, float]]) -> Figure:
     """A panel for each figure that the history follows, training and validation together, and the learning rate.
 
+    At most three of them stand side by side.
+
     InputError when it is not what training writes.
     """
     if not isinstance(history, list) or not history or not all(isinstance(row, dict) for row in history):
@@ -94,9 +96,15 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     needed = {"epoch", "learning_rate", "train_loss", *history[0]}
     if not all(needed <= row.keys() for row in history):
         raise InputError("the history lacks figures or epochs. Run the train stage again")
-    names = [name.removeprefix("train_") for name in history[0] if name.startswith("train_")]
-    figure = Figure(figsize=(4.2 * (len(names) + 1), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(names) + 1)
+    followed = [name.partition("_") for name in history[0]]
+    names = list(dict.fromkeys(name for part, _, name in followed if part in {"train", "val"}))
+    columns = min(3, len(names) + 1)
+    rows = -(-(len(names) + 1) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(names) + 1 :]:
+        axes.remove()
+    panels = panels[: len(names) + 1]
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(panels, names, strict=False):
         for part, label in (("train", "training"), ("val", "validation")):

@@ -29,6 +29,7 @@ from torchloom.data.rows import (
     is_table,
     read_entry,
     read_files,
+    say_duplicates,
     some,
     target_lines,
     targets_of,
@@ -86,6 +87,7 @@ def _prepare(
     as_classes = are_classes(cells, config)
     parts = split_rows(rows, config, [config.target] if as_classes else [])
     columns = _columns(parts["train"], config, gaps)
+    say_duplicates(parts, [column.name for column in columns])
     target, learnt = targets_of(parts, config, as_classes)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}

@@ -29,6 +29,7 @@ from torchloom.data.rows import (
     is_table,
     read_entry,
     read_files,
+    say_duplicates,
     say_left_out,
     some,
     target_lines,
@@ -122,6 +123,7 @@ def _prepare(
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
     as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
     parts = split_rows(rows, config, [config.target] if as_classes else [])
+    say_duplicates(parts, [text])
     target, learnt = targets_of(parts, config, as_classes)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Number
 from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
-from torchloom.problems.base import Columns, Objective, Problem, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, run
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class Regression(Problem):
         target = target_of(info)
         return regression_objective(config.loss.name, config.loss.arguments, target.mean, target.std)
 
+    def validation(self, config: RegressionTrainConfig, info: Info) -> Figures:
+        from torchloom.problems.regression.metrics import regression_metrics
+
+        return regression_metrics
+
     def evaluate(
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
     ) -> dict[str, Any]:
@@ -91,6 +96,8 @@ class Regression(Problem):
         plot = figures.coefficient_plot(table) if table else figures.nothing("coefficients are those of numbers")
         beside = f", in closed form {metrics['closed_form_r2']:.4f}" if "closed_form_r2" in metrics else ""
         logger.info("test R² %.4f%s", metrics["r2"], beside)
+        if doubt := self.doubt(metrics):
+            logger.warning(doubt)
         return {
             "metrics": metrics,
             "coefficients": table,
@@ -99,6 +106,20 @@ class Regression(Problem):
             "coefficient_plot": plot,
             "largest_residuals": [measures.joined(row, columns) for row, columns in zip(missed, more, strict=True)],
         }
+
+    def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: EvaluateConfig) -> list[Columns]:
+        from torchloom.problems.evaluation import predict
+        from torchloom.system.devices import choose_device
+
+        device = choose_device(config.device)
+        (prediction,), target = predict(checkpoint.build().to(device), loaders.loader("test", device))
+        pairs = zip(target.tolist(), prediction.tolist(), strict=True)
+        return [{"true": true, "predicted": found} for true, found in pairs]
+
+    def doubt(self, metrics: Mapping[str, Any]) -> str | None:
+        if metrics["r2"] > 0:
+            return None
+        return f"It is no better than always answering the mean, whose R² is 0: its R² is {metrics['r2']:.4f}."
 
     def answering(
         self,

@@ -62,6 +62,11 @@ class Segmentation(Problem):
         if named := [key for key in ("policy", "mixup", "cutmix", "per_sample") if getattr(augment, key)]:
             raise InputError(f"data.augment.{named[0]}: changes pictures and not their masks; leave it out")
 
+    def settled(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> SegmentationTrainConfig:
+        from torchloom.problems.losses import weighted
+
+        return config.model_copy(update={"loss": weighted(config.loss, _classes(loaders.info), loaders.learnt)})
+
     def sizes(self, info: Info) -> dict[str, Any]:
         return {"maps": len(_classes(info))}
 
@@ -126,6 +131,11 @@ class Segmentation(Problem):
         }
 
     # ---- for exported models ---------------------------------------------------------------------------------------
+
+    def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        from torchloom.problems.losses import by_name
+
+        return {"loss": by_name(checkpoint.loss, _classes(checkpoint.info))}
 
     def check_exported(self, model: Model) -> None:
         classes, maps = len(_classes(model.info)), model.session.get_outputs()[0].shape[1]
