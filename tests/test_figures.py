@@ -300,7 +300,7 @@ def test_of_long_texts_two_lines_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["很好吃" * 100, "good 很好吃" * 100, "ที่นี่ดี" * 100, "word " * 100, "x" * 400, "हिन्दी में" * 50]
+    "text", ["很好吃" * 100, "good 很好吃" * 100, "ที่นี่ดี" * 100, "word " * 100, "x" * 400, "\U00013000" * 300]
 )
 def test_texts_stay_within_the_figure_and_apart(text: str) -> None:
     """In whatever script, and whatever the classes are called."""

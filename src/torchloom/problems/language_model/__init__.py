@@ -13,7 +13,7 @@ from kedro.pipeline import Node
 
 from torchloom.modalities import Info, TextInfo
 from torchloom.modalities.base import Axes
-from torchloom.problems.base import Columns, Objective, Problem
+from torchloom.problems.base import Columns, Objective, Problem, check_count
 from torchloom.problems.language_model.config import (
     EvaluateLanguageModelConfig,
     GenerateConfig,
@@ -63,6 +63,9 @@ class LanguageModel(Problem):
 
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, _vocabulary(loaders.info), "characters")
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(answer[0].shape[-1], len(_vocabulary(info)))
 
     def objective(self, config: LanguageModelTrainConfig, info: Info) -> Objective:
         return language_model_objective(config.loss.name, config.loss.arguments)
