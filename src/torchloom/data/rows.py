@@ -157,7 +157,7 @@ def are_classes(cells: Sequence[Any], config: RowsPreprocessConfig) -> bool:
 
 
 def targets_of(
-    parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig, as_classes: bool
+    parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig, as_classes: bool, *, quiet: bool = False
 ) -> tuple[Target, dict[str, np.ndarray]]:
     """What the target is, and its array for each split."""
     cells = {split: [row[config.target] for row in part] for split, part in parts.items()}
@@ -178,7 +178,8 @@ def targets_of(
                 "row has"
             )
     labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
-    log_classes(classes, labels)
+    if not quiet:
+        log_classes(classes, labels)
     return Classes(classes=classes), labels
 
 
@@ -246,7 +247,7 @@ def check_target(path: Path, rows: Sequence[Row], target: str | None) -> None:
 def check_split(rows: dict[str, list[Row]], config: RowsPreprocessConfig) -> bool:
     """Whether the target is classes; InputError where a run would not take these rows either."""
     as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    targets_of(split_rows(rows, config, [config.target] if as_classes else []), config, as_classes)
+    targets_of(split_rows(rows, config, [config.target] if as_classes else []), config, as_classes, quiet=True)
     return as_classes
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torchloom.data.targets import Number
 from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
-from torchloom.problems.base import Columns, Figures, Objective, Problem, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ class Regression(Problem):
         from torchloom.problems.regression.scaling import InUnits
 
         return InUnits(network, target_of(info).mean, target_of(info).std)
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(1 if answer.ndim == 1 else answer.shape[-1], 1)
 
     def objective(self, config: RegressionTrainConfig, info: Info) -> Objective:
         target = target_of(info)
@@ -158,9 +161,9 @@ def regression_objective(name: str, arguments: dict[str, Any], mean: float, std:
     """What a regressor is trained for: the mean loss where targets have mean 0 and deviation 1, and the MSE."""
     import torch.nn.functional as F
 
-    from torchloom.problems.losses import answer_by_answer, loss_class
+    from torchloom.problems.losses import answer_by_answer, created_loss
 
-    loss = loss_class(name)(**arguments)
+    loss = created_loss(name, arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, target = batch
