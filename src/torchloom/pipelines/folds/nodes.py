@@ -100,7 +100,8 @@ def fold_of(loaders: LoaderPlan, folds: FoldsConfig, number: int) -> LoaderPlan:
     share = loaders.length("validation") / (loaders.length("train") + loaders.length("validation"))
     fold = Fold(number=number, count=folds.count, validation=share, seed=folds.seed)
     splits = {"train": together, "validation": together if share else [], "test": together}
-    return loaders.model_copy(update={"splits": splits, "fold": fold})
+    plan = loaders.model_copy(update={"splits": splits, "fold": fold})
+    return plan.model_copy(update={"info": plan.info.measured(plan)})
 
 
 def _kept(path: Path, digest: str) -> dict[str, Any] | None:
