@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from torchloom.system.words import listed
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy as np
 IGNORED = 255  # in masks: of no class, neither learnt nor judged
 
 
@@ -23,6 +27,10 @@ class Target(BaseModel):
     def one_class(self) -> bool:
         """Whether each sample is of one class, whose number the array has."""
         return False
+
+    def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
+        """The same with what is measured of the training samples, (N, …), measured of these."""
+        return self
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of it, by what it is."""
@@ -50,6 +58,10 @@ class Number(Target):
     name: str
     mean: float
     std: float
+
+    def measured(self, values: np.ndarray) -> Self:
+        numbers = values.astype("float64")
+        return self.model_copy(update={"mean": float(numbers.mean()), "std": float(numbers.std()) or 1.0})
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "target", self.name
