@@ -1,32 +1,24 @@
-"""The rows of a user's own tables with what is to be told of each, by splits.
+"""The rows of a user's own tables, by splits.
 
 Rows are dicts by the names of the columns. Cells of CSV files are texts, and those of other tables what they are.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from torchloom.config import RowsPreprocessConfig
 from torchloom.data.class_folders import split_of
-from torchloom.data.columns import MOSTLY, is_gap, is_number, number, written
-from torchloom.data.splits import log_classes
+from torchloom.data.columns import is_flag, is_gap, is_number
+from torchloom.data.row_targets import named_targets, separator_in
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
-from torchloom.data.targets import Classes, Number, Target
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
-
-logger = logging.getLogger(__name__)
-
-FEW = 2  # different numbers of a target that are classes
+from torchloom.system.words import listed
 
 Row = dict[str, Any]
 
@@ -71,70 +63,6 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def with_target(split: str, rows: list[Row], config: RowsPreprocessConfig, gaps: frozenset[str]) -> list[Row]:
-    """The rows that say what the target is."""
-    lacking = next((row for row in rows if config.target not in row), None)
-    if lacking is not None:
-        raise InputError(
-            f"preprocess.target {config.target!r}: there is no such column in the {split} rows, which have "
-            f"{listed(list(map(repr, lacking)))}"
-        )
-    known = [row for row in rows if not is_gap(row[config.target], gaps)]
-    if len(known) < len(rows):
-        left = counted(len(rows) - len(known), "row")
-        logger.warning("%s: %s without %r are left out", split, left, config.target)
-    return known
-
-
-def are_classes(cells: Sequence[Any], config: RowsPreprocessConfig) -> bool:
-    """Whether the cells of the target are classes, and not numbers."""
-    if config.target_type:
-        return config.target_type == "classes"
-    if len(set(map(written, cells))) <= FEW:
-        return True
-    wrong = [written(cell) for cell in cells if not is_number(cell)]
-    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
-        raise InputError(
-            f"preprocess.target {config.target!r}: holds numbers, but also {listed(sorted(set(map(repr, wrong))))}. If "
-            "these are gaps, name them in preprocess.missing; if its numbers are names, say target_type: classes"
-        )
-    return bool(wrong)
-
-
-def targets_of(
-    parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig, as_classes: bool
-) -> tuple[Target, dict[str, np.ndarray]]:
-    """What the target is, and its array for each split."""
-    cells = {split: [row[config.target] for row in part] for split, part in parts.items()}
-    if not as_classes:
-        numbers = {split: numbers_of(part, config.target) for split, part in cells.items()}
-        mean, std = (float(value) for value in (numbers["train"].mean(), numbers["train"].std()))
-        target = Number(name=config.target, mean=mean, std=std or 1.0)
-        return target, {split: part.astype(np.float32) for split, part in numbers.items()}
-    texts = {split: list(map(written, part)) for split, part in cells.items()}
-    classes = sorted(set(texts["train"]), key=_in_order)
-    if len(classes) < 2:
-        raise InputError(f"preprocess.target {config.target!r}: is {classes[0]!r} in every training row")
-    places = {name: place for place, name in enumerate(classes)}
-    for split, part in texts.items():
-        if unknown := set(part) - places.keys():
-            raise InputError(
-                f"preprocess.target {config.target!r}: the {split} rows have {sorted(unknown)[0]!r}, which no training "
-                "row has"
-            )
-    labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
-    log_classes(classes, labels)
-    return Classes(classes=classes), labels
-
-
-def _in_order(name: str) -> tuple[bool, float, str]:
-    """Numbers by their size, before words."""
-    try:
-        return False, number(name), name
-    except ValueError:
-        return True, 0.0, name
-
-
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------
 
 LONG = 12  # letters of a text, on average: shorter ones are names
@@ -156,40 +84,33 @@ def first_rows(path: Path, count: int) -> list[Row]:
         return [dict(zip(names, cells, strict=False)) for _, cells in islice(lines, count)]
 
 
-def text_column(rows: Sequence[Row], target: str | None = None) -> str | None:
-    """The column with the longest texts, where there are such and few other columns."""
+def text_column(rows: Sequence[Row], targets: Sequence[str] = ()) -> str | None:
+    """The column with the longest texts, where there are such and few other columns but for those of yes and no."""
     lengths: dict[str, float] = {}
-    for name in rows[0] if rows else ():
+    names = [name for name in rows[0] if name not in targets] if rows else []
+    for name in names:
         cells = [row[name] for row in rows if isinstance(row.get(name), str) and row[name].strip()]
         different = len(set(cells)) > len(cells) / 2 and not all(map(is_number, cells))
-        if name != target and different and sum(map(len, cells)) > LONG * len(cells):
+        if different and sum(map(len, cells)) > LONG * len(cells):
             lengths[name] = sum(map(len, cells)) / len(cells)
-    few = bool(rows) and len(rows[0]) - len(lengths) <= MOST_OTHERS
+    flags = [name for name in names if all(is_flag(row.get(name)) for row in rows)]
+    few = bool(rows) and len(names) - len(lengths) - len(flags) <= MOST_OTHERS
     return max(lengths, key=lambda name: lengths[name]) if lengths and few else None
 
 
-def check_target(path: Path, rows: Sequence[Row], target: str | None) -> None:
-    """InputError, as `kedro task new` says it, unless the target is one of the columns."""
-    if target not in rows[0]:
-        wrong = f"there is no column {target!r}" if target else "it must be said which column is to be told"
+def check_target(path: Path, rows: Sequence[Row], target: str | None) -> list[str]:
+    """The columns of the target; InputError, as `kedro task new` says it, unless they are there."""
+    names = named_targets(rows, target) if target else []
+    if not names or set(names) - set(rows[0]):
+        lacking = next((name for name in names if name not in rows[0]), None)
+        wrong = f"there is no column {lacking!r}" if names else "it must be said which column is to be told"
         raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
+    return names
 
 
-def target_lines(target: str, cells: Sequence[Any], as_classes: bool) -> list[str]:
-    """What there is to know of the target."""
-    if not as_classes:
-        numbers = numbers_of(cells, target)
-        return [f"{target}: a number from {numbers.min():.7g} to {numbers.max():.7g}, {numbers.mean():.7g} on average"]
-    counts = Counter(map(written, cells)).most_common()
-    shown = ", ".join(f"{name} {count / len(cells):.1%}" for name, count in counts[:10])
-    return [f"{target}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}"]
-
-
-def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:
-    """The cells of the target as (N,) float64; InputError names the one that is no number."""
-    try:
-        return np.array([number(cell) for cell in cells], dtype=np.float64)
-    except ValueError as error:
-        raise InputError(
-            f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
-        ) from None
+def asked_here(rows: Sequence[Row], names: Sequence[str], gaps: frozenset[str]) -> dict[str, Any]:
+    """The keys of a block `preprocess` that say what is to be told of rows of which nothing else is known."""
+    if len(names) > 1:
+        return {"target": list(names)}
+    mark = separator_in([row[names[0]] for row in rows if not is_gap(row[names[0]], gaps)])
+    return {"target": names[0], **({"separator": mark} if mark else {})}

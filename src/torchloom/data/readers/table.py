@@ -15,21 +15,19 @@ from typing import Any, cast
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
-from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, written
+from torchloom.data.columns import Column, Encoder, Kind, gaps_of, is_gap, kind_of, written
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
+from torchloom.data.row_targets import Asked, asked_of
 from torchloom.data.rows import (
     Row,
-    are_classes,
+    asked_here,
     check_target,
     first_rows,
     is_table,
     read_entry,
     read_files,
-    target_lines,
-    targets_of,
     text_column,
-    with_target,
 )
 from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
@@ -59,8 +57,8 @@ def preprocess(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Tables -> training, validation and test tensors and what is known about them.
 
-    Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and `labels` (N,) int64 or `target` (N,)
-    float32. Raises InputError for what is wrong with a file, a column or a cell.
+    Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and the array of a data.targets.Target.
+    Raises InputError for what is wrong with a file, a column or a cell.
     """
     return _prepare(read_files(listing), config)
 
@@ -75,14 +73,13 @@ def preprocess_entry(
 def _prepare(
     read: dict[str, list[Row]], config: TableFilesPreprocessConfig
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
-    gaps = Encoder([], config.missing).gaps
-    rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
-    cells = [row[config.target] for part in rows.values() for row in part]
+    gaps = gaps_of(config.missing)
+    asked = asked_of(read, config, gaps)
+    rows = {split: asked.known(split, part) for split, part in read.items()}
     _check_columns(rows["train"] or rows["test"], config)
-    as_classes = are_classes(cells, config)
-    parts = split_rows(rows, config, [config.target] if as_classes else [])
+    parts = split_rows(rows, config, asked.held)
     columns = _columns(parts["train"], config, gaps)
-    target, learnt = targets_of(parts, config, as_classes)
+    target, learnt = asked.targets(parts)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
     info = {
@@ -115,24 +112,22 @@ def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
     listing = scan(path, "--data", SUFFIXES)
     rows = [row for part in read_files(listing).values() for row in part]
-    check_target(path, rows, target)
-    assert target is not None
-    config = TableFilesPreprocessConfig(files=str(path), target=target)
-    gaps = Encoder([], ()).gaps
-    rows = with_target("all", rows, config, gaps)
-    cells = [row[target] for row in rows]
-    as_classes = are_classes(cells, config)
+    gaps = gaps_of(())
+    told = asked_here(rows, check_target(path, rows, target), gaps)
+    config = TableFilesPreprocessConfig(files=str(path), **told)
+    asked = asked_of({"all": rows}, config, gaps)
+    rows = asked.known("all", rows)
     columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
     for name in rows[0]:
-        if name != target:
+        if name not in config.targets:
             given = [row[name] for row in rows if not is_gap(row[name], gaps)]
             kind, why = kind_of(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
-            away = ", GIVES THE TARGET AWAY" if kind and as_classes and _gives_away(rows, name, target) else ""
+            away = ", GIVES THE TARGET AWAY" if kind and _gives_away(rows, name, asked) else ""
             kinds = f" ({len(set(map(written, given)))})" if kind == "category" else ""
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
-    seen += target_lines(target, cells, as_classes)
+    seen += asked.lines(rows)
     if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
         seen.append(f"{counted(again, 'row')} are there more than once")
     batch = 256 if len(rows) >= 5000 else 32
@@ -143,22 +138,24 @@ def propose(path: Path, target: str | None) -> Proposal:
         "scheduler": {"name": "CosineAnnealingLR"},
         "monitor": "loss",
     }
-    preprocess = {"reader": "table", "files": str(path), "target": target, "columns": columns}
+    preprocess = {"reader": "table", "files": str(path), **told, "columns": columns}
     blocks = {"data": {}, "model": {"name": "tabm"}, "train": train, "evaluate": {}, "export": {}}
-    return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
+    return Proposal(preprocess, asked.problem, blocks, seen)
 
 
-def _gives_away(rows: Sequence[Row], name: str, target: str) -> bool:
-    """Whether rows with the same value of the column, of which there are several, nearly all have the same class."""
-    classes: dict[str, Counter[str]] = {}
+def _gives_away(rows: Sequence[Row], name: str, asked: Asked) -> bool:
+    """Whether rows with the same value of the column, of which there are several, nearly all have the same class, or
+    labels."""
+    classes: dict[str, Counter[tuple[str, ...]]] = {}
     for row in rows:
-        classes.setdefault(written(row[name]), Counter())[written(row[target])] += 1
+        classes.setdefault(written(row[name]), Counter())[tuple(asked.held(row))] += 1
+    several = len({held for counts in classes.values() for held in counts}) > 1  # and no number, which holds none
     likeliest = sum(max(counts.values()) for counts in classes.values())
-    return len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
+    return several and len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
 
 
 def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> None:
-    names = [name for name in rows[0] if name != config.target] if rows else []
+    names = [name for name in rows[0] if name not in config.targets] if rows else []
     if unknown := config.columns.keys() - set(names):
         raise InputError(f"preprocess.columns.{sorted(unknown)[0]}: there is no such column; there are {listed(names)}")
 
@@ -168,7 +165,7 @@ def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> N
 
 def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Column]:
     """What each column is but for the target, by the training rows; those of no use are left out, with a warning."""
-    apart = {config.target} | (config.split_by.apart - config.columns.keys() if config.split_by else set())
+    apart = {*config.targets} | (config.split_by.apart - config.columns.keys() if config.split_by else set())
     names = [name for name in rows[0] if name not in apart]
     found, seen = [], {}
     for name in names:
@@ -183,7 +180,8 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
         found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind
     if not found:
-        raise InputError(f"{config.place}: no column is of use to tell {config.target!r} from. See the warnings above")
+        told = listed(list(map(repr, config.targets)))
+        raise InputError(f"{config.place}: no column is of use to tell {told} from. See the warnings above")
     logger.info("columns: %s", ", ".join(f"{name}: {kind}" for name, kind in seen.items()))
     return found
 

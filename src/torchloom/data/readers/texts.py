@@ -14,22 +14,20 @@ import numpy as np
 
 from torchloom.config import TextFilesPreprocessConfig
 from torchloom.data.class_folders import class_roots, place_pictures
-from torchloom.data.columns import Encoder
+from torchloom.data.columns import gaps_of
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
+from torchloom.data.row_targets import asked_of
 from torchloom.data.rows import (
     Row,
-    are_classes,
+    asked_here,
     check_target,
     first_rows,
     is_table,
     read_entry,
     read_files,
-    target_lines,
-    targets_of,
     text_column,
-    with_target,
 )
 from torchloom.data.tables import SUFFIXES, opened_text
 from torchloom.data.text import Tokenizer, split_words
@@ -65,8 +63,8 @@ def preprocess(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Texts -> training, validation and test tensors and what is known about them.
 
-    Each of the tensors holds documents, see documents.pack, and `labels` (N,) int64 or `target` (N,) float32. Raises
-    InputError for what is wrong with a file, a column or a cell.
+    Each of the tensors holds documents, see documents.pack, and the array of a data.targets.Target. Raises InputError
+    for what is wrong with a file, a column or a cell.
     """
     if Path(listing.names[0]).suffix.lower() not in TEXTS:
         return _prepare(read_files(listing), config)
@@ -102,15 +100,15 @@ def _prepare(
     read: dict[str, list[Row]], config: TextFilesPreprocessConfig, column: bool = True
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """`column` is whether a user's texts stand in a column of a table."""
-    if not config.target:
+    if not config.targets:
         raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the texts")
-    gaps = Encoder([], config.missing).gaps if column else frozenset()  # a folder's name is a name
-    rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
+    gaps = gaps_of(config.missing) if column else frozenset()  # a folder's name is a name
+    asked = asked_of(read, config, gaps)
+    rows = {split: asked.known(split, part) for split, part in read.items()}
     text = _text_column(rows["train"] or rows["test"], config)
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
-    as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    parts = split_rows(rows, config, [config.target] if as_classes else [])
-    target, learnt = targets_of(parts, config, as_classes)
+    parts = split_rows(rows, config, asked.held)
+    target, learnt = asked.targets(parts)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
         config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case
@@ -131,12 +129,12 @@ def _prepare(
 
 
 def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
-    names = [name for name in rows[0] if name != config.target] if rows else []
+    names = [name for name in rows[0] if name not in config.targets] if rows else []
     if config.text:
         if config.text not in names:
             raise InputError(f"preprocess.text {config.text!r}: there is no such column; there are {listed(names)}")
         return config.text
-    found = text_column(rows[:LOOKED_AT], config.target)
+    found = text_column(rows[:LOOKED_AT], config.targets)
     if not found:
         raise InputError(
             f"{config.place}: no column looks like texts. Name the one that is, as preprocess.text: there are "
@@ -177,7 +175,7 @@ def takes(path: Path) -> bool:
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the texts, and what is doubtful about them."""
     listing = scan(path, "--data", TEXTS | SUFFIXES)
-    config = TextFilesPreprocessConfig(files=str(path), target=target)
+    config = TextFilesPreprocessConfig(files=str(path))
     if Path(listing.names[0]).suffix.lower() in TEXTS:
         if target:
             raise InputError(f"--target {target}: of texts in folders the classes are the folders; leave it out")
@@ -185,21 +183,20 @@ def propose(path: Path, target: str | None) -> Proposal:
         own: dict[str, Any] = {}
         gaps: frozenset[str] = frozenset()
     else:
-        read = read_files(listing)
-        check_target(path, read["train"] or read["test"], target)
-        text = _text_column(read["train"] or read["test"], config)
-        config, own = config.model_copy(update={"text": text}), {"text": text, "target": target}
-        gaps = Encoder([], ()).gaps
+        read, gaps = read_files(listing), gaps_of(())
+        names = check_target(path, read["train"] or read["test"], target)
+        told = asked_here([row for part in read.values() for row in part], names, gaps)
+        config = TextFilesPreprocessConfig(files=str(path), **told)
+        own = {"text": _text_column(read["train"] or read["test"], config), **told}
+        config = config.model_copy(update={"text": own["text"]})
     assert config.text
-    assert config.target
     rows = [row for part in read.values() for row in part]
-    rows = _with_text("all", with_target("all", rows, config, gaps), config.text, config)
-    cells = [row[config.target] for row in rows]
-    as_classes = are_classes(cells, config)
+    asked = asked_of({"all": rows}, config, gaps)
+    rows = _with_text("all", asked.known("all", rows), config.text, config)
     counts = [len(split_words(str(row[config.text]))) for row in rows]
     seen = [
         f"{len(rows):,} texts of {np.mean(counts):.0f} words on average, at most {max(counts):,}",
-        *target_lines(config.target, cells, as_classes),
+        *asked.lines(rows),
     ]
     if again := len(rows) - len({str(row[config.text]) for row in rows}):
         seen.append(f"{counted(again, 'text')} are there more than once")
@@ -221,4 +218,4 @@ def propose(path: Path, target: str | None) -> Proposal:
         "evaluate": {},
         "export": {},
     }
-    return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
+    return Proposal(preprocess, asked.problem, blocks, seen)

@@ -1,0 +1,324 @@
+"""What is to be told of the rows of a user's tables: a class, labels of which several may hold, or numbers.
+
+`asked_of` finds out which; what follows from it the object that it gives answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from torchloom.config import RowsPreprocessConfig
+from torchloom.data.columns import MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
+from torchloom.data.splits import log_classes, log_labels
+from torchloom.data.targets import Classes, Labels, Number, Numbers, Scale, Target
+from torchloom.errors import InputError
+from torchloom.system.words import counted, listed
+
+logger = logging.getLogger(__name__)
+
+FEW = 2  # different numbers of a target that are classes
+FAR, TAIL = 100, 1e-2  # deviations by the quartiles from the median, which at most so great a share of numbers exceeds
+
+Row = dict[str, Any]
+Parts = Mapping[str, Sequence[Row]]
+
+
+class Asked:
+    """What is to be told of rows, by the columns of the target; `gaps` are the spellings of a gap, in lower case."""
+
+    problem: ClassVar[str]  # that solves it
+
+    def __init__(self, config: RowsPreprocessConfig, gaps: frozenset[str]) -> None:
+        self.config, self.gaps = config, gaps
+        self.columns = config.targets
+        self.called = f"preprocess.target {listed(list(map(repr, self.columns)))}"
+
+    def known(self, split: str, rows: Sequence[Row]) -> list[Row]:
+        """The rows that say it; how many do not is in the log."""
+        known = [row for row in rows if not any(is_gap(row[name], self.gaps) for name in self.columns)]
+        if len(known) < len(rows):
+            left = counted(len(rows) - len(known), "row")
+            logger.warning("%s: %s without %s are left out", split, left, listed(list(map(repr, self.columns))))
+        return known
+
+    def held(self, row: Row) -> list[str]:
+        """The class, or the labels, of which each split is to have the same share; nothing of numbers."""
+        raise NotImplementedError
+
+    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
+        """What the target is by the training rows, and its array for each split."""
+        raise NotImplementedError
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        """What there is to know of it."""
+        raise NotImplementedError
+
+
+def asked_of(read: Parts, config: RowsPreprocessConfig, gaps: frozenset[str]) -> Asked:
+    """What is to be told of these rows; InputError where it cannot be that."""
+    for split, rows in read.items():
+        for row in rows:
+            if lacking := [name for name in config.targets if name not in row]:
+                raise InputError(
+                    f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows, which have "
+                    f"{listed(list(map(repr, row)))}"
+                )
+    rows = [row for part in read.values() for row in part]
+    cells = {name: [row[name] for row in rows if not is_gap(row[name], gaps)] for name in config.targets}
+    return KINDS[config.target_type or _kind(cells, config)](config, gaps)
+
+
+def _kind(cells: Mapping[str, list[Any]], config: RowsPreprocessConfig) -> str:
+    (name, first), *others = cells.items()
+    if config.separator or any(map(is_list, first)):
+        return "labels"
+    if not others:
+        return "classes" if are_classes(first, name) else "number"
+    if all(is_flag(cell) for part in cells.values() for cell in part):
+        return "labels"
+    wrong = next(((name, cell) for name, part in cells.items() for cell in part if not is_number(cell)), None)
+    if wrong:
+        raise InputError(
+            f"preprocess.target {wrong[0]!r}: holds {wrong[1]!r}. Several columns can be told at once where each is a "
+            "number, or each is yes or no"
+        )
+    return "number"
+
+
+def are_classes(cells: Sequence[Any], name: str) -> bool:
+    """Whether the cells of a column are classes, and not numbers."""
+    if len(set(map(written, cells))) <= FEW:
+        return True
+    wrong = [written(cell) for cell in cells if not is_number(cell)]
+    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
+        raise InputError(
+            f"preprocess.target {name!r}: holds numbers, but also {listed(sorted(set(map(repr, wrong))))}. If "
+            "these are gaps, name them in preprocess.missing; if its numbers are names, say target_type: classes"
+        )
+    return bool(wrong)
+
+
+def _in_order(name: str) -> tuple[bool, float, str]:
+    """Numbers by their size, before words."""
+    try:
+        return False, number(name), name
+    except ValueError:
+        return True, 0.0, name
+
+
+class AskedClass(Asked):
+    """One of several classes, as the column writes them."""
+
+    problem = "classification"
+
+    def held(self, row: Row) -> list[str]:
+        return [written(row[self.columns[0]])]
+
+    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
+        texts = {split: [self.held(row)[0] for row in part] for split, part in parts.items()}
+        classes = sorted(set(texts["train"]), key=_in_order)
+        if len(classes) < 2:
+            raise InputError(f"{self.called}: is {classes[0]!r} in every training row")
+        places = {name: place for place, name in enumerate(classes)}
+        for split, part in texts.items():
+            if unknown := set(part) - places.keys():
+                raise InputError(
+                    f"{self.called}: the {split} rows have {sorted(unknown)[0]!r}, which no training row has"
+                )
+        labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
+        log_classes(classes, labels)
+        return Classes(classes=classes, name=self.columns[0], missing=self.config.missing), labels
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        counts = Counter(self.held(row)[0] for row in rows).most_common()
+        shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
+        return [f"{self.columns[0]}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}"]
+
+
+class AskedLabels(Asked):
+    """Any of several labels: each a column of yes and no, or in the cells of one column."""
+
+    problem = "multilabel"
+
+    def known(self, split: str, rows: Sequence[Row]) -> list[Row]:
+        """Where labels stand apart by a separator, an empty cell says that none holds."""
+        return list(rows) if self.config.separator else super().known(split, rows)
+
+    def held(self, row: Row) -> list[str]:
+        cells = {name: None if is_gap(row[name], self.gaps) else row[name] for name in self.columns}
+        cell, *others = cells.values()
+        if not others and (self.config.separator or is_list(cell)):
+            return labels_in(cell, self.config.separator)
+        try:
+            return [name for name, cell in cells.items() if flag(cell)]
+        except ValueError as error:
+            advice = "" if others else ". Where labels stand in one column, say preprocess.separator"
+            raise InputError(f"{self.called}: {error}{advice}") from None
+
+    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
+        held = {split: [self.held(row) for row in part] for split, part in parts.items()}
+        apart = self.config.separator is not None or any(
+            is_list(row[self.columns[0]]) for part in parts.values() for row in part
+        )
+        seen = {name for part in held["train"] for name in part}
+        labels = sorted(seen, key=_in_order) if apart else self.columns
+        self._check(labels, seen, held)
+        places = {name: place for place, name in enumerate(labels)}
+        arrays = {split: _marked(part, places) for split, part in held.items()}
+        log_labels(labels, arrays)
+        column = self.columns[0] if apart else None
+        shares = arrays["train"].mean(0).tolist()
+        own = {"column": column, "separator": self.config.separator, "missing": self.config.missing}
+        return Labels(labels=labels, shares=shares, **own), arrays
+
+    def _check(self, labels: Sequence[str], seen: set[str], held: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        if not seen:
+            raise InputError(f"{self.called}: no training row has a label")
+        if never := [name for name in labels if name not in seen]:
+            raise InputError(
+                f"preprocess.target: {listed(list(map(repr, never)))} holds of no training row, and cannot be learnt. "
+                "Leave it out"
+            )
+        for split, part in held.items():
+            rows = [set(each) - seen for each in part if set(each) - seen]
+            if rows:
+                names = listed(sorted(map(repr, set().union(*rows))))
+                count = counted(len(rows), "row")
+                logger.warning(
+                    "%s: %s have labels that no training row has, and are judged without: %s", split, count, names
+                )
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        held = [self.held(row) for row in rows]
+        counts = Counter(name for each in held for name in each).most_common()
+        shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
+        mean = sum(map(len, held)) / len(rows)
+        return [
+            f"{listed(self.columns)}: any of {len(counts)} labels, {mean:.2g} of a row on average: "
+            f"{shown}{', …' if len(counts) > 10 else ''}"
+        ]
+
+
+def _marked(held: Sequence[Sequence[str]], places: Mapping[str, int]) -> np.ndarray:
+    """(N, K) uint8, 1 where a row has the label."""
+    marks = np.zeros((len(held), len(places)), dtype=np.uint8)
+    for row, names in zip(marks, held, strict=True):
+        row[[places[name] for name in names if name in places]] = 1
+    return marks
+
+
+class AskedNumbers(Asked):
+    """A number, or several."""
+
+    problem = "regression"
+
+    def held(self, row: Row) -> list[str]:  # noqa: ARG002
+        return []
+
+    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
+        numbers = {split: self._numbers(part) for split, part in parts.items()}
+        found = [self._number(name, numbers["train"][:, place]) for place, name in enumerate(self.columns)]
+        least = np.concatenate(list(numbers.values())).astype(np.float32).min(0).tolist()
+        for each, value in zip(found, least, strict=True):
+            if each.scale == "log" and value <= -1:
+                raise InputError(
+                    f"preprocess.target_scale: {each.name!r} holds {value:.7g}, and log takes numbers above -1"
+                )
+        arrays = {split: part.astype(np.float32) for split, part in numbers.items()}
+        if len(found) == 1:
+            return found[0], {split: part[:, 0] for split, part in arrays.items()}
+        return Numbers(numbers=found, missing=self.config.missing), arrays
+
+    def _numbers(self, rows: Sequence[Row]) -> np.ndarray:
+        """(N, K) float64."""
+        found = np.empty((len(rows), len(self.columns)))
+        for place, name in enumerate(self.columns):
+            found[:, place] = numbers_of([row[name] for row in rows], name)
+        return found
+
+    def _number(self, name: str, values: np.ndarray) -> Number:
+        """Of the (N,) values of the training rows."""
+        scale = self.config.target_scale or ("robust" if _has_tails(values) else "linear")
+        if not self.config.target_scale and scale == "robust":
+            logger.warning(
+                "%r: a few numbers lie far beyond all others, and are learnt on a scale that is logarithmic there. "
+                "preprocess.target_scale: linear does without",
+                name,
+            )
+        return Number(name=name, scale=scale, missing=self.config.missing, **_middle(values, scale))
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        return [
+            f"{name}: a number from {part.min():.7g} to {part.max():.7g}, {part.mean():.7g} on average"
+            for name, part in zip(self.columns, self._numbers(rows).T, strict=True)
+        ]
+
+
+def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:
+    """The cells of the target as (N,) float64; InputError names the one that is no number."""
+    try:
+        return np.array([number(cell) for cell in cells], dtype=np.float64)
+    except ValueError as error:
+        raise InputError(
+            f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
+        ) from None
+
+
+def _quartiles(values: np.ndarray) -> tuple[float, float]:
+    """The median, and the deviation that numbers of a normal distribution have by their quartiles."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(middle), float(high - low) / 1.349
+
+
+def _has_tails(values: np.ndarray) -> bool:
+    """Whether a few lie so far beyond all others that mean and deviation say nothing of these."""
+    middle, deviation = _quartiles(values)
+    far = np.abs(values - middle) > FAR * deviation
+    return bool(deviation and far.any() and far.mean() < TAIL)
+
+
+def _middle(values: np.ndarray, scale: Scale) -> dict[str, float]:
+    """`mean` and `std` on that scale."""
+    if scale == "robust":
+        middle, deviation = _quartiles(values)
+        return {"mean": middle, "std": deviation or float(values.std()) or 1.0}
+    if scale == "log":
+        values = np.log1p(np.maximum(values, np.nextafter(-1.0, 0.0)))
+    return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
+
+
+KINDS: dict[str, type[Asked]] = {"classes": AskedClass, "number": AskedNumbers, "labels": AskedLabels}
+
+
+# ---- what there is, for a task that is proposed ---------------------------------------------------------------------
+
+APART = (";", "|", ",")  # what stands between labels
+MOST_LABELS, ROWS_OF_A_LABEL = 100, 5
+LONGEST_LABEL = 40  # characters
+
+
+def named_targets(rows: Sequence[Row], given: str) -> list[str]:
+    """The columns that `--target` names: one, or several with commas between."""
+    return [given] if given in rows[0] else [name.strip() for name in given.split(",")]
+
+
+def separator_in(cells: Sequence[Any]) -> str | None:
+    """What stands between labels in the cells of a column, where these look like a few labels that come up often."""
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    if not texts or len(texts) < len(cells) or any(map(is_number, texts)):
+        return None
+    return next(_separators(texts), None)
+
+
+def _separators(texts: Sequence[str]) -> Iterator[str]:
+    for mark in APART:
+        held = [labels_in(text, mark) for text in texts]
+        counts = Counter(name for each in held for name in each)
+        often = 2 <= len(counts) <= MOST_LABELS and sum(counts.values()) >= ROWS_OF_A_LABEL * len(counts)
+        if often and any(len(each) > 1 for each in held) and max(map(len, counts)) <= LONGEST_LABEL:
+            yield mark
