@@ -15,6 +15,7 @@ import numpy as np
 from torchloom.config import RowsPreprocessConfig
 from torchloom.data.columns import MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
 from torchloom.data.splits import log_classes, log_labels
+from torchloom.data.spread import far_beyond, middle_of
 from torchloom.data.targets import Classes, Labels, Number, Numbers, Scale, Target
 from torchloom.errors import InputError
 from torchloom.system.words import counted, listed
@@ -22,7 +23,6 @@ from torchloom.system.words import counted, listed
 logger = logging.getLogger(__name__)
 
 FEW = 2  # different numbers of a target that are classes
-FAR, TAIL = 100, 1e-2  # deviations by the quartiles from the median, which at most so great a share of numbers exceeds
 
 Row = dict[str, Any]
 Parts = Mapping[str, Sequence[Row]]
@@ -243,7 +243,7 @@ class AskedNumbers(Asked):
 
     def _number(self, name: str, values: np.ndarray) -> Number:
         """Of the (N,) values of the training rows."""
-        scale = self.config.target_scale or ("robust" if _has_tails(values) else "linear")
+        scale = self.config.target_scale or ("robust" if far_beyond(values).any() else "linear")
         if not self.config.target_scale and scale == "robust":
             logger.warning(
                 "%r: a few numbers lie far beyond all others, and are learnt on a scale that is logarithmic there. "
@@ -269,23 +269,10 @@ def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:
         ) from None
 
 
-def _quartiles(values: np.ndarray) -> tuple[float, float]:
-    """The median, and the deviation that numbers of a normal distribution have by their quartiles."""
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return float(middle), float(high - low) / 1.349
-
-
-def _has_tails(values: np.ndarray) -> bool:
-    """Whether a few lie so far beyond all others that mean and deviation say nothing of these."""
-    middle, deviation = _quartiles(values)
-    far = np.abs(values - middle) > FAR * deviation
-    return bool(deviation and far.any() and far.mean() < TAIL)
-
-
 def _middle(values: np.ndarray, scale: Scale) -> dict[str, float]:
     """`mean` and `std` on that scale."""
     if scale == "robust":
-        middle, deviation = _quartiles(values)
+        middle, deviation = middle_of(values)
         return {"mean": middle, "std": deviation or float(values.std()) or 1.0}
     if scale == "log":
         values = np.log1p(np.maximum(values, np.nextafter(-1.0, 0.0)))

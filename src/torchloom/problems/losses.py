@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from torchloom.config import NotNegative, own
 from torchloom.config.checks import arguments_of, check_call, parts_of
 from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT
+from torchloom.system.words import listed
 
 _ON_CLASSES = {"CrossEntropyLoss", "MultiMarginLoss"}  # targets are class numbers
 
@@ -69,6 +70,23 @@ def check_weights(name: str, arguments: dict[str, Any], classes: list[str], what
                 f"train.loss.{key}: {name} was given {len(weights)} weights, but there are {len(classes)} {what}: "
                 + ", ".join(map(repr, classes))
             )
+
+
+def weights_by_name(key: str, given: Any, names: list[str], balanced: Sequence[float]) -> list[float]:
+    """What the parameter `key` says, a list, weights by name, or `balanced`, as a weight for each of the names.
+
+    Those that are not named have a weight of 1. InputError when a name is unknown, or there are not so many.
+    """
+    if given == "balanced":
+        return list(balanced)
+    if isinstance(given, Mapping):
+        weights = {str(name): float(value) for name, value in given.items()}
+        if unknown := sorted(weights.keys() - set(names)):
+            raise InputError(f"{key}.{unknown[0]}: there is none of that name; there are {listed(names)}")
+        return [weights.get(name, 1.0) for name in names]
+    if len(given) != len(names):
+        raise InputError(f"{key}: was given {len(given)} weights, but there are {len(names)}: {listed(names)}")
+    return [float(value) for value in given]
 
 
 def _trial_classes(arguments: dict[str, Any]) -> int:

@@ -297,16 +297,17 @@ class Running:
         self.losses[self.steps] = loss.detach()
         weight = figures.get(WEIGHT, count)
         for name, value in {"loss": loss.detach() * weight, **figures}.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach() * (1 if name in {"loss", WEIGHT} else count)
+            summed = name in {"loss", WEIGHT} or value.ndim
+            self.sums[name] = self.sums.get(name, 0) + value.detach() * (1 if summed else count)
         self.steps += 1
         self.count += count
 
     def means(self, ranks: Ranks = ALONE) -> dict[str, float]:
         """The means over all samples so far, those of all `ranks`; the loss's is by its weights."""
-        sums = {name: float(value) for name, value in self.sums.items()}
-        totals = ranks.total({**sums, "": self.count})
+        sums = {name: value.double().cpu() if value.ndim else float(value) for name, value in self.sums.items()}
+        totals: dict[str, Any] = ranks.total({**sums, "": self.count})
         weight = totals.pop(WEIGHT, totals[""])
-        return {name: total / (weight if name == "loss" else totals[""]) for name, total in totals.items() if name}
+        return {name: _mean(sums, weight if name == "loss" else totals[""]) for name, sums in totals.items() if name}
 
     def rate(self, ranks: Ranks = ALONE) -> float:
         """Samples per second."""
@@ -340,6 +341,14 @@ class Running:
                 f"the loss became {float(self.losses[step])} at step {step + 1} of {len(self.losses)} {where}. "
                 "Try a lower train.optimizer.lr, train.warmup_epochs, train.gradient_clip or train.precision=fp32."
             )
+
+
+def _mean(sums: Any, count: float) -> float:
+    """A sum over so many samples; or the mean of the quotients of sums (2, K) that are there."""
+    if not isinstance(sums, Tensor):
+        return sums / count  # type: ignore[no-any-return]
+    above, below = sums[:, sums[1] > 0]
+    return float((above / below).mean()) if len(below) else 0.0
 
 
 def measure(

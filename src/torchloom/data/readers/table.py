@@ -29,6 +29,7 @@ from torchloom.data.rows import (
     read_files,
     text_column,
 )
+from torchloom.data.spread import far_beyond
 from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
@@ -223,10 +224,16 @@ def _statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, An
 
 
 def _edges(values: np.ndarray) -> list[float]:
-    """Where bins begin and end: at each value where there are not too many, else as many values lie in each."""
+    """Where bins begin and end: at each value where there are not too many, else as many values lie in each.
+
+    A few values far beyond all others are in bins of their own, for the sake of those in the first and last one.
+    """
     most = int(np.clip(len(values) // ROWS_OF_A_BIN, 2, MOST_BINS))
     different = np.unique(values)
     if len(different) > most + 1:
-        different = np.unique(np.quantile(values, np.linspace(0, 1, min(most, QUANTILES) + 1)))
+        kept = values[~far_beyond(values)]
+        sides = [side for side in (values[values < kept.min()], values[values > kept.max()]) if len(side)]
+        quantiles = np.quantile(kept, np.linspace(0, 1, min(most, QUANTILES) + 1))
+        different = np.unique([*quantiles, *(end for side in sides for end in (side.min(), side.max()))])
     edges = np.unique(different.astype(np.float32))
     return edges.tolist() if len(edges) > 1 else [float(edges[0]), float(edges[0]) + 1.0]

@@ -128,7 +128,9 @@ def train(
     problem.check(training, loaders)
     config = adjusted(training, debugging)
     objective = partial(problem.objective, config, loaders.info)
-    return train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
+    trained = train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
+    best, last = (problem.finished(each, loaders, config) for each in (trained.best, trained.last))
+    return trained._replace(best=best, last=last)
 
 
 def train_network(
@@ -309,7 +311,7 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
     from torchloom.export.onnx import onnx_parity, signature, to_onnx
     from torchloom.system.progress import working
 
-    model = checkpoint.build()
+    model = checkpoint.exported()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
     with working("exporting to ONNX"):
         onnx_model = to_onnx(model, form, checkpoint, config.opset)
@@ -339,7 +341,7 @@ def export_formats(
     from torchloom.export.onnx import parity, signature
     from torchloom.system.progress import working
 
-    model = checkpoint.build()
+    model = checkpoint.exported()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
     files: dict[str, bytes] = {}
     sides = {"pytorch": pytorch_side(model)}
