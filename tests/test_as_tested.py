@@ -95,10 +95,17 @@ class Trained:
         elif not path.is_file():
             path.write_bytes(export_checkpoint(self.checkpoint))
         config = PredictConfig(model=str(path), files=str(files), models="", threads=1, **settings)
-        table, _, _, unreadable = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        table, _, _, unreadable, self.scores = prediction_nodes.predict(*prediction_nodes.find(config), config)
         assert unreadable.to_pylist() == []
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
+
+    def measured(self) -> dict[str, Any]:
+        """The figures that `evaluate` has found."""
+        history = [{"epoch": 1, "train_loss": 1.0, "learning_rate": 0.1}]
+        evaluated = problem_of(self.checkpoint.problem).evaluate(self.checkpoint, self.plan, history, self.evaluation)
+        found: dict[str, Any] = evaluated["metrics"]
+        return found
 
     def served(self, items: list[Any]) -> list[dict[str, Any]]:
         """What `serve` answers."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text
 from torchloom.datasets.listing import Listing
@@ -14,7 +14,16 @@ from torchloom.errors import InputError
 
 LARGEST_TEXT = 10_000_000  # characters of a file, before it is cut into tokens
 
-Sample = tuple[str, Callable[[], Any]]  # what it is called in the tables, and how it is read
+
+class Sample(NamedTuple):
+    """What it is called in the tables, how it is read, and the row of a user's table that it stands in, if it does."""
+
+    name: str
+    read: Callable[[], Any]
+    row: Mapping[str, Any] | None = None
+
+
+Part = tuple[int, Callable[[], Any], Mapping[str, Any] | None]  # the number of a line or a row, how it is read, the row
 
 
 def _named(files: Listing) -> Iterator[tuple[Path, str]]:
@@ -25,7 +34,7 @@ def _named(files: Listing) -> Iterator[tuple[Path, str]]:
 def files_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
     """Each file, opened in binary."""
     for path, name in _named(files):
-        yield name, partial(_binary, path, read)
+        yield Sample(name, partial(_binary, path, read))
 
 
 def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
@@ -36,7 +45,7 @@ def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = No
         elif files.single:
             yield from _each(name, _lines(path, read))
         else:
-            yield name, partial(_text, path, read)
+            yield Sample(name, partial(_text, path, read))
 
 
 def _cell(column: str, read: Callable[[Any], Any], row: dict[str, Any]) -> Any:
@@ -57,13 +66,13 @@ def _readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _each(name: str, parts: Iterator[tuple[int, Callable[[], Any]]]) -> Iterator[Sample]:
+def _each(name: str, parts: Iterator[Part]) -> Iterator[Sample]:
     """A sample for each line of the file `name`, and one that fails when the file cannot be read to its end."""
     try:
-        for line, read in parts:
-            yield f"{name}:{line}", read
+        for line, read, row in parts:
+            yield Sample(f"{name}:{line}", read, row)
     except InputError as error:
-        yield name, partial(_fail, error)
+        yield Sample(name, partial(_fail, error))
 
 
 def _fail(error: InputError) -> None:
@@ -89,18 +98,18 @@ def _text(path: Path, read: Callable[[Any], Any]) -> Any:
     return read(text.removesuffix("\n"))  # all else may belong to a prompt
 
 
-def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
+def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[Part]:
     with opened_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, partial(read, line.rstrip("\n"))
+                yield number, partial(read, line.rstrip("\n")), None
 
 
-def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
+def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[Part]:
     with opened_table(path) as (names, rows):
         _check_names(names, read)
-        for line, row in rows:
-            yield line, partial(_row, names, row, read)
+        for line, cells in rows:
+            yield line, partial(_row, names, cells, read), dict(zip(names, cells, strict=False))
 
 
 def _check_names(names: list[str], read: Callable[[Any], Any]) -> None:

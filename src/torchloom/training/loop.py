@@ -311,7 +311,7 @@ class Running:
 
     def rate(self, ranks: Ranks = ALONE) -> float:
         """Samples per second."""
-        return ranks.total({"count": self.count})["count"] / self.seconds()
+        return float(ranks.total({"count": self.count})["count"]) / self.seconds()
 
     def seconds(self) -> float:
         """How long the epoch has been going on, without interruptions."""
@@ -345,10 +345,10 @@ class Running:
 
 def _mean(sums: Any, count: float) -> float:
     """A sum over so many samples; or the mean of the quotients of sums (2, K) that are there."""
-    if not isinstance(sums, Tensor):
-        return sums / count  # type: ignore[no-any-return]
-    above, below = sums[:, sums[1] > 0]
-    return float((above / below).mean()) if len(below) else 0.0
+    if isinstance(sums, Tensor):
+        above, below = sums[:, sums[1] > 0]
+        sums, count = (above / below).sum().item(), max(len(below), 1)
+    return float(sums / count)
 
 
 def measure(

@@ -14,6 +14,7 @@ from torchloom.errors import InputError
 from torchloom.modalities import Info
 from torchloom.problems.base import Columns, Objective, Problem, run
 from torchloom.problems.multilabel.config import EvaluateMultilabelConfig, MultilabelConfig, MultilabelTrainConfig
+from torchloom.system.words import listed
 
 if TYPE_CHECKING:
     import pyarrow
@@ -162,6 +163,8 @@ class Multilabel(Problem):
         from torchloom.problems.scores import label_scores
 
         target = labels_of(info)
+        if unknown := sorted(set().union(*told) - set(target.labels)):
+            logger.warning("training did not have %s, without which it is judged", listed(list(map(repr, unknown))))
         truth = np.array([[name in held for name in target.labels] for held in told])
         probabilities = np.column_stack([np.asarray(answers[_column(name)]) for name in target.labels])
         return label_scores(truth, probabilities, target.least)[0]
