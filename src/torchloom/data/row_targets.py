@@ -307,5 +307,6 @@ def _separators(texts: Sequence[str]) -> Iterator[str]:
         held = [labels_in(text, mark) for text in texts]
         counts = Counter(name for each in held for name in each)
         often = 2 <= len(counts) <= MOST_LABELS and sum(counts.values()) >= ROWS_OF_A_LABEL * len(counts)
-        if often and any(len(each) > 1 for each in held) and max(map(len, counts)) <= LONGEST_LABEL:
+        words = max(map(len, counts), default=0) <= LONGEST_LABEL and not all(map(is_number, counts))  # as 1,5 is
+        if often and words and any(len(each) > 1 for each in held):
             yield mark

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchloom.data.targets import Number, Scale
 from torchloom.modalities.modules import Scaling
 
-LINEAR, FLAT = 5, 2  # deviations from the middle up to which the robust scale is linear; how flat it is beyond
+LINEAR, FLAT = 5.0, 2.0  # deviations from the middle up to which the robust scale is linear; how flat it is beyond
 LOWEST, HIGHEST = -15.9, 80.0  # log(1 + number) that 32 bits can take back
 FURTHEST = 60.0  # logarithm of the deviations beyond LINEAR
 
@@ -36,11 +36,11 @@ def _from_log(scaled: Tensor, mean: Numeric, std: Numeric) -> Tensor:
 def _to_robust(values: Tensor, middle: Numeric, deviation: Numeric) -> Tensor:
     """As many deviations from the middle as there are up to LINEAR, and further ones as their logarithm."""
     far = (values - middle) / deviation
-    return far.clamp(-LINEAR, LINEAR) + far.sign() * (far.abs() - LINEAR).clamp(min=0).log1p() / FLAT
+    return far.clamp(-LINEAR, LINEAR) + far.sign() * (far.abs() - LINEAR).clamp(min=0.0).log1p() / FLAT
 
 
 def _from_robust(scaled: Tensor, middle: Numeric, deviation: Numeric) -> Tensor:
-    beyond = (FLAT * (scaled.abs() - LINEAR)).clamp(0, FURTHEST).expm1()
+    beyond = (FLAT * (scaled.abs() - LINEAR)).clamp(0.0, FURTHEST).expm1()
     return (scaled.clamp(-LINEAR, LINEAR) + scaled.sign() * beyond) * deviation + middle
 
 
