@@ -166,12 +166,8 @@ def test_labels_and_several_numbers_are_recognised(tmp_path: Path) -> None:
     assert {"lat: a number", "minutes: a number"} < set(seen)
     with pytest.raises(InputError, match=r"there is no column 'lost'\. Say --target with one of"):
         propose(path, "tags,lost")
-    assert (
-        propose(
-            write(tmp_path / "odd.csv", [{"a,b": number % 7, "c": number * number} for number in range(60)]), "a,b"
-        ).preprocess["target"]
-        == "a,b"
-    )
+    odd = write(tmp_path / "odd.csv", [{"a,b": number % 7, "c": number * number} for number in range(60)], ";")
+    assert propose(odd, "a,b").preprocess["target"] == "a,b"
 
 
 @pytest.mark.long
