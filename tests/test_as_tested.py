@@ -1,6 +1,8 @@
 """What `predict` answers on the raw test files is what `evaluate` measures, sample by sample, for each kind of data."""
 
+import base64
 import csv
+import io
 import logging
 from collections.abc import Sequence
 from itertools import product
@@ -19,15 +21,18 @@ from torchloom.config import (
     DistributedConfig,
     DocumentPreprocessConfig,
     FolderPreprocessConfig,
+    PicturesPreprocessConfig,
     PredictConfig,
     PreprocessConfig,
     ServeConfig,
+    SplitByConfig,
     TableFilesPreprocessConfig,
     TablePreprocessConfig,
     TextFilesPreprocessConfig,
     TextPreprocessConfig,
 )
-from torchloom.data.readers import cifar10, diabetes, imdb, mnist, table, texts, wonderland
+from torchloom.data.pictures import decode_image
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, pictures, table, texts, wonderland
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -206,6 +211,50 @@ def test_pictures_are_asked_about_from_all_sides(
 
 
 # ---- the data sets that come with the project ----------------------------------------------------------------------
+
+
+def test_pictures_that_a_table_names(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    draw(folder / "pictures", "8", 9)
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob("pictures/*/*"))
+    rows = [
+        {"picture": name, "bright": Path(name).parent.name, "set": ["train", "test"][number % 2]}
+        for number, name in enumerate(names)
+    ]
+    config = PicturesPreprocessConfig(
+        files=str(write(folder / "all.csv", rows)), target="bright", size=[8, 8], split_by=SplitByConfig(column="set")
+    )
+    prepared = pictures.preprocess(pictures.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "mlp", "hidden": [8]})
+    asked = [row for row in rows if row["set"] == "test"]
+    answers = task.asked(write(folder / "test.csv", asked))
+    assert [row["file"] for row in answers] == [row["picture"] for row in asked]
+    task.classified(answers)
+    task.classified([task.served([(folder / row["picture"]).read_bytes()])[0] for row in asked])
+
+
+def test_masks(tmp_path: Path) -> None:
+    for number in range(12):
+        mask = np.zeros((16, 24), dtype=np.uint8)
+        mask[2 + number % 4 : 12, 2 + number % 6 : 14] = 255
+        for place, pixels in {"image": 60 + mask // 2, "label": mask}.items():
+            (tmp_path / "own" / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / f"own/{place}/{number:02}.png")
+    config = PicturesPreprocessConfig(files=str(tmp_path / "own"), size=[16, 16])
+    prepared = pictures.preprocess(pictures.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "unet", "width": 2, "depth": 1}, problem="segmentation")
+    (maps,) = task.tested()
+    images = {image.tobytes(): number for number, image in enumerate(np.asarray(prepared[2].arrays["images"]))}
+    found = 0
+    for path, row in zip(sorted((tmp_path / "own/image").glob("*")), task.asked(tmp_path / "own/image"), strict=True):
+        with path.open("rb") as file:
+            number = images.get(decode_image(file, (3, 16, 16)).transpose(1, 2, 0).tobytes())
+        if number is not None:
+            found += 1
+            answer = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["mask_png"]))))
+            assert answer.tolist() == maps[number].argmax(0).tolist()
+            assert row["share_255"] == pytest.approx(answer.mean())
+    assert found >= 2
 
 
 def drawn(source: Any, folder: Path, names: Sequence[str], **sizes: int) -> RawFiles:

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from pydantic import ValidationError
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multilabel_f1_score
+from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
 
 from torchloom.config import DataConfig
 from torchloom.data.batches import ImageBatches
@@ -23,19 +25,18 @@ from torchloom.inference.model import Model
 from torchloom.modalities import ImageInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of
-from torchloom.problems.losses import weights_by_name
 from torchloom.problems.multilabel.config import MultilabelLoss, MultilabelTrainConfig
 from torchloom.problems.multilabel.metrics import label_loss, label_objective, worst
 from torchloom.problems.scores import best_thresholds, class_scores, label_scores
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan, TensorFile
-from torchloom.training.loop import Running
 
 MULTILABEL = problem_of("multilabel")
 NAMES = ["up", "down", "_left $x$"]
-TARGET = Labels(labels=NAMES, shares=[0.5, 0.25, 0.1])
+TARGET = Labels(labels=NAMES)
 INFO = ImageInfo(target=TARGET, shape=[1, 4, 4], mean=[0.5], std=[0.25])
 TRAIN = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}}
+CONFIG = MultilabelTrainConfig.model_validate(TRAIN)
 
 
 def answers(count: int = 200) -> tuple[Tensor, Tensor]:
@@ -59,15 +60,15 @@ def test_the_loss_is_that_of_torch_and_figures_are_those_of_torchmetrics() -> No
     assert figures["subset_accuracy"].item() == pytest.approx(
         ((logits > 0) == (marks > 0)).all(1).float().mean().item()
     )
-    running = Running(4, torch.device("cpu"))
-    for part in range(4):
-        batch = logits[50 * part : 50 * part + 50], marks[50 * part : 50 * part + 50]
-        running.add(50, *objective(nn.Identity(), batch))
-    macro = multilabel_f1_score(logits, marks, 3, average="macro").item()
-    assert running.means()["macro_f1"] == pytest.approx(macro, abs=1e-6)  # of all batches, and no mean of theirs
-    again = Running(4, torch.device("cpu"))
-    again.load_state_dict(running.state_dict())
-    assert again.means() == running.means()
+    found = MULTILABEL.validation(CONFIG, INFO)
+    assert found
+    assert found(logits, marks) == pytest.approx(
+        {
+            "macro_f1": multilabel_f1_score(logits, marks, 3, average="macro").item(),
+            "mean_average_precision": multilabel_average_precision(logits, marks.long(), 3).item(),
+        },
+        abs=1e-5,
+    )
 
 
 def test_each_member_of_a_network_is_held_to_the_marks() -> None:
@@ -78,24 +79,39 @@ def test_each_member_of_a_network_is_held_to_the_marks() -> None:
     torch.testing.assert_close(loss, torch.stack(each).mean())
 
 
-def test_weights_are_said_in_several_ways() -> None:
-    assert weights_by_name("key", [1, 2.5], ["a", "b"], []) == [1.0, 2.5]
-    assert weights_by_name("key", {"b": 3}, ["a", "b"], []) == [1.0, 3.0]
-    assert weights_by_name("key", "balanced", ["a", "b"], [4.0, 5.0]) == [4.0, 5.0]
-    with pytest.raises(InputError, match=r"^key\.c: there is none of that name; there are a, b$"):
-        weights_by_name("key", {"c": 3}, ["a", "b"], [])
-    with pytest.raises(InputError, match=r"^key: was given 1 weights, but there are 2: a, b$"):
-        weights_by_name("key", [1.0], ["a", "b"], [])
-
-
-def test_balanced_weights_follow_from_the_training_samples() -> None:
-    config = MultilabelTrainConfig.model_validate(
-        {**TRAIN, "loss": {"name": "BCEWithLogitsLoss", "pos_weight": "balanced"}}
-    )
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None),
+        ([1.0, 2.5, 3.0], [1.0, 2.5, 3.0]),
+        ({"down": 3.0}, [1.0, 3.0, 1.0]),
+        ("balanced", [1.0, 3.0, 9.0]),
+    ],
+)
+def test_weights_are_said_in_several_ways(given: Any, expected: list[float] | None) -> None:
+    marks = torch.zeros(100, 3, dtype=torch.uint8)
+    for place, count in enumerate((50, 25, 10)):
+        marks[:count, place] = 1
+    loaders: Any = SimpleNamespace(info=INFO, learnt=lambda: marks, length=lambda split: 9)
+    config = MultilabelTrainConfig.model_validate({**TRAIN, "loss": {"name": "BCEWithLogitsLoss", "pos_weight": given}})
+    MULTILABEL.check(config, loaders)
+    settled = MULTILABEL.settled(config, loaders)
+    assert settled.loss.pos_weight == expected
     logits, marks = answers(20)
-    mean, _ = MULTILABEL.objective(config, INFO)(nn.Identity(), (logits, marks))
-    weights = torch.tensor([1.0, 3.0, 9.0])
+    mean, _ = MULTILABEL.objective(settled, INFO)(nn.Identity(), (logits, marks))
+    weights = torch.tensor(expected) if expected else None
     torch.testing.assert_close(mean, F.binary_cross_entropy_with_logits(logits, marks.float(), pos_weight=weights))
+
+
+def test_weights_of_other_labels_are_refused() -> None:
+    loaders: Any = SimpleNamespace(info=INFO, length=lambda split: 9)
+    for given, message in {
+        "{left: 3.0}": r"^train\.loss\.pos_weight: 'left' is none of the labels up, down, _left \$x\$$",
+        "[1.0]": r"^train\.loss\.pos_weight: was given 1 weights, but there are 3 labels: up, down",
+    }.items():
+        loss = {"name": "BCEWithLogitsLoss", "pos_weight": yaml.safe_load(given)}
+        with pytest.raises(InputError, match=message):
+            MULTILABEL.check(MultilabelTrainConfig.model_validate({**TRAIN, "loss": loss}), loaders)
 
 
 @pytest.mark.parametrize("block", [{"name": "MSELoss"}, {"pos_weight": "half"}, {"pos_weight": [-1.0]}, {"wight": 3}])
@@ -247,8 +263,6 @@ def test_a_threshold_of_a_half_or_another(plan: LoaderPlan) -> None:
     without = plan.model_copy(update={"splits": {**plan.splits, "validation": []}})
     with pytest.raises(InputError, match=r"^train\.threshold: validation needs a validation split"):
         trained(without, threshold="validation")
-    with pytest.raises(InputError, match=r"^train\.loss\.pos_weight\.left: there is none of that name"):
-        trained(plan, loss={"name": "BCEWithLogitsLoss", "pos_weight": {"left": 2.0}})
 
 
 def test_pictures_are_turned_but_not_mixed() -> None:

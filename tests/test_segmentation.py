@@ -4,6 +4,7 @@ import base64
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 from torch import nn
 
 from torchloom.config import AugmentConfig, DataConfig, DebuggingConfig, ServeConfig
-from torchloom.data.batches import Batches
+from torchloom.data.batches import Batches, ImageBatches
 from torchloom.data.readers import pets
 from torchloom.data.readers.pets import PetsConfig, draw_sample, preprocess, read_trimap
-from torchloom.data.targets import Classes
+from torchloom.data.targets import IGNORED, Classes
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
@@ -27,7 +28,7 @@ from torchloom.models import build_model, build_network
 from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems import problem_of
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig
-from torchloom.problems.segmentation.metrics import answers, overlaid, segmentation_metrics
+from torchloom.problems.segmentation.metrics import answers, boundary, overlaid, segmentation_metrics
 from torchloom.training.checkpoint import Checkpoint
 
 SEGMENTATION = problem_of("segmentation")
@@ -44,7 +45,7 @@ def test_metrics_are_those_of_scikit_learn_over_all_pixels() -> None:
     generator = np.random.default_rng(0)
     truth, found = (generator.integers(0, 3, 500) for _ in range(2))
     counts = torch.from_numpy(confusion_matrix(truth, found))
-    metrics, per_class = segmentation_metrics(counts, CLASSES)
+    metrics, per_class = segmentation_metrics(counts, torch.ones(2, 3), CLASSES)
     assert metrics["accuracy"] == pytest.approx((truth == found).mean())
     assert metrics["mean_iou"] == pytest.approx(jaccard_score(truth, found, average="macro"))
     assert metrics["mean_dice"] == pytest.approx(f1_score(truth, found, average="macro"))
@@ -53,9 +54,12 @@ def test_metrics_are_those_of_scikit_learn_over_all_pixels() -> None:
 
 
 def test_a_class_that_does_not_come_up_is_in_no_mean() -> None:
-    metrics, per_class = segmentation_metrics(torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 0]]), CLASSES)
+    metrics, per_class = segmentation_metrics(
+        torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 0]]), torch.tensor([[1, 2, 0], [4, 4, 0]]), CLASSES
+    )
     assert metrics["mean_iou"] == pytest.approx((6 / 9 + 3 / 6) / 2)
-    assert per_class["dog"] == {"iou": 0.0, "dice": 0.0, "pixels": 0}
+    assert metrics["mean_boundary_iou"] == pytest.approx((1 / 4 + 2 / 4) / 2)
+    assert per_class["dog"] == {"iou": 0.0, "dice": 0.0, "boundary_iou": 0.0, "pixels": 0}
 
 
 def test_answers_are_counted_batch_by_batch() -> None:
@@ -70,12 +74,13 @@ def test_answers_are_counted_batch_by_batch() -> None:
     masks[3, 0] = (masks[3, 0] + 1) % 3  # a row of four pixels is taken for something else
     batches = torch.utils.data.TensorDataset(images, masks)
     loader = torch.utils.data.DataLoader(batches, sampler=Batches(5, 3), batch_size=None)
-    counts, ious = answers(Copies(), loader, 3)
+    found = answers(Copies(), loader, 3)
+    counts, ious = found.pixels, found.ious
     expected = confusion_matrix(masks.flatten(), images[:, 0].flatten(), labels=range(3))
     np.testing.assert_array_equal(counts, expected)
     assert ious[[0, 1, 2, 4]].tolist() == [1, 1, 1, 1]
-    truth, found = masks[3].flatten(), images[3, 0].flatten()
-    assert ious[3].item() == pytest.approx(jaccard_score(truth, found, average="macro"))
+    truth, answer = masks[3].flatten(), images[3, 0].flatten()
+    assert ious[3].item() == pytest.approx(jaccard_score(truth, answer, average="macro"))
 
 
 def test_the_loss_is_the_mean_over_all_pixels() -> None:
@@ -206,10 +211,94 @@ def plan(folder: Path, data: DataConfig, array: str = "masks") -> None:
     SEGMENTATION.check(settings, loaders)
 
 
-def test_changed_pictures_would_lack_changed_masks(tmp_path: Path) -> None:
-    plan(tmp_path, DataConfig())
-    with pytest.raises(InputError, match=r"data\.augment: changes pictures and not their masks"):
-        plan(tmp_path, DataConfig(augment=AugmentConfig(flip=True)))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": {"name": "RandAugment"}}, r"augment\.policy: changes pictures and not their masks"),
+        ({"per_sample": True, "flip": True}, r"augment\.per_sample: changes pictures and not their masks"),
+        ({"mixup": 0.2}, "mix labels of classes, which this task has none of"),
+    ],
+)
+def test_changed_pictures_would_lack_changed_masks(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    plan(tmp_path, DataConfig(augment=AugmentConfig(flip=True, crop_padding=2)))
+    with pytest.raises(InputError, match=message):
+        plan(tmp_path, DataConfig(augment=AugmentConfig.model_validate(change)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"flip": True}, {"flip": "alternating"}, {"crop_padding": 3}, {"crop_padding": 3, "crop_border": "reflect"},
+     {"affine": {"degrees": 30, "translate": 0.2, "scale": [0.7, 1.3], "shear": 10}},
+     {"flip": True, "crop_padding": 2, "affine": {"degrees": 10}}],
+)  # fmt: skip
+def test_masks_move_with_their_pictures(change: dict[str, Any]) -> None:
+    """The pictures are their masks, each class a grey; so they still agree where nothing else has been done to them."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(0, 3, (40, 4, 5), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    masks = masks.to(torch.uint8)
+    images = (50 + 100 * masks)[..., None]
+    dataset = ImageBatches(images, masks, AugmentConfig.model_validate(change), seed=1)
+    changed, moved = dataset[torch.arange(40)]
+    assert moved.dtype == torch.uint8
+    assert moved.shape == masks.shape
+    assert (moved != masks).flatten(1).any(1).float().mean() > 0.4
+    assert set(moved.unique().tolist()) <= {0, 1, 2, IGNORED}
+    known = moved != IGNORED
+    bordered = "affine" in change or (change.get("crop_padding") and "crop_border" not in change)
+    assert bool((~known).any()) == bool(bordered)
+    shown = ((changed[:, 0].float() - 50) / 100).round()
+    agree = float((shown == moved)[known].float().mean())
+    exact = "affine" not in change
+    assert agree == 1 if exact else agree > 0.75  # the pictures are bilinear at the edges of the squares
+    black = changed[:, 0][~known] == 0
+    assert black.all() if exact else not bordered or black.float().mean() > 0.5
+
+
+def test_what_is_ignored_is_neither_learnt_nor_judged() -> None:
+    logits, masks = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5), dtype=torch.uint8)
+    hidden = masks.clone()
+    hidden[0, :2] = IGNORED
+    known = hidden != IGNORED
+    focal = {"name": "FocalLoss", "gamma": 0.0}
+    for loss in ({"name": "CrossEntropyLoss", "weight": [1.0, 2.0, 0.5]}, {"name": "CrossEntropyLoss"}, focal):
+        block = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "loss": loss}
+        objective = SEGMENTATION.objective(SegmentationTrainConfig.model_validate(block), INFO)
+        mean, figures = objective(lambda _: logits, (torch.zeros(2), hidden))  # type: ignore[arg-type]
+        rest = logits.permute(0, 2, 3, 1)[known], masks[known].long()
+        weight = torch.tensor(loss["weight"]) if "weight" in loss else None
+        torch.testing.assert_close(mean, nn.functional.cross_entropy(*rest, weight))
+        assert figures["accuracy"] == pytest.approx((rest[0].argmax(1) == rest[1]).float().mean())
+        assert figures["loss_weight"] == pytest.approx(weight[rest[1]].sum() if weight is not None else known.sum())
+        nothing, _ = objective(lambda _: logits, (torch.zeros(2), torch.full_like(masks, IGNORED)))  # type: ignore[arg-type]
+        assert nothing == 0
+
+
+def test_what_is_ignored_is_in_no_count() -> None:
+    class Says(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return nn.functional.one_hot(images[:, 0].long(), 2).permute(0, 3, 1, 2).float()
+
+    images = torch.zeros((1, 1, 4, 4), dtype=torch.uint8)
+    images[0, 0, :2] = 1
+    masks = images[:, 0].clone()
+    masks[0, 0] = IGNORED
+    masks[0, 1, 0] = 0
+    batches = torch.utils.data.TensorDataset(images, masks)
+    found = answers(Says(), torch.utils.data.DataLoader(batches, sampler=Batches(1, 1), batch_size=None), 2)
+    assert found.pixels.tolist() == [[8, 1], [0, 3]]
+    assert found.ious.tolist() == pytest.approx([(8 / 9 + 3 / 4) / 2])
+
+
+def test_a_boundary_is_what_lies_near_the_edge_of_a_class() -> None:
+    """On 100 x 100 pixels 2 % of the diagonal are 3 pixels, beyond which a square has an inside."""
+    masks = torch.zeros((1, 2, 100, 100), dtype=torch.bool)
+    masks[0, 0, 20:60, 30:50] = True
+    masks[0, 1, :30, :30] = True
+    found = boundary(masks)
+    assert found[0, 0].sum() == 40 * 20 - 34 * 14
+    assert not found[0, 0, 23:57, 33:47].any()
+    assert found[0, 1].sum() == 900 - 24 * 24  # at the edges of the picture, too
+    assert boundary(torch.ones((1, 1, 4, 4), dtype=torch.bool)).sum() == 16 - 4
 
 
 def test_labels_are_no_masks_and_masks_no_labels(tmp_path: Path) -> None:

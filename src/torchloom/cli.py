@@ -93,15 +93,15 @@ def new_task(metadata: ProjectMetadata, name: str, path: str, targets: tuple[str
     """Look at data, and write a file of parameters for the task NAME."""
     from pathlib import Path
 
-    import yaml
     from kedro.framework.project import settings
 
-    from torchloom.config.loader import newest_loader, read_parameters
+    from torchloom.config.loader import as_yaml, check_name, newest_loader, read_parameters
     from torchloom.data.readers import propose
     from torchloom.errors import InputError
     from torchloom.system.files import atomic_write
     from torchloom.tasks import read_tasks
 
+    check_name(name, newest_loader())
     file = metadata.project_path / settings.CONF_SOURCE / "base" / "parameters" / f"{name}.yml"
     parameters = read_parameters(newest_loader())
     data = f"{name}_data"
@@ -113,9 +113,9 @@ def new_task(metadata: ProjectMetadata, name: str, path: str, targets: tuple[str
     blocks = {data: {"preprocess": proposal.preprocess}, name: own}
     read_tasks({**parameters, **blocks})  # whether there can be a task of that name
     comments = "".join(f"# {_in_one_line(line)}\n" for line in ["What kedro task new has seen:", *proposal.seen])
-    written = yaml.safe_dump(blocks, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    written = comments + as_yaml(blocks)
     with atomic_write(file) as temporary:
-        temporary.write_text(comments + written, encoding="utf-8")
+        temporary.write_text(written, encoding="utf-8")
     click.echo("\n".join([*proposal.seen, "", f"written to {file}. Train with", f"  kedro run --pipelines {name}"]))
 
 

@@ -1,5 +1,8 @@
 """The one exception for what a user can mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 from kedro.io import DatasetError
 
@@ -20,6 +23,15 @@ class InputError(click.ClickException, DatasetError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""
         return [f"Error: {self.message}"]
+
+
+@contextmanager
+def telling(place: object) -> Iterator[None]:
+    """What is wrong is said to be so of `place`, such as a file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error.message}") from error
 
 
 def printable(text: str) -> str:

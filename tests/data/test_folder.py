@@ -103,7 +103,7 @@ def test_what_has_no_folder_is_cut_from_each_class(flat: Path, caplog: pytest.Lo
     assert "61 pictures; 1 other file ignored: 1 .txt" in caplog.text
     classes, parts = split_pictures(found, config)
     assert classes == ["blue", "green", "red"]
-    assert {name: np.bincount(part.labels).tolist() for name, part in parts.items()} == {
+    assert {name: np.bincount(part.arrays["labels"]).tolist() for name, part in parts.items()} == {
         "train": [12, 12, 13],
         "validation": [4, 4, 4],
         "test": [4, 4, 4],
@@ -111,7 +111,9 @@ def test_what_has_no_folder_is_cut_from_each_class(flat: Path, caplog: pytest.Lo
     places = np.concatenate([part.places for part in parts.values()])
     assert sorted(places) == list(range(61))
     for part in parts.values():
-        assert [found.names[place].split("/")[0] for place in part.places] == [classes[n] for n in part.labels]
+        assert [found.names[place].split("/")[0] for place in part.places] == [
+            classes[n] for n in part.arrays["labels"]
+        ]
     other = split_pictures(found, config.model_copy(update={"seed": 1}))[1]
     assert set(other["test"].places) != set(parts["test"].places)
 
@@ -135,7 +137,7 @@ def test_folders_of_the_splits_are_known_by_their_usual_names(folders: tuple[str
     config = FolderPreprocessConfig(folder=str(tmp_path))
     classes, parts = split_pictures(reader.find(config), config)
     assert classes == sorted(COLOURS)
-    assert {name: np.bincount(part.labels).tolist() for name, part in parts.items()} == {
+    assert {name: np.bincount(part.arrays["labels"]).tolist() for name, part in parts.items()} == {
         "train": [5, 5, 5],
         "validation": [4, 4, 4],
         "test": [3, 3, 3],
@@ -167,7 +169,9 @@ def pictures(*folders: str, count: int = 9) -> list[str]:
 def test_what_the_classes_are_without_splits(names: list[str], classes: list[str]) -> None:
     found, parts = split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
     assert found == classes
-    assert all((np.bincount(parts[name].labels, minlength=len(classes)) > 0).all() for name in ("train", "test"))
+    assert all(
+        (np.bincount(parts[name].arrays["labels"], minlength=len(classes)) > 0).all() for name in ("train", "test")
+    )
     assert sum(len(part.places) for part in parts.values()) == len(names)
 
 
@@ -192,7 +196,7 @@ def test_two_readings_are_told_apart_by_saying_which_is_meant(splits: Any, expec
     )
     config = FolderPreprocessConfig.model_validate({"folder": "pictures", "splits": splits})
     classes, parts = split_pictures(found, config)
-    labels = np.concatenate([part.labels for part in parts.values()])
+    labels = np.concatenate([part.arrays["labels"] for part in parts.values()])
     assert dict(zip(classes, np.bincount(labels), strict=True)) == expected
     if splits:
         assert {found.names[place][:6] for place in parts["validation"].places} == {"first/"}
@@ -253,9 +257,9 @@ def test_pictures_outside_of_the_splits_that_are_given_are_left_out(
     classes, parts = split_pictures(reader.find(config), config)
     assert "1 pictures outside of preprocess.splits are left out" in caplog.text
     assert classes == sorted(COLOURS)
-    assert len(parts["test"].labels) == 12
+    assert len(parts["test"].arrays["labels"]) == 12
     only = config.model_copy(update={"splits": SplitFolders(train="seg_train")})
-    assert sum(len(part.labels) for part in split_pictures(reader.find(only), only)[1].values()) == 12
+    assert sum(len(part.arrays["labels"]) for part in split_pictures(reader.find(only), only)[1].values()) == 12
 
 
 def test_a_name_is_one_class_whichever_way_its_accents_are_written() -> None:
@@ -263,7 +267,7 @@ def test_a_name_is_one_class_whichever_way_its_accents_are_written() -> None:
     names = [*pictures(f"train/{one}", "train/bar"), *pictures(f"test/{other}", "test/bar")]
     classes, parts = split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
     assert classes == ["bar", one]
-    assert np.bincount(parts["test"].labels).tolist() == [9, 9]
+    assert np.bincount(parts["test"].arrays["labels"]).tolist() == [9, 9]
     classes, _ = split_pictures(listing(*pictures(one, other, "bar")), FolderPreprocessConfig(folder="pictures"))
     assert classes == ["bar", one]
 
@@ -280,7 +284,7 @@ def test_a_class_of_three_pictures_takes_no_other_fractions() -> None:
     names = [*pictures("many", count=100), *pictures("few", count=3), *pictures("two", count=2)]
     classes, parts = split_pictures(listing(*names), FolderPreprocessConfig(folder="pictures"))
     assert classes == ["few", "many", "two"]
-    assert {name: np.bincount(part.labels, minlength=3).tolist() for name, part in parts.items()} == {
+    assert {name: np.bincount(part.arrays["labels"], minlength=3).tolist() for name, part in parts.items()} == {
         "train": [2, 81, 1],
         "validation": [0, 9, 0],
         "test": [1, 10, 1],

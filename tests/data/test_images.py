@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from torchloom.config import PreprocessConfig
-from torchloom.data.images import LabelledImages, channel_counts, channel_statistics, describe, prepare
+from torchloom.data.images import LabelledImages, channel_counts, channel_statistics, describe_pixels, prepare
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.errors import InputError
 
@@ -71,7 +71,7 @@ def test_pixels_that_are_nearly_alike_are_a_warning(
     counts = np.zeros((2, 256), np.int64)
     counts[0, [68, 68 + step]] = 50
     counts[1] = 1
-    describe(["a"], [2, 5, 4], counts, {})
+    describe_pixels([2, 5, 4], counts)
     assert [told in message for message in caplog.messages] == ([True] if told else [])
 
 

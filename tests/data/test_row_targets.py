@@ -51,7 +51,6 @@ def test_labels_apart_by_a_separator(tmp_path: Path, caplog: pytest.LogCaptureFi
     features = np.asarray(parts[0].arrays["features"])
     held = dict(zip(TAGS, marks(parts[0]).T, strict=True))
     np.testing.assert_array_equal(held["Komödie"], features[:, known["features"].index("laughs")] > 5)
-    np.testing.assert_allclose(target.shares, marks(parts[0]).mean(0))
     share = [marks(part).mean(0) for part in (parts[0], parts[2])]
     np.testing.assert_allclose(share[0], share[1], atol=0.03)
     assert any("with labels: 19th century" in line and "none of them" in line for line in caplog.messages)
@@ -98,7 +97,7 @@ def test_labels_of_texts(tmp_path: Path) -> None:
     assert known["target"]["labels"] == ["rice", "soup"]
     assert marks(train).shape == (known["documents"]["train"], 2)
     toxic = [{**row, **dict.fromkeys("abcdef", number % 2)} for number, row in enumerate(reviews(60))]
-    assert texts.takes(write(tmp_path / "toxic.csv", toxic))  # many columns of yes and no beside it
+    assert texts.takes(write(tmp_path / "toxic.csv", toxic), None)  # many columns of yes and no beside it
 
 
 def test_labels_that_no_training_row_has_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,15 +212,15 @@ def test_what_a_row_tells() -> None:
         "a", "1", "new", None, None, None,
     ]  # fmt: skip
     assert classes.told({}) is Classes(classes=["a", "b"]).told({"x": "a"}) is None
-    apart = Labels(labels=["a", "b"], shares=[0.5, 0.5], column="x", separator=";")
+    apart = Labels(labels=["a", "b"], column="x", separator=";")
     assert [apart.told({"x": cell}) for cell in ("a; c", "", None)] == [{"a", "c"}, set(), set()]
     assert apart.told({"a": 1}) is None
-    columns = Labels(labels=["a", "b"], shares=[0.5, 0.5])
+    columns = Labels(labels=["a", "b"])
     assert columns.told({"a": "yes", "b": 0}) == {"a"}
     assert columns.told({"a": "yes"}) is columns.told({"a": "yes", "b": ""}) is None
     with pytest.raises(ValueError, match="'perhaps' is neither yes nor no"):
         columns.told({"a": "yes", "b": "perhaps"})
-    listed = Labels(labels=["a", "b"], shares=[0.5, 0.5], column="x")
+    listed = Labels(labels=["a", "b"], column="x")
     assert [listed.told({"x": cell}) for cell in (["a", "b"], [], None)] == [{"a", "b"}, set(), None]
     number = Number(name="x", mean=0.0, std=1.0)
     numbers = Numbers(numbers=[number, Number(name="y", mean=0.0, std=1.0)])

@@ -14,11 +14,14 @@ from torchloom.config.distributed import DistributedConfig
 from torchloom.config.evaluate import EvaluateConfig, EvaluateExamplesConfig, MetricConfig, left_out
 from torchloom.config.export import ExportConfig
 from torchloom.config.federation import FederatedConfig, PartitionConfig
+from torchloom.config.folds import FoldsConfig
 from torchloom.config.model import ModelConfig
 from torchloom.config.preprocess import (
     BookPreprocessConfig,
     DocumentPreprocessConfig,
     FolderPreprocessConfig,
+    PictureConfig,
+    PicturesPreprocessConfig,
     PreprocessConfig,
     RowsPreprocessConfig,
     SplitByConfig,
@@ -67,6 +70,7 @@ __all__ = [
     "FederatedConfig",
     "Fit",
     "FolderPreprocessConfig",
+    "FoldsConfig",
     "Fraction",
     "LookaheadConfig",
     "LossConfig",
@@ -77,6 +81,8 @@ __all__ = [
     "OptimizerConfig",
     "OverfitConfig",
     "PartitionConfig",
+    "PictureConfig",
+    "PicturesPreprocessConfig",
     "PolicyConfig",
     "Positive",
     "PredictConfig",

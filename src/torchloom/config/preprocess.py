@@ -59,17 +59,9 @@ class SplitFolders(Block):
         return self
 
 
-class FolderPreprocessConfig(PreprocessConfig):
-    """The block `preprocess` of a folder of pictures, in a subfolder for each class.
+class PictureConfig(Block):
+    """How a user's pictures become images."""
 
-    The class folders lie in the folder itself, or in its folders of the splits; a split that has no folder is cut from
-    the training data.
-    """
-
-    folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
-    splits: SplitFolders | None = Field(
-        None, description="none knows the folders of splits by their usual names; with {} every folder is a class"
-    )
     size: list[Count] = Field([64, 64], min_length=2, max_length=2, description="height and width in pixels")
     channels: Literal[1, 3] = Field(3, description="1 makes them grey, 3 coloured")
     fit: Fit = Field(
@@ -80,15 +72,28 @@ class FolderPreprocessConfig(PreprocessConfig):
         description="[black, white]: the values that become 0 and 255 in pictures of more than 8 bits a channel; none: "
         "by what the training pictures hold, for values up to 4095 as of 12 bits, for example",
     )
-    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without a folder test")
-    validation_fraction: Fraction = Field(
-        0.1, description="share of each class, of what remains, to validate, without a folder val"
-    )
     skip_unreadable: bool = Field(False, description="leave out what cannot be read, instead of ending the run")
     cache: Literal["auto", "always", "never"] = Field(
         "auto",
         description="whether the decoded pixels are kept in one file, or decoded again for each batch; auto keeps them "
         "when they fit on the disk",
+    )
+
+
+class FolderPreprocessConfig(PictureConfig, PreprocessConfig):
+    """The block `preprocess` of a folder of pictures, in a subfolder for each class.
+
+    The class folders lie in the folder itself, or in its folders of the splits; a split that has no folder is cut from
+    the training data.
+    """
+
+    folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
+    splits: SplitFolders | None = Field(
+        None, description="none knows the folders of splits by their usual names; with {} every folder is a class"
+    )
+    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without a folder test")
+    validation_fraction: Fraction = Field(
+        0.1, description="share of each class, of what remains, to validate, without a folder val"
     )
 
 
@@ -204,7 +209,9 @@ class RowsPreprocessConfig(TablePreprocessConfig):
         "most numbers and logarithmic far beyond; none: robust where a few lie far beyond all others, else linear",
     )
     missing: list[str] = Field(
-        [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
+        [],
+        description="spellings of a gap, beside an empty cell and ?, and, but in a target of words, NA, NaN, null and "
+        "their kin",
     )
     split_by: SplitByConfig | None = Field(
         None, description="none: by chance, of each class the same share, but for files that are named as splits"
@@ -233,6 +240,38 @@ class RowsPreprocessConfig(TablePreprocessConfig):
         if self.separator and self.target_type not in {None, "labels"}:
             raise ValueError(f"must be without a separator where target_type is {self.target_type}")
         return self
+
+
+class PicturesPreprocessConfig(PictureConfig, RowsPreprocessConfig):
+    """The block `preprocess` of pictures that a table names, with what is to be told of them, or of a folder with
+    pictures in one folder and their masks, by the same names, in another."""
+
+    target: Target | None = Field(  # type: ignore[assignment]
+        None,
+        description="the column that is to be told from the picture, or several, as of a table; where there are masks "
+        "none",
+    )
+    folder: str | None = Field(
+        None, min_length=1, description="where the paths in the table begin; none: in the folder of the table"
+    )
+    picture: str | None = Field(
+        None,
+        min_length=1,
+        description="the column with the paths of the pictures, or the folder that they are in; none: the one that "
+        "looks like it",
+    )
+    mask: str | None = Field(
+        None,
+        min_length=1,
+        description="the column with the paths of the masks, or the folder that they are in; none: of a folder the one "
+        "that looks like it, and of a table none where there is a target",
+    )
+    classes: dict[str, int | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+        {}, description="of masks the value of each class, a grey level, a place in a palette or a colour as '#ff0000'"
+    )
+    ignore: list[int | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+        [], description="of masks the values that are of no class, neither learnt nor judged"
+    )
 
 
 class TableFilesPreprocessConfig(RowsPreprocessConfig):

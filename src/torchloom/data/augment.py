@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from torchloom.config import AffineConfig, AugmentConfig, ColorConfig
+from torchloom.data.targets import IGNORED
 from torchloom.errors import InputError
 
 
@@ -32,31 +33,53 @@ def augment(
         from torchloom.data.transforms import augment_each  # torchvision takes a second or two to import
 
         images = augment_each(images, config, host_generator or generator, mirrored)
-    else:
-        images = _augment_batch(images, config, generator, host_generator or generator, mirrored)
-    if config.cutout:
-        images = random_cutout(images, config.cutout, generator, fill)
-    return images
+        return random_cutout(images, config.cutout, generator, fill) if config.cutout else images
+    moved = _moved(images, config, generator, mirrored)
+    return _recoloured(moved, config, generator, host_generator or generator, fill)
 
 
-def _augment_batch(
-    images: Tensor, config: AugmentConfig, generator: Generator, host_generator: Generator, mirrored: Tensor | None
+def augment_with_masks(
+    images: Tensor,
+    masks: Tensor,
+    config: AugmentConfig,
+    generator: Generator,
+    host_generator: Generator | None = None,
+    fill: Tensor | int = 0,
+    mirrored: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same, where the `masks` (B, H, W) uint8 move with their images; what is new in them is IGNORED."""
+    together = torch.cat([images, (IGNORED - masks)[..., None]], dim=3)  # where black is IGNORED
+    moved = _moved(together, config, generator, mirrored, nearest=True)
+    images, masks = moved[..., :-1].contiguous(), IGNORED - moved[..., -1]
+    return _recoloured(images, config, generator, host_generator or generator, fill), masks
+
+
+def _moved(
+    images: Tensor, config: AugmentConfig, generator: Generator, mirrored: Tensor | None, nearest: bool = False
 ) -> Tensor:
     if config.crop_padding:
         images = random_crop(images, config.crop_padding, generator, config.crop_border)
     if config.affine:
-        images = random_affine(images, config.affine, generator)
+        images = random_affine(images, config.affine, generator, nearest)
     if config.flip == "alternating":
         assert mirrored is not None
         images = mirror(images, mirrored)
     elif config.flip:
         images = random_flip(images, generator)
+    return images
+
+
+def _recoloured(
+    images: Tensor, config: AugmentConfig, generator: Generator, host_generator: Generator, fill: Tensor | int
+) -> Tensor:
     if config.policy:
         from torchloom.data.transforms import apply_policy
 
         images = apply_policy(images, config.policy, generator, host_generator)
     if config.color:
         images = random_color(images, config.color, generator)
+    if config.cutout:
+        images = random_cutout(images, config.cutout, generator, fill)
     return images
 
 
@@ -113,8 +136,11 @@ def _words(images: Tensor) -> Tensor:
     return flat.view(torch.int64) if flat.shape[1] % 8 == 0 else flat
 
 
-def random_affine(images: Tensor, config: AffineConfig, generator: Generator) -> Tensor:
-    """Turn, move, scale and shear each image at random: the distribution of torchvision's RandomAffine."""
+def random_affine(images: Tensor, config: AffineConfig, generator: Generator, nearest: bool = False) -> Tensor:
+    """Turn, move, scale and shear each image at random: the distribution of torchvision's RandomAffine.
+
+    `nearest` is whether the last channel takes the nearest pixel.
+    """
     count, height, width, _ = images.shape
     draws = torch.rand((5, count), generator=generator, device=images.device)
     angle, across, down, shear = 2 * draws[:4] - 1
@@ -126,13 +152,23 @@ def random_affine(images: Tensor, config: AffineConfig, generator: Generator) ->
         (config.translate * height * down).round(),
         low + (high - low) * draws[4],
         config.shear * shear,
+        **({"nearest": True} if nearest else {}),
     )
 
 
-def affine(images: Tensor, angle: Tensor, across: Tensor, down: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
+def affine(
+    images: Tensor,
+    angle: Tensor,
+    across: Tensor,
+    down: Tensor,
+    scale: Tensor,
+    shear: Tensor,
+    nearest: bool = False,
+) -> Tensor:
     """Each image sheared, scaled, turned about its centre and then moved, bilinearly resampled, with black around it.
 
-    All (B,): `angle` in degrees clockwise, `across` and `down` in pixels, `shear` in degrees along the rows.
+    All (B,): `angle` in degrees clockwise, `across` and `down` in pixels, `shear` in degrees along the rows. Where
+    `nearest`, the last channel is not resampled, but takes the nearest pixel.
     """
     _, height, width, _ = images.shape
     tangent, sine, cosine = shear.deg2rad().tan(), angle.deg2rad().sin(), angle.deg2rad().cos()
@@ -142,7 +178,10 @@ def affine(images: Tensor, angle: Tensor, across: Tensor, down: Tensor, scale: T
     grid = column.new_empty((*images.shape[:3], 2))  # x and y on a scale where the image reaches from -1 to 1
     grid[..., 0] = _plane(column * 2 / width, cosine - tangent * sine, row * 2 / width, sine + tangent * cosine)
     grid[..., 1] = _plane(column * 2 / height, -sine, row * 2 / height, cosine)
-    moved = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, padding_mode="zeros", align_corners=False)
+    planes = images.permute(0, 3, 1, 2).float()
+    moved = F.grid_sample(planes, grid, padding_mode="zeros", align_corners=False)
+    if nearest:
+        moved[:, -1:] = F.grid_sample(planes[:, -1:], grid, "nearest", padding_mode="zeros", align_corners=False)
     return moved.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

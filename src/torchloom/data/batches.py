@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from torchloom.config import AugmentConfig
-from torchloom.data.augment import augment
+from torchloom.data.augment import augment, augment_with_masks
 from torchloom.data.mapped import read_ahead, take
 from torchloom.errors import InputError
 
@@ -23,7 +23,8 @@ class Batches(Sampler[Tensor]):
 
     Shuffled batches are all full, except that data smaller than one batch make one batch. Those in order end with
     the remainder. `subset` is the number of samples, drawn by the seed, that take part at all. `share` (number, count)
-    leaves of each batch the part with this number, counted from 0, of so many.
+    leaves of each batch the part with this number, counted from 0, of so many. With `classes` (N,) of the samples,
+    shuffled ones are drawn with replacement, such that each class comes up as often as any other.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Batches(Sampler[Tensor]):
         subset: int | None = None,
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
+        classes: Tensor | None = None,
     ) -> None:
         self.batch_size, self.shuffle_seed, self.device, self.share = batch_size, shuffle_seed, device, share
+        self.classes = classes
         self.samples = torch.arange(length)
         if shuffle_seed is not None:
             self.samples = drawn_subset(length, subset, shuffle_seed)
@@ -59,7 +62,18 @@ class Batches(Sampler[Tensor]):
                 yield part
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
+        if self.classes is not None:
+            return self.samples[drawn_evenly(self.classes[self.samples], generator)]
         return self.samples[torch.randperm(len(self.samples), generator=generator)]
+
+
+def drawn_evenly(classes: Tensor, generator: torch.Generator) -> Tensor:
+    """Places (N,) in `classes` (N,), drawn with replacement: first one of the classes, then one of its samples."""
+    _, counts = torch.unique(classes, return_counts=True)
+    by_class = classes.argsort(stable=True)
+    chosen = torch.randint(len(counts), classes.shape, generator=generator)
+    within = (torch.rand(len(classes), dtype=torch.float64, generator=generator) * counts[chosen]).long()
+    return by_class[(counts.cumsum(0) - counts)[chosen] + within]
 
 
 def drawn_subset(length: int, subset: int | None, seed: int) -> Tensor:
@@ -83,8 +97,9 @@ class BucketedBatches(Batches):
         subset: int | None = None,
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
+        classes: Tensor | None = None,
     ) -> None:
-        super().__init__(len(lengths), batch_size, shuffle_seed, subset, device, share)
+        super().__init__(len(lengths), batch_size, shuffle_seed, subset, device, share, classes)
         self.lengths = lengths.cpu()
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
@@ -138,10 +153,39 @@ class Gathered(Dataset[tuple[Tensor, ...]]):
         return self.change_batch(*self.moved(self.gather(indices), lambda part: part.to(self.device)))
 
 
+class Part(Gathered):
+    """Some of the samples of others, by their numbers (N,), as if there were no more."""
+
+    def __init__(self, whole: Gathered, numbers: Tensor) -> None:
+        super().__init__(whole.device, None)
+        self.whole, self.streamed, self.stays = whole, whole.streamed, whole.stays
+        self.indexed_on_host = whole.indexed_on_host
+        self.numbers = numbers if whole.streamed or whole.indexed_on_host else numbers.to(whole.device)
+        if hasattr(whole, "lengths"):
+            self.lengths = whole.lengths[numbers]
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:  # type: ignore[override]
+        return self.whole.generators
+
+    def set_epoch(self, epoch: int) -> None:
+        self.whole.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        return self.whole.gather(self.numbers[indices.to(self.numbers.device)])
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        return self.whole.change_batch(*parts)
+
+
 class ImageBatches(Gathered):
     """`self[indices]` is a batch on `device`: images (B, C, H, W) uint8, channels last, and labels (B,) int64.
 
-    `images` (N, H, W, C) uint8 and `labels` (N,) int64 may lie on that device or on the CPU.
+    `images` (N, H, W, C) uint8 and `labels` (N,) int64 may lie on that device or on the CPU. Masks (N, H, W) uint8 are
+    labels that move with their images.
 
     MixUp and CutMix make of them images float32, still on the scale [0, 255], and labels (B, classes) float32.
     `mean` (on the scale [0, 1], per channel) is the colour of cutouts, which are black without it. Each `share`
@@ -161,7 +205,7 @@ class ImageBatches(Gathered):
     ) -> None:
         super().__init__(labels.device, device)
         self.share = share
-        if change is not None and change.mixes and classes is None:
+        if change is not None and change.mixes and (classes is None or labels.ndim > 1):
             raise InputError("data.augment.mixup and cutmix mix labels of classes, which this task has none of")
         self.images, self.labels, self.change, self.seed, self.classes = images, labels, change, seed, classes
         colour = torch.tensor(mean or [0.0]) * 255
@@ -193,7 +237,11 @@ class ImageBatches(Gathered):
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
         images, labels, *mirrored = parts
         if self.change is not None:
-            images = augment(images, self.change, self.generator, self.host_generator, self.fill, *mirrored)
+            generators = (self.generator, self.host_generator)
+            if labels.ndim == 3:
+                images, labels = augment_with_masks(images, labels, self.change, *generators, self.fill, *mirrored)
+            else:
+                images = augment(images, self.change, *generators, self.fill, *mirrored)
         images = images.permute(0, 3, 1, 2)
         if self.change is not None and self.change.mixes:
             from torchloom.data.transforms import mix  # torchvision takes a second or two to import

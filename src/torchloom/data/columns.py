@@ -7,12 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
+from reprlib import repr as short
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.data.tables import check_columns
-from torchloom.data.text import read_number
+from torchloom.data.text import check_text, read_number
 from torchloom.errors import InputError
 
 Kind = Literal["number", "category", "date"]
@@ -57,9 +58,9 @@ class Encoder:
     def cell(self, column: Column, value: Any) -> list[float]:
         if is_gap(value, self.gaps):
             return [math.nan] * len(column.features)
-        if column.kind == "category":
-            return [self.numbers[column.name].get(written(value), NEW)]
         try:
+            if column.kind == "category":
+                return [self.numbers[column.name].get(written(value), NEW)]
             return date_parts(value) if column.kind == "date" else [number(value)]
         except ValueError as error:
             raise InputError(f"{column.name}: {error}") from None
@@ -84,10 +85,16 @@ def is_gap(value: Any, gaps: Collection[str]) -> bool:
 
 
 def written(value: Any) -> str:
-    """A category as a text: a whole number that a file keeps as 1.0 is 1."""
+    """A category as a text: a whole number that a file keeps as 1.0 is 1.
+
+    ValueError of what is no single value, as bytes or a list, or no valid text.
+    """
+    if not isinstance(value, str) and hasattr(value, "__len__"):
+        raise ValueError(f"{short(value)} is of the type {type(value).__name__}, and no word, number or date")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    check_text(text := str(value).strip())
+    return text
 
 
 def number(value: Any) -> float:
@@ -153,7 +160,10 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
     """
     if not cells:
         return None, "is empty"
-    different = {written(cell) for cell in cells}
+    try:
+        different = {written(cell) for cell in cells}
+    except ValueError as error:
+        return None, f"holds what is of no use: {error}"
     if len(different) == 1:
         return None, f"is {written(cells[0])!r} in every row"
     wrong = [cell for cell in cells if not is_number(cell)]

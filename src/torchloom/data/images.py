@@ -60,16 +60,14 @@ def prepare(
     height, width, channels = train.images.shape[1:]
     labels = {name: part.labels for name, part in splits.items()}
     log_classes(classes, labels)
-    info = describe(classes, [channels, height, width], channel_counts(splits["train"].images), labels)
+    counts = channel_counts(splits["train"].images)
+    info = describe_pixels([channels, height, width], counts) | describe_classes(classes, labels)
     return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
 
 
-def describe(
-    classes: list[str], shape: list[int], counts: np.ndarray, labels: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """What is known of the images: see `prepare`; `counts` are the training split's, `labels` (N,) each split's."""
+def describe_classes(classes: list[str], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What is known of the classes of images, see `prepare`; `labels` (N,) are each split's."""
     return {
-        **describe_pixels(shape, counts),
         "target": Classes(classes=classes).model_dump(),
         "images": {
             name: dict(zip(classes, np.bincount(part, minlength=len(classes)).tolist(), strict=True))
@@ -79,7 +77,7 @@ def describe(
 
 
 def describe_pixels(shape: list[int], counts: np.ndarray) -> dict[str, Any]:
-    """The same without classes."""
+    """What is known of the pixels: see `prepare`; `counts` are the training split's."""
     mean, std = channel_statistics(counts)
     _warn_of_few_greys(std)
     return {"kind": "images", "shape": shape, "mean": mean.tolist(), "std": std.tolist()}

@@ -40,7 +40,7 @@ def decode_image(
     """
     channels, height, width = shape
     mode = "RGB" if channels == 3 else "L"
-    with _open_image(file) as picture:
+    with opened_image(file) as picture:
         enough = 2 * max(height, width)
         picture.draft(mode, (enough, enough))  # a large JPEG is decoded smaller
         values = _value_range(picture, value_range)
@@ -58,7 +58,7 @@ def decode_image(
 
 
 @contextmanager
-def _open_image(file: IO[bytes]) -> Iterator[ImageFile]:
+def opened_image(file: IO[bytes]) -> Iterator[ImageFile]:
     """A picture that is not decoded yet; what is found to be wrong with it, then or later, is an InputError."""
     try:
         with Image.open(file, formats=FORMATS) as picture:
@@ -108,7 +108,7 @@ def deep_extremes(file: IO[bytes]) -> tuple[float, float, bool] | None:
     None of other pictures, which are not decoded, and of those that hold no finite numbers. Raises InputError when it
     cannot be read.
     """
-    with _open_image(file) as picture:
+    with opened_image(file) as picture:
         in_colour = _deep_colour(picture)
         if not in_colour and not _deep(picture):
             return None

@@ -29,6 +29,10 @@ def split_rows(rows: Parts, config: RowsPreprocessConfig, held: Held) -> Parts:
     is not what `split_by` takes it for.
     """
     by = config.split_by or SplitByConfig()
+    if not rows["train"] and not by.column:
+        others = " and ".join(split for split, part in rows.items() if part)
+        why = f"only for {others}" if others else f"none has {config.target!r} and what to tell it from"
+        raise InputError(f"{config.place}: there are no rows to train on, {why}")
     _check_columns(rows, by.names)
     parts = _by_column(rows, by) if by.column else dict(rows)
     for split, fraction in {"test": config.test_fraction, "validation": config.validation_fraction}.items():

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from torchloom.config import RowsPreprocessConfig
-from torchloom.data.columns import MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
+from torchloom.data.columns import GAPS, MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
+from torchloom.data.row_splits import split_rows
+from torchloom.data.rows import Row, check_cells, say_left_out
 from torchloom.data.splits import log_classes, log_labels
 from torchloom.data.spread import far_beyond, middle_of
 from torchloom.data.targets import Classes, Labels, Number, Numbers, Scale, Target
@@ -24,16 +27,17 @@ logger = logging.getLogger(__name__)
 
 FEW = 2  # different numbers of a target that are classes
 
-Row = dict[str, Any]
 Parts = Mapping[str, Sequence[Row]]
+Columns = Mapping[str, Sequence[Any]]  # the cells of each column
 
 
 class Asked:
     """What is to be told of rows, by the columns of the target; `gaps` are the spellings of a gap, in lower case."""
 
     problem: ClassVar[str]  # that solves it
+    words: ClassVar[bool] = False  # whether it may be called as a gap is
 
-    def __init__(self, config: RowsPreprocessConfig, gaps: frozenset[str]) -> None:
+    def __init__(self, config: RowsPreprocessConfig, gaps: Collection[str]) -> None:
         self.config, self.gaps = config, gaps
         self.columns = config.targets
         self.called = f"preprocess.target {listed(list(map(repr, self.columns)))}"
@@ -41,9 +45,7 @@ class Asked:
     def known(self, split: str, rows: Sequence[Row]) -> list[Row]:
         """The rows that say it; how many do not is in the log."""
         known = [row for row in rows if not any(is_gap(row[name], self.gaps) for name in self.columns)]
-        if len(known) < len(rows):
-            left = counted(len(rows) - len(known), "row")
-            logger.warning("%s: %s without %s are left out", split, left, listed(list(map(repr, self.columns))))
+        say_left_out(split, len(rows) - len(known), f"without {listed(list(map(repr, self.columns)))}")
         return known
 
     def held(self, row: Row) -> list[str]:
@@ -59,8 +61,12 @@ class Asked:
         raise NotImplementedError
 
 
-def asked_of(read: Parts, config: RowsPreprocessConfig, gaps: frozenset[str]) -> Asked:
-    """What is to be told of these rows; InputError where it cannot be that."""
+def asked_of(read: Parts, config: RowsPreprocessConfig) -> Asked:
+    """What is to be told of these rows; InputError where it cannot be that.
+
+    An empty cell or ? says nothing, nor does what config.missing names; among numbers and labels, none, NA and their
+    kin do not either. Among words these may be classes, and are taken for such.
+    """
     for split, rows in read.items():
         for row in rows:
             if lacking := [name for name in config.targets if name not in row]:
@@ -68,9 +74,23 @@ def asked_of(read: Parts, config: RowsPreprocessConfig, gaps: frozenset[str]) ->
                     f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows, which have "
                     f"{listed(list(map(repr, row)))}"
                 )
-    rows = [row for part in read.values() for row in part]
-    cells = {name: [row[name] for row in rows if not is_gap(row[name], gaps)] for name in config.targets}
-    return KINDS[config.target_type or _kind(cells, config)](config, gaps)
+        for name in config.targets:
+            check_cells(split, [row for row in rows if not is_list(row[name])], name)
+    named = {"", "?", *(spelling.strip().lower() for spelling in config.missing)}
+    cells = {name: [row[name] for part in read.values() for row in part] for name in config.targets}
+    given = {name: [cell for cell in part if not is_gap(cell, named | GAPS)] for name, part in cells.items()}
+    kind = KINDS[config.target_type or _kind(given, config)]
+    if not kind.words or (not config.target_type and _are_numbers(given)):
+        return kind(config, named | GAPS)
+    odd = looking_like_gaps(cell for part in cells.values() for cell in part if not is_gap(cell, named))
+    if odd and not config.target_type:
+        logger.warning("%s. Where they are gaps, name them in preprocess.missing", odd)
+    return kind(config, named)
+
+
+def _are_numbers(given: Columns) -> bool:
+    cells = [cell for part in given.values() for cell in part]
+    return bool(cells) and all(map(is_number, cells))
 
 
 def _kind(cells: Mapping[str, list[Any]], config: RowsPreprocessConfig) -> str:
@@ -111,10 +131,19 @@ def _in_order(name: str) -> tuple[bool, float, str]:
         return True, 0.0, name
 
 
+def looking_like_gaps(cells: Iterable[Any]) -> str:
+    """Which classes could be gaps as well, and how many rows have each; nothing where there are none."""
+    counts = Counter(written(cell) for cell in cells if is_gap(cell, GAPS))
+    named = [f"{name!r} ({counted(count, 'row')})" for name, count in counts.most_common()]
+    return f"taken for classes: {listed(named)}" if named else ""
+
+
 class AskedClass(Asked):
     """One of several classes, as the column writes them."""
 
     problem = "classification"
+
+    words = True
 
     def held(self, row: Row) -> list[str]:
         return [written(row[self.columns[0]])]
@@ -137,7 +166,11 @@ class AskedClass(Asked):
     def lines(self, rows: Sequence[Row]) -> list[str]:
         counts = Counter(self.held(row)[0] for row in rows).most_common()
         shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
-        return [f"{self.columns[0]}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}"]
+        odd = looking_like_gaps(row[self.columns[0]] for row in rows)
+        return [
+            f"{self.columns[0]}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}",
+            *([f"{self.columns[0]}: {odd}"] if odd else []),
+        ]
 
 
 class AskedLabels(Asked):
@@ -172,9 +205,8 @@ class AskedLabels(Asked):
         arrays = {split: _marked(part, places) for split, part in held.items()}
         log_labels(labels, arrays)
         column = self.columns[0] if apart else None
-        shares = arrays["train"].mean(0).tolist()
         own = {"column": column, "separator": self.config.separator, "missing": self.config.missing}
-        return Labels(labels=labels, shares=shares, **own), arrays
+        return Labels(labels=labels, **own), arrays
 
     def _check(self, labels: Sequence[str], seen: set[str], held: Mapping[str, Sequence[Sequence[str]]]) -> None:
         if not seen:
@@ -289,8 +321,10 @@ MOST_LABELS, ROWS_OF_A_LABEL = 100, 5
 LONGEST_LABEL = 40  # characters
 
 
-def named_targets(rows: Sequence[Row], given: str) -> list[str]:
-    """The columns that `--target` names: one, or several with commas between."""
+def named_targets(rows: Sequence[Row], given: str | None) -> list[str]:
+    """The columns that `--target` names: none, one, or several with commas between."""
+    if not given or not rows:
+        return []
     return [given] if given in rows[0] else [name.strip() for name in given.split(",")]
 
 
@@ -310,3 +344,26 @@ def _separators(texts: Sequence[str]) -> Iterator[str]:
         words = max(map(len, counts), default=0) <= LONGEST_LABEL and not all(map(is_number, counts))  # as 1,5 is
         if often and words and any(len(each) > 1 for each in held):
             yield mark
+
+
+def check_target(path: Path, rows: Sequence[Row], target: str | None) -> list[str]:
+    """The columns of the target; InputError, as `kedro task new` says it, unless they are there."""
+    names = named_targets(rows, target)
+    lacking = next((name for name in names if name not in rows[0]), None)
+    if not names or lacking is not None:
+        wrong = f"there is no column {lacking!r}" if names else "it must be said which column is to be told"
+        raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
+    return names
+
+
+def asked_here(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """The keys of a block `preprocess` that say what is to be told of rows of which nothing else is known."""
+    if len(names) > 1:
+        return {"target": list(names)}
+    mark = separator_in([row[names[0]] for row in rows if not is_gap(row[names[0]], GAPS)])
+    return {"target": names[0], **({"separator": mark} if mark else {})}
+
+
+def check_split(rows: dict[str, list[Row]], config: RowsPreprocessConfig, asked: Asked) -> None:
+    """InputError where a run would not take these rows either."""
+    asked.targets(split_rows(rows, config, asked.held))

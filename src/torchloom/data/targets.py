@@ -11,6 +11,7 @@ from torchloom.data.columns import flag, gaps_of, is_gap, labels_in, number, wri
 from torchloom.system.words import listed
 
 Scale = Literal["linear", "robust", "log"]
+IGNORED = 255  # in masks: of no class, neither learnt nor judged
 
 
 class Target(BaseModel):
@@ -23,6 +24,11 @@ class Target(BaseModel):
 
     array: str
     missing: list[str] = Field([])
+
+    @property
+    def one_class(self) -> bool:
+        """Whether each sample is of one class, whose number the array has."""
+        return False
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of it, by what it is."""
@@ -38,17 +44,27 @@ class Target(BaseModel):
 
 
 class Classes(Target):
-    """One of several classes, by their numbers (N,) int64; in a user's tables it stands in the column `name`."""
+    """One of several classes, by their numbers (N,) int64; of masks (N, H, W) uint8, where IGNORED is of none.
+
+    In a user's tables it stands in the column `name`.
+    """
 
     array: str = "labels"
     classes: list[str]
     name: str | None = None
+
+    @property
+    def one_class(self) -> bool:
+        return self.array == "labels"  # and not masks
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"
 
     def told(self, row: Mapping[str, Any]) -> str | None:
         """A class, which may be one that training did not have."""
+        cell = row.get(self.name) if self.name is not None else None
+        if cell is not None and written(cell) in self.classes:  # whatever it looks like
+            return written(cell)
         cell = self._cell(row, self.name)
         return None if cell is None else written(cell)
 
@@ -57,13 +73,11 @@ class Labels(Target):
     """Any of several labels, or none: (N, K) uint8, 1 where one holds.
 
     In a user's tables each is a column of yes and no, or they stand in one `column`, as a list or apart by a
-    `separator`. `shares` are those of the training samples that each holds of. A label holds from a probability of
-    `thresholds` on, without them of a half.
+    `separator`. A label holds from a probability of `thresholds` on, without them of a half.
     """
 
     array: str = "labels"
     labels: list[str]
-    shares: list[float]
     column: str | None = None
     separator: str | None = None
     thresholds: list[float] | None = None

@@ -43,6 +43,7 @@ class Listing:
     suffixes: list[str] = field(default_factory=list)  # of the files that are listed, in lower case; none: of all
     others: dict[str, int] = field(default_factory=dict)  # how many files have which other suffix
     links: list[str] = field(default_factory=list)  # that are skipped: those to folders, and to nothing
+    lists: list[str] = field(default_factory=list)  # files and folders elsewhere that say what these files are
 
     @property
     def paths(self) -> Iterator[Path]:
@@ -150,8 +151,10 @@ class ListingDataset(AbstractDataset[Listing, Listing]):
             return None
         listed = self.load()
         place = next(listed.paths) if listed.single else Path(listed.folder)
-        now = scan(place, str(self._filepath), listed.suffixes)
-        return hashlib.sha256(json.dumps([now.names, now.stamps]).encode()).hexdigest()
+        now = [scan(place, str(self._filepath), listed.suffixes)]
+        now += [scan(Path(other), str(self._filepath)) for other in listed.lists]
+        found = [part for each in now for part in (each.names, each.stamps)]
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

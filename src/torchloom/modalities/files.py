@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text
+from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
-
-LARGEST_TEXT = 10_000_000  # characters of a file, before it is cut into tokens
 
 
 class Sample(NamedTuple):
@@ -31,10 +29,29 @@ def _named(files: Listing) -> Iterator[tuple[Path, str]]:
     return zip(files.paths, map(_readable, files.names), strict=True)
 
 
-def files_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-    """Each file, opened in binary."""
-    for path, name in _named(files):
-        yield Sample(name, partial(_binary, path, read))
+def files_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+    """Each file, opened in binary; or those whose paths are in that column of tables, where the folder has such."""
+    tables = [(path, name) for path, name in _named(files) if column and path.suffix.lower() in SUFFIXES]
+    if not tables:
+        yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
+    for path, name in tables:
+        yield from _paths(path, name, str(column), read)
+
+
+def _paths(table: Path, name: str, column: str, read: Callable[[Any], Any]) -> Iterator[Sample]:
+    """The files that a table names, by their paths from its folder on."""
+
+    def path_in(row: dict[str, Any]) -> str:
+        check_columns([column], row)
+        return str(row[column]).replace("\\", "/")
+
+    for called, path, row in _each(name, _rows(table, path_in)):
+        try:
+            found = path()
+        except InputError as error:
+            yield Sample(called, partial(_fail, error))
+        else:
+            yield Sample(found, partial(_binary, table.parent / found, read), row)
 
 
 def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
@@ -91,11 +108,7 @@ def _binary(path: Path, read: Callable[[Any], Any]) -> Any:
 
 
 def _text(path: Path, read: Callable[[Any], Any]) -> Any:
-    with opened_text(path) as file:
-        text = file.read(LARGEST_TEXT + 1)
-    if len(text) > LARGEST_TEXT:
-        raise InputError(f"holds more than {LARGEST_TEXT:,} characters")
-    return read(text.removesuffix("\n"))  # all else may belong to a prompt
+    return read(read_text(path).removesuffix("\n"))  # all else may belong to a prompt
 
 
 def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[Part]:

@@ -55,6 +55,7 @@ class ImageInfo(Reading, Info):
     shape: list[int]  # channels, height, width
     mean: list[float]
     std: list[float]
+    column: str | None = None  # of the tables that name such pictures the one with their paths
 
     inputs: ClassVar = ("images",)
     axes: ClassVar[Axes] = {"images": {0: "batch"}}
@@ -146,7 +147,7 @@ class ImageInfo(Reading, Info):
         )
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        return files_of(files, read)
+        return files_of(files, read, self.column)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"images": np.stack(samples)}

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from torchloom.training.loaders import LoaderPlan
 
 Batch = tuple["Tensor", ...]
-# A model and a batch, which is the inputs and last the target -> the mean loss and the means of other figures. Of one
-# that is a mean of K quotients of sums, such as a macro F1, these sums (2, K), over all samples of the batch.
+# A model and a batch, which is the inputs and last the target -> the mean loss and the means of other figures.
 Objective = Callable[["nn.Module", Batch], tuple["Tensor", dict[str, "Tensor"]]]
+# Outputs (N, …) float32 and targets (N, …) of a whole split, on the CPU -> figures by name.
+Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
 Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number
 
@@ -78,6 +79,15 @@ class Problem:
     def check(self, config: Any, loaders: LoaderPlan) -> None:
         """InputError unless these data can be learnt from with this block `train`."""
         self.check_data(loaders.info)
+        if config.monitor in config.whole and not loaders.length("validation"):
+            raise InputError(
+                f"train.monitor: {config.monitor} is measured on the validation split, and there is none. Set "
+                "preprocess.validation_fraction above 0, without data.include_validation, or monitor loss"
+            )
+
+    def settled(self, config: Any, loaders: LoaderPlan) -> Any:
+        """The block `train`, after `check`, with what it leaves to the training data, such as weights of classes."""
+        return config
 
     def sizes(self, info: Info) -> dict[str, Any]:
         """What a network's `build` can ask for beside the sizes of the inputs: `outputs`, how many it is to give."""
@@ -95,8 +105,16 @@ class Problem:
         """What is minimised; `config` is the block `train`."""
         raise NotImplementedError
 
-    def finished(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> Checkpoint:
-        """The checkpoint of a training that is over, with what is found out then; `config` is the block `train`."""
+    def validation(self, config: Any, info: Info) -> Figures | None:
+        """What is measured of the validation split as a whole, beside the means of `objective`, if anything is.
+
+        `config` is the block `train`; what takes long is measured only where that monitors it. All outputs must fit
+        into the memory.
+        """
+        return None
+
+    def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> Checkpoint:
+        """The trained model with what is chosen for it on the validation split, such as a threshold, in `training`."""
         return checkpoint
 
     def evaluate(
@@ -105,6 +123,21 @@ class Problem:
         """Measure the checkpoint on the test split: the contents of each of `reports`, `metrics` first."""
         raise NotImplementedError
 
+    def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> list[Columns]:
+        """What the model answers to each sample of the test split, beside the truth, for a table; none without one.
+
+        `config` is the block `evaluate`.
+        """
+        return []
+
+    def label_issues(self, answers: list[Columns], loaders: LoaderPlan) -> list[Columns]:
+        """The samples whose labels are nearly certainly wrong, the surest first.
+
+        `answers` are rows of `answers_to` of models that have not seen the sample, with its number among those of the
+        test split of `loaders`, `sample`.
+        """
+        return []
+
     def more_stages(self) -> Sequence[Node]:
         """Those that only this problem has; what they call `params:<block>` is a block of the task."""
         return ()
@@ -112,6 +145,10 @@ class Problem:
     def captions(self, made: Mapping[str, Any]) -> Mapping[str, str]:
         """What a page says of each report, where `made` are the contents of all of them."""
         return self.reports
+
+    def doubt(self, metrics: Mapping[str, Any]) -> str | None:
+        """What must be said first of a model with these figures on the test split: that it has learnt nothing."""
+        return None
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
-from torchloom.system.fonts import drawable, shown
+from torchloom.system.fonts import MISSING, drawable, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +25,8 @@ LEGEND = 20  # entries of a legend at most
 NUMBERED, MATRIX = 30, 100  # classes of a confusion matrix at most, with its numbers and without
 PAIRS = 30  # that are shown of more classes
 RESIDUALS = 6  # numbers of which they are shown
+TITLE, LINE = 26, 110  # Latin letters of 8 points that there is room for, in a figure of texts
+WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
 
@@ -87,6 +88,8 @@ def _confused_pairs(counts: Tensor, classes: list[str]) -> Figure:
 def learning_curves(history: list[dict[str, float]]) -> Figure:
     """A panel for each figure that the history follows, training and validation together, and the learning rate.
 
+    At most three of them stand side by side.
+
     InputError when it is not what training writes.
     """
     if not isinstance(history, list) or not history or not all(isinstance(row, dict) for row in history):
@@ -94,9 +97,15 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     needed = {"epoch", "learning_rate", "train_loss", *history[0]}
     if not all(needed <= row.keys() for row in history):
         raise InputError("the history lacks figures or epochs. Run the train stage again")
-    names = [name.removeprefix("train_") for name in history[0] if name.startswith("train_")]
-    figure = Figure(figsize=(4.2 * (len(names) + 1), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(names) + 1)
+    followed = [name.partition("_") for name in history[0]]
+    names = list(dict.fromkeys(name for part, _, name in followed if part in {"train", "val"}))
+    columns = min(3, len(names) + 1)
+    rows = -(-(len(names) + 1) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(names) + 1 :]:
+        axes.remove()
+    panels = panels[: len(names) + 1]
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(panels, names, strict=False):
         for part, label in (("train", "training"), ("val", "validation")):
@@ -212,21 +221,35 @@ def prediction_grid(images: Tensor, verdicts: Sequence[tuple[str, bool]]) -> Fig
 
 def text_predictions(texts: list[str], verdicts: Sequence[tuple[str, bool]]) -> Figure:
     """How each text begins, and beside it what is said of it: in red where that is wrong."""
-    rows = [(_literal(title), RIGHT if right else WRONG) for title, right in verdicts]
+    rows = [(title, RIGHT if right else WRONG) for title, right in verdicts]
     return _lines([(title, text, colour) for text, (title, colour) in zip(texts, rows, strict=False)])
 
 
 def _lines(rows: list[tuple[str, str, str]]) -> Figure:
     """A title in a colour, and beside it how a text begins."""
-    figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2))
+    axes = figure.add_axes((0.01, 0, 0.98, 1))
     axes.set(xlim=(0, 1), ylim=(max(len(rows), 1), 0))
     axes.axis("off")
     for row, (title, text, colour) in enumerate(rows):
-        lines = textwrap.wrap(_literal(_drawable(text)), 125, max_lines=2, placeholder=" …")
-        axes.text(0, row + 0.5, title, color=colour, fontsize=8, va="center")
-        axes.text(0.12, row + 0.5, "\n".join(lines), fontsize=8, va="center")
+        axes.text(0, row + 0.5, _literal(_wrapped(title, TITLE, 3)), color=colour, fontsize=8, va="center")
+        axes.text(0.2, row + 0.5, _literal(_wrapped(_in_one_line(text), LINE, 2)), fontsize=8, va="center")
     return figure
+
+
+def _wrapped(text: str, width: int, most: int) -> str:
+    """The text in lines, at most so many, of the `width` of so many Latin letters; Chinese ones take two."""
+    from rich.console import Console
+    from rich.text import Text
+
+    def wrap(text: str, width: int) -> list[str]:
+        return [line.plain.rstrip() for line in Text(text).wrap(Console(), width)]
+
+    wide = shown(text[: 3 * width * most]).replace(MISSING, WIDE)  # which is enough of any
+    lines = wrap(wide, width)
+    if len(lines) > most:
+        lines[most - 1] = f"{wrap(lines[most - 1], width - 2)[0]} …"
+    return "\n".join(lines[:most]).replace(WIDE, MISSING)
 
 
 def contact_sheet(images: list[np.ndarray], captions: list[str]) -> Figure:
@@ -237,19 +260,20 @@ def contact_sheet(images: list[np.ndarray], captions: list[str]) -> Figure:
     for index, (image, caption) in enumerate(zip(images, captions, strict=False)):
         row, column = divmod(index, COLUMNS)
         _show(axes, row, column, image.transpose(1, 2, 0) / 255, CAPTION)
-        lines = textwrap.wrap(_drawable(caption), 22, max_lines=2, placeholder=" …")
-        _title(axes, row, column, _literal("\n".join(lines)))
+        _title(axes, row, column, _literal(_wrapped(_in_one_line(caption), 22, 2)))
     return figure
 
 
-def text_sheet(rows: list[tuple[str, str]]) -> Figure:
-    """What a text is called, and beside it what was said of it."""
-    return _lines([(_literal(_drawable(name[-24:])), caption, "black") for name, caption in rows])
+def text_sheet(rows: list[tuple[str, str]], texts: Sequence[str] = ()) -> Figure:
+    """What a text is called, and beside it what was said of it; below its name where the `texts` themselves are."""
+    named = [(_in_one_line(name[-24:]), caption) for name, caption in rows]
+    if texts:
+        named = [(f"{name}\n{caption}", text) for (name, caption), text in zip(named, texts, strict=True)]
+    return _lines([(title, text, "black") for title, text in named])
 
 
-def _drawable(text: str) -> str:
-    """In one line, without what no font has."""
-    return shown(" ".join(text.split()))
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _short(name: str) -> str:

@@ -86,7 +86,7 @@ class Ranks:
         dist.broadcast_object_list(values, source, group=self.control)
         return values[0]
 
-    def total(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+    def total(self, figures: Mapping[str, float]) -> dict[str, float]:
         """The sums over all processes, in the order of the ranks and therefore with the same bits everywhere."""
         parts = self.gather(dict(figures))
         return {name: sum(part.get(name, 0) for part in parts) for name in dict.fromkeys(n for p in parts for n in p)}

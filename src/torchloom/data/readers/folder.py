@@ -7,31 +7,26 @@ are decoded for each batch. One function decodes for both, and for `predict`: a 
 from __future__ import annotations
 
 import logging
-import math
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from unicodedata import normalize
 
 import numpy as np
 
 from torchloom.config import FolderPreprocessConfig
+from torchloom.data.boxes import check_no_boxes
 from torchloom.data.class_folders import class_roots, place_pictures, split_named
-from torchloom.data.image_files import in_threads, read_picture
-from torchloom.data.images import channel_counts, describe
+from torchloom.data.decoding import Part, decode
+from torchloom.data.images import describe_classes
+from torchloom.data.mask_folders import has_pairs
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
-from torchloom.datasets.listing import NAMED, Listing, first_of, is_users, scan
+from torchloom.datasets.listing import Listing, first_of, is_users, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, printable
-from torchloom.system.progress import step_bar
 from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
@@ -45,9 +40,11 @@ BLOCK = 128  # pictures decoded before they are written
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 
-def takes(path: Path) -> bool:
-    """Whether it is a folder with folders of pictures."""
-    return path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (pictures have none)
+    """Whether it is a folder with folders of pictures, and these are no pictures and their masks."""
+    if not path.is_dir() or has_pairs(path):
+        return False
+    return any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
 
 
 def propose(path: Path, target: str | None) -> Proposal:
@@ -57,34 +54,28 @@ def propose(path: Path, target: str | None) -> Proposal:
     config = FolderPreprocessConfig(folder=str(path))
     listing = find(config)
     classes, parts = split_pictures(listing, config)
-    counts = {split: counted(len(part.labels), "picture") for split, part in parts.items()}
-    labels = np.concatenate([part.labels for part in parts.values()])
+    counts = {split: counted(len(part), "picture") for split, part in parts.items()}
+    labels = np.concatenate([part.arrays["labels"] for part in parts.values()])
     each = np.bincount(labels, minlength=len(classes)).tolist()
     seen = [", ".join(f"{split}: {count}" for split, count in counts.items()), f"{len(classes)} classes:"]
     seen += [f"  {name}: {count}" for name, count in zip(classes, each, strict=True)]
+    preprocess = {"reader": "folder", "folder": str(path), "size": [64, 64]}
+    return Proposal(preprocess, "classification", recipe(len(labels)), seen)
+
+
+def recipe(count: int) -> dict[str, Any]:
+    """A training on so many pictures of 64 x 64 pixels."""
     train = {
         "epochs": 20,
-        "batch_size": 128 if len(labels) >= 5000 else 16,
+        "batch_size": 128 if count >= 5000 else 16,
         "optimizer": {"name": "AdamW", "lr": 0.002},
         "scheduler": {"name": "CosineAnnealingLR"},
     }
     augment = {"augment": {"crop_padding": 8, "flip": True}}
-    blocks = {"data": augment, "model": {"name": "resnet", "width": 16}, "train": train, "evaluate": {}, "export": {}}
-    return Proposal({"reader": "folder", "folder": str(path), "size": [64, 64]}, "classification", blocks, seen)
+    return {"data": augment, "model": {"name": "resnet", "width": 16}, "train": train, "evaluate": {}, "export": {}}
 
 
 # ---- which pictures there are --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Part:
-    """The pictures of a split: (N,) `places` in the listing and (N,) int64 `labels`."""
-
-    places: np.ndarray
-    labels: np.ndarray
-
-    def __getitem__(self, chosen: np.ndarray) -> Part:
-        return Part(self.places[chosen], self.labels[chosen])
 
 
 def check_class_folders(listing: Listing, config: FolderPreprocessConfig) -> None:
@@ -152,15 +143,16 @@ def split_pictures(listing: Listing, config: FolderPreprocessConfig) -> tuple[li
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[name] for _, name in found], dtype=np.int64)
     split_of = np.array([split for split, _ in found])
-    parts = {name: Part(places[split_of == name], labels[split_of == name]) for name in SPLITS}
-    _check(listing, parts["train"].labels, classes, "train")
-    if not len(parts["test"].labels):
-        chosen = stratified_choice(parts["train"].labels, config.test_fraction, config.seed, least=1)
+    everything = Part(places, {"labels": labels})
+    parts = {name: everything[split_of == name] for name in SPLITS}
+    _check(listing, parts["train"].arrays["labels"], classes, "train")
+    if not len(parts["test"]):
+        chosen = stratified_choice(parts["train"].arrays["labels"], config.test_fraction, config.seed, least=1)
         parts |= {"train": parts["train"][~chosen], "test": parts["train"][chosen]}
-    if not len(parts["validation"].labels):
-        chosen = choose_validation(parts["train"].labels, config)
+    if not len(parts["validation"]):
+        chosen = choose_validation(parts["train"].arrays["labels"], config)
         parts |= {"train": parts["train"][~chosen], "validation": parts["train"][chosen]}
-    _check(listing, parts["test"].labels, classes, "test")
+    _check(listing, parts["test"].arrays["labels"], classes, "test")
     return classes, parts
 
 
@@ -185,146 +177,14 @@ def _alike(missing: str, classes: list[str]) -> str:
     return "".join(f" ({' and '.join(names)} are two classes)" for names in doubtful)
 
 
-# ---- decoding ------------------------------------------------------------------------------------------------------
-
-
-def measured_range(listing: Listing, part: Part, pool: ThreadPoolExecutor, bar: Any) -> list[float] | None:
-    """What is black and white in the pictures of the split that have more than 8 bits a channel; None without any.
-
-    Whole numbers are taken to be of 8, 10, 12, 14 or 16 bits, by the greatest, and others to be shares of 1. What is
-    neither reaches from the least to the greatest. Pictures that cannot be read do not count.
-    """
-    task = bar.add_task("measure", total=len(part.places), status="")
-
-    def extremes(place: int) -> tuple[float, float, bool] | None:
-        from torchloom.data.pictures import deep_extremes
-
-        try:
-            with open(os.path.join(listing.folder, listing.names[place]), "rb") as file:
-                return deep_extremes(file)
-        except (OSError, InputError):
-            return None
-
-    all_of_them = bar.track(in_threads(pool, extremes, part.places.tolist()), task_id=task)
-    found = [values for values in all_of_them if values]
-    if not found:
-        return None
-    least, greatest = min(values[0] for values in found), max(values[1] for values in found)
-    values = _levels(least, greatest, whole=all(values[2] for values in found))
-    logger.info(
-        "%d training pictures have more than 8 bits a channel, with values from %g to %g: %g becomes black and %g "
-        "white, in predict too (preprocess.value_range says otherwise)",
-        *(len(found), least, greatest, *values),
-    )
-    return values
-
-
-def _levels(least: float, greatest: float, whole: bool) -> list[float]:
-    """Black and white for values from `least` to `greatest`."""
-    if whole and least >= 0 and greatest < 2**16:
-        bits = next(bits for bits in (8, 10, 12, 14, 16) if greatest < 2**bits)
-        return [0.0, 2.0**bits - 1]
-    if least >= 0 and greatest <= 1:
-        return [0.0, 1.0]
-    return [least, greatest if greatest > least else least + 1]
-
-
-class Decoder:
-    """Decodes a folder's pictures, many at once, and takes note of those that it cannot read.
-
-    The pixels of a split are kept in a temporary file in the folder `scratch`, or not at all without one. `reading` are
-    arguments of decode_image.
-    """
-
-    def __init__(
-        self,
-        listing: Listing,
-        config: FolderPreprocessConfig,
-        reading: Mapping[str, Any],
-        scratch: Path | None,
-        pool: ThreadPoolExecutor,
-        bar: Any,
-    ) -> None:
-        self.listing, self.config, self.scratch, self.pool, self.bar = listing, config, scratch, pool, bar
-        self.reading = reading
-        self.shape = (config.size[0], config.size[1], config.channels)
-        self.task = bar.add_task("decode", total=len(listing.names), status="")
-        self.failures: list[str] = []
-
-    def split(self, part: Part) -> tuple[Tensors, np.ndarray]:
-        """The tensors of a split, and how often each channel of it has each value (C, 256)."""
-        if self.scratch is None:
-            readable, counts = self._decode(part, None)
-            return self._sources(part[readable]), counts
-        try:
-            with TemporaryFile(dir=self.scratch) as file:
-                readable, counts = self._decode(part, file)
-                file.flush()
-                return self._pixels(file, part[readable]), counts
-        except OSError as error:
-            raise InputError(
-                f"{self.scratch}: the decoded pictures cannot be written ({error.strerror}). Make room, or set "
-                "preprocess.cache: never"
-            ) from error
-
-    def _decode(self, part: Part, file: IO[bytes] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Write the pixels of all pictures that can be read, in order; returns which (N,), and the counts (C, 256)."""
-        readable = np.ones(len(part.places), dtype=bool)
-        counts = np.zeros((self.config.channels, 256), dtype=np.int64)
-        for start in range(0, len(readable), BLOCK):
-            decoded = list(in_threads(self.pool, self._try, part.places[start : start + BLOCK].tolist()))
-            readable[start : start + BLOCK] = [pixels is not None for pixels in decoded]
-            images = np.array([pixels for pixels in decoded if pixels is not None], np.uint8).reshape(-1, *self.shape)
-            counts += channel_counts(images)
-            if file:
-                file.write(images.data)
-            self.bar.update(self.task, advance=len(decoded), status=f"{len(self.failures)} unreadable")
-        return readable, counts
-
-    def _try(self, place: int) -> np.ndarray | None:
-        """The pixels of a picture; None when it cannot be read, which is noted."""
-        path = os.path.join(self.listing.folder, self.listing.names[place])
-        try:
-            return read_picture(path, self.listing.stamps[place], self.shape, self.reading)
-        except InputError as error:
-            self.failures.append(error.message)
-            return None
-
-    def _pixels(self, file: IO[bytes], part: Part) -> Tensors:
-        """What `file` holds, memory-mapped: it may be larger than the memory."""
-        shape = (len(part.labels), *self.shape)
-        images = np.memmap(file, np.uint8, "r", shape=shape) if len(part.labels) else np.empty(shape, np.uint8)
-        return Tensors({"images": images, "labels": part.labels})
-
-    def _sources(self, part: Part) -> Tensors:
-        """What `ImageFiles` reads the pictures by."""
-        names = [os.fsencode(self.listing.names[place]) for place in part.places]
-        stamps = [self.listing.stamps[place] for place in part.places]
-        arrays: dict[str, np.ndarray] = {
-            "names": np.array(list(b"".join(names)), dtype=np.uint8),
-            "name_starts": np.cumsum([0, *map(len, names)], dtype=np.int64),
-            "stamps": np.array(stamps, dtype=np.int64).reshape(-1, 2),
-            "labels": part.labels,
-        }
-        account = {"folder": self.listing.folder, "shape": self.shape, **self.reading}
-        return Tensors(arrays, description=account)
-
-    def report(self) -> None:
-        """Say what could not be read; InputError unless that is to be left out."""
-        if not self.failures:
-            return
-        named = "\n".join(f"  {line}" for line in sorted(self.failures)[:NAMED])
-        more = f"\n  and {len(self.failures) - NAMED} more" if len(self.failures) > NAMED else ""
-        found = f"{len(self.failures)} of {len(self.listing.names)} pictures cannot be read:\n{named}{more}\n"
-        if not self.config.skip_unreadable:
-            raise InputError(f"{found}Remove or mend them, or set preprocess.skip_unreadable: true to leave them out")
-        logger.warning("%sThey are left out", found)
+# ---- preprocessing ---------------------------------------------------------------------------------------------------
 
 
 def find(config: FolderPreprocessConfig) -> Listing:
     """List the pictures of a folder that has a subfolder for each class."""
     listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
     listing.say_links()
+    check_no_boxes(listing)
     check_class_folders(listing, config)
     found, others = counted(len(listing.names), "picture"), counted(sum(listing.others.values()), "other file")
     kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in listing.others.items())
@@ -342,34 +202,10 @@ def preprocess(
     does; where the pixels are not kept, the tensors are what `ImageFiles` takes. Raises InputError for what is wrong
     with the folder or with a picture.
     """
-    from torchloom.system.devices import usable_cores
-
     classes, parts = split_pictures(listing, config)
-    log_classes(classes, {name: part.labels for name, part in parts.items()})
-    kept = scratch if _keeps_pixels(listing, config, scratch) else None
-    with ThreadPoolExecutor(usable_cores(), "decode") as pool, step_bar() as bar:
-        values = config.value_range or measured_range(listing, parts["train"], pool, bar)
-        reading = {"fit": config.fit, "value_range": values}
-        decoder = Decoder(listing, config, reading, kept, pool, bar)
-        splits = {name: decoder.split(part) for name, part in parts.items()}
-    decoder.report()
-    labels = {name: np.asarray(tensors.arrays["labels"]) for name, (tensors, _) in splits.items()}
+    log_classes(classes, {name: part.arrays["labels"] for name, part in parts.items()})
+    splits, known = decode(listing, config, parts, scratch)
+    labels = {name: np.asarray(tensors.arrays["labels"]) for name, tensors in splits.items()}
     for name in ("train", "test"):
         _check(listing, labels[name], classes, name)
-    height, width, channels = decoder.shape
-    info = describe(classes, [channels, height, width], splits["train"][1], labels) | reading
-    return splits["train"][0], splits["validation"][0], splits["test"][0], info
-
-
-def _keeps_pixels(listing: Listing, config: FolderPreprocessConfig, scratch: Path) -> bool:
-    """Whether the decoded pixels are to be kept; by default when they fit on the disk, twice while they are written."""
-    needed = len(listing.names) * math.prod(config.size) * config.channels
-    free = shutil.disk_usage(scratch).free
-    keep = config.cache == "always" or (config.cache == "auto" and 2 * needed < ROOM * free)
-    logger.info(
-        "%.2f GB of pixels, %.0f GB free on the disk: %s",
-        needed / 1e9,
-        free / 1e9,
-        "kept in files" if keep else "decoded from the pictures for each batch",
-    )
-    return keep
+    return splits["train"], splits["validation"], splits["test"], known | describe_classes(classes, labels)

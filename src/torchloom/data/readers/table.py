@@ -18,15 +18,17 @@ from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, Kind, gaps_of, is_gap, kind_of, written
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
-from torchloom.data.row_targets import Asked, asked_of
+from torchloom.data.row_targets import Asked, asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
+    LOOKED_AT,
     Row,
-    asked_here,
-    check_target,
+    check_cells,
     first_rows,
     is_table,
     read_entry,
     read_files,
+    say_duplicates,
+    some,
     text_column,
 )
 from torchloom.data.spread import far_beyond
@@ -34,7 +36,7 @@ from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import are, listed
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +76,12 @@ def preprocess_entry(
 def _prepare(
     read: dict[str, list[Row]], config: TableFilesPreprocessConfig
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
-    gaps = gaps_of(config.missing)
-    asked = asked_of(read, config, gaps)
+    asked = asked_of(read, config)
     rows = {split: asked.known(split, part) for split, part in read.items()}
-    _check_columns(rows["train"] or rows["test"], config)
+    _check_columns(some(rows), config)
     parts = split_rows(rows, config, asked.held)
-    columns = _columns(parts["train"], config, gaps)
+    columns = _columns(parts["train"], config, gaps_of(config.missing))
+    say_duplicates(parts, [column.name for column in columns])
     target, learnt = asked.targets(parts)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
@@ -104,24 +106,26 @@ STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is propose
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
 
 
-def takes(path: Path) -> bool:
-    """Whether it is a table, or a folder of nothing but tables, and not one of texts."""
-    return is_table(path) and text_column(first_rows(path, 1000)) is None
+def takes(path: Path, target: str | None) -> bool:
+    """Whether it is a table, or a folder of tables, and not one of texts."""
+    rows = first_rows(path, LOOKED_AT) if is_table(path) else []
+    return bool(rows) and text_column(rows, named_targets(rows, target)) is None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
     listing = scan(path, "--data", SUFFIXES)
-    rows = [row for part in read_files(listing).values() for row in part]
-    gaps = gaps_of(())
-    told = asked_here(rows, check_target(path, rows, target), gaps)
+    read = read_files(listing)
+    told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
     config = TableFilesPreprocessConfig(files=str(path), **told)
-    asked = asked_of({"all": rows}, config, gaps)
-    rows = asked.known("all", rows)
+    asked, gaps = asked_of(read, config), gaps_of(())
+    known = {split: asked.known(split, part) for split, part in read.items()}
+    check_split(known, config, asked)
+    rows = [row for part in known.values() for row in part]
     columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
     for name in rows[0]:
         if name not in config.targets:
-            given = [row[name] for row in rows if not is_gap(row[name], gaps)]
+            given = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
             kind, why = kind_of(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
@@ -130,7 +134,7 @@ def propose(path: Path, target: str | None) -> Proposal:
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
     seen += asked.lines(rows)
     if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
-        seen.append(f"{counted(again, 'row')} are there more than once")
+        seen.append(f"{are(again, 'row')} there more than once")
     batch = 256 if len(rows) >= 5000 else 32
     train = {
         "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
@@ -149,7 +153,7 @@ def _gives_away(rows: Sequence[Row], name: str, asked: Asked) -> bool:
     labels."""
     classes: dict[str, Counter[tuple[str, ...]]] = {}
     for row in rows:
-        classes.setdefault(written(row[name]), Counter())[tuple(asked.held(row))] += 1
+        classes.setdefault(written(row.get(name)), Counter())[tuple(asked.held(row))] += 1
     several = len({held for counts in classes.values() for held in counts}) > 1  # and no number, which holds none
     likeliest = sum(max(counts.values()) for counts in classes.values())
     return several and len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
@@ -177,6 +181,7 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
             logger.warning("the column %r %s: it is left out", name, why) if why else None
             continue
         assert kind is not None
+        check_cells("train", [row for row in rows if not is_gap(row.get(name), gaps)], name)
         values = _values(cells, config.most_categories) if kind == "category" else []
         found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind

@@ -14,34 +14,35 @@ import numpy as np
 
 from torchloom.config import TextFilesPreprocessConfig
 from torchloom.data.class_folders import class_roots, place_pictures
-from torchloom.data.columns import gaps_of
+from torchloom.data.columns import is_number
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
-from torchloom.data.row_targets import asked_of
+from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
+    LOOKED_AT,
     Row,
-    asked_here,
-    check_target,
+    check_cells,
     first_rows,
     is_table,
     read_entry,
     read_files,
+    say_duplicates,
+    say_left_out,
+    some,
     text_column,
 )
-from torchloom.data.tables import SUFFIXES, opened_text
+from torchloom.data.tables import LARGEST_TEXT, SUFFIXES, read_text
 from torchloom.data.text import Tokenizer, split_words
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.system.progress import track
-from torchloom.system.words import counted, listed
+from torchloom.system.words import are, listed
 
 logger = logging.getLogger(__name__)
 
 TEXTS = {".txt"}
-LARGEST = 10_000_000  # characters of a text
-LOOKED_AT = 1000  # rows of a table, to find the column of texts
 FOLDER, TEXT = "class", "text"  # the columns of what lies in folders
 
 
@@ -67,6 +68,7 @@ def preprocess(
     for what is wrong with a file, a column or a cell.
     """
     if Path(listing.names[0]).suffix.lower() not in TEXTS:
+        _check_no_splits(config)
         return _prepare(read_files(listing), config)
     if config.target or config.text:
         raise InputError(f"{config.files}: of text files the folders are the classes; leave target and text out")
@@ -75,7 +77,16 @@ def preprocess(
 
 def preprocess_entry(table: Any, config: TextFilesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """The same of a table that the catalog holds."""
+    _check_no_splits(config)
     return _prepare(read_entry(table, config), config)
+
+
+def _check_no_splits(config: TextFilesPreprocessConfig) -> None:
+    if config.splits is not None:
+        raise InputError(
+            f"preprocess.splits: says which folders of texts are splits, and {config.place} is a table. Leave it "
+            "out; files of tables are splits by their names, such as train.csv and test.csv"
+        )
 
 
 def _of_folders(config: TextFilesPreprocessConfig) -> TextFilesPreprocessConfig:
@@ -91,8 +102,8 @@ def _read_folders(listing: Listing, config: TextFilesPreprocessConfig) -> dict[s
     for path, name, place in zip(listing.paths, listing.names, place_pictures(listing.names, roots), strict=True):
         if place is None:
             raise InputError(f"{listing.folder}: {name} lies in no folder of a class")
-        with opened_text(path) as file:
-            found[roots[place[0]]].append({TEXT: file.read(LARGEST), FOLDER: place[1]})
+        with telling(path):
+            found[roots[place[0]]].append({TEXT: read_text(path), FOLDER: place[1]})
     return found
 
 
@@ -102,12 +113,12 @@ def _prepare(
     """`column` is whether a user's texts stand in a column of a table."""
     if not config.targets:
         raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the texts")
-    gaps = gaps_of(config.missing) if column else frozenset()  # a folder's name is a name
-    asked = asked_of(read, config, gaps)
+    asked = asked_of(read, config)
     rows = {split: asked.known(split, part) for split, part in read.items()}
-    text = _text_column(rows["train"] or rows["test"], config)
+    text = _text_column(some(rows), config)
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
     parts = split_rows(rows, config, asked.held)
+    say_duplicates(parts, [text])
     target, learnt = asked.targets(parts)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
@@ -135,6 +146,8 @@ def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
             raise InputError(f"preprocess.text {config.text!r}: there is no such column; there are {listed(names)}")
         return config.text
     found = text_column(rows[:LOOKED_AT], config.targets)
+    if not found and len(names) == 1 and not all(is_number(row[names[0]]) for row in rows):
+        return names[0]
     if not found:
         raise InputError(
             f"{config.place}: no column looks like texts. Name the one that is, as preprocess.text: there are "
@@ -147,10 +160,12 @@ def _with_text(split: str, rows: list[Row], text: str, config: TextFilesPreproce
     """The rows whose text has a token."""
     if any(text not in row for row in rows):
         raise InputError(f"{config.place}: the {split} rows have no column {text!r}, which others have the texts in")
+    check_cells(split, rows, text)
+    long = next((place for place, row in enumerate(rows, 1) if len(str(row[text])) > LARGEST_TEXT), None)
+    if long:
+        raise InputError(f"the {split} rows, number {long}: {text!r} has more than {LARGEST_TEXT:,} characters")
     known = [row for row in rows if _has_token(row[text], config)]
-    if len(known) < len(rows):
-        left = counted(len(rows) - len(known), "row")
-        logger.warning("%s: %s without a text in %r are left out", split, left, text)
+    say_left_out(split, len(rows) - len(known), f"without a text in {text!r}")
     return known
 
 
@@ -165,11 +180,12 @@ def _has_token(text: Any, config: TextFilesPreprocessConfig) -> bool:
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 700, 20, 3  # of a training that is proposed
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:
     """Whether it is a table with a column of texts, or a folder with folders of text files."""
-    if path.is_dir() and any(path.glob("*/**/*.txt")):
+    if path.is_dir() and any(file.suffix.lower() in TEXTS for file in path.glob("*/**/*")):
         return True
-    return is_table(path) and text_column(first_rows(path, LOOKED_AT)) is not None
+    rows = first_rows(path, LOOKED_AT) if is_table(path) else []
+    return bool(rows) and text_column(rows, named_targets(rows, target)) is not None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
@@ -181,25 +197,24 @@ def propose(path: Path, target: str | None) -> Proposal:
             raise InputError(f"--target {target}: of texts in folders the classes are the folders; leave it out")
         read, config = _read_folders(listing, config), _of_folders(config)
         own: dict[str, Any] = {}
-        gaps: frozenset[str] = frozenset()
     else:
-        read, gaps = read_files(listing), gaps_of(())
-        names = check_target(path, read["train"] or read["test"], target)
-        told = asked_here([row for part in read.values() for row in part], names, gaps)
+        read = read_files(listing)
+        told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
         config = TextFilesPreprocessConfig(files=str(path), **told)
-        own = {"text": _text_column(read["train"] or read["test"], config), **told}
+        own = {"text": _text_column(some(read), config), **told}
         config = config.model_copy(update={"text": own["text"]})
     assert config.text
-    rows = [row for part in read.values() for row in part]
-    asked = asked_of({"all": rows}, config, gaps)
-    rows = _with_text("all", asked.known("all", rows), config.text, config)
+    asked = asked_of(read, config)
+    known = {split: _with_text(split, asked.known(split, part), config.text, config) for split, part in read.items()}
+    check_split(known, config, asked)
+    rows = [row for part in known.values() for row in part]
     counts = [len(split_words(str(row[config.text]))) for row in rows]
     seen = [
         f"{len(rows):,} texts of {np.mean(counts):.0f} words on average, at most {max(counts):,}",
         *asked.lines(rows),
     ]
     if again := len(rows) - len({str(row[config.text]) for row in rows}):
-        seen.append(f"{counted(again, 'text')} are there more than once")
+        seen.append(f"{are(again, 'text')} there more than once")
     batch = 64
     train = {
         "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),

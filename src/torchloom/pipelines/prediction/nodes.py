@@ -58,7 +58,8 @@ def predict(
     info, problem = loaded.info, loaded.problem
     read = info.reader(config)
     columns, answer = loaded.answering(config)
-    schema = pyarrow.schema([("file", pyarrow.string()), *columns])
+    place = "file" if "file" not in columns.names else "source file"  # of what the target may be called
+    schema = pyarrow.schema([(place, pyarrow.string()), *columns])
     rows: list[Any] = []
     unreadable: list[tuple[str, str]] = []
     shown: list[tuple[str, Any, str]] = []  # name, what the model saw, caption
@@ -69,7 +70,7 @@ def predict(
         for batch in read_ahead(info.samples_in(files, read), config.batch_size):
             unreadable += batch.failures
             if batch.names:
-                rows.append(pyarrow.record_batch({"file": batch.names, **answer(batch.values)}, schema=schema))
+                rows.append(pyarrow.record_batch({place: batch.names, **answer(batch.values)}, schema=schema))
                 told += [_told(info.target, row) for row in batch.rows]
                 first = rows[-1].slice(0, config.pictures - len(shown)).to_pylist()
                 captions = [problem.caption(loaded, row) for row in first]

@@ -1,6 +1,7 @@
 """The stages that belong to a data set and that all of its tasks share."""
 
 from functools import cache
+from inspect import signature
 from typing import Any
 
 from kedro.pipeline import Node, Pipeline
@@ -16,14 +17,12 @@ def create_pipeline(data: str, reader_name: str, entry: str | None = None) -> Pi
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
     chosen: Any = reader(reader_name)
     if entry:
-        node = Node(
-            chosen.preprocess_entry,
-            inputs=["entry", "params:preprocess"],
-            outputs=prepared,
-            name="preprocess",
-            tags="preprocess",
-        )
-        return Pipeline([node], namespace=data, inputs={"entry": entry}, outputs=set(prepared), tags=data)
+        inputs = {"entry": entry}
+        needed = ["entry", "params:preprocess"]
+        if "scratch" in signature(chosen.preprocess_entry).parameters:  # of what may be larger than the memory
+            needed, inputs = [*needed, "scratch"], inputs | {"scratch": f"{data}_scratch"}
+        node = Node(chosen.preprocess_entry, inputs=needed, outputs=prepared, name="preprocess", tags="preprocess")
+        return Pipeline([node], namespace=data, inputs=inputs, outputs=set(prepared), tags=data)
     if not hasattr(chosen, "find"):
         raw, inputs = f"{data}_raw", {"source": f"{data}_source"}
         first = Node(download, inputs="source", outputs=raw, name="download", tags="download")

@@ -126,11 +126,9 @@ def train(
 ) -> Trained:
     """Train a network for the problem; see `train_network`."""
     problem.check(training, loaders)
-    config = adjusted(training, debugging)
+    config = adjusted(problem.settled(training, loaders), debugging)
     objective = partial(problem.objective, config, loaders.info)
-    trained = train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
-    best, last = (problem.finished(each, loaders, config) for each in (trained.best, trained.last))
-    return trained._replace(best=best, last=last)
+    return train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
 
 
 def train_network(
@@ -178,10 +176,9 @@ def train_network(
     }
     states = None if debugging.on else states
     job = Job(problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
-    if distributed.alone:
-        return _train(ALONE, job)
-    trained: Trained = launch(_train, job, distributed, config.device)
-    return trained
+    trained: Trained = _train(ALONE, job) if distributed.alone else launch(_train, job, distributed, config.device)
+    best, last = (problem.completed(checkpoint, loaders, config) for checkpoint in (trained.best, trained.last))
+    return trained._replace(best=best, last=last)
 
 
 @dataclass(frozen=True)
@@ -233,7 +230,8 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     first = ranks.rank == 0
     with enough_memory(_smaller_batches(config)), debugged(model, job.debugging, first) as profile:
         open_loader = partial(loaders.loader, share=ranks.share)
-        result = fit(model, open_loader, config, job.objective(), job.states, job.recipe, changes, ranks)
+        whole = job.problem.validation(config, loaders.info)
+        result = fit(model, open_loader, config, job.objective(), job.states, job.recipe, changes, ranks, whole)
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}

@@ -64,6 +64,12 @@ class LanguageModel(Problem):
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, _vocabulary(loaders.info), "characters")
 
+    def settled(self, config: LanguageModelTrainConfig, loaders: LoaderPlan) -> LanguageModelTrainConfig:
+        from torchloom.problems.losses import weighted
+
+        loss = weighted(config.loss, _vocabulary(loaders.info), partial(loaders.tokens, "train"))
+        return config.model_copy(update={"loss": loss})
+
     def objective(self, config: LanguageModelTrainConfig, info: Info) -> Objective:
         return language_model_objective(config.loss.name, config.loss.arguments)
 
@@ -83,7 +89,7 @@ class LanguageModel(Problem):
         metrics, characters = language_model_metrics(
             checkpoint.build().to(device),
             tokens.to(device),
-            _vocabulary(info),
+            info.tokenizer.readable(),
             config.batch_size or 1000,
             checkpoint.loss,
             info.tokenizer.characters(tokens[1:].numpy()),

@@ -12,7 +12,7 @@ import numpy as np
 from torchloom.data.targets import Labels
 from torchloom.errors import InputError
 from torchloom.modalities import Info
-from torchloom.problems.base import Columns, Objective, Problem, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, run
 from torchloom.problems.multilabel.config import EvaluateMultilabelConfig, MultilabelConfig, MultilabelTrainConfig
 from torchloom.system.words import listed
 
@@ -54,12 +54,17 @@ class Multilabel(Problem):
 
     def check(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> None:
         super().check(config, loaders)
-        _weights(config.loss.pos_weight, labels_of(loaders.info))
+        _check_weights(config.loss.pos_weight, labels_of(loaders.info).labels)
         if config.threshold == "validation" and not loaders.length("validation"):
             raise InputError(
                 "train.threshold: validation needs a validation split (preprocess.validation_fraction above 0). Give a "
                 "number such as 0.5 without one"
             )
+
+    def settled(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> MultilabelTrainConfig:
+        """With a weight for each label, in order."""
+        weights = _weights(config.loss.pos_weight, labels_of(loaders.info).labels, loaders)
+        return config.model_copy(update={"loss": config.loss.model_copy(update={"pos_weight": weights})})
 
     def sizes(self, info: Info) -> dict[str, Any]:
         return {"outputs": len(labels_of(info).labels)}
@@ -70,10 +75,16 @@ class Multilabel(Problem):
     def objective(self, config: MultilabelTrainConfig, info: Info) -> Objective:
         from torchloom.problems.multilabel.metrics import label_loss, label_objective
 
-        weights = _weights(config.loss.pos_weight, labels_of(info))
+        weights = config.loss.pos_weight
+        assert not isinstance(weights, dict | str)  # as it is settled
         return label_objective(label_loss(config.loss.name, config.loss.arguments, weights))
 
-    def finished(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: MultilabelTrainConfig) -> Checkpoint:
+    def validation(self, config: MultilabelTrainConfig, info: Info) -> Figures:
+        from torchloom.problems.multilabel.metrics import validation_figures
+
+        return validation_figures
+
+    def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: MultilabelTrainConfig) -> Checkpoint:
         """With the threshold of each label."""
         target = labels_of(checkpoint.info)
         if config.threshold == "validation":
@@ -108,9 +119,9 @@ class Multilabel(Problem):
         metrics, rows = label_scores(marks.numpy(), probabilities.numpy(), target.least)
         per_class = dict(zip(target.labels, rows, strict=True))
         loss, arguments = checkpoint.loss
-        weights = _weights(arguments.pop("pos_weight", None), target)
+        trained_for = label_loss(loss, arguments, arguments.pop("pos_weight", None))
         with torch.no_grad():
-            metrics["loss"] = float(label_loss(loss, arguments, weights)(logits, marks.float()))
+            metrics["loss"] = float(trained_for(logits, marks.float()))
         metrics |= own_metrics(config.metrics, logits, marks, metrics)
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(marks)}
         wrong = worst(marks, probabilities, torch.tensor(target.least))
@@ -187,14 +198,27 @@ def labels_of(info: Info) -> Labels:
     return info.target
 
 
-def _weights(given: Any, target: Labels) -> list[float] | None:
-    """How much the samples of each label count, by `train.loss.pos_weight`."""
-    from torchloom.problems.losses import weights_by_name
+def _check_weights(given: Any, labels: list[str]) -> None:
+    """InputError unless `train.loss.pos_weight` has a weight for each label, or names some of them."""
+    if isinstance(given, list) and len(given) != len(labels):
+        raise InputError(
+            f"train.loss.pos_weight: was given {len(given)} weights, but there are {len(labels)} labels: "
+            f"{listed(labels)}"
+        )
+    if isinstance(given, dict) and (unknown := [name for name in given if name not in labels]):
+        raise InputError(f"train.loss.pos_weight: {unknown[0]!r} is none of the labels {listed(labels)}")
 
-    if given is None:
-        return None
-    balanced = [(1 - share) / share or 1.0 if share else 1.0 for share in target.shares]
-    return weights_by_name("train.loss.pos_weight", given, target.labels, balanced)
+
+def _weights(given: Any, labels: list[str], loaders: LoaderPlan) -> list[float] | None:
+    """How much the samples that have a label count, for each; balanced as much as those without."""
+    if given is None or isinstance(given, list):
+        return given
+    if isinstance(given, dict):
+        return [float(given.get(name, 1.0)) for name in labels]
+    marks = loaders.learnt().double()
+    there = marks.sum(0)
+    weights: list[float] = ((len(marks) - there) / there).tolist()
+    return [weight if 0 < weight < float("inf") else 1.0 for weight in weights]  # without either there is no weight
 
 
 def _chosen(checkpoint: Checkpoint, loaders: LoaderPlan, config: MultilabelTrainConfig) -> list[float]:

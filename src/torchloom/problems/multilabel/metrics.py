@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from torchloom.problems.base import Objective
 from torchloom.problems.losses import answer_by_answer, loss_class
+from torchloom.problems.scores import label_scores
 
 
 class Probabilities(nn.Module):
@@ -31,20 +32,21 @@ def label_loss(name: str, arguments: dict[str, Any], pos_weight: list[float] | N
 
 
 def label_objective(loss: nn.Module) -> Objective:
-    """A model and a batch (inputs …, marks) -> mean loss, and how good answers of a half and more are."""
+    """A model and a batch (inputs …, marks) -> mean loss, and the share of samples with all labels right."""
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, marks = batch
         logits, marks = answer_by_answer(model(*inputs).float(), marks, dimensions=2)
-        found, truth = logits > 0, marks > 0
-        right = (found & truth).sum(0)
-        figures = {
-            "subset_accuracy": (found == truth).all(1).float().mean(),
-            "macro_f1": torch.stack([2 * right, found.sum(0) + truth.sum(0)]).float(),
-        }
-        return loss.to(logits.device)(logits, marks.float()), figures
+        right = ((logits > 0) == (marks > 0)).all(1)
+        return loss.to(logits.device)(logits, marks.float()), {"subset_accuracy": right.float().mean()}
 
     return objective
+
+
+def validation_figures(logits: Tensor, marks: Tensor) -> dict[str, float]:
+    """What can be monitored of a whole split (N, K), where labels hold from a probability of a half on."""
+    scores, _ = label_scores(marks.numpy(), logits.sigmoid().numpy(), [0.5] * marks.shape[1])
+    return {name: scores.get(name, 0.0) for name in ("macro_f1", "mean_average_precision")}
 
 
 def worst(marks: Tensor, probabilities: Tensor, thresholds: Tensor, count: int = 100) -> list[int]:

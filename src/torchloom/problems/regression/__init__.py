@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Number, Numbers
 from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
-from torchloom.problems.base import Columns, Objective, Problem, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, run
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ REPORTS = {
     "coefficient_plot": "The network's coefficients beside those of least squares in closed form.",
     "largest_residuals": "The test samples that the predictions miss by the most.",
 }
-MOST = 1e30  # mean error of a batch, so that a sum of them is a number of 32 bits
 
 
 class Regression(Problem):
@@ -60,6 +60,12 @@ class Regression(Problem):
 
     def objective(self, config: RegressionTrainConfig, info: Info) -> Objective:
         return regression_objective(config.loss.name, config.loss.arguments, numbers_of(info))
+
+    def validation(self, config: RegressionTrainConfig, info: Info) -> Figures:
+        from torchloom.problems.regression.metrics import regression_metrics
+
+        names = [each.name for each in numbers_of(info)]
+        return lambda prediction, target: dict(islice(regression_metrics(prediction, target, names).items(), 3))
 
     def evaluate(
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
@@ -95,6 +101,8 @@ class Regression(Problem):
         plot = figures.coefficient_plot(table) if table else figures.nothing("coefficients are those of numbers")
         beside = f", in closed form {metrics['closed_form_r2']:.4f}" if "closed_form_r2" in metrics else ""
         logger.info("test R² %.4f%s", metrics["r2"], beside)
+        if doubt := self.doubt(metrics):
+            logger.warning(doubt)
         return {
             "metrics": metrics,
             "coefficients": table,
@@ -103,6 +111,24 @@ class Regression(Problem):
             "coefficient_plot": plot,
             "largest_residuals": [measures.joined(row, columns) for row, columns in zip(missed, more, strict=True)],
         }
+
+    def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: EvaluateConfig) -> list[Columns]:
+        from torchloom.problems.evaluation import predict
+        from torchloom.system.devices import choose_device
+
+        device = choose_device(config.device)
+        (prediction,), target = predict(checkpoint.build().to(device), loaders.loader("test", device))
+        named = {"true": target, "predicted": prediction}
+        names = [each.name for each in numbers_of(loaders.info)]
+        if len(names) > 1:
+            named = {f"{key} {name}": value[:, at] for at, name in enumerate(names) for key, value in named.items()}
+        rows = zip(*(value.tolist() for value in named.values()), strict=True)
+        return [dict(zip(named, row, strict=True)) for row in rows]
+
+    def doubt(self, metrics: Mapping[str, Any]) -> str | None:
+        if metrics["r2"] > 0:
+            return None
+        return f"It is no better than always answering the mean, whose R² is 0: its R² is {metrics['r2']:.4f}."
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
@@ -167,7 +193,7 @@ def _regress(model: Model, names: list[str], samples: list[Any]) -> Columns:
 def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence[Number]) -> Objective:
     """What a regressor is trained for: the mean loss on the scales where numbers have mean 0 and deviation 1.
 
-    Beside it, of a single number, there is the MSE in its unit, or on other scales than the linear one the MAE.
+    Beside it, of a single number on a linear scale, there is the MSE in its unit.
     """
     from torchloom.problems.losses import answer_by_answer, loss_class
     from torchloom.problems.regression.scaling import to_scale
@@ -186,8 +212,5 @@ def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence
 def _in_unit(prediction: Tensor, target: Tensor, numbers: Sequence[Number]) -> dict[str, Tensor]:
     import torch.nn.functional as F
 
-    if len(numbers) > 1:
-        return {}
-    if numbers[0].scale == "linear":
-        return {"mse": F.mse_loss(prediction, target)}
-    return {"mae": F.l1_loss(prediction, target).clamp(max=MOST)}
+    linear = [each.scale for each in numbers] == ["linear"]
+    return {"mse": F.mse_loss(prediction, target)} if linear else {}

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torchloom.config import AugmentConfig
-from torchloom.data.targets import Classes
+from torchloom.config import own
+from torchloom.data.targets import IGNORED, Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, Info
 from torchloom.problems.base import Columns, Objective, Problem
@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 class Segmentation(Problem):
-    """A network gives logits (B, classes, H, W); the target is masks (N, H, W) uint8 of the numbers of classes."""
+    """A network gives logits (B, classes, H, W); the target is masks (N, H, W) uint8 of the numbers of classes.
+
+    Pixels that are IGNORED there are neither learnt nor judged.
+    """
 
     network = SegmenterConfig
     training = SegmentationTrainConfig
@@ -55,8 +58,14 @@ class Segmentation(Problem):
 
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, _classes(loaders.info))
-        if loaders.data.augment != AugmentConfig():
-            raise InputError("data.augment: changes pictures and not their masks; leave it out")
+        augment = loaders.data.augment
+        if named := [key for key in ("policy", "mixup", "cutmix", "per_sample") if getattr(augment, key)]:
+            raise InputError(f"data.augment.{named[0]}: changes pictures and not their masks; leave it out")
+
+    def settled(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> SegmentationTrainConfig:
+        from torchloom.problems.losses import weighted
+
+        return config.model_copy(update={"loss": weighted(config.loss, _classes(loaders.info), loaders.learnt)})
 
     def sizes(self, info: Info) -> dict[str, Any]:
         return {"maps": len(_classes(info))}
@@ -67,14 +76,19 @@ class Segmentation(Problem):
     def objective(self, config: SegmentationTrainConfig, info: Info) -> Objective:
         from torchloom.problems.losses import accuracy, weighed_loss
 
-        loss = weighed_loss(config.loss.name, config.loss.arguments)
+        mine = own.is_path(config.loss.name)
+        ignored = config.loss.arguments.get("ignore_index")
+        loss = weighed_loss(config.loss.name, config.loss.arguments | ({} if mine else {"ignore_index": IGNORED}))
 
         def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
             images, masks = batch
             logits = model(images).permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, classes)
             labels = masks.flatten().long()
-            mean, weight = loss(logits, labels)
-            return mean, {"accuracy": accuracy(logits, labels), **weight}
+            if ignored is not None:
+                labels = labels.masked_fill(labels == ignored, IGNORED)
+            known = labels != IGNORED
+            mean, weight = loss(logits[known], labels[known]) if mine else loss(logits, labels)
+            return mean, {"accuracy": accuracy(logits, labels, known), **weight}
 
         return objective
 
@@ -94,29 +108,34 @@ class Segmentation(Problem):
 
         device, classes = choose_device(config.device), _classes(loaders.info)
         model = checkpoint.build().to(device)
-        counts, ious = answers(model, loaders.loader("test", device), len(classes))
-        metrics, per_class = segmentation_metrics(counts, classes)
-        metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(ious)}
+        found = answers(model, loaders.loader("test", device), len(classes))
+        metrics, per_class = segmentation_metrics(found.pixels, found.boundaries, classes)
+        metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(found.ious)}
         logger.info("test mean IoU %.4f, pixel accuracy %.4f", metrics["mean_iou"], metrics["accuracy"])
 
         def shown(numbers: list[int]) -> Any:
             images, masks = loaders.chosen("test", numbers)
             with torch.no_grad():
-                found = model(images.to(device)).argmax(1).cpu()
+                answer = model(images.to(device)).argmax(1).cpu()
             truth = (overlaid(images, masks) * 255).to(torch.uint8)
-            return figures.reconstruction_grid(truth, overlaid(images, found))
+            return figures.reconstruction_grid(truth, overlaid(images, answer))
 
-        order = ious.argsort(descending=True, stable=True).tolist()
+        order = found.ious.argsort(descending=True, stable=True).tolist()
         return {
             "metrics": metrics,
             "per_class": per_class,
-            "confusion_matrix": figures.confusion_matrix(counts, classes),
+            "confusion_matrix": figures.confusion_matrix(found.pixels, classes),
             "learning_curves": figures.learning_curves(history),
-            "predictions": shown(list(range(min(config.pictures, len(ious))))),
+            "predictions": shown(list(range(min(config.pictures, len(found.ious))))),
             "best_and_worst": shown([*order[:9], *order[9:][-9:]]),
         }
 
     # ---- for exported models ---------------------------------------------------------------------------------------
+
+    def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        from torchloom.problems.losses import by_name
+
+        return {"loss": by_name(checkpoint.loss, _classes(checkpoint.info))}
 
     def check_exported(self, model: Model) -> None:
         classes, maps = len(_classes(model.info)), model.session.get_outputs()[0].shape[1]

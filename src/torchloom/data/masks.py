@@ -1,0 +1,174 @@
+"""Masks, which say of which class each pixel of a picture is, as they are found: grey levels, palettes or colours.
+
+The numbers of classes are found out on the training masks. Nothing is ever made between two of them: what has another
+size than its picture, or is brought to that of an image, takes the nearest pixel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from torchloom.config import Fit
+from torchloom.data.pictures import opened_image
+from torchloom.data.targets import IGNORED
+from torchloom.errors import InputError
+from torchloom.system.words import listed
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = 254  # stands among numbers of classes for values that are of none
+MOST = 64  # values that are classes of their own, where nothing says which are
+LOSSY = {"JPEG", "WEBP"}  # formats that make values in between
+NEAR, MOSTLY = 32, 0.9  # so near to black or white are so many of the pixels of a black and white mask that is lossy
+COLOUR = 1 << 24  # is added to the red, green and blue of what is no grey
+TURNED = 0x0112  # the EXIF tag of how a camera was held
+PROPORTIONS = 0.02  # by which those of a mask may differ from its picture's
+
+
+@dataclass(frozen=True)
+class Coding:
+    """The numbers of classes by the values of masks; `nearest` is whether values in between are of the nearest one."""
+
+    classes: Sequence[str]
+    numbers: Mapping[int, int]
+    nearest: bool
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Values of any shape -> numbers of classes, uint8, IGNORED or UNKNOWN."""
+        known = np.array(sorted(self.numbers))
+        numbers = np.array([self.numbers[value] for value in known.tolist()], dtype=np.uint8)
+        if self.nearest:
+            found: np.ndarray = numbers[np.searchsorted((known[1:] + known[:-1]) / 2, values)]
+            return found
+        places = np.searchsorted(known, values).clip(max=len(known) - 1)
+        coded: np.ndarray = np.where(known[places] == values, numbers[places], np.uint8(UNKNOWN))
+        return coded
+
+
+def mask_values(file: IO[bytes]) -> tuple[np.ndarray, bool]:
+    """A mask's values (H, W) int64, and whether its format may have changed them.
+
+    They are grey levels, places in a palette, or colours, see `value_name`. InputError when it cannot be read, or is
+    transparent in places.
+    """
+    with opened_image(file) as picture:
+        return _values(picture), picture.format in LOSSY
+
+
+def _values(picture: Image.Image) -> np.ndarray:
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    elif picture.mode not in {"P", "PA", "L", "LA", "RGB", "RGBA", "I", "F"} and not picture.mode.startswith("I;16"):
+        picture = picture.convert("RGB")
+    values = np.asarray(picture)
+    if picture.mode in {"PA", "LA", "RGBA"}:
+        if np.ptp(values[..., -1]):
+            raise InputError("is transparent in places, and nothing says of which class these are. Save it without")
+        values = values[..., :-1]
+    if values.ndim == 2:
+        return _whole(values)
+    if values.shape[2] == 1 or (values == values[..., :1]).all():
+        return _whole(values[..., 0])
+    red, green, blue = np.moveaxis(values.astype(np.int64), 2, 0)
+    colours: np.ndarray = COLOUR + (red << 16) + (green << 8) + blue
+    return colours
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    whole: np.ndarray = values.astype(np.int64)
+    if (whole != values).any() or (whole < 0).any() or (whole >= COLOUR).any():
+        raise InputError("holds values that are no whole numbers from 0 on, and so of no class")
+    return whole
+
+
+def value_name(value: int) -> str:
+    """A grey level as it is, a colour as #rrggbb."""
+    return f"#{value - COLOUR:06x}" if value >= COLOUR else str(value)
+
+
+def _value(name: int | str) -> int:
+    return name if isinstance(name, int) else COLOUR + int(name.removeprefix("#"), 16)
+
+
+def unknown_values(values: Iterable[int]) -> str:
+    named = listed(sorted({value_name(value) for value in values}))
+    return f"{named}, of which nothing says what class it is. Name it in preprocess.classes, or in ignore"
+
+
+def learn_coding(
+    counts: Counter[int], lossy: bool, classes: Mapping[str, int | str], ignore: Sequence[int | str]
+) -> Coding:
+    """The coding of masks whose pixels have these values so often.
+
+    Without `classes` each value is one: 0 and 255 are two, and beside other greys 255 is ignored, as is customary. In
+    formats that make values in between black and white are taken for the nearer one, and what else there is must be
+    said by `classes`. InputError when it is unclear.
+    """
+    ignored = {_value(value) for value in ignore}
+    if classes:
+        given = {_value(value): number for number, value in enumerate(classes.values())}
+        lacking = [] if lossy else sorted(map(value_name, given.keys() - counts.keys()))
+        if lacking:
+            raise InputError(f"preprocess.classes: no training mask has {lacking[0]}; they have {_named(counts)}")
+        given |= dict.fromkeys(ignored, IGNORED)
+        nearest = lossy and max(given) < COLOUR
+        if not nearest and (unknown := counts.keys() - given.keys()):
+            raise InputError(f"the training masks also hold {unknown_values(unknown)}")
+        return Coding(list(classes), given, nearest)
+    values = sorted(counts.keys() - ignored)
+    if lossy or len(values) > MOST:
+        ends = sum(count for value, count in counts.items() if value <= NEAR or 255 - NEAR <= value <= 255)
+        if ends < MOSTLY * counts.total() or ignored:
+            raise InputError(
+                f"the masks hold {len(values)} different values, which cannot all be classes: {_named(counts)}. Say "
+                "which are, preprocess.classes: {background: 0, cell: 255}"
+            )
+        logger.warning("the masks hold values between black and white: each is taken for the nearer one")
+        return Coding(["0", "255"], {0: 0, 255: 1}, nearest=True)
+    if len(values) > 2 and values[-1] == 255:
+        logger.info("masks: 255 stands for what is of no class, and is ignored; preprocess.classes says otherwise")
+        ignored.add(255)
+        values.remove(255)
+    if len(values) < 2:
+        raise InputError(f"the training masks hold {_named(counts)} alone: to tell pixels apart takes two classes")
+    numbers = {value: number for number, value in enumerate(values)}
+    return Coding(list(map(value_name, values)), numbers | dict.fromkeys(ignored, IGNORED), nearest=False)
+
+
+def _named(counts: Counter[int]) -> str:
+    return listed([f"{value_name(value)} ({count / counts.total():.2%})" for value, count in counts.most_common(10)])
+
+
+def upright_size(file: IO[bytes]) -> tuple[int, int]:
+    """Width and height of a picture; InputError when a camera was held in a way that its mask may not know of."""
+    with opened_image(file) as picture:
+        if picture.getexif().get(TURNED, 1) != 1:
+            raise InputError("is to be turned as its camera says, and its mask may be so already. Save it upright")
+        return picture.size
+
+
+def fitted(numbers: np.ndarray, size: tuple[int, int], shape: tuple[int, int], fit: Fit) -> np.ndarray:
+    """A mask of a picture of this `size` (width, height) as its image of `shape` (H, W) has it, see `decode_image`.
+
+    What `pad` adds is IGNORED. InputError when its proportions are not those of the picture.
+    """
+    mask = Image.fromarray(numbers)
+    if mask.size != size:
+        if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > PROPORTIONS:
+            raise InputError(f"is a mask of {mask.width} x {mask.height} pixels for a picture of {size[0]} x {size[1]}")
+        mask = mask.resize(size, Image.Resampling.NEAREST)
+    target = shape[1], shape[0]
+    if fit == "crop":
+        mask = ImageOps.fit(mask, target, Image.Resampling.NEAREST)
+    elif fit == "pad":
+        mask = ImageOps.pad(mask, target, Image.Resampling.NEAREST, color=IGNORED)
+    else:
+        mask = mask.resize(target, Image.Resampling.NEAREST)
+    return np.asarray(mask)

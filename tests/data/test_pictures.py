@@ -1,0 +1,423 @@
+"""Pictures that a table names, and pictures with masks: which there are, and what is to be told of them."""
+
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+from tests.tables import Row, write
+from torchloom.config import FolderPreprocessConfig, PicturesPreprocessConfig
+from torchloom.data.masks import UNKNOWN, fitted, learn_coding, mask_values
+from torchloom.data.readers.folder import find as find_classes
+from torchloom.data.readers.folder import takes as takes_classes
+from torchloom.data.readers.pictures import find, preprocess, preprocess_entry, propose, takes
+from torchloom.data.targets import IGNORED, Classes, Number
+from torchloom.datasets.listing import ListingDataset
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo, read_info
+
+Prepared = tuple[Tensors, Tensors, Tensors, dict[str, Any]]
+
+
+def draw(path: Path, grey: int, size: tuple[int, int] = (12, 10)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (grey, grey, grey)).save(path)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Thirty pictures, each of the grey that its row says, beside other columns."""
+    rows: list[Row] = []
+    for number in range(30):
+        draw(tmp_path / f"own/shots/{number}.png", 8 * number)
+        kind = ["dark", "light"][number > 14]
+        rows.append({"id": number, "kind": kind, "shot": f"shots/{number}.png", "grey": 8 * number, "who": number % 5})
+    return write(tmp_path / "own/shots.csv", rows)
+
+
+def configured(path: Path, **settings: Any) -> PicturesPreprocessConfig:
+    return PicturesPreprocessConfig.model_validate({"files": str(path), "size": [8, 8], **settings})
+
+
+def prepared(path: Path, scratch: Path, **settings: Any) -> Prepared:
+    config = configured(path, **settings)
+    return preprocess(find(config), config, scratch)
+
+
+def greys(part: Tensors) -> list[int]:
+    return [int(image[4, 4, 0]) for image in np.asarray(part.arrays["images"])]
+
+
+# ---- what a table names --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cache", ["always", "never"])
+def test_a_class_for_each(table: Path, tmp_path: Path, cache: str) -> None:
+    train, validation, test, known = prepared(table, tmp_path, target="kind", cache=cache)
+    info = read_info(known)
+    assert isinstance(info, ImageInfo)
+    assert info.target == Classes(classes=["dark", "light"], name="kind")
+    assert info.column == "shot"
+    assert known["images"] == {
+        "train": {"dark": 11, "light": 11},
+        "validation": {"dark": 1, "light": 1},
+        "test": {"dark": 3, "light": 3},
+    }
+    if cache == "always":
+        parts = (train, validation, test)
+        found = sorted(grey for part in parts for grey in greys(part))
+        assert found == [8 * number for number in range(30)]
+        for part in parts:
+            assert [grey >= 8 * 15 for grey in greys(part)] == [bool(label) for label in part.arrays["labels"]]
+
+
+def test_a_number_for_each(table: Path, tmp_path: Path) -> None:
+    train, _, test, known = prepared(table, tmp_path, target="grey")
+    assert isinstance(read_info(known).target, Number)
+    assert known["images"] == {"train": 22, "validation": 2, "test": 6}
+    for part in (train, test):
+        assert part.arrays["target"].dtype == np.float32
+        assert greys(part) == part.arrays["target"].tolist()
+
+
+def test_somebody_is_held_out(table: Path, tmp_path: Path) -> None:
+    *_, test, _ = prepared(table, tmp_path, target="kind", split_by={"column": "who", "test": [3]})
+    assert sorted(greys(test)) == [8 * number for number in range(3, 30, 5)]
+
+
+@pytest.mark.parametrize("form", ["without the ending", "windows", "absolute", "another folder", "an entry"])
+def test_paths_as_people_write_them(table: Path, tmp_path: Path, form: str) -> None:
+    expected = prepared(table, tmp_path, target="grey")[0]
+    frame = pandas.read_csv(table)
+    settings: dict[str, Any] = {"target": "grey"}
+    if form == "without the ending":
+        frame["shot"] = frame["shot"].str.removesuffix(".png")
+    elif form == "windows":
+        frame["shot"] = ".\\" + frame["shot"].str.replace("/", "\\")
+    elif form == "absolute":
+        frame["shot"] = str(table.parent) + "/" + frame["shot"]
+    else:
+        frame["shot"] = frame["shot"].str.removeprefix("shots/")
+        settings["folder"] = str(table.parent / "shots")
+    if form == "an entry":
+        config = PicturesPreprocessConfig.model_validate({"entry": "shots", "size": [8, 8], **settings})
+        found = preprocess_entry(frame, config, tmp_path)[0]
+    else:
+        frame.to_csv(table, index=False)
+        found = prepared(table, tmp_path, **settings)[0]
+    assert greys(found) == greys(expected)
+
+
+def test_the_listing_knows_when_the_table_or_a_picture_changes(table: Path, tmp_path: Path) -> None:
+    dataset = ListingDataset(filepath=str(tmp_path / "listing.json"))
+    dataset.save(find(configured(table, target="kind")))
+    first = dataset.fingerprint()
+    assert dataset.fingerprint() == first
+    table.write_text(table.read_text().replace("dark", "dim", 1))
+    second = dataset.fingerprint()
+    draw(table.parent / "shots/0.png", 255, (20, 20))
+    assert len({first, second, dataset.fingerprint()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({}, {}, "say which column is to be told .* 'id', 'kind', 'shot'|say which column is to be told"),
+        ({}, {"target": "colour"}, "no such column in the train rows"),
+        ({}, {"target": "kind", "picture": "path"}, r"preprocess\.picture path: there is no such column"),
+        ({}, {"target": "kind", "picture": "shot", "mask": "shot"}, "a mask is learnt alone"),
+        ({"shots/7.png": "shots/77.png"}, {"target": "kind"}, r"1 of the train rows .* not in .*own: shots/77\.png"),
+        ({"shots/": "pictures/"}, {"target": "kind"}, "no column names pictures that are there"),
+        ({"dark": "light"}, {"target": "kind"}, "is 'light' in every training row"),
+    ],
+)
+def test_what_is_wrong_with_the_table(
+    table: Path, tmp_path: Path, change: dict[str, str], settings: dict[str, Any], message: str
+) -> None:
+    text = table.read_text()
+    for old, new in change.items():
+        text = text.replace(old, new)
+    table.write_text(text)
+    with pytest.raises(InputError, match=message):
+        prepared(table, tmp_path, **settings)
+
+
+def test_what_is_not_there_may_be_left_out(table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (table.parent / "shots/0.png").unlink()
+    (table.parent / "shots/1.png").write_bytes(b"no picture")
+    parts = prepared(table, tmp_path, target="kind", skip_unreadable=True)[:3]
+    assert sorted(grey for part in parts for grey in greys(part)) == [8 * number for number in range(2, 30)]
+    assert "name pictures that are not in" in caplog.text
+    assert "shots/0.png" in caplog.text
+
+
+def test_a_picture_in_two_splits_is_told(table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table.write_text(table.read_text() + "".join(f"9{n},dark,shots/{n}.png,0,1\n" for n in range(5)))
+    prepared(table, tmp_path, target="kind")
+    assert "5 pictures in more than one row, 2 of them in more than one split: " in caplog.text
+
+
+# ---- masks ---------------------------------------------------------------------------------------------------------
+
+
+RED, BLACK = (1 << 24) + 0xFF0000, 1 << 24
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> BytesIO:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+NUMBERS = np.array([[0, 0, 1, 2], [0, 1, 1, 2]], dtype=np.uint8)
+PALETTE = [10, 10, 10, 200, 0, 0, 0, 0, 255]
+COLOURS = np.array([[10, 10, 10], [200, 0, 0], [0, 0, 255]], dtype=np.uint8)
+
+
+def with_palette() -> Image.Image:
+    image = Image.fromarray(NUMBERS, "P")
+    image.putpalette(PALETTE)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "values"),
+    [
+        (Image.fromarray(NUMBERS), NUMBERS),
+        (with_palette(), NUMBERS),
+        (Image.fromarray(np.stack([NUMBERS, np.full_like(NUMBERS, 255)], 2), "LA"), NUMBERS),
+        (Image.fromarray(np.stack([NUMBERS] * 3, 2)), NUMBERS),
+        (Image.fromarray(NUMBERS.astype(np.uint16) * 300), NUMBERS.astype(int) * 300),
+        (Image.fromarray(NUMBERS > 0), (NUMBERS > 0) * 255),
+        (Image.fromarray(COLOURS[NUMBERS]), np.array([0x0A0A0A, 0xC80000, 0x0000FF])[NUMBERS] + (1 << 24)),
+    ],
+    ids=["grey", "palette", "grey with alpha", "grey as colour", "16 bits", "1 bit", "colours"],
+)
+def test_what_a_mask_holds(image: Image.Image, values: np.ndarray) -> None:
+    found, lossy = mask_values(encoded(image))
+    assert found.tolist() == values.tolist()
+    assert not lossy
+
+
+def test_what_is_transparent_in_places_is_refused() -> None:
+    alpha = np.full_like(NUMBERS, 255)
+    alpha[0, 0] = 0
+    with pytest.raises(InputError, match="is transparent in places"):
+        mask_values(encoded(Image.fromarray(np.stack([NUMBERS, alpha], 2), "LA")))
+
+
+@pytest.mark.parametrize(
+    ("counts", "settings", "classes", "numbers"),
+    [
+        ({0: 90, 255: 10}, {}, ["0", "255"], {0: 0, 255: 1}),
+        ({0: 90, 1: 10}, {}, ["0", "1"], {0: 0, 1: 1}),
+        ({0: 50, 2: 20, 7: 30, 255: 5}, {}, ["0", "2", "7"], {0: 0, 2: 1, 7: 2, 255: IGNORED}),
+        (
+            {0: 5, 1: 3, 255: 2},
+            {"classes": {"sky": 255, "rest": 0, "tree": 1}},
+            ["sky", "rest", "tree"],
+            {255: 0, 1: 2},
+        ),
+        ({0: 5, 1: 3, 9: 2}, {"ignore": [9]}, ["0", "1"], {0: 0, 1: 1, 9: IGNORED}),
+        ({(1 << 24) + 0xFF0000: 5, (1 << 24): 3}, {}, ["#000000", "#ff0000"], {(1 << 24) + 0xFF0000: 1}),
+        (
+            {(1 << 24) + 0xFF0000: 5, (1 << 24): 3},
+            {"classes": {"a": "#FF0000", "b": "#000000"}},
+            ["a", "b"],
+            {1 << 24: 1},
+        ),
+    ],
+)
+def test_which_classes_there_are(
+    counts: dict[int, int], settings: dict[str, Any], classes: list[str], numbers: dict[int, int]
+) -> None:
+    coding = learn_coding(Counter(counts), False, settings.get("classes", {}), settings.get("ignore", []))
+    assert coding.classes == classes
+    for value, number in numbers.items():
+        assert coding(np.array([value])).tolist() == [number]
+    assert coding(np.array([77])).tolist() == [UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("counts", "lossy", "settings", "message"),
+    [
+        ({0: 9}, False, {}, r"hold 0 \(100.00%\) alone"),
+        (dict.fromkeys(range(0, 255, 3), 1), False, {}, "85 different values"),
+        ({0: 40, 127: 30, 255: 30}, True, {}, "3 different values, which cannot all be classes"),
+        ({0: 9, 3: 1}, False, {"classes": {"a": 0, "b": 4}}, r"no training mask has 4; they have 0 \(90.00%\)"),
+        ({0: 9, 3: 1, 4: 1}, False, {"classes": {"a": 0, "b": 4}}, "also hold 3, of which nothing says"),
+    ],
+)
+def test_what_cannot_be_classes(counts: dict[int, int], lossy: bool, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        learn_coding(Counter(counts), lossy, settings.get("classes", {}), ())
+
+
+def test_a_jpeg_of_black_and_white_is_taken_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    truth = np.zeros((64, 64), dtype=np.uint8)
+    truth[np.hypot(*np.mgrid[-32:32, -30:34]) < 20] = 255
+    values, lossy = mask_values(encoded(Image.fromarray(truth), "JPEG", quality=90))
+    assert lossy
+    assert len(np.unique(values)) > 10
+    coding = learn_coding(Counter(values.flatten().tolist()), lossy, {}, ())
+    assert coding.classes == ["0", "255"]
+    assert (coding(values) == truth // 255).all()
+    assert "each is taken for the nearer one" in caplog.text
+    given = learn_coding(Counter(values.flatten().tolist()), lossy, {"cell": 255, "rest": 0}, ())
+    assert (given(values) == (truth == 0)).all()
+
+
+def test_a_mask_takes_the_nearest_pixel_and_nothing_between() -> None:
+    numbers = np.zeros((40, 60), dtype=np.uint8)
+    numbers[:, 30:] = 3
+    for fit in ("crop", "squash"):
+        found = fitted(numbers, (60, 40), (20, 20), fit)  # type: ignore[arg-type]
+        assert found.shape == (20, 20)
+        assert (found[:, :10] == 0).all()
+        assert (found[:, 10:] == 3).all()
+    padded = fitted(numbers, (60, 40), (30, 30), "pad")
+    assert (padded[:5] == IGNORED).all()
+    assert (padded[5:25] == np.repeat([0, 3], 15)).all()
+    smaller = fitted(numbers[::2, ::2], (60, 40), (20, 30), "squash")
+    assert (smaller == np.repeat([0, 3], 15)).all()
+    with pytest.raises(InputError, match="a mask of 60 x 40 pixels for a picture of 40 x 60"):
+        fitted(numbers, (40, 60), (20, 20), "squash")
+
+
+def scene(number: int) -> tuple[Image.Image, np.ndarray]:
+    """A bright square before a dark wall, and its mask of 0 and 255."""
+    generator = np.random.default_rng(number)
+    pixels, mask = np.full((32, 48), 60, dtype=np.uint8), np.zeros((32, 48), dtype=np.uint8)
+    top, left = generator.integers(2, 14), generator.integers(2, 30)
+    pixels[top : top + 14, left : left + 14], mask[top : top + 14, left : left + 14] = 200, 255
+    return Image.fromarray(pixels), mask
+
+
+def scenes(folder: Path, count: int = 12, ending: str = "", places: tuple[str, str] = ("images", "masks")) -> Path:
+    for number in range(count):
+        picture, mask = scene(number)
+        for place, image, name in zip(places, (picture, Image.fromarray(mask)), ("", ending), strict=True):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            image.save(folder / place / f"{number}{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ending", "places"),
+    [("", ("images", "masks")), ("_mask", ("img", "Label")), ("", ("x/raw", "x/SegmentationClass"))],
+)
+def test_a_folder_of_pictures_and_one_of_masks(tmp_path: Path, ending: str, places: tuple[str, str]) -> None:
+    given = {"picture": "raw", "mask": "SegmentationClass"} if "x/raw" in places else {}
+    folder = scenes(tmp_path / "own", 12, ending, places)
+    train, validation, test, known = prepared(folder, tmp_path, size=[32, 48], channels=1, fit="squash", **given)
+    assert read_info(known).target == Classes(array="masks", classes=["0", "255"])
+    assert known["images"] == {"train": 9, "validation": 1, "test": 2}
+    assert known["column"] is None
+    for part in (train, validation, test):
+        masks, images = np.asarray(part.arrays["masks"]), np.asarray(part.arrays["images"])
+        assert masks.dtype == np.uint8
+        assert (masks == (images[..., 0] > 128)).all()
+
+
+def test_masks_in_folders_of_splits(tmp_path: Path) -> None:
+    for split, count in {"train": 6, "val": 2, "test": 3}.items():
+        scenes(tmp_path / "own" / split, count)
+    known = prepared(tmp_path / "own", tmp_path)[3]
+    assert known["images"] == {"train": 6, "validation": 2, "test": 3}
+
+
+def test_masks_that_a_table_names(tmp_path: Path) -> None:
+    folder = scenes(tmp_path / "own")
+    rows = [{"scan": f"images/{number}.png", "truth": f"masks/{number}.png"} for number in range(12)]
+    train, *_, known = prepared(write(folder / "all.csv", rows), tmp_path, size=[32, 48], fit="squash")
+    assert (np.asarray(train.arrays["masks"]) == (np.asarray(train.arrays["images"])[..., 0] > 128)).all()
+    assert known["column"] == "scan"
+    assert not takes_classes(folder, None)
+    assert takes(folder / "all.csv", None)
+
+
+def turned(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene(0)[0].save(folder / "images/0.png", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "masks/3.png").unlink(), r"no mask of the same name in masks for images/3\.png"),
+        (lambda folder: (folder / "masks/3.png").write_bytes(b"GIF8"), r"masks/3\.png: is not a picture"),
+        (lambda folder: Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "masks/3.png"), "32 x 32 pixels"),
+        (turned, "is to be turned as its camera says"),
+        (lambda folder: (folder / "masks").rename(folder / "others"), r"preprocess\.picture and preprocess\.mask"),
+    ],
+)
+def test_what_is_wrong_with_masks(tmp_path: Path, change: Any, message: str) -> None:
+    folder = scenes(tmp_path / "own")
+    change(folder)
+    with pytest.raises(InputError, match=message):
+        prepared(folder, tmp_path, seed=1)
+
+
+def test_values_that_only_test_masks_have_are_told(tmp_path: Path) -> None:
+    scenes(tmp_path / "own/train", 6)
+    scenes(tmp_path / "own/test", 2)
+    Image.fromarray(scene(0)[1] // 2).save(tmp_path / "own/test/masks/0.png")
+    with pytest.raises(InputError, match=r"test/masks/0\.png: holds 127, of which nothing says what class it is"):
+        prepared(tmp_path / "own", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("labels/0.txt", "YOLO"),
+        ("labels/train/0.txt", "YOLO"),
+        ("train/_annotations.coco.json", "COCO"),
+        ("annotations/instances_train2017.json", "COCO"),
+        ("Annotations/0.xml", "Pascal VOC"),
+    ],
+)
+def test_boxes_are_refused_by_their_name(tmp_path: Path, file: str, name: str) -> None:
+    draw(tmp_path / "own/images/train/0.png", 9)
+    (tmp_path / "own" / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "own" / file).write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(InputError, match=f"as {name} has it"):
+        find_classes(FolderPreprocessConfig(folder=str(tmp_path / "own")))
+    with pytest.raises(InputError, match=f"as {name} has it"):
+        prepared(tmp_path / "own", tmp_path)
+
+
+def test_a_class_may_be_called_mask(tmp_path: Path) -> None:
+    for number, kind in enumerate(["mask", "no_mask"] * 4):
+        draw(tmp_path / f"own/{kind}/{number}.png", 9)
+    assert takes_classes(tmp_path / "own", None)
+    assert not takes(tmp_path / "own", None)
+
+
+# ---- what is proposed ----------------------------------------------------------------------------------------------
+
+
+def test_tasks_that_are_proposed(table: Path, tmp_path: Path) -> None:
+    folder = scenes(tmp_path / "scenes")
+    assert [takes(place, None) for place in (table, table.parent, folder, table.parent / "shots")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert not takes_classes(folder, None)
+    kind, grey, masks = propose(table, "kind"), propose(table, "grey"), propose(folder, None)
+    assert [each.problem for each in (kind, grey, masks)] == ["classification", "regression", "segmentation"]
+    assert kind.seen == ["30 pictures", "kind: one of 2 classes: dark 50.0%, light 50.0%"]
+    assert kind.preprocess["picture"] == "shot"
+    assert masks.preprocess["size"] == [32, 48]
+    assert (masks.preprocess["picture"], masks.preprocess["mask"]) == ("images", "masks")
+    with pytest.raises(InputError, match="it must be said which column is to be told"):
+        propose(table, None)
