@@ -46,7 +46,7 @@ class Answer:
     def __init__(self, kind: str, files: Path, **settings: Any) -> None:
         model = exported.write(kind, files.parent)
         config = PredictConfig(model=str(model), files=str(files), models="", **settings)
-        table, same, self.sheet, unreadable = predict(*find(config), config)
+        table, same, self.sheet, unreadable, self.scores = predict(*find(config), config)
         assert table is same
         self.names = table.column_names
         self.rows: list[dict[str, Any]] = table.to_pylist()
@@ -92,7 +92,7 @@ def test_probabilities_are_those_of_the_loss_that_trained(files: Path, loss: str
     path.write_bytes(export_checkpoint(trained))
     images = save_pictures(files, 2)
     config = PredictConfig(model=str(path), files=str(files), models="", top=2)
-    table, _, sheet, _ = predict(*find(config), config)
+    table, _, sheet, *_ = predict(*find(config), config)
     logits = exported.answers("images", images)
     order = np.argsort(-logits, axis=1)
     assert table["class_2"].to_pylist() == [exported.CLASSES[place] for place in order[:, 1]]
@@ -348,7 +348,7 @@ def test_a_file_that_has_gone_since_it_was_found(files: Path) -> None:
     config = PredictConfig(model=str(exported.write("images", files.parent)), files=str(files), models="")
     found = find(config)
     (files / "00.png").unlink()
-    table, _, _, unreadable = predict(*found, config)
+    table, _, _, unreadable, _ = predict(*found, config)
     assert table["file"].to_pylist() == ["01.png"]
     assert unreadable.to_pylist() == [{"file": "00.png", "reason": "cannot be read (No such file or directory)"}]
 

@@ -10,9 +10,10 @@ import yaml
 from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
-from tests.tables import people, reviews, write
+from tests.tables import as_columns, films, people, reviews, write
 from torchloom.config.loader import ConfigLoader, as_yaml, check_name
 from torchloom.data.readers import propose
+from torchloom.data.row_targets import separator_in
 from torchloom.data.rows import text_column
 from torchloom.errors import InputError
 from torchloom.settings import CONFIG_LOADER_ARGS
@@ -157,6 +158,59 @@ def test_an_empty_folder_is_nothing(tmp_path: Path) -> None:
         propose(tmp_path / "empty", "x")
 
 
+def test_labels_and_several_numbers_are_recognised(tmp_path: Path) -> None:
+    path = write(tmp_path / "films.csv", films(400))
+    proposal = propose(path, "tags")
+    assert proposal.problem == "multilabel"
+    assert (proposal.preprocess["target"], proposal.preprocess["separator"]) == ("tags", ";")
+    assert any(line.startswith("tags: any of 4 labels, 1.") and "drama 5" in line for line in proposal.seen)
+    several = propose(path, "lat,minutes")
+    assert (several.problem, several.preprocess["target"]) == ("regression", ["lat", "minutes"])
+    seen = [line.partition(" from ")[0] for line in several.seen]
+    assert {"lat: a number", "minutes: a number"} < set(seen)
+    with pytest.raises(InputError, match=r"there is no column 'lost'\. Say --target with one of"):
+        propose(path, "tags,lost")
+    odd = write(tmp_path / "odd.csv", [{"a,b": number % 7, "c": number**2, "d": -number} for number in range(60)], ";")
+    assert propose(odd, "a,b").preprocess["target"] == "a,b"
+
+
+@pytest.mark.long
+def test_columns_of_yes_and_no_become_a_file_that_trains(project: Path, tmp_path: Path) -> None:
+    flags = write(
+        tmp_path / "flags.csv",
+        [{**row, "tags": number % 9} for number, row in enumerate(as_columns(films(400), ["horror", "drama"]))],
+    )
+    made = kedro(project, "task", "new", "mood", "--data", str(flags), "--target", "horror", "--target", "drama")
+    assert made.returncode == 0, made.stderr
+    assert "horror, drama: any of 2 labels, " in made.stdout
+    small = {"model": {"hidden": [16]}, "train": {"epochs": 40, "threads": 1}}
+    catalog = kedro_run(project, "mood", env="local", params={"mood": small})
+    assert catalog.load("mood.metrics")["macro_f1"] > 0.8
+    assert catalog.load("mood.export_report")["greatest_difference"] < 1e-3
+    page = catalog.load("mood.report")
+    assert "Tabular multilabel classification" in page
+    assert "Precision over recall" in page
+    assert "any number of them or none: horror, drama." in catalog.load("mood.model_card")
+
+
+@pytest.mark.parametrize(
+    ("cells", "mark"),
+    [
+        (["a;b", "a", "b;a", ""] * 9, ";"),
+        (["a|b", "a|c", "b"] * 9, "|"),
+        (["soup, rice", "rice", "soup"] * 9, ","),
+        ([f"a text, of many words; number {number}" for number in range(60)], None),
+        (["1,5", "2,5"] * 9, None),
+        (["1;2", "3"] * 9, None),
+        (["yes", "no"] * 9, None),
+        ([1, 2] * 9, None),
+        ([], None),
+    ],
+)
+def test_what_stands_between_labels(cells: list[Any], mark: str | None) -> None:
+    assert separator_in(cells) == mark
+
+
 @pytest.mark.parametrize("folder", ["${age}", "${oc.env:HOME}", "a ${b", r"\${x}"])
 def test_what_yaml_has_for_something_else_is_refused(project: Path, tmp_path: Path, folder: str) -> None:
     path = write(tmp_path / folder / "x.csv", people(60))
@@ -258,8 +312,8 @@ def test_short_texts_are_such_where_nothing_else_is_there(tmp_path: Path) -> Non
 
 def test_the_target_is_no_text_that_something_is_told_from() -> None:
     rows = columns(said=texts_of("long"))
-    assert text_column(rows) == text_column(rows, "label") == "said"
-    assert text_column(rows, "said") is None
+    assert text_column(rows) == text_column(rows, ["label"]) == "said"
+    assert text_column(rows, ["said"]) is None
 
 
 # ---- what a run would refuse ---------------------------------------------------------------------------------------

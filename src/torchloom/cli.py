@@ -83,9 +83,14 @@ def task() -> None:
     help="A table, a text, or a folder: of tables, texts or sounds, or with a folder of pictures, texts or sounds for "
     "each class.",
 )
-@click.option("--target", help="The column that is to be told from the others.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="The column that is to be told from the others; or several, with commas between or each by an option.",
+)
 @click.pass_obj
-def new_task(metadata: ProjectMetadata, name: str, path: str, target: str | None) -> None:
+def new_task(metadata: ProjectMetadata, name: str, path: str, targets: tuple[str, ...]) -> None:
     """Look at data, and write a file of parameters for the task NAME."""
     from pathlib import Path
 
@@ -104,7 +109,7 @@ def new_task(metadata: ProjectMetadata, name: str, path: str, target: str | None
     taken = next((str(block) for block in (name, data) if block in parameters), file if file.exists() else None)
     if taken:
         raise InputError(f"{taken}: is there already. Choose another name, or change it in its file")
-    proposal = propose(Path(path).expanduser().resolve(), target)
+    proposal = propose(Path(path).expanduser().resolve(), ",".join(targets) or None)
     own = {"task": {"problem": proposal.problem, "data": data}, **proposal.blocks}
     blocks = {data: {"preprocess": proposal.preprocess}, name: own}
     read_tasks({**parameters, **blocks})  # whether there can be a task of that name

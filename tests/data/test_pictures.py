@@ -62,7 +62,7 @@ def test_a_class_for_each(table: Path, tmp_path: Path, cache: str) -> None:
     train, validation, test, known = prepared(table, tmp_path, target="kind", cache=cache)
     info = read_info(known)
     assert isinstance(info, ImageInfo)
-    assert info.target == Classes(classes=["dark", "light"])
+    assert info.target == Classes(classes=["dark", "light"], name="kind")
     assert info.column == "shot"
     assert known["images"] == {
         "train": {"dark": 11, "light": 11},

@@ -61,7 +61,7 @@ def test_columns_are_what_they_look_like(tmp_path: Path, caplog: pytest.LogCaptu
         assert line in caplog.messages
     info = read_info(known)
     assert isinstance(info, TableInfo)
-    assert info.target == Classes(classes=["no", "yes"])
+    assert info.target == Classes(classes=["no", "yes"], name="bike")
     assert info.encoding[1].values == ["Ulm", "Köln", "Bonn"]  # the most frequent first
     assert info.gaps == ["income"]
     assert info.features[:3] == ["age", "town", "income"]
@@ -162,8 +162,10 @@ def test_numbers_are_told_or_classes_are(tmp_path: Path) -> None:
     target = read_info(known).target
     assert isinstance(target, Number)
     assert (target.name, target.mean, target.std) == ("children", pytest.approx(mean), pytest.approx(std))
-    assert read_info(prepared(path, "children", target_type="classes")[3]).target == Classes(classes=list("01234"))
-    assert read_info(prepared(path, "car")[3]).target == Classes(classes=["0", "1"])
+    assert read_info(prepared(path, "children", target_type="classes")[3]).target == Classes(
+        classes=list("01234"), name="children"
+    )
+    assert read_info(prepared(path, "car")[3]).target == Classes(classes=["0", "1"], name="car")
     assert isinstance(read_info(prepared(path, "car", target_type="number")[3]).target, Number)
 
 
@@ -171,7 +173,9 @@ def test_labels_are_as_they_are_written(tmp_path: Path) -> None:
     labels = ["01", "1", "好评", "True", "10", "9"]
     rows = [{**row, "bike": labels[number % 6]} for number, row in enumerate(people())]
     target = read_info(prepared(write(tmp_path / "people.csv", rows))[3]).target
-    assert target == Classes(classes=["01", "1", "9", "10", "True", "好评"])  # numbers by their size, before words
+    assert target == Classes(
+        classes=["01", "1", "9", "10", "True", "好评"], name="bike"
+    )  # numbers by their size, before words
 
 
 def test_a_target_of_numbers_in_a_row_is_a_number_and_words_among_them_are_asked_about(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
     train, validation, test, known = prepared(write(tmp_path / "reviews.csv", rows))
     info = read_info(known)
     assert isinstance(info, DocumentInfo)
-    assert info.target == Classes(classes=["好评", "差评"])
+    assert info.target == Classes(classes=["好评", "差评"], name="verdict")
     assert info.column == "review"
     assert known["documents"] == {"train": 72, "validation": 8, "test": 20}
     labels = {row["review"]: row["verdict"] for row in rows}
@@ -108,7 +108,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     _, _, test, known = prepared(tmp_path / "meals", target=None)
     info = read_info(known)
     assert isinstance(info, DocumentInfo)
-    assert (info.target, info.column) == (Classes(classes=["好评", "差评"]), None)
+    assert (info.target, info.column) == (Classes(classes=["好评", "差评"], name="class"), None)
     assert known["documents"]["test"] == 6
     assert sorted(texts_in(test)) == sorted(row["review"] for row in reviews(6))
     with pytest.raises(InputError, match=r"of text files the folders are the classes; leave target and text out"):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from torchloom.config import ClassLoss, ValueLoss
-from torchloom.data.targets import IGNORED
+from torchloom.data.targets import IGNORED, Number
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities import TextInfo
@@ -206,7 +206,9 @@ def test_every_reconstruction_loss_has_a_case_here() -> None:
 def test_regression_losses_see_standardised_targets(name: str, expected: float) -> None:
     target = torch.tensor([10.0, 30.0])
     prediction = target + torch.tensor([5.0, -15.0])  # 1 and 3 standard deviations of 5
-    loss, figures = regression_objective(name, {}, 20.0, 5.0)(nn.Identity(), (prediction, target))
+    loss, figures = regression_objective(name, {}, [Number(name="y", mean=20.0, std=5.0)])(
+        nn.Identity(), (prediction, target)
+    )
     assert loss.item() == pytest.approx(expected)
     assert figures["mse"].item() == pytest.approx((25 + 225) / 2)
     assert name in ValueLoss.suitable

@@ -21,6 +21,8 @@ Kind = Literal["number", "category", "date"]
 LARGEST_NUMBER = (2 - 2**-23) * 2.0**127  # of float32
 GAPS = frozenset({"", "?", "-", ".", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "<na>", "missing"})
 CALENDAR = ("year", "month", "day", "weekday", "hour")  # the numbers that a date becomes; a weekday from 0, Monday
+FLAGS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "y": True, "n": False}
+FLAGS |= {"1.0": True, "0.0": False}  # where a file keeps gaps among them
 NEW = 0.0  # the number of a category that the training rows do not have; those that they have count from 1
 MOSTLY = 0.9  # of the cells of a column are numbers where the others are taken for mistakes
 
@@ -45,7 +47,7 @@ class Encoder:
 
     def __init__(self, columns: Sequence[Column], missing: Iterable[str] = ()) -> None:
         self.columns = columns
-        self.gaps = GAPS | {spelling.strip().lower() for spelling in missing}
+        self.gaps = gaps_of(missing)
         self.numbers = {column.name: number_of(column.values) for column in columns}
 
     def __call__(self, row: Mapping[str, Any]) -> list[float]:
@@ -64,6 +66,11 @@ class Encoder:
             raise InputError(f"{column.name}: {error}") from None
 
 
+def gaps_of(missing: Iterable[str]) -> frozenset[str]:
+    """The usual spellings of a gap and those that are `missing` from them, in lower case."""
+    return GAPS | {spelling.strip().lower() for spelling in missing}
+
+
 def number_of(values: Sequence[str]) -> dict[str, float]:
     return {value: float(place) for place, value in enumerate(values, 1)}
 
@@ -73,7 +80,7 @@ def is_gap(value: Any, gaps: Collection[str]) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in gaps
     return (
-        value is None or type(value).__name__ in {"NAType", "NaTType"} or (value != value and isinstance(value, float))
+        value is None or type(value).__name__ in {"NAType", "NaTType"} or (isinstance(value, float) and value != value)
     )
 
 
@@ -102,6 +109,27 @@ def number(value: Any) -> float:
     if not abs(found) <= LARGEST_NUMBER:
         raise ValueError(f"{value!r} is not a finite number of 32 bits")
     return found
+
+
+def flag(value: Any) -> bool:
+    """Yes or no; ValueError of what is neither."""
+    said = written(value).lower()
+    if said not in FLAGS:
+        raise ValueError(f"{value!r} is neither yes nor no, as {', '.join(FLAGS)} are")
+    return FLAGS[said]
+
+
+def is_list(cell: Any) -> bool:
+    """Whether a cell holds several values, as Parquet and JSON have them."""
+    return isinstance(cell, list | tuple | set) or type(cell).__name__ == "ndarray"
+
+
+def labels_in(cell: Any, separator: str | None) -> list[str]:
+    """Those of a cell, each once; none of an empty one."""
+    if cell is None:
+        return []
+    parts = cell if is_list(cell) else written(cell).split(separator) if separator else [cell]
+    return list(dict.fromkeys(part for part in map(written, parts) if part))
 
 
 def date_parts(value: Any) -> list[float]:
@@ -158,6 +186,10 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
 
 def is_number(cell: Any) -> bool:
     return _is(number, cell)
+
+
+def is_flag(cell: Any) -> bool:
+    return _is(flag, cell)
 
 
 def _is(read: Any, cell: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The rows of a user's own tables with what is to be told of each, by splits.
+"""The rows of a user's own tables, by splits.
 
 Rows are dicts by the names of the columns. Cells of CSV files are texts, and those of other tables what they are.
 """
@@ -7,28 +7,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from torchloom.config import RowsPreprocessConfig
 from torchloom.data.class_folders import split_of
-from torchloom.data.columns import GAPS, MOSTLY, is_gap, is_number, number, written
-from torchloom.data.row_splits import split_rows
-from torchloom.data.splits import log_classes
+from torchloom.data.columns import is_flag, written
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
-from torchloom.data.targets import Classes, Number, Target
 from torchloom.data.text import spoken_words
 from torchloom.datasets.listing import Listing, is_users
 from torchloom.errors import InputError, telling
 from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
-
-FEW = 2  # different numbers of a target that are classes
 
 Row = dict[str, Any]
 
@@ -68,42 +61,6 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def with_target(rows: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) -> dict[str, list[Row]]:
-    """The rows of each split that say what the target is.
-
-    An empty cell or ? says nothing, nor does what config.missing names; among numbers, none, NA and their kin do not
-    either. Among words these may be classes, and are taken for such.
-    """
-    for split, part in rows.items():
-        if (lacking := next((row for row in part if config.target not in row), None)) is not None:
-            raise InputError(
-                f"preprocess.target {config.target!r}: there is no such column in the {split} rows, which have "
-                f"{listed(list(map(repr, lacking)))}"
-            )
-        check_cells(split, part, config.target)
-    gaps = {"", "?", *(spelling.strip().lower() for spelling in config.missing)}
-    cells = [row[config.target] for part in rows.values() for row in part]
-    given = [cell for cell in cells if not is_gap(cell, gaps | GAPS)]
-    if config.target_type == "number" or (not config.target_type and given and all(map(is_number, given))):
-        gaps |= GAPS
-    elif not config.target_type and (odd := looking_like_gaps(cell for cell in cells if not is_gap(cell, gaps))):
-        logger.warning("%s. Where they are gaps, name them in preprocess.missing", odd)
-    return {split: _known(split, part, config.target, gaps) for split, part in rows.items()}
-
-
-def looking_like_gaps(cells: Iterable[Any]) -> str:
-    """Which classes could be gaps as well, and how many rows have each; nothing where there are none."""
-    counts = Counter(written(cell) for cell in cells if is_gap(cell, GAPS))
-    named = [f"{name!r} ({counted(count, 'row')})" for name, count in counts.most_common()]
-    return f"taken for classes: {listed(named)}" if named else ""
-
-
-def _known(split: str, rows: Sequence[Row], target: str, gaps: Collection[str]) -> list[Row]:
-    known = [row for row in rows if not is_gap(row[target], gaps)]
-    say_left_out(split, len(rows) - len(known), f"without {target!r}")
-    return known
-
-
 def say_left_out(split: str, count: int, why: str) -> None:
     if count:
         verb = "is" if count == 1 else "are"
@@ -141,56 +98,6 @@ def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> 
             )
 
 
-def are_classes(cells: Sequence[Any], config: RowsPreprocessConfig) -> bool:
-    """Whether the cells of the target are classes, and not numbers."""
-    if config.target_type:
-        return config.target_type == "classes"
-    if len(set(map(written, cells))) <= FEW:
-        return True
-    wrong = [written(cell) for cell in cells if not is_number(cell)]
-    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
-        raise InputError(
-            f"preprocess.target {config.target!r}: holds numbers, but also {listed(sorted(set(map(repr, wrong))))}. If "
-            "these are gaps, name them in preprocess.missing; if its numbers are names, say target_type: classes"
-        )
-    return bool(wrong)
-
-
-def targets_of(
-    parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig, as_classes: bool, *, quiet: bool = False
-) -> tuple[Target, dict[str, np.ndarray]]:
-    """What the target is, and its array for each split."""
-    cells = {split: [row[config.target] for row in part] for split, part in parts.items()}
-    if not as_classes:
-        numbers = {split: numbers_of(part, config.target) for split, part in cells.items()}
-        mean, std = (float(value) for value in (numbers["train"].mean(), numbers["train"].std()))
-        target = Number(name=config.target, mean=mean, std=std or 1.0)
-        return target, {split: part.astype(np.float32) for split, part in numbers.items()}
-    texts = {split: list(map(written, part)) for split, part in cells.items()}
-    classes = sorted(set(texts["train"]), key=_in_order)
-    if len(classes) < 2:
-        raise InputError(f"preprocess.target {config.target!r}: is {classes[0]!r} in every training row")
-    places = {name: place for place, name in enumerate(classes)}
-    for split, part in texts.items():
-        if unknown := set(part) - places.keys():
-            raise InputError(
-                f"preprocess.target {config.target!r}: the {split} rows have {sorted(unknown)[0]!r}, which no training "
-                "row has"
-            )
-    labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
-    if not quiet:
-        log_classes(classes, labels)
-    return Classes(classes=classes), labels
-
-
-def _in_order(name: str) -> tuple[bool, float, str]:
-    """Numbers by their size, before words."""
-    try:
-        return False, number(name), name
-    except ValueError:
-        return True, 0.0, name
-
-
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------
 
 LOOKED_AT = 1000  # rows of a table, to find the column of texts
@@ -217,13 +124,14 @@ def first_rows(path: Path, count: int) -> list[Row]:
         return [dict(zip(names, cells, strict=False)) for _, cells in islice(lines, count)]
 
 
-def text_column(rows: Sequence[Row], target: str | None = None) -> str | None:
-    """The column with the longest texts, where there are such and few other columns."""
-    names = [name for name in (rows[0] if rows else ()) if name != target]
-    least = ALONE if target and len(names) == 1 else WORDS
+def text_column(rows: Sequence[Row], targets: Sequence[str] = ()) -> str | None:
+    """The column with the longest texts, where there are such and few other columns but for those of yes and no."""
+    names = [name for name in (rows[0] if rows else ()) if name not in targets]
+    least = ALONE if targets and len(names) == 1 else WORDS
     lengths = {name: _text_length([row.get(name) for row in rows], least) for name in names}
     lengths = {name: length for name, length in lengths.items() if length}
-    few = bool(rows) and len(rows[0]) - len(lengths) <= MOST_OTHERS
+    flags = [name for name in names if all(is_flag(row.get(name)) for row in rows)]
+    few = bool(rows) and len(names) - len(lengths) - len(flags) <= MOST_OTHERS
     return max(lengths, key=lambda name: lengths[name]) if lengths and few else None
 
 
@@ -235,41 +143,3 @@ def _text_length(cells: Sequence[Any], least: int) -> float:
     if not different or sum(map(len, words)) < least * len(texts):
         return 0.0
     return sum(map(len, texts)) / len(texts)
-
-
-def check_target(path: Path, rows: Sequence[Row], target: str | None) -> None:
-    """InputError, as `kedro task new` says it, unless the target is one of the columns."""
-    if target not in rows[0]:
-        wrong = f"there is no column {target!r}" if target else "it must be said which column is to be told"
-        raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
-
-
-def check_split(rows: dict[str, list[Row]], config: RowsPreprocessConfig) -> bool:
-    """Whether the target is classes; InputError where a run would not take these rows either."""
-    as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    targets_of(split_rows(rows, config, [config.target] if as_classes else []), config, as_classes, quiet=True)
-    return as_classes
-
-
-def target_lines(target: str, cells: Sequence[Any], as_classes: bool) -> list[str]:
-    """What there is to know of the target."""
-    if not as_classes:
-        numbers = numbers_of(cells, target)
-        return [f"{target}: a number from {numbers.min():.7g} to {numbers.max():.7g}, {numbers.mean():.7g} on average"]
-    counts = Counter(map(written, cells)).most_common()
-    shown = ", ".join(f"{name} {count / len(cells):.1%}" for name, count in counts[:10])
-    odd = looking_like_gaps(cells)
-    return [
-        f"{target}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}",
-        *([f"{target}: {odd}"] if odd else []),
-    ]
-
-
-def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:
-    """The cells of the target as (N,) float64; InputError names the one that is no number."""
-    try:
-        return np.array([number(cell) for cell in cells], dtype=np.float64)
-    except ValueError as error:
-        raise InputError(
-            f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
-        ) from None

@@ -42,7 +42,7 @@ class Problem:
     training: ClassVar[type[TrainConfig]] = TrainConfig  # the block `train`
     evaluation: ClassVar[type[EvaluateConfig]] = EvaluateConfig  # the block `evaluate`
     modalities: ClassVar[tuple[type[Info], ...]] = (Info,)  # of such data
-    target: ClassVar[type[Target] | None] = None  # what there must be to learn beside the inputs
+    target: ClassVar[type[Target] | tuple[type[Target], ...] | None] = None  # what there must be to learn
     array: ClassVar[str | None] = None  # which of the prepared arrays that is, where it could be another
     reports: ClassVar[Mapping[str, str]]  # what `evaluate` gives, in order, and what a page says of each
     tag: ClassVar[str]  # as the Hugging Face hub calls it, after the tag of the modality
@@ -69,7 +69,9 @@ class Problem:
         fits = isinstance(info.target, self.target) and self.array in {None, info.target.array}
         if not fits:
             there = f"{type(info.target).__name__.lower()} ({info.target.array})" if info.target else "nothing"
-            needed = self.target.__name__.lower() + (f" ({self.array})" if self.array else "")
+            wanted = self.target if isinstance(self.target, tuple) else (self.target,)
+            named = " or ".join(each.__name__.lower() for each in wanted)
+            needed = named + (f" ({self.array})" if self.array else "")
             raise InputError(
                 f"the problem {self.name} needs data with {needed} to learn, but those that the block task names have "
                 f"{there}"
@@ -161,6 +163,10 @@ class Problem:
         """
         return inputs, list(self.answers)
 
+    def exported(self, model: nn.Module) -> nn.Module:
+        """The model as it is exported, with the outputs that `answers` names."""
+        return model
+
     def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What the metadata of the exported model say of its outputs, by name; values as JSON has them."""
         return {}
@@ -168,6 +174,10 @@ class Problem:
     def answering(self, model: Model, config: AnswerConfig) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
         """The columns of an answer, and what makes them of a list of samples that the modality's reader has read."""
         raise NotImplementedError
+
+    def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
+        """How good the columns of answers are, beside what the target's `told` says of the same samples."""
+        return {}
 
     def check_exported(self, model: Model) -> None:
         """ValueError unless what the metadata of an exported model say fits its graph."""

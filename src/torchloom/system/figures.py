@@ -25,6 +25,7 @@ LEGEND = 20  # entries of a legend at most
 NUMBERED, MATRIX = 30, 100  # classes of a confusion matrix at most, with its numbers and without
 PAIRS = 30  # that are shown of more classes
 TITLE, LINE = 26, 150  # Latin letters of 8 points that there is room for, in a figure of texts
+RESIDUALS = 6  # numbers of which they are shown
 WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
@@ -142,6 +143,28 @@ def roc_curves(answers: Tensor, labels: Tensor, classes: list[str], chosen: list
     few = f"\nthe {len(shown)} hardest of {len(classes):,} classes" if len(chosen) < len(classes) else ""
     title = f"ROC, one class against the rest{few}"
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
+    return figure
+
+
+def precision_recall(answers: np.ndarray, marks: np.ndarray, names: list[str], chosen: list[str]) -> Figure:
+    """For each chosen label, how many of the samples that are said to have it do, over how many of those that do are.
+
+    `answers` (N, K) are the higher, the likelier; `marks` (N, K) are above 0 where a label holds.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    places = [names.index(name) for name in chosen if marks[:, names.index(name)].any()]
+    written = []
+    for place in places:
+        precision, recall, _ = precision_recall_curve(marks[:, place] > 0, answers[:, place])
+        axes.step(recall, precision, where="post", linewidth=1)
+        area = average_precision_score(marks[:, place] > 0, answers[:, place])
+        written.append(f"{_short(names[place])}  {area:.4f}")
+    _legend(axes, axes.lines, written, title="average precision", loc="lower left")
+    few = f"\nthe {len(places)} hardest of {len(names):,} labels" if len(places) < len(names) else ""
+    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title=f"precision over recall{few}")
     return figure
 
 
@@ -306,10 +329,18 @@ def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     return figure
 
 
-def residuals(prediction: Tensor, target: Tensor, name: str) -> Figure:
-    """Predictions over targets (N,), and what is left over predictions."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def residuals(prediction: Tensor, target: Tensor, *names: str) -> Figure:
+    """Predictions over targets, (N,) or a row for each of (N, K), and what is left over predictions."""
+    shown = names[:RESIDUALS]
+    figure = Figure(figsize=(10, 4.5 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 2, squeeze=False)
+    columns = (values.reshape(len(values), -1).T for values in (prediction, target))
+    for (left, right), name, one, truth in zip(panels, shown, *columns, strict=False):
+        _residuals(left, right, one, truth, name)
+    return figure
+
+
+def _residuals(left: Axes, right: Axes, prediction: Tensor, target: Tensor, name: str) -> None:
     left.scatter(target, prediction, s=10)
     ends = [min(target.min(), prediction.min()), max(target.max(), prediction.max())]
     left.plot(ends, ends, color="grey", linewidth=0.7)
@@ -318,7 +349,6 @@ def residuals(prediction: Tensor, target: Tensor, name: str) -> Figure:
     right.scatter(prediction, target - prediction, s=10)
     right.axhline(0, color="grey", linewidth=0.7)
     right.set(xlabel=f"predicted {name}", ylabel="residual: true - predicted")
-    return figure
 
 
 def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:

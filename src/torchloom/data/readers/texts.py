@@ -18,13 +18,11 @@ from torchloom.data.columns import is_number
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
+from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
     LOOKED_AT,
     Row,
-    are_classes,
     check_cells,
-    check_split,
-    check_target,
     first_rows,
     is_table,
     read_entry,
@@ -32,10 +30,7 @@ from torchloom.data.rows import (
     say_duplicates,
     say_left_out,
     some,
-    target_lines,
-    targets_of,
     text_column,
-    with_target,
 )
 from torchloom.data.tables import LARGEST_TEXT, SUFFIXES, read_text
 from torchloom.data.text import Tokenizer, split_words
@@ -69,8 +64,8 @@ def preprocess(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Texts -> training, validation and test tensors and what is known about them.
 
-    Each of the tensors holds documents, see documents.pack, and `labels` (N,) int64 or `target` (N,) float32. Raises
-    InputError for what is wrong with a file, a column or a cell.
+    Each of the tensors holds documents, see documents.pack, and the array of a data.targets.Target. Raises InputError
+    for what is wrong with a file, a column or a cell.
     """
     if Path(listing.names[0]).suffix.lower() not in TEXTS:
         _check_no_splits(config)
@@ -116,15 +111,15 @@ def _prepare(
     read: dict[str, list[Row]], config: TextFilesPreprocessConfig, column: bool = True
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """`column` is whether a user's texts stand in a column of a table."""
-    if not config.target:
+    if not config.targets:
         raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the texts")
-    rows = with_target(read, config)
+    asked = asked_of(read, config)
+    rows = {split: asked.known(split, part) for split, part in read.items()}
     text = _text_column(some(rows), config)
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
-    as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    parts = split_rows(rows, config, [config.target] if as_classes else [])
+    parts = split_rows(rows, config, asked.held)
     say_duplicates(parts, [text])
-    target, learnt = targets_of(parts, config, as_classes)
+    target, learnt = asked.targets(parts)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
         config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case
@@ -145,12 +140,12 @@ def _prepare(
 
 
 def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
-    names = [name for name in rows[0] if name != config.target] if rows else []
+    names = [name for name in rows[0] if name not in config.targets] if rows else []
     if config.text:
         if config.text not in names:
             raise InputError(f"preprocess.text {config.text!r}: there is no such column; there are {listed(names)}")
         return config.text
-    found = text_column(rows[:LOOKED_AT], config.target)
+    found = text_column(rows[:LOOKED_AT], config.targets)
     if not found and len(names) == 1 and not all(is_number(row[names[0]]) for row in rows):
         return names[0]
     if not found:
@@ -189,13 +184,14 @@ def takes(path: Path, target: str | None) -> bool:
     """Whether it is a table with a column of texts, or a folder with folders of text files."""
     if path.is_dir() and any(file.suffix.lower() in TEXTS for file in path.glob("*/**/*")):
         return True
-    return is_table(path) and text_column(first_rows(path, LOOKED_AT), target) is not None
+    rows = first_rows(path, LOOKED_AT) if is_table(path) else []
+    return bool(rows) and text_column(rows, named_targets(rows, target)) is not None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the texts, and what is doubtful about them."""
     listing = scan(path, "--data", TEXTS | SUFFIXES)
-    config = TextFilesPreprocessConfig(files=str(path), target=target)
+    config = TextFilesPreprocessConfig(files=str(path))
     if Path(listing.names[0]).suffix.lower() in TEXTS:
         if target:
             raise InputError(f"--target {target}: of texts in folders the classes are the folders; leave it out")
@@ -203,19 +199,19 @@ def propose(path: Path, target: str | None) -> Proposal:
         own: dict[str, Any] = {}
     else:
         read = read_files(listing)
-        check_target(path, some(read), target)
-        text = _text_column(some(read), config)
-        config, own = config.model_copy(update={"text": text}), {"text": text, "target": target}
+        told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
+        config = TextFilesPreprocessConfig(files=str(path), **told)
+        own = {"text": _text_column(some(read), config), **told}
+        config = config.model_copy(update={"text": own["text"]})
     assert config.text
-    assert config.target
-    known = {split: _with_text(split, part, config.text, config) for split, part in with_target(read, config).items()}
-    as_classes = check_split(known, config)
+    asked = asked_of(read, config)
+    known = {split: _with_text(split, asked.known(split, part), config.text, config) for split, part in read.items()}
+    check_split(known, config, asked)
     rows = [row for part in known.values() for row in part]
-    cells = [row[config.target] for row in rows]
     counts = [len(split_words(str(row[config.text]))) for row in rows]
     seen = [
         f"{len(rows):,} texts of {np.mean(counts):.0f} words on average, at most {max(counts):,}",
-        *target_lines(config.target, cells, as_classes),
+        *asked.lines(rows),
     ]
     if again := len(rows) - len({str(row[config.text]) for row in rows}):
         seen.append(f"{are(again, 'text')} there more than once")
@@ -237,4 +233,4 @@ def propose(path: Path, target: str | None) -> Proposal:
         "evaluate": {},
         "export": {},
     }
-    return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
+    return Proposal(preprocess, asked.problem, blocks, seen)

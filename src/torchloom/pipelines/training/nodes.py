@@ -326,7 +326,7 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
     from torchloom.export.onnx import onnx_parity, signature, to_onnx
     from torchloom.system.progress import working
 
-    model = checkpoint.build()
+    model = checkpoint.exported()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
     with working("exporting to ONNX"):
         onnx_model = to_onnx(model, form, checkpoint, config.opset)
@@ -356,7 +356,7 @@ def export_formats(
     from torchloom.export.onnx import parity, signature
     from torchloom.system.progress import working
 
-    model = checkpoint.build()
+    model = checkpoint.exported()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
     files: dict[str, bytes] = {}
     sides = {"pytorch": pytorch_side(model)}

@@ -6,7 +6,7 @@ A network gives logits (B, classes); what makes probabilities of them follows fr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from torchloom.problems.classification.config import (
     ClassifierConfig,
     EvaluateClassifierConfig,
 )
+from torchloom.system.words import listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,6 +241,14 @@ class Classification(Problem):
             if link_of(model):
                 columns[f"probability_{place}"] = pyarrow.float32()
         return pyarrow.schema(columns), partial(_classify, model, top)
+
+    def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
+        """Classes that training did not have count as wrong."""
+        from torchloom.problems.scores import class_scores
+
+        if unknown := sorted(set(told) - set(classes_of(info))):
+            logger.warning("training did not have %s, which count as wrong", listed(list(map(repr, unknown))))
+        return class_scores(told, list(answers["class_1"]))
 
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         return f"{row['class_1']} {row['probability_1']:.0%}" if link_of(model) else str(row["class_1"])
