@@ -47,6 +47,34 @@ def reviews(count: int = 100, seed: int = 0) -> list[Row]:
     return rows
 
 
+def films(count: int = 200, seed: int = 0) -> list[Row]:
+    """Films with tags that follow from what happens in them, a place and a length in two units."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        laughs, deaths, tears = (int(number) for number in generator.integers(0, 10, 3))
+        holds = {"Komödie": laughs > 5, "horror": deaths > 6, "drama": tears > 4, "19th century": laughs + tears < 3}
+        rows.append(
+            {
+                "laughs": laughs,
+                "deaths": deaths,
+                "tears": tears,
+                "tags": ";".join(name for name, held in holds.items() if held),
+                "lat": 48.0 + laughs / 10,
+                "minutes": 60.0 + 7 * deaths + 3 * tears,
+            }
+        )
+    return rows
+
+
+def as_columns(rows: list[Row], names: list[str]) -> list[Row]:
+    """The same rows with a column of yes and no for each tag."""
+    return [
+        {**{name: "yes" if name in row["tags"].split(";") else "no" for name in names}, **row, "tags": ""}
+        for row in rows
+    ]
+
+
 def write(path: Path, rows: list[Row], mark: str = ",", encoding: str = "utf-8", end: str = "\n") -> Path:
     lines = [mark.join(map(str, cells)) for cells in (rows[0], *(row.values() for row in rows))]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tests.sounds import save, tone, whistles
-from tests.tables import people, reviews, write
+from tests.tables import as_columns, films, people, reviews, write
 from torchloom.config import (
     DataConfig,
     DebuggingConfig,
@@ -102,10 +102,17 @@ class Trained:
         elif not path.is_file():
             path.write_bytes(export_checkpoint(self.checkpoint))
         config = PredictConfig(model=str(path), files=str(files), models="", threads=1, **settings)
-        table, _, _, unreadable = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        table, _, _, unreadable, self.scores = prediction_nodes.predict(*prediction_nodes.find(config), config)
         assert unreadable.to_pylist() == []
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
+
+    def measured(self) -> dict[str, Any]:
+        """The figures that `evaluate` has found."""
+        history = [{"epoch": 1, "train_loss": 1.0, "learning_rate": 0.1}]
+        evaluated = problem_of(self.checkpoint.problem).evaluate(self.checkpoint, self.plan, history, self.evaluation)
+        found: dict[str, Any] = evaluated["metrics"]
+        return found
 
     def served(self, items: list[Any]) -> list[dict[str, Any]]:
         """What `serve` answers."""
@@ -495,3 +502,140 @@ def test_a_number_that_is_told_from_sounds(tmp_path: Path) -> None:
     (expected,) = task.tested()
     np.testing.assert_allclose([row["hertz"] for row in task.asked(files)], expected, rtol=1e-3)
     assert expected.std() > 0
+
+
+# ---- several labels, several numbers, and the target beside what is asked -------------------------------------------
+
+
+def of_films(folder: Path, problem: str, network: dict[str, Any], columns: bool = False, **settings: Any) -> Trained:
+    for name, rows in {"train": films(120), "test": films(40, seed=1)}.items():
+        write(folder / f"films/{name}.csv", as_columns(rows, settings["target"]) if columns else rows)
+    block = {"files": str(folder / "films"), "columns": {"tags": "out"} if columns else {}, **settings}
+    config = TableFilesPreprocessConfig.model_validate(block)
+    return Trained(folder, table.preprocess(table.find(config), config, folder), network, problem)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("network", [{"name": "tabm", "hidden": [8]}, {"name": "linear"}])
+def test_rows_with_several_labels(tmp_path: Path, columns: bool, network: dict[str, Any]) -> None:
+    settings = {"target": ["horror", "drama"]} if columns else {"target": "tags", "separator": ";"}
+    task = of_films(tmp_path, "multilabel", network, columns, **settings)
+    (logits,) = task.tested()
+    names = task.plan.info.target.labels  # type: ignore[union-attr]
+    rows = task.asked(tmp_path / "films/test.csv")
+    found = np.array([[row[f"probability_{name}"] for name in names] for row in rows])
+    np.testing.assert_allclose(found, logits.sigmoid(), atol=1e-5)
+    assert [row["labels"] for row in rows] == [
+        ";".join(name for name, share in zip(names, shares, strict=True) if share >= 0.5) for shares in found
+    ]
+    assert_as_measured(task, 40)
+    rows_alone = [{name: row[name] for name in ("laughs", "deaths", "tears", "lat", "minutes")} for row in films(40, 1)]
+    served = task.served(rows_alone)
+    np.testing.assert_allclose([[row[f"probability_{name}"] for name in names] for row in served], found, atol=1e-5)
+    task.asked(write(tmp_path / "asked.csv", rows_alone))
+    assert task.scores == {}  # there is nothing to judge by
+
+
+def assert_as_measured(task: Trained, count: int) -> None:
+    """The figures of `predict` are those of `evaluate`."""
+    measured = task.measured()
+    assert task.scores["samples"] == measured["test_samples"] == count
+    assert len(task.scores) > 2
+    for name, value in task.scores.items():
+        assert name == "samples" or value == pytest.approx(measured[name], abs=1e-4), name
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "robust"])
+def test_rows_with_several_numbers(tmp_path: Path, scale: str) -> None:
+    network = {"name": "tabular_mlp", "hidden": [8]}
+    task = of_films(tmp_path, "regression", network, target=["lat", "minutes"], target_scale=scale)
+    (expected,) = task.tested()
+    rows = task.asked(tmp_path / "films/test.csv")
+    for answers in (rows, task.served(films(40, seed=1))):
+        np.testing.assert_allclose([[row["lat"], row["minutes"]] for row in answers], expected, rtol=1e-4)
+    assert expected.std(0).min() > 0
+    assert_as_measured(task, 40)
+    assert task.scores.keys() > {"r2", "rmse_lat", "mae_minutes"}
+
+
+def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In another order, with gaps, with a class that is new, and only in some of the files."""
+    write(tmp_path / "people/train.csv", people(120))
+    write(tmp_path / "people/test.csv", people(40, seed=1))
+    config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="bike")
+    prepared = table.preprocess(table.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "linear"})
+    with caplog.at_level(logging.INFO):
+        task.asked(tmp_path / "people/test.csv")
+        assert_as_measured(task, 40)
+        assert "beside the target, which 40 samples come with: accuracy " in caplog.text
+        rows = [dict(reversed(row.items())) for row in people(12, seed=1)]
+        rows[0]["bike"], rows[1]["bike"] = "?", "maybe"
+        write(tmp_path / "asked/a.csv", rows)
+        write(tmp_path / "asked/b.csv", [{**row, "bike": ""} for row in rows])
+        answers = task.asked(tmp_path / "asked")
+    right = [row["bike"] == answer["class_1"] for row, answer in zip(rows, answers, strict=False)]
+    assert task.scores["samples"] == 11
+    assert task.scores["accuracy"] == pytest.approx(np.mean(right[1:]))
+    assert "training did not have 'maybe', which count as wrong" in caplog.messages
+    write(tmp_path / "reviews/train.csv", reviews(60))
+    write(tmp_path / "reviews/test.csv", reviews(30, seed=1))
+    block = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target="stars")
+    prepared = texts.preprocess(texts.find(block), block, tmp_path)
+    task = Trained(tmp_path / "stars", prepared, {"name": "text_rnn", "width": 8}, "regression")
+    task.asked(tmp_path / "reviews/test.csv")
+    assert_as_measured(task, 30)
+    odd = [{**row, "stars": "many" if number == 3 else row["stars"]} for number, row in enumerate(reviews(30, seed=1))]
+    with caplog.at_level(logging.WARNING):
+        task.asked(write(tmp_path / "odd.csv", odd))
+    assert task.scores["samples"] == 29
+    assert "the target of 1 row cannot be judged: 'many' is not a number" in caplog.messages
+
+
+# ---- numbers far beyond all others ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("huge", [1e9, pytest.param(1e5, marks=pytest.mark.long)])
+def test_a_few_huge_numbers_do_not_keep_the_others_from_being_learnt(
+    tmp_path: Path, huge: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """y = 2x + 5, to a hundredth of the range where nearly all of the 20,000 rows are."""
+    generator = np.random.default_rng(0)
+    x = generator.uniform(0, 100, 20_000)
+    x[:10] = generator.uniform(huge / 100, huge, 10)
+    config = TableFilesPreprocessConfig(entry="rows", target="y", columns={"x": "number"})
+    prepared = table.preprocess_entry([{"x": each, "y": 2 * each + 5} for each in x.tolist()], config)
+    recipe = {"epochs": 6, "batch_size": 256, "optimizer": {"name": "AdamW", "lr": 0.005}}
+    for key, value in {**recipe, "scheduler": {"name": "CosineAnnealingLR"}}.items():
+        monkeypatch.setitem(TRAIN, key, value)
+    task = Trained(tmp_path, prepared, {"name": "tabular_mlp", "hidden": [128, 128], "dropout": 0.0}, "regression")
+    asked = torch.linspace(1, 99, 99)[:, None]
+    with torch.no_grad():
+        missed = (task.checkpoint.build()(asked) - 2 * asked[:, 0] - 5).abs() / 200
+    assert missed.mean() < 0.01
+    assert missed.max() < 0.1
+    assert task.measured()["mae"] < huge / 100
+
+
+@pytest.mark.parametrize("network", ["linear", "tabular_mlp", "tabm"])
+def test_columns_that_are_nearly_constant_cannot_explode(tmp_path: Path, network: str) -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        {
+            "x": float(generator.normal()),
+            "still": 5.0 + (number == 7) * 1e-6,
+            "seldom": int(number in {3, 50, 90}),
+            "y": float(number % 10),
+        }
+        for number in range(300)
+    ]
+    config = TableFilesPreprocessConfig(entry="rows", target="y")
+    prepared = table.preprocess_entry(rows, config)
+    assert {column["name"] for column in prepared[3]["encoding"]} == {"x", "still", "seldom"}
+    hidden = {} if network == "linear" else {"hidden": [8]}
+    task = Trained(tmp_path, prepared, {"name": network, **hidden}, "regression")
+    others = [{**rows[0], "still": still, "seldom": seldom} for still in (-1e30, 0, 1e30) for seldom in (-1e30, 1e30)]
+    (tmp_path / "model.onnx").write_bytes(export_checkpoint(task.checkpoint))
+    answers = task.served(others)
+    assert all(-20 < row["y"] < 30 for row in answers)
+    assert "still -1e+30 is below 5" in answers[0]["remarks"]

@@ -116,7 +116,7 @@ def test_the_smallest_parameters_are_valid() -> None:
         ("mnist_mlp.model.batch_norm", "on", "given 'on'; must be a valid boolean"),
         # not one of the choices
         (f"{TRAIN}.precision", "fp64", "given 'fp64'; must be 'auto', 'fp32', 'bf16' or 'fp16'"),
-        (f"{TRAIN}.monitor", "f1", "given 'f1'; must be 'accuracy' or 'loss'"),
+        (f"{TRAIN}.monitor", "f1", "given 'f1'; must be 'accuracy', 'loss', 'macro_f1'"),
         (f"{TABLE}.train.monitor", "accuracy", "given 'accuracy'; must be 'loss'"),
         (f"{ENCODER}.train.monitor", "accuracy", "given 'accuracy'; must be 'loss'"),
         (f"{ENCODER}.model.form", "deep", "given 'deep'; must be 'dense' or 'convolutional'"),
@@ -568,7 +568,7 @@ def test_each_kind_of_task_has_its_losses(problem: str) -> None:
             assert lines == []
         else:
             (line,) = lines
-            assert line.startswith(f"{key}.name: given {name!r}; must be a loss of torch.nn that suits this task")
+            assert line.startswith(f"{key}.name: given {name!r}; must be a loss that suits this task")
             assert line.endswith(f"; there are {', '.join(sorted(LOSSES[problem]))}")
 
 

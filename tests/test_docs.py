@@ -51,6 +51,7 @@ ELSEWHERE = {
         "tests/test_extending.py::test_texts_of_ones_own"
     ),
     'curl -d \'{"texts": ["cold*': "tests/test_extending.py::test_texts_of_ones_own",
+    "uv run kedro run --pipelines riders*": "tests/test_extending.py::test_rare_classes_and_folds",
     "uv run kedro task new digits *": "tests/test_extending.py::test_sounds_of_ones_own",
     "uv run kedro run --pipelines digits": "tests/test_extending.py::test_sounds_of_ones_own",
     "uv run kedro run --pipelines predict --params predict.model=digits,predict.files=asked": (
@@ -103,10 +104,12 @@ def test_links_lead_somewhere() -> None:
 # By the project: the tutorial shows it; and nothing was interrupted that could be gone on with.
 REFUSED = ("optimizer.name=Addam", "resume=must")
 ADDED = {"mnist_resnet", "flowers_cnn", "bikes", "verdicts", "digits", "novel"}  # tasks, by who follows the page
+ADDED |= {"riders", "riders_folds"}
 MADE = {  # by who follows the page
     "conf/parameters.schema.json",
     "conf/base/parameters/bikes.yml",
     "conf/base/parameters/novel.yml",
+    "conf/base/parameters/riders.yml",
     "conf/base/parameters/verdicts.yml",
     "conf/base/parameters/digits.yml",
     "conf/base/parameters/flowers_cnn.yml",

@@ -24,7 +24,7 @@ from torchloom.data.readers.wonderland import draw_sample as draw_book
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import answerer
 
-GUIDES = ("extend.md", "own-images.md", "own-data.md", "own-texts.md", "own-sounds.md")
+GUIDES = ("extend.md", "own-images.md", "own-data.md", "own-texts.md", "own-sounds.md", "uneven-data.md")
 PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in GUIDES)
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGES, flags=re.DOTALL)
 
@@ -94,6 +94,32 @@ def test_a_folder_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
     assert catalog.load("flowers_cnn.export_report")["greatest_difference"] < 1e-3
     assert catalog.load("flowers_info")["target"]["classes"] == ["daisy", "rose", "tulip"]
     assert catalog.load("flowers_info")["shape"] == [3, 64, 64]
+
+
+@pytest.mark.long
+def test_pictures_that_a_table_names_and_masks(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(60):
+        pixels, mask = generator.integers(0, 60, (40, 40, 3), dtype=np.uint8), np.zeros((40, 40), dtype=np.uint8)
+        top, left = generator.integers(0, 20, 2)
+        pixels[top : top + 20, left : left + 20, number % 2] += 150
+        mask[top : top + 20, left : left + 20] = 255
+        for place, image in {"shells": pixels, "cells/image": pixels, "cells/label": mask}.items():
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / place / f"{number}.png")
+        rows.append({"picture": f"{number}.png", "species": ["cockle", "whelk"][number % 2]})
+    write(tmp_path / "shells/all.csv", rows)
+    for task in ("shells", "cells"):
+        (project / f"conf/base/parameters/{task}.yml").write_text(block(f"{task}:\n"))
+    small = {"train": {"epochs": 5, "batch_size": 8, "threads": 1}}
+    params = {"shells_cnn": {"model": {"width": 4}, **small}, "cells_unet": {"model": {"width": 4}, **small}}
+    kedro_run(project, "shells_cnn", env="local", params=params)
+    catalog = kedro_run(project, "cells_unet", env="local", params=params)
+    assert catalog.load("shells_cnn.metrics")["accuracy"] > 0.9
+    assert catalog.load("cells_unet.metrics")["mean_iou"] > 0.8
+    assert catalog.load("cells_unet.per_class").keys() == {"0", "255"}
 
 
 @pytest.mark.long
@@ -207,3 +233,28 @@ def test_texts_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
     model = open_model(project / "data/06_models/verdicts/model.onnx", threads=1)
     (answer,) = answerer(model, ServeConfig(models=""))(json.loads(re.findall(r"curl -d '(.*?)'", PAGES)[1])["texts"])
     assert answer["class_1"] == "差评"
+
+
+@pytest.mark.long
+def test_rare_classes_and_folds(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    generator = np.random.default_rng(0)
+    rows = [
+        {"age": int(age), "rider": "yes" if age + generator.normal(0, 6) > 72 else "no"}
+        for age in generator.integers(18, 80, 600)
+    ]
+    write(tmp_path / "riders.csv", rows)
+    (project / "conf/base/parameters/riders.yml").write_text(block("people_who_ride:"))
+    small = {"train": {"batch_size": 32, "threads": 1}}
+    catalog = kedro_run(project, "riders", env="local", params={"riders": small})
+    checkpoint, metrics = catalog.load("riders.checkpoint"), catalog.load("riders.metrics")
+    common, rare = checkpoint.loss[1]["weight"]
+    assert rare > 3 * common
+    assert checkpoint.training["threshold"] == {"class": "yes", "probability": metrics["threshold"]}
+    assert checkpoint.training["val_macro_f1"] == max(row["val_macro_f1"] for row in catalog.load("riders.history"))
+    assert metrics["balanced_accuracy"] > 0.75
+    few = {"train": {**small["train"], "epochs": 2}}
+    catalog = kedro_run(project, "riders_folds", env="local", params={"riders": few})
+    metrics = catalog.load("riders_folds.metrics")
+    assert 0 < metrics["macro_f1_deviation"] < metrics["macro_f1"] < 1
+    assert len(catalog.load("riders_folds.fold_metrics")) == 5

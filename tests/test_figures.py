@@ -295,8 +295,27 @@ def test_texts_stand_beside_their_verdicts() -> None:
 
 def test_of_long_texts_two_lines_are_shown() -> None:
     long, longest = written(["word " * 1000, "x" * 5000])
-    assert long == " ".join(["word"] * 25) + "\n" + " ".join(["word"] * 24) + " …"
-    assert longest == "x" * 125 + "\n…"
+    assert long == " ".join(["word"] * 30) + "\n" + " ".join(["word"] * 29) + " …"
+    assert longest == "x" * 150 + "\n" + "x" * 148 + " …"
+
+
+@pytest.mark.parametrize(
+    "text", ["很好吃" * 100, "good 很好吃" * 100, "ที่นี่ดี" * 100, "word " * 100, "x" * 400, "\U00013000" * 300]
+)
+def test_texts_stay_within_the_figure_and_apart(text: str) -> None:
+    """In whatever script, and whatever the classes are called."""
+    labels, logits = torch.tensor([0, 1]), EVEN[[0, 0]]
+    classes = ["餐馆和外卖的评价都不错" * 3, "a class with a rather long name of its own"]
+    for figure in (
+        text_predictions([text, text], verdicts(labels, logits, classes, "softmax")),
+        text_sheet([("a/long/way/to/the/file/1.txt", "餐馆和外卖的评价都不错 97%")] * 2, [text, text]),
+        text_sheet([("w" * 40, text)] * 2),
+    ):
+        png(figure)
+        boxes = [each.get_window_extent() for each in figure.axes[0].texts]
+        assert max(box.x1 for box in boxes) <= figure.bbox.x1
+        assert all(title.x1 < beside.x0 for title, beside in zip(boxes[::2], boxes[1::2], strict=True))
+        assert all(above.y0 >= below.y1 for above, below in zip(boxes[:2], boxes[2:], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -477,6 +496,8 @@ def test_the_sheet_of_texts_names_each_and_what_was_said_of_it() -> None:
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts[:2] == ["a.txt:1", "good 97%"]
     assert texts[2].endswith("\\$1\\$.txt")
+    shown = text_sheet(rows, ["a fine film", "dull"]).axes[0].texts
+    assert [text.get_text() for text in shown][:2] == ["a.txt:1\ngood 97%", "a fine film"]
     assert texts[3].startswith("cost \\$5 cost")
     assert texts[3].endswith("…")
     assert png(figure).startswith(b"\x89PNG")

@@ -20,11 +20,12 @@ from PIL import Image
 import exported
 from conftest import ROOT
 from torchloom.config import ContinueConfig, PredictConfig
+from torchloom.data.tables import LARGEST_TEXT
+from torchloom.data.targets import Number
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.reading import AHEAD, read_ahead
 from torchloom.modalities.documents import pad
-from torchloom.modalities.files import LARGEST_TEXT
 from torchloom.pipelines.prediction.nodes import find, predict
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
@@ -45,7 +46,7 @@ class Answer:
     def __init__(self, kind: str, files: Path, **settings: Any) -> None:
         model = exported.write(kind, files.parent)
         config = PredictConfig(model=str(model), files=str(files), models="", **settings)
-        table, same, self.sheet, unreadable = predict(*find(config), config)
+        table, same, self.sheet, unreadable, self.scores = predict(*find(config), config)
         assert table is same
         self.names = table.column_names
         self.rows: list[dict[str, Any]] = table.to_pylist()
@@ -91,7 +92,7 @@ def test_probabilities_are_those_of_the_loss_that_trained(files: Path, loss: str
     path.write_bytes(export_checkpoint(trained))
     images = save_pictures(files, 2)
     config = PredictConfig(model=str(path), files=str(files), models="", top=2)
-    table, _, sheet, _ = predict(*find(config), config)
+    table, _, sheet, *_ = predict(*find(config), config)
     logits = exported.answers("images", images)
     order = np.argsort(-logits, axis=1)
     assert table["class_2"].to_pylist() == [exported.CLASSES[place] for place in order[:, 1]]
@@ -164,6 +165,8 @@ def test_documents_are_classified(files: Path, single: bool) -> None:
     for row, shares in zip(answer.rows, expected, strict=True):
         assert row["class_1"] == ["bad", "good"][shares.argmax()]
         assert row["probability_1"] == pytest.approx(shares.max(), abs=1e-5)
+    assert answer.captions[0].startswith(f"{names[0]}\n")
+    assert answer.captions[1] == exported.WORDS.decode(exported.WORDS.encode(TEXTS[0]))  # as the model sees it
 
 
 def test_prompts_are_continued(files: Path) -> None:
@@ -209,6 +212,30 @@ def test_rows_of_numbers_are_answered_by_name(files: Path) -> None:
         "b.csv:4": "has 1 cells, but the first line names 2 columns",
         "b.csv:5": "bmi: 'inf' is not a finite number of 32 bits",
     }
+
+
+@pytest.mark.parametrize("name", ["file", "remarks"])
+def test_the_target_may_be_called_as_a_column_of_ours(files: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = exported.TABLE.model_copy(update={"target": Number(name=name, mean=100.0, std=20.0)})
+    monkeypatch.setitem(exported.KINDS, name, ("regression", "linear", {}, info))
+    (files / "a.csv").write_text("bmi,age\n20,40\n")
+    answer = Answer(name, files)
+    (row,) = answer.rows
+    assert row[name] == pytest.approx(exported.answers(name, np.array([[40, 20]], dtype=np.float32))[0], rel=1e-5)
+    assert row["source file" if name == "file" else "file"] == "a.csv:2"
+    assert len(answer.captions) == 2
+
+
+def test_of_tables_a_model_that_learnt_from_text_files_takes_the_column_text(files: Path) -> None:
+    """And not their lines."""
+    (files / "a.csv").write_text('number,text\n1,"a good film"\n2,bad\n')
+    (files / "b.csv").write_text("number,said\n1,good\n")
+    answer = Answer("documents", files)
+    assert [row["file"] for row in answer.rows] == ["a.csv:2", "a.csv:3"]
+    tokens = pad([exported.WORDS.encode("a good film")])
+    shares = exported.probabilities("documents", tokens["tokens"], tokens["lengths"])
+    assert answer.rows[0]["probability_1"] == pytest.approx(shares.max(), abs=1e-5)
+    assert re.search("^lacks 'text'; its first line must name the columns", answer.unreadable["b.csv"])
 
 
 # ---- what cannot be read -------------------------------------------------------------------------------------------
@@ -321,7 +348,7 @@ def test_a_file_that_has_gone_since_it_was_found(files: Path) -> None:
     config = PredictConfig(model=str(exported.write("images", files.parent)), files=str(files), models="")
     found = find(config)
     (files / "00.png").unlink()
-    table, _, _, unreadable = predict(*found, config)
+    table, _, _, unreadable, _ = predict(*found, config)
     assert table["file"].to_pylist() == ["01.png"]
     assert unreadable.to_pylist() == [{"file": "00.png", "reason": "cannot be read (No such file or directory)"}]
 

@@ -116,7 +116,7 @@ def test_a_name_that_kedro_or_files_cannot_have_is_refused(name: Any) -> None:
 @pytest.mark.parametrize("method", ["pruning", "quantization", "federation"])
 def test_of_an_onnx_file_alone_nothing_can_be_made(method: str) -> None:
     small = {"task": {"method": "quantization", "of": "first"}}
-    with pytest.raises(InputError, match=r"mine\.task\.of: small is a model in ONNX alone, of which none can be made"):
+    with pytest.raises(InputError, match=r"mine\.task\.of: small leaves no checkpoint, of which a model could be made"):
         read_tasks({**BLOCKS, "small": small, "mine": {"task": {"method": method, "of": "small"}}})
 
 

@@ -259,7 +259,8 @@ def test_what_is_ignored_is_neither_learnt_nor_judged() -> None:
     hidden = masks.clone()
     hidden[0, :2] = IGNORED
     known = hidden != IGNORED
-    for loss in ({"name": "CrossEntropyLoss", "weight": [1.0, 2.0, 0.5]}, {"name": "CrossEntropyLoss"}):
+    focal = {"name": "FocalLoss", "gamma": 0.0}
+    for loss in ({"name": "CrossEntropyLoss", "weight": [1.0, 2.0, 0.5]}, {"name": "CrossEntropyLoss"}, focal):
         block = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "loss": loss}
         objective = SEGMENTATION.objective(SegmentationTrainConfig.model_validate(block), INFO)
         mean, figures = objective(lambda _: logits, (torch.zeros(2), hidden))  # type: ignore[arg-type]

@@ -25,8 +25,10 @@ import exported
 from tests.sounds import save, tone
 from torchloom.cli import serve
 from torchloom.config import ContinueConfig, ServeConfig
+from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.inference.serving import HOST, create_app, listen
+from torchloom.modalities import TextInfo
 from torchloom.modalities.documents import pad
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
@@ -153,12 +155,27 @@ def refused(response: httpx.Response, status: int, message: str) -> None:
     assert re.search(message, response.json()["detail"]), response.text
 
 
+@pytest.mark.parametrize("tokens", ["characters", "subwords"])
+def test_a_prompt_that_a_model_of_a_book_does_not_know(tokens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its vocabulary has a place for such; but only subwords, which are made of bytes, go on from it."""
+    tokenizer = Tokenizer.learnt(tokens, ["abc abd abe"], 300, 2)
+    book = ("language_model", "language_rnn", exported.LANGUAGE_RNN, TextInfo(tokenizer=tokenizer))
+    monkeypatch.setitem(exported.KINDS, tokens, book)
+    monkeypatch.setitem(FIELDS, tokens, "prompts")
+    assert ask(tokens, ["ab a"]).json()[0]["prompt"] == "ab a"
+    if tokens == "characters":
+        refused(ask(tokens, ["ab", "axöb"]), 422, r"^prompts\[1\]: the vocabulary lacks 'x', 'ö'; it has 'ab '$")
+    else:
+        assert ask(tokens, ["axöb"]).json()[0]["prompt"] == "axöb"
+
+
 @pytest.mark.parametrize(
     ("kind", "items", "message"),
     [
         ("documents", ["a film", " -- "], r"^texts\[1\]: holds no words$"),
         ("text", ["abc", "Übung"], r"^prompts\[1\]: the vocabulary lacks 'n', 'u', 'Ü'"),
-        ("text", ["\ud800"], r"^prompts\[0\]: the vocabulary lacks '\\\\?ud800'"),
+        ("text", ["\ud800"], r"^prompts\[0\]: '\\\\?ud800' is no character$"),
+        ("documents", ["a film", "a \ud800 film"], r"^texts\[1\]: '\\\\?ud800' is no character$"),
         ("text", [""], r"^prompts\[0\]: holds no characters$"),
         ("table", [{"age": 1}], r"^rows\[0\]: lacks 'bmi'$"),
         ("table", [{"age": 1, "bmi": None}], r"^rows\[0\]: lacks 'bmi'$"),

@@ -9,10 +9,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from conftest import kedro, kedro_run
-from tests.tables import people, reviews, write
+from conftest import ROOT, kedro, kedro_run
+from tests.tables import as_columns, films, people, reviews, write
+from torchloom.config.loader import ConfigLoader, as_yaml, check_name
 from torchloom.data.readers import propose
+from torchloom.data.row_targets import separator_in
+from torchloom.data.rows import text_column
 from torchloom.errors import InputError
+from torchloom.settings import CONFIG_LOADER_ARGS
 
 
 @pytest.fixture
@@ -152,3 +156,214 @@ def test_an_empty_folder_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty/in").mkdir(parents=True)
     with pytest.raises(InputError, match=r"empty: no reader knows what to make of it"):
         propose(tmp_path / "empty", "x")
+
+
+def test_labels_and_several_numbers_are_recognised(tmp_path: Path) -> None:
+    path = write(tmp_path / "films.csv", films(400))
+    proposal = propose(path, "tags")
+    assert proposal.problem == "multilabel"
+    assert (proposal.preprocess["target"], proposal.preprocess["separator"]) == ("tags", ";")
+    assert any(line.startswith("tags: any of 4 labels, 1.") and "drama 5" in line for line in proposal.seen)
+    several = propose(path, "lat,minutes")
+    assert (several.problem, several.preprocess["target"]) == ("regression", ["lat", "minutes"])
+    seen = [line.partition(" from ")[0] for line in several.seen]
+    assert {"lat: a number", "minutes: a number"} < set(seen)
+    with pytest.raises(InputError, match=r"there is no column 'lost'\. Say --target with one of"):
+        propose(path, "tags,lost")
+    odd = write(tmp_path / "odd.csv", [{"a,b": number % 7, "c": number**2, "d": -number} for number in range(60)], ";")
+    assert propose(odd, "a,b").preprocess["target"] == "a,b"
+
+
+@pytest.mark.long
+def test_columns_of_yes_and_no_become_a_file_that_trains(project: Path, tmp_path: Path) -> None:
+    flags = write(
+        tmp_path / "flags.csv",
+        [{**row, "tags": number % 9} for number, row in enumerate(as_columns(films(400), ["horror", "drama"]))],
+    )
+    made = kedro(project, "task", "new", "mood", "--data", str(flags), "--target", "horror", "--target", "drama")
+    assert made.returncode == 0, made.stderr
+    assert "horror, drama: any of 2 labels, " in made.stdout
+    small = {"model": {"hidden": [16]}, "train": {"epochs": 40, "threads": 1}}
+    catalog = kedro_run(project, "mood", env="local", params={"mood": small})
+    assert catalog.load("mood.metrics")["macro_f1"] > 0.8
+    assert catalog.load("mood.export_report")["greatest_difference"] < 1e-3
+    page = catalog.load("mood.report")
+    assert "Tabular multilabel classification" in page
+    assert "Precision over recall" in page
+    assert "any number of them or none: horror, drama." in catalog.load("mood.model_card")
+
+
+@pytest.mark.parametrize(
+    ("cells", "mark"),
+    [
+        (["a;b", "a", "b;a", ""] * 9, ";"),
+        (["a|b", "a|c", "b"] * 9, "|"),
+        (["soup, rice", "rice", "soup"] * 9, ","),
+        ([f"a text, of many words; number {number}" for number in range(60)], None),
+        (["1,5", "2,5"] * 9, None),
+        (["1;2", "3"] * 9, None),
+        (["yes", "no"] * 9, None),
+        ([1, 2] * 9, None),
+        ([], None),
+    ],
+)
+def test_what_stands_between_labels(cells: list[Any], mark: str | None) -> None:
+    assert separator_in(cells) == mark
+
+
+@pytest.mark.parametrize("folder", ["${age}", "${oc.env:HOME}", "a ${b", r"\${x}"])
+def test_what_yaml_has_for_something_else_is_refused(project: Path, tmp_path: Path, folder: str) -> None:
+    path = write(tmp_path / folder / "x.csv", people(60))
+    with pytest.raises(
+        InputError, match=r"(odd\.files: has \$\{…\}, in place of which|would be read as something else)"
+    ):
+        as_yaml({"odd": {"files": str(path)}})
+    made = kedro(project, "task", "new", "odd", "--target", "bike", "--data", str(path)) if folder == "a ${b" else None
+    if made:
+        assert (made.returncode, made.stdout) == (1, "")
+        assert "odd_data.preprocess.files: has ${…}, in place of which a file of parameters gets" in made.stderr
+        assert not (project / "conf/base/parameters/odd.yml").exists()
+
+
+def test_names_are_read_as_they_are_written() -> None:
+    """As columns whatever they are, but 1e5 is a number for OmegaConf."""
+    blocks = {"a": {"columns": {"${age}": "number", "012": "out", "yes": "out", "???": "out"}, "target": "no"}}
+    assert yaml.safe_load(as_yaml(blocks)) == blocks
+    for odd in ({"columns": {"1e5": "number"}}, {"target": "1e5"}):
+        with pytest.raises(InputError, match=r"^'1e5' would be read as something else from a file of parameters\. Ren"):
+            as_yaml({"a": odd})
+
+
+def test_a_text_that_begins_as_a_script(tmp_path: Path) -> None:
+    (tmp_path / "script.txt").write_text("echo ${HOME} " * 100)
+    prompt = propose(tmp_path / "script.txt", None).blocks["generate"]["prompt"]
+    assert prompt == "echo $"
+    (tmp_path / "script.txt").write_text("echo \u2603 " + "once more " * 100)
+    assert propose(tmp_path / "script.txt", None).blocks["generate"]["prompt"] == "ec"  # the others are too rare
+
+
+@pytest.mark.parametrize("name", ["catalogue", "credentials_x"])
+def test_a_name_that_kedro_takes_for_another_file_is_refused(name: str) -> None:
+    loader = ConfigLoader(str(ROOT / "conf"), env="base", **CONFIG_LOADER_ARGS)
+    check_name("my_catalog", loader)
+    check_name("parameters_x", loader)
+    with pytest.raises(InputError, match=rf"^{name}: Kedro reads files of such names as its c"):
+        check_name(name, loader)
+
+
+# ---- texts or a table ----------------------------------------------------------------------------------------------
+
+LABELS = {"label": ["good", "bad", "fair"]}
+
+
+def columns(count: int = 300, **cells: list[Any]) -> list[dict[str, Any]]:
+    """So many rows; each column goes through its cells again and again."""
+    given = {**LABELS, **cells}
+    return [{name: each[number % len(each)] for name, each in given.items()} for number in range(count)]
+
+
+NOT_TEXTS: dict[str, list[Any]] = {
+    "date": [f"2024-0{1 + number % 9}-1{number % 10} 18:{10 + number % 50}" for number in range(300)],
+    "stamp": [f"Mon Nov {1 + number % 28} 07:38:{number % 60} UTC 2026" for number in range(300)],
+    "chinese_date": [
+        f"2024年{1 + number % 12}月{1 + number % 28}日 星期{'一二三四五六日'[number % 7]}" for number in range(300)
+    ],
+    "email": [f"somebody.number.{number}@mail.example.com" for number in range(300)],
+    "url": [f"https://www.example.com/a/long/way/to/page-{number}" for number in range(300)],
+    "path": [f"/home/somebody/pictures/of/the/year/{number}.png" for number in range(300)],
+    "uuid": [f"0b1c6a5e-7f1e-4e0f-9d1b-{number:012d}" for number in range(300)],
+    "name": [f"Doe, Mr. John Nr{number}" for number in range(300)],
+    "form": [f"Item number {number} of the order {7 * number}" for number in range(300)],
+    "grade": ["Some college but no degree at all", "A bachelor of arts or of science", "No formal schooling as of now"],
+}
+
+
+@pytest.mark.parametrize("name", NOT_TEXTS)
+def test_what_is_no_text_stays_in_a_table(tmp_path: Path, name: str) -> None:
+    rows = columns(**{name: NOT_TEXTS[name], "age": list(range(18, 81))})
+    assert propose(write(tmp_path / "rows.csv", rows, mark=";"), "label").preprocess["reader"] == "table"
+
+
+def texts_of(kind: str) -> list[str]:
+    generator = np.random.default_rng(0)
+    if kind in {"short", "tiny"}:
+        letters = 3 if kind == "tiny" else 7
+        return [
+            "".join(generator.permutation(list("味道不错很好吃送得快太咸了汤是冷的"))[:letters]) for _ in range(300)
+        ]
+    said = [row["review"] for row in reviews(300)]
+    return said if kind == "long" else [said[number] for number in generator.integers(0, 130, 300)]
+
+
+@pytest.mark.parametrize("kind", ["short", "long", "repeated"])
+@pytest.mark.parametrize("beside", [{}, {"since": NOT_TEXTS["date"], "mail": NOT_TEXTS["email"]}])
+def test_what_is_a_text_is_taken_for_one(tmp_path: Path, kind: str, beside: dict[str, Any]) -> None:
+    path = write(tmp_path / "rows.csv", columns(said=texts_of(kind), **beside), mark=";")
+    proposal = propose(path, "label")
+    assert (proposal.preprocess["reader"], proposal.preprocess.get("text")) == ("texts", "said")
+
+
+def test_short_texts_are_such_where_nothing_else_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", columns(said=texts_of("tiny")))
+    assert propose(path, "label").preprocess["reader"] == "texts"
+    path = write(tmp_path / "rows.csv", columns(said=texts_of("tiny"), age=list(range(18, 81))))
+    assert propose(path, "label").preprocess["reader"] == "table"
+
+
+def test_the_target_is_no_text_that_something_is_told_from() -> None:
+    rows = columns(said=texts_of("long"))
+    assert text_column(rows) == text_column(rows, ["label"]) == "said"
+    assert text_column(rows, ["said"]) is None
+
+
+# ---- what a run would refuse ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_what_a_run_would_refuse_is_not_proposed(tmp_path: Path, texts: bool) -> None:
+    rows = columns(**({"said": texts_of("long")} if texts else {"age": list(range(18, 81))}))
+    same = write(tmp_path / "same.csv", [{**row, "label": "good"} for row in rows])
+    with pytest.raises(InputError, match=r"^preprocess\.target 'label': is 'good' in every training row"):
+        propose(same, "label")
+    empty = write(tmp_path / "empty.csv", [{**row, "label": ""} for row in rows])
+    with pytest.raises(InputError, match=r"empty\.csv: there are no rows to train on, none has 'label'"):
+        propose(empty, "label")
+    write(tmp_path / "only/val.csv", rows)
+    with pytest.raises(InputError, match=r"only: there are no rows to train on, only for validation"):
+        propose(tmp_path / "only", "label")
+
+
+def test_a_class_that_may_be_a_gap_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "label": "none"} if row["label"] == "fair" else row for row in columns(age=list(range(18, 81)))]
+    seen = propose(write(tmp_path / "rows.csv", rows), "label").seen
+    assert "label: taken for classes: 'none' (100 rows)" in seen
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for name in ("one.csv", "many/train.csv"):
+        path = write(tmp_path / name, reviews(20))
+        path.write_bytes(path.read_bytes().replace(b"rice", "Grün".encode("latin-1")))
+        with pytest.raises(InputError, match=rf"{name}: is not a text in UTF-8"):
+            propose(tmp_path / name.partition("/")[0], "verdict")
+    for number, label in enumerate("aabb"):
+        path = tmp_path / f"meals/{label}/{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes("Grün".encode("latin-1"))
+    with pytest.raises(InputError, match=r"meals/a/0\.txt: is not a text in UTF-8"):
+        propose(tmp_path / "meals", None)
+
+
+def test_what_lies_beside_tables_and_texts_is_no_matter(tmp_path: Path) -> None:
+    write(tmp_path / "rows/PEOPLE.CSV", people(60))
+    for name in (".DS_Store", "README.md", "LICENSE", "Thumbs.db", "__MACOSX/._PEOPLE.CSV"):
+        (tmp_path / "rows" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "rows" / name).write_text("about the rows")
+    assert propose(tmp_path / "rows", "bike").preprocess["reader"] == "table"
+    for number, row in enumerate(reviews(20)):
+        path = tmp_path / f"meals/{row['verdict']}/{number}.TXT"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row["review"])
+    assert propose(tmp_path / "meals", None).preprocess["reader"] == "texts"

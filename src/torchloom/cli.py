@@ -83,35 +83,40 @@ def task() -> None:
     help="A table, a text, or a folder: of tables, texts or sounds, or with a folder of pictures, texts or sounds for "
     "each class.",
 )
-@click.option("--target", help="The column that is to be told from the others.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="The column that is to be told from the others; or several, with commas between or each by an option.",
+)
 @click.pass_obj
-def new_task(metadata: ProjectMetadata, name: str, path: str, target: str | None) -> None:
+def new_task(metadata: ProjectMetadata, name: str, path: str, targets: tuple[str, ...]) -> None:
     """Look at data, and write a file of parameters for the task NAME."""
     from pathlib import Path
 
-    import yaml
     from kedro.framework.project import settings
 
-    from torchloom.config.loader import newest_loader, read_parameters
+    from torchloom.config.loader import as_yaml, check_name, newest_loader, read_parameters
     from torchloom.data.readers import propose
     from torchloom.errors import InputError
     from torchloom.system.files import atomic_write
     from torchloom.tasks import read_tasks
 
+    check_name(name, newest_loader())
     file = metadata.project_path / settings.CONF_SOURCE / "base" / "parameters" / f"{name}.yml"
     parameters = read_parameters(newest_loader())
     data = f"{name}_data"
     taken = next((str(block) for block in (name, data) if block in parameters), file if file.exists() else None)
     if taken:
         raise InputError(f"{taken}: is there already. Choose another name, or change it in its file")
-    proposal = propose(Path(path).expanduser().resolve(), target)
+    proposal = propose(Path(path).expanduser().resolve(), ",".join(targets) or None)
     own = {"task": {"problem": proposal.problem, "data": data}, **proposal.blocks}
     blocks = {data: {"preprocess": proposal.preprocess}, name: own}
     read_tasks({**parameters, **blocks})  # whether there can be a task of that name
     comments = "".join(f"# {_in_one_line(line)}\n" for line in ["What kedro task new has seen:", *proposal.seen])
-    written = yaml.safe_dump(blocks, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    written = comments + as_yaml(blocks)
     with atomic_write(file) as temporary:
-        temporary.write_text(comments + written, encoding="utf-8")
+        temporary.write_text(written, encoding="utf-8")
     click.echo("\n".join([*proposal.seen, "", f"written to {file}. Train with", f"  kedro run --pipelines {name}"]))
 
 

@@ -1,5 +1,10 @@
 """The one exception for what a user can mend."""
 
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 from kedro.io import DatasetError
 
@@ -20,6 +25,20 @@ class InputError(click.ClickException, DatasetError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""
         return [f"Error: {self.message}"]
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log about an error says what its message does not say anyhow, when the command ends."""
+    return record.levelno < logging.ERROR or not isinstance(sys.exc_info()[1], InputError)
+
+
+@contextmanager
+def telling(place: object) -> Iterator[None]:
+    """What is wrong is said to be so of `place`, such as a file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error.message}") from error
 
 
 def printable(text: str) -> str:

@@ -36,7 +36,8 @@ class Recipe:
     needs: tuple[str, ...]
     may: tuple[str, ...] = ()
     parent: str | None = None  # the problem that the models must be for of which it is made
-    trains: bool = True  # or else makes an ONNX file alone, of which no other can be made
+    trains: bool = True  # or else leaves no checkpoint, and no other task can be made of it
+    anew: bool = False  # whether it trains the task itself that it is made of, on the data of that one
     apart: bool = False  # whether it runs in an environment of its own, and so not together with others
 
     def create_pipeline(self, task: str, problem: str, sources: Mapping[str, str]) -> Pipeline:
@@ -50,6 +51,7 @@ METHODS = {  # other ways to a model than to train one on a data set
     "distillation": Recipe(f"{PIPELINES}.distillation", needs=("data", "teacher"), parent="classification"),
     # Flower asks for older packages than all else
     "federation": Recipe(f"{PIPELINES}.federation", needs=("of",), parent="classification", apart=True),
+    "folds": Recipe(f"{PIPELINES}.folds", needs=("of",), trains=False, anew=True),
     "pruning": Recipe(f"{PIPELINES}.pruning", needs=("of",), parent="classification"),
     "quantization": Recipe(f"{PIPELINES}.quantization", needs=("of",), parent="classification", trains=False),
 }
@@ -238,8 +240,12 @@ def _unfit(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
     for name, block in blocks.items():
         key, other = next((source for source in _sources(block) if source[0] != "data"), ("", ""))
         if "method" in blocks.get(other, {}) and not METHODS[blocks[other]["method"]].trains:
-            wrong[name] = [f"{name}.task.{key}: {other} is a model in ONNX alone, of which none can be made"]
+            wrong[name] = [f"{name}.task.{key}: {other} leaves no checkpoint, of which a model could be made"]
         problem = blocks.get(other, {}).get("problem")
+        anew = "method" in block and METHODS[block["method"]].anew
+        if anew and (not problem or blocks[other].get("start")):
+            known = f"{block['method']} trains a task anew that solves a problem from nothing, which {other} does not"
+            wrong[name] = [f"{name}.task.{key}: {known}"]
         needed = METHODS[block["method"]].parent if "method" in block else None
         if needed and problem and not _is_below(problem, needed):
             known = f"{block['method']} starts from a {needed}, but {other} is for the problem {problem}"
@@ -260,11 +266,12 @@ def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
     from torchloom.pipelines import preparation, reporting
 
-    own = task.recipe.create_pipeline(task.name, task.problem, dict(task.sources))
+    more = {"data": task.data_set} if task.recipe.anew else {}
+    own = task.recipe.create_pipeline(task.name, task.problem, {**dict(task.sources), **more})
     prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     parts = [own, reporting.create_pipeline(task.name, own, source)]
-    parts += [prepared] if "data" in dict(task.sources) else []
+    parts += [prepared] if own.inputs() & prepared.outputs() else []
     return Pipeline({node for part in parts for node in part.nodes})
 
 

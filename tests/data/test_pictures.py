@@ -62,7 +62,7 @@ def test_a_class_for_each(table: Path, tmp_path: Path, cache: str) -> None:
     train, validation, test, known = prepared(table, tmp_path, target="kind", cache=cache)
     info = read_info(known)
     assert isinstance(info, ImageInfo)
-    assert info.target == Classes(classes=["dark", "light"])
+    assert info.target == Classes(classes=["dark", "light"], name="kind")
     assert info.column == "shot"
     assert known["images"] == {
         "train": {"dark": 11, "light": 11},
@@ -339,8 +339,8 @@ def test_masks_that_a_table_names(tmp_path: Path) -> None:
     train, *_, known = prepared(write(folder / "all.csv", rows), tmp_path, size=[32, 48], fit="squash")
     assert (np.asarray(train.arrays["masks"]) == (np.asarray(train.arrays["images"])[..., 0] > 128)).all()
     assert known["column"] == "scan"
-    assert not takes_classes(folder)
-    assert takes(folder / "all.csv")
+    assert not takes_classes(folder, None)
+    assert takes(folder / "all.csv", None)
 
 
 def turned(folder: Path) -> None:
@@ -397,8 +397,8 @@ def test_boxes_are_refused_by_their_name(tmp_path: Path, file: str, name: str) -
 def test_a_class_may_be_called_mask(tmp_path: Path) -> None:
     for number, kind in enumerate(["mask", "no_mask"] * 4):
         draw(tmp_path / f"own/{kind}/{number}.png", 9)
-    assert takes_classes(tmp_path / "own")
-    assert not takes(tmp_path / "own")
+    assert takes_classes(tmp_path / "own", None)
+    assert not takes(tmp_path / "own", None)
 
 
 # ---- what is proposed ----------------------------------------------------------------------------------------------
@@ -406,13 +406,13 @@ def test_a_class_may_be_called_mask(tmp_path: Path) -> None:
 
 def test_tasks_that_are_proposed(table: Path, tmp_path: Path) -> None:
     folder = scenes(tmp_path / "scenes")
-    assert [takes(place) for place in (table, table.parent, folder, table.parent / "shots")] == [
+    assert [takes(place, None) for place in (table, table.parent, folder, table.parent / "shots")] == [
         True,
         True,
         True,
         False,
     ]
-    assert not takes_classes(folder)
+    assert not takes_classes(folder, None)
     kind, grey, masks = propose(table, "kind"), propose(table, "grey"), propose(folder, None)
     assert [each.problem for each in (kind, grey, masks)] == ["classification", "regression", "segmentation"]
     assert kind.seen == ["30 pictures", "kind: one of 2 classes: dark 50.0%, light 50.0%"]

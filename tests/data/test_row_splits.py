@@ -32,7 +32,7 @@ def visits(count: int = 100) -> list[Row]:
 
 
 def cut(rows: list[Row], **settings: Any) -> Parts:
-    return split_rows({"train": rows, "validation": [], "test": []}, config(**settings), ["answer"])
+    return split_rows({"train": rows, "validation": [], "test": []}, config(**settings), lambda row: [row["answer"]])
 
 
 def values(parts: Parts, column: str) -> dict[str, set[str]]:
@@ -57,7 +57,7 @@ def test_no_group_is_in_two_splits() -> None:
 def test_groups_of_files_of_two_splits_are_told() -> None:
     rows = {"train": visits(), "validation": [], "test": visits(1)}
     with pytest.raises(InputError, match="patient: 'p0' is in the files of two splits, train and test"):
-        split_rows(rows, config(split_by={"group": "patient"}), ["answer"])
+        split_rows(rows, config(split_by={"group": "patient"}), lambda row: [row["answer"]])
 
 
 def test_the_latest_are_to_test() -> None:

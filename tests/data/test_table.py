@@ -61,7 +61,7 @@ def test_columns_are_what_they_look_like(tmp_path: Path, caplog: pytest.LogCaptu
         assert line in caplog.messages
     info = read_info(known)
     assert isinstance(info, TableInfo)
-    assert info.target == Classes(classes=["no", "yes"])
+    assert info.target == Classes(classes=["no", "yes"], name="bike")
     assert info.encoding[1].values == ["Ulm", "Köln", "Bonn"]  # the most frequent first
     assert info.gaps == ["income"]
     assert info.features[:3] == ["age", "town", "income"]
@@ -162,8 +162,10 @@ def test_numbers_are_told_or_classes_are(tmp_path: Path) -> None:
     target = read_info(known).target
     assert isinstance(target, Number)
     assert (target.name, target.mean, target.std) == ("children", pytest.approx(mean), pytest.approx(std))
-    assert read_info(prepared(path, "children", target_type="classes")[3]).target == Classes(classes=list("01234"))
-    assert read_info(prepared(path, "car")[3]).target == Classes(classes=["0", "1"])
+    assert read_info(prepared(path, "children", target_type="classes")[3]).target == Classes(
+        classes=list("01234"), name="children"
+    )
+    assert read_info(prepared(path, "car")[3]).target == Classes(classes=["0", "1"], name="car")
     assert isinstance(read_info(prepared(path, "car", target_type="number")[3]).target, Number)
 
 
@@ -171,7 +173,9 @@ def test_labels_are_as_they_are_written(tmp_path: Path) -> None:
     labels = ["01", "1", "好评", "True", "10", "9"]
     rows = [{**row, "bike": labels[number % 6]} for number, row in enumerate(people())]
     target = read_info(prepared(write(tmp_path / "people.csv", rows))[3]).target
-    assert target == Classes(classes=["01", "1", "9", "10", "True", "好评"])  # numbers by their size, before words
+    assert target == Classes(
+        classes=["01", "1", "9", "10", "True", "好评"], name="bike"
+    )  # numbers by their size, before words
 
 
 def test_a_target_of_numbers_in_a_row_is_a_number_and_words_among_them_are_asked_about(tmp_path: Path) -> None:
@@ -208,6 +212,26 @@ def test_rows_without_a_target_are_left_out(tmp_path: Path, caplog: pytest.LogCa
     assert sum(len(part.arrays["labels"]) for part in parts) == 150
     assert "train: 50 rows without 'bike' are left out" in caplog.messages
     assert known["target"]["classes"] == ["no", "yes"]
+
+
+@pytest.mark.parametrize("word", ["none", "Missing", "NA", "null", "-"])
+def test_a_class_may_be_called_as_a_gap_is(tmp_path: Path, word: str, caplog: pytest.LogCaptureFixture) -> None:
+    """But not where it is named as one, and not among numbers."""
+    rows = [{**row, "bike": word if number % 4 == 0 else row["bike"]} for number, row in enumerate(people())]
+    path = write(tmp_path / "people.csv", rows)
+    *parts, known = prepared(path)
+    assert sorted(known["target"]["classes"]) == sorted([word, "no", "yes"])
+    assert sum(len(part.arrays["labels"]) for part in parts) == 200
+    said = f"taken for classes: {word!r} (50 rows). Where they are gaps, name them in preprocess.missing"
+    assert said in caplog.messages
+    caplog.clear()
+    assert prepared(path, missing=[word.lower()])[3]["target"]["classes"] == ["no", "yes"]
+    assert "train: 50 rows without 'bike' are left out" in caplog.messages
+    numbers = [{**row, "income": word if number % 4 == 0 else number} for number, row in enumerate(people())]
+    path = write(tmp_path / "numbers.csv", numbers)
+    assert prepared(path, target="income")[3]["rows"]["train"] == 108
+    assert word in prepared(path, target="income", target_type="classes", test_fraction=0.1)[3]["target"]["classes"]
+    assert not any(message.startswith("taken for") for message in caplog.messages)
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------
@@ -373,11 +397,32 @@ def test_cells_with_marks_in_them_are_quoted(tmp_path: Path) -> None:
         assert list(rows) == [(2, ["Doe, J.", "Ulm, DE", "1"])]
 
 
+# ---- cells that are no single value ----
+
+
+def test_lists_and_bytes_are_no_cells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{**row, "tags": [1, 2], "raw": b"abc"} for row in people()]
+    *_, known = of_entry(rows)
+    assert not {"tags", "raw"} & {column["name"] for column in known["encoding"]}
+    assert (
+        "the column 'tags' holds what is of no use: [1, 2] is of the type list, and no word, number or date: it is left"
+        " out" in caplog.messages
+    )
+    with pytest.raises(InputError, match=r"^the train rows, number 1, column 'tags': \[1, 2\] is of the type list"):
+        of_entry(rows, columns={"tags": "category"})
+    rows[7]["bike"] = b"yes"
+    with pytest.raises(InputError, match=r"^the train rows, number 8, column 'bike': b'yes' is of the type bytes"):
+        of_entry(rows)
+    encode = Encoder([Column(name="town", kind="category", values=["Ulm"])])
+    with pytest.raises(InputError, match=r"^town: \['Ulm'\] is of the type list"):
+        encode({"town": ["Ulm"]})
+
+
 # ---- entries of the catalog ----------------------------------------------------------------------------------------
 
 
-def of_entry(table: Any, target: str = "bike") -> Prepared:
-    return preprocess_entry(table, TableFilesPreprocessConfig(entry="people", target=target))
+def of_entry(table: Any, target: str = "bike", **settings: Any) -> Prepared:
+    return preprocess_entry(table, TableFilesPreprocessConfig(entry="people", target=target, **settings))
 
 
 def test_a_table_of_the_catalog_is_read_as_a_file_is(tmp_path: Path) -> None:

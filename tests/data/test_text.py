@@ -81,6 +81,15 @@ def test_a_tokenizer_survives_json(tokenizer: Tokenizer) -> None:
     assert set(tokenizer.model_dump()) == {"kind", "vocabulary", "lower_case", "merges"}
 
 
+def test_subwords_as_a_person_reads_them() -> None:
+    tokenizer = Tokenizer.learnt("subwords", ["the lower", "the lowest", "床前"] * 9, 300, 2)
+    shown = dict(zip(tokenizer.vocabulary, tokenizer.readable(), strict=True))
+    assert (shown["\u0120lowe"], shown["the"], shown["<unk>"]) == ("␣lowe", "the", "<unk>")
+    assert "床前" in shown.values()
+    assert not any("\u0120" in each for each in shown.values())
+    assert Tokenizer.of_characters("a b").readable() == [" ", "a", "b"]
+
+
 @pytest.mark.parametrize(
     "fields", [{"kind": "letters", "vocabulary": []}, {"kind": "words"}, {"kind": "words", "vocabulary": [], "x": 1}]
 )

@@ -47,7 +47,7 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
     train, validation, test, known = prepared(write(tmp_path / "reviews.csv", rows))
     info = read_info(known)
     assert isinstance(info, DocumentInfo)
-    assert info.target == Classes(classes=["好评", "差评"])
+    assert info.target == Classes(classes=["好评", "差评"], name="verdict")
     assert info.column == "review"
     assert known["documents"] == {"train": 72, "validation": 8, "test": 20}
     labels = {row["review"]: row["verdict"] for row in rows}
@@ -108,7 +108,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     _, _, test, known = prepared(tmp_path / "meals", target=None)
     info = read_info(known)
     assert isinstance(info, DocumentInfo)
-    assert (info.target, info.column) == (Classes(classes=["好评", "差评"]), None)
+    assert (info.target, info.column) == (Classes(classes=["好评", "差评"], name="class"), None)
     assert known["documents"]["test"] == 6
     assert sorted(texts_in(test)) == sorted(row["review"] for row in reviews(6))
     with pytest.raises(InputError, match=r"of text files the folders are the classes; leave target and text out"):
@@ -135,7 +135,7 @@ def test_texts_and_labels_that_are_missing_are_left_out(tmp_path: Path, caplog: 
     rows[8]["review"] = "-- ;"  # no word
     with caplog.at_level(logging.WARNING):
         known = prepared(write(tmp_path / "reviews.csv", rows))[3]
-    assert "train: 1 row without 'verdict' are left out" in caplog.messages
+    assert "train: 1 row without 'verdict' is left out" in caplog.messages
     assert "train: 3 rows without a text in 'review' are left out" in caplog.messages
     assert sum(known["documents"].values()) == 56
 
@@ -267,3 +267,54 @@ def test_a_split_without_the_column_of_texts_is_named(tmp_path: Path) -> None:
     write(tmp_path / "reviews/test.csv", [{"verdict": row["verdict"], "said": row["review"]} for row in reviews(12)])
     with pytest.raises(InputError, match=r"the test rows have no column 'review', which others have the texts in"):
         prepared(tmp_path / "reviews")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (b"bytes", r"b'bytes' is of the type bytes, and no word"),
+        (["a", "list"], r"\['a', 'list'\] is of the type list"),
+        ("half \ud83d", r"'\\ud83d' is no character"),
+    ],
+)
+def test_cells_that_are_no_texts_are_named(cell: Any, message: str) -> None:
+    rows: list[dict[str, Any]] = reviews(40)
+    rows[6]["review"] = cell
+    with pytest.raises(InputError, match=rf"^the train rows, number 7, column 'review': {message}"):
+        preprocess_entry(rows, TextFilesPreprocessConfig(entry="reviews", target="verdict", text="review"))
+
+
+def test_a_very_long_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = reviews(40)
+    rows[6]["review"] = "x" * 101
+    for place, row in enumerate(rows):
+        path = tmp_path / f"meals/{row['verdict']}/{place}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row["review"])
+    for module in ("readers.texts", "tables"):
+        monkeypatch.setattr(f"torchloom.data.{module}.LARGEST_TEXT", 100)
+    with pytest.raises(InputError, match=r"^the train rows, number 7: 'review' has more than 100 characters"):
+        prepared(write(tmp_path / "reviews.csv", rows))
+    with pytest.raises(InputError, match=r"meals/\S+/6\.txt: holds more than 100 characters"):
+        prepared(tmp_path / "meals", target=None)
+
+
+def test_splits_are_those_of_folders_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "reviews.csv", reviews(40))
+    with pytest.raises(InputError, match=r"^preprocess\.splits: says which folders .*reviews\.csv is a table\. Leave"):
+        prepared(path, splits={"train": "a", "test": "b"})
+    with pytest.raises(InputError, match=r"^preprocess\.splits: .*preprocess\.entry meals is a table"):
+        preprocess_entry(reviews(40), TextFilesPreprocessConfig(entry="meals", target="verdict", splits={}))
+
+
+def test_the_only_column_is_that_of_the_texts(tmp_path: Path) -> None:
+    """Whatever it looks like: somebody says that there are texts."""
+    rows = [{"label": "ab"[number % 2], "word": f"w{number}"} for number in range(40)]
+    assert prepared(write(tmp_path / "words.csv", rows), target="label")[3]["column"] == "word"
+
+
+def test_a_text_that_is_no_text_cannot_be_asked_about() -> None:
+    for tokens in ("words", "characters", "subwords"):
+        tokenizer = Tokenizer.learnt(tokens, ["a text", "another text"] * 5, 300, 1)
+        with pytest.raises(InputError, match=r"^'\\ud83d' is no character$"):
+            tokenizer.tokens("a text \ud83d")

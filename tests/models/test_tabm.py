@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from torchloom.data.targets import Number
 from torchloom.models import build_network
 from torchloom.models.tabm import TabM
 from torchloom.problems.classification import classification_objective
@@ -44,7 +45,8 @@ def test_each_is_held_to_the_target() -> None:
     torch.testing.assert_close(loss, torch.stack(each).mean())
     assert 0 <= figures["accuracy"] <= 1
     numbers, single = torch.randn(6), tabm(1, dropout=0.0).train()
-    loss, _ = regression_objective("MSELoss", {}, 0.0, 1.0)(lambda x: single(x).squeeze(-1), (x, numbers))  # type: ignore[arg-type]
+    objective = regression_objective("MSELoss", {}, [Number(name="y", mean=0.0, std=1.0)])
+    loss, _ = objective(lambda x: single(x).squeeze(-1), (x, numbers))  # type: ignore[arg-type]
     torch.testing.assert_close(loss, (single(x).squeeze(-1) - numbers[:, None]).square().mean())
 
 
@@ -63,7 +65,7 @@ def test_signs_of_the_inputs_tell_the_members_apart_at_first() -> None:
 
 
 def test_answers_in_16_bits_are_exact_in_large_units() -> None:
-    scaled = InUnits(torch.nn.Linear(1, 1, bias=False), 200_000.0, 100_000.0)
+    scaled = InUnits(torch.nn.Linear(1, 1, bias=False), [Number(name="y", mean=200_000.0, std=100_000.0)])
     torch.nn.init.constant_(scaled.network.weight, 0.001)  # type: ignore[arg-type]
     with torch.autocast("cpu", torch.bfloat16):
         found = scaled(torch.ones(1, 1))

@@ -3,9 +3,12 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from torchloom.config import ClassLoss, ValueLoss
+from torchloom.data.targets import IGNORED, Number
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities import TextInfo
@@ -20,8 +23,10 @@ from torchloom.problems.losses import (
     check_soft_labels,
     check_weights,
     classification_loss,
+    loss_class,
     scores,
     weighed_loss,
+    weighted,
 )
 from torchloom.problems.reconstruction import reconstruction_objective
 from torchloom.problems.reconstruction.config import ReconstructionLoss
@@ -35,6 +40,7 @@ ONE_HOT = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]])
 CASES: list[tuple[str, dict[str, Any], Tensor]] = [
     ("CrossEntropyLoss", {}, F.cross_entropy(LOGITS, LABELS)),
     ("CrossEntropyLoss", {"label_smoothing": 0.2}, F.cross_entropy(LOGITS, LABELS, label_smoothing=0.2)),
+    ("FocalLoss", {"gamma": 0.0}, F.cross_entropy(LOGITS, LABELS)),
     ("MultiMarginLoss", {}, F.multi_margin_loss(LOGITS, LABELS)),
     ("MultiMarginLoss", {"margin": 0.5}, F.multi_margin_loss(LOGITS, LABELS, margin=0.5)),
     ("MSELoss", {}, F.mse_loss(LOGITS, ONE_HOT)),
@@ -49,6 +55,7 @@ WEIGHTS = [1.0, 2.0, 0.5]
 EACH = torch.tensor(WEIGHTS)
 WEIGHTED: list[tuple[str, dict[str, Any], Tensor]] = [
     ("CrossEntropyLoss", {"weight": WEIGHTS}, F.cross_entropy(LOGITS, LABELS, EACH)),
+    ("FocalLoss", {"gamma": 0.0, "weight": WEIGHTS}, F.cross_entropy(LOGITS, LABELS, EACH)),
     ("MultiMarginLoss", {"weight": WEIGHTS}, F.multi_margin_loss(LOGITS, LABELS, weight=EACH)),
     ("BCEWithLogitsLoss", {"weight": WEIGHTS}, F.binary_cross_entropy_with_logits(LOGITS, ONE_HOT, EACH)),
     (
@@ -67,9 +74,9 @@ def test_weights_by_class_are_given_as_a_list(name: str, arguments: dict[str, An
 
 def test_every_tensor_that_a_loss_takes_is_tried_here() -> None:
     """So that a new one of PyTorch's is not left out."""
-    hints = {name: get_type_hints(getattr(nn, name).__init__) for name in ClassLoss.suitable}
+    hints = {name: get_type_hints(loss_class(name).__init__) for name in ClassLoss.suitable}
     taken = {(name, key) for name, keys in hints.items() for key, hint in keys.items() if "Tensor" in str(hint)}
-    assert {(name, *arguments) for name, arguments, _ in WEIGHTED} == taken
+    assert {(name, key) for name, given, _ in WEIGHTED for key in given if key != "gamma"} == taken
 
 
 def test_mixed_labels_are_weighted_too() -> None:
@@ -199,7 +206,9 @@ def test_every_reconstruction_loss_has_a_case_here() -> None:
 def test_regression_losses_see_standardised_targets(name: str, expected: float) -> None:
     target = torch.tensor([10.0, 30.0])
     prediction = target + torch.tensor([5.0, -15.0])  # 1 and 3 standard deviations of 5
-    loss, figures = regression_objective(name, {}, 20.0, 5.0)(nn.Identity(), (prediction, target))
+    loss, figures = regression_objective(name, {}, [Number(name="y", mean=20.0, std=5.0)])(
+        nn.Identity(), (prediction, target)
+    )
     assert loss.item() == pytest.approx(expected)
     assert figures["mse"].item() == pytest.approx((25 + 225) / 2)
     assert name in ValueLoss.suitable
@@ -221,3 +230,71 @@ def test_a_language_model_is_charged_for_each_token() -> None:
     smoothed, figures = language_model_objective("CrossEntropyLoss", {"label_smoothing": 0.3})(model, batch)
     assert smoothed.item() != pytest.approx(loss.item(), rel=1e-3)
     assert figures["bits_per_token"].item() == pytest.approx(charged.mean().item() / 0.6931472, rel=1e-5)
+
+
+# ---- classes that are uneven ---------------------------------------------------------------------------------------
+
+UNEVEN = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 2])
+
+
+def in_numbers(given: Any, key: str = "weight", name: str = "CrossEntropyLoss", classes: str = "abc") -> list[float]:
+    loss = ClassLoss.model_validate({"name": name, key: given})
+    check_weights(name, loss.arguments, list(classes))
+    found: list[float] = weighted(loss, list(classes), lambda: UNEVEN).arguments[key]
+    return found
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss", "MultiMarginLoss", "BCEWithLogitsLoss"])
+def test_balanced_weights_give_each_class_the_same_weight_in_all(name: str) -> None:
+    """As scikit-learn's class_weight="balanced" has them."""
+    weights = in_numbers("balanced", name=name)
+    assert weights == pytest.approx([10 / (3 * 6), 10 / (3 * 3), 10 / 3])
+    assert torch.allclose(torch.tensor(weights) * UNEVEN.bincount(), torch.tensor(10 / 3))
+    assert in_numbers("balanced", "pos_weight", "BCEWithLogitsLoss") == pytest.approx([4 / 6, 7 / 3, 9.0])
+
+
+def test_masks_are_counted_by_pixel_and_a_class_without_samples_is_let_be() -> None:
+    loss = ClassLoss.model_validate({"name": "CrossEntropyLoss", "weight": "balanced"})
+    masks = torch.tensor([[[0, 0, IGNORED], [0, 1, IGNORED]]], dtype=torch.uint8)
+    assert weighted(loss, ["a", "b"], lambda: masks).arguments == {"weight": pytest.approx([4 / 6, 2.0])}
+    assert in_numbers("balanced", classes="abcd")[3] == 10 / 4
+
+
+def test_weights_are_given_by_the_names_of_classes() -> None:
+    assert in_numbers({"c": 3, "a": 0.5}) == [0.5, 1.0, 3.0]
+    assert in_numbers([1, 2, 3]) == [1, 2, 3]
+
+
+def test_names_that_yaml_takes_for_something_else_are_known() -> None:
+    loss = ClassLoss.model_validate({"name": "CrossEntropyLoss", **yaml.safe_load("weight: {yes: 2.0, no: 1}")})
+    assert weighted(loss, ["no", "yes"], lambda: UNEVEN).arguments["weight"] == [1.0, 2.0]
+    numbers = ClassLoss.model_validate({"name": "CrossEntropyLoss", **yaml.safe_load("weight: {1: 2.0}")})
+    assert weighted(numbers, ["0", "1"], lambda: UNEVEN).arguments["weight"] == [1.0, 2.0]
+
+
+def test_a_class_that_is_none_is_named() -> None:
+    with pytest.raises(InputError, match=r"^train\.loss\.weight: 'd' is none of the classes; .* 'a', 'b', 'c'"):
+        in_numbers({"d": 2.0})
+    with pytest.raises(InputError, match=r"True is none of the classes"):
+        in_numbers({True: 2.0})
+
+
+@pytest.mark.parametrize("given", ["even", {}, {"a": -1.0}, {"a": 0.0}, [0.0, 0.0], 3])
+def test_other_weights_are_refused(given: Any) -> None:
+    with pytest.raises(ValidationError):
+        ClassLoss.model_validate({"name": "CrossEntropyLoss", "weight": given})
+
+
+def test_what_is_told_well_counts_less_for_the_focal_loss() -> None:
+    shares = LOGITS.softmax(1)[torch.arange(4), LABELS]
+    expected = -((1 - shares) ** 2 * shares.log())
+    found = classification_loss("FocalLoss", {"gamma": 2.0})
+    assert found(LOGITS, LABELS).item() == pytest.approx(expected.mean().item())
+    assert found(LOGITS, ONE_HOT).item() == pytest.approx(expected.mean().item())
+    by_weight, weight = weighed_loss("FocalLoss", {"gamma": 2.0, "weight": WEIGHTS})(LOGITS, LABELS)
+    assert by_weight.item() == pytest.approx(((expected * EACH[LABELS]).sum() / EACH[LABELS].sum()).item())
+    assert weight == {WEIGHT: torch.tensor(5.5)}
+    sure = torch.tensor([[60.0, -60.0]], requires_grad=True)
+    classification_loss("FocalLoss", {"gamma": 0.5})(sure, torch.tensor([0])).backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()

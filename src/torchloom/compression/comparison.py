@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchloom.compression.pruning import CONVOLUTIONS
 from torchloom.config import CompareConfig
 from torchloom.inference.model import Model
+from torchloom.problems.classification import as_probabilities, likeliest
 from torchloom.system.devices import tuned_host, usable_cores
 from torchloom.system.progress import track
 from torchloom.training.checkpoint import Checkpoint
@@ -101,7 +102,8 @@ def onnx_accuracy(model: Model, loaders: LoaderPlan, split: str = "test") -> flo
         named = zip(loaders.info.inputs, inputs, strict=True)
         views = model.info.in_views({name: tensor.contiguous().numpy() for name, tensor in named})
         logits = np.sum([share * model.run("logits", **view) for share, view in views], axis=0)
-        right += int((logits.argmax(1) == labels.numpy()).sum())
+        answers, _ = likeliest(model, as_probabilities(model, logits), 1)
+        right += int((answers[:, 0] == labels.numpy()).sum())
         count += len(labels)
     return float(right / count)
 

@@ -14,6 +14,7 @@ from torchloom.config.distributed import DistributedConfig
 from torchloom.config.evaluate import EvaluateConfig, EvaluateExamplesConfig, MetricConfig, left_out
 from torchloom.config.export import ExportConfig
 from torchloom.config.federation import FederatedConfig, PartitionConfig
+from torchloom.config.folds import FoldsConfig
 from torchloom.config.model import ModelConfig
 from torchloom.config.preprocess import (
     BookPreprocessConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "FederatedConfig",
     "Fit",
     "FolderPreprocessConfig",
+    "FoldsConfig",
     "Fraction",
     "LookaheadConfig",
     "LossConfig",

@@ -116,6 +116,11 @@ class DataConfig(Block):
         False, description="train on the validation split too; then the last epoch, not the best, is the model"
     )
     subset: Count | None = Field(None, description="train on so many samples only, drawn by train.seed")
+    sampler: Literal["shuffled", "weighted"] = Field(
+        "shuffled",
+        description="of classes: weighted draws as many samples of each in an epoch, with replacement, as those of "
+        "torch's WeightedRandomSampler that weigh as 1 / count; shuffled takes each sample once",
+    )
     on_device: bool | None = Field(
         None,
         description="whether the data lie in the device's memory as a whole, or come batch by batch from the files, "

@@ -6,14 +6,18 @@ are in the parameters, so whoever makes pipelines takes the newest loader.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from kedro.config import AbstractConfigLoader, MissingConfigException, OmegaConfigLoader
 from kedro.framework import project
 from kedro.utils import find_kedro_project
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -61,3 +65,35 @@ def newest_loader() -> ConfigLoader:
         ConfigLoader(source, env=os.environ.get("KEDRO_ENV"), **project.settings.CONFIG_LOADER_ARGS)
     assert ConfigLoader.newest is not None
     return ConfigLoader.newest
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def check_name(name: str, loader: ConfigLoader) -> None:
+    """InputError when Kedro would not read parameters/<name>.yml as parameters alone."""
+    for kind, patterns in loader.config_patterns.items():
+        if kind != "parameters" and any(fnmatch(f"parameters/{name}.yml".lower(), each) for each in patterns):
+            raise InputError(f"{name}: Kedro reads files of such names as its {kind}. Choose another name")
+
+
+def as_yaml(blocks: dict[str, Any]) -> str:
+    """A file of parameters that is read as what `blocks` are; InputError where there is none, as with ${…} in them."""
+    written: str = yaml.safe_dump(blocks, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    try:
+        read = OmegaConf.to_container(OmegaConf.load(io.StringIO(written)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(
+            f"{error.full_key}: has ${{…}}, in place of which a file of parameters gets something else. Rename it"
+        ) from error
+    if odd := _odd(blocks, read):
+        raise InputError(f"{odd[0]!r} would be read as something else from a file of parameters. Rename it")
+    return written
+
+
+def _odd(value: Any, read: Any) -> list[Any]:
+    """What is read as something else."""
+    if isinstance(value, dict) and isinstance(read, dict):
+        inner = [odd for key in value.keys() & read.keys() for odd in _odd(value[key], read[key])]
+        return [key for key in value if key not in read] + inner
+    return [] if value == read else [value]

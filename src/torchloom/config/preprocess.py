@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from torchloom.config.base import Block, Count, Fit, Fraction, Seed, ValueRange
 from torchloom.config.choices import answering_for
+
+
+def _once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("must name each column once")
+    return names
 
 
 class ReaderConfig(Block):
@@ -126,6 +132,8 @@ class TablePreprocessConfig(ReaderConfig):
 
 
 Cell = str | bool | int | float  # of a table, as YAML has it
+Name = Annotated[str, Field(min_length=1)]
+Target = Name | Annotated[list[Name], Field(min_length=1), AfterValidator(_once)]
 
 
 class SplitByConfig(Block):
@@ -185,16 +193,35 @@ class RowsPreprocessConfig(TablePreprocessConfig):
         description="instead of files an entry of the catalog that is a table of pandas, Polars or Arrow, or a list of "
         "rows",
     )
-    target: str = Field(min_length=1, description="the column that is to be told from the others")
-    target_type: Literal["classes", "number"] | None = Field(
-        None, description="what the target is; none: classes where it has words, or two different values"
+    target: Target = Field(
+        description="the column that is to be told from the others; or several: numbers, or labels that are yes or no"
+    )
+    target_type: Literal["classes", "number", "labels"] | None = Field(
+        None,
+        description="what the target is; none: labels where there is a separator, a cell is a list, or several columns "
+        "are yes or no; else classes where it has words, or two different values",
+    )
+    separator: str | None = Field(
+        None, min_length=1, description="what stands between the labels in a cell of the target, such as ;"
+    )
+    target_scale: Literal["linear", "robust", "log"] | None = Field(
+        None,
+        description="the scale on which a number is learnt: log is that of log(1 + number); robust is linear among "
+        "most numbers and logarithmic far beyond; none: robust where a few lie far beyond all others, else linear",
     )
     missing: list[str] = Field(
-        [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
+        [],
+        description="spellings of a gap, beside an empty cell and ?, and, but in a target of words, NA, NaN, null and "
+        "their kin",
     )
     split_by: SplitByConfig | None = Field(
         None, description="none: by chance, of each class the same share, but for files that are named as splits"
     )
+
+    @property
+    def targets(self) -> list[str]:
+        """The columns of the target."""
+        return [self.target] if isinstance(self.target, str) else self.target or []
 
     @property
     def place(self) -> str:
@@ -207,13 +234,23 @@ class RowsPreprocessConfig(TablePreprocessConfig):
             raise ValueError("must say where the rows are: either files or entry")
         return self
 
+    @model_validator(mode="after")
+    def _one_target(self) -> RowsPreprocessConfig:
+        if len(self.targets) > 1 and (self.separator or self.target_type == "classes"):
+            raise ValueError("must name one column as target where it has a separator, or is classes")
+        if self.separator and self.target_type not in {None, "labels"}:
+            raise ValueError(f"must be without a separator where target_type is {self.target_type}")
+        return self
+
 
 class PicturesPreprocessConfig(PictureConfig, RowsPreprocessConfig):
     """The block `preprocess` of pictures that a table names, with what is to be told of them, or of a folder with
     pictures in one folder and their masks, by the same names, in another."""
 
-    target: str | None = Field(  # type: ignore[assignment]
-        None, min_length=1, description="the column that is to be told from the picture; where there are masks none"
+    target: Target | None = Field(  # type: ignore[assignment]
+        None,
+        description="the column that is to be told from the picture, or several, as of a table; where there are masks "
+        "none",
     )
     folder: str | None = Field(
         None, min_length=1, description="where the paths in the table begin; none: in the folder of the table"
@@ -256,8 +293,9 @@ class TextFilesPreprocessConfig(RowsPreprocessConfig):
     The vocabulary is that of the training texts. Texts without a target, or without a token, are left out.
     """
 
-    target: str | None = Field(  # type: ignore[assignment]
-        None, min_length=1, description="the column that is to be told from the text; of class folders none"
+    target: Target | None = Field(  # type: ignore[assignment]
+        None,
+        description="the column that is to be told from the text, or several, as of a table; of class folders none",
     )
     text: str | None = Field(
         None, min_length=1, description="the column with the text; none: the one that looks like it, if it is one"
@@ -282,10 +320,8 @@ class SoundFilesPreprocessConfig(RowsPreprocessConfig):
     All are brought to one rate and one channel. Needs the extra sound.
     """
 
-    target: str | None = Field(  # type: ignore[assignment]
-        None,
-        min_length=1,
-        description="the part of the names, or the column, that is to be told; of class folders none",
+    target: Target | None = Field(  # type: ignore[assignment]
+        None, description="the part of the names, or the column or columns, to be told; of class folders none"
     )
     names: str | None = Field(
         None,

@@ -84,7 +84,11 @@ ON_VALUES = frozenset({"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"})
 
 
 class LossConfig(Named):
-    """A loss of torch.nn by its class name, with its arguments (`label_smoothing`, `delta`, …)."""
+    """A loss of torch.nn by its class name, or FocalLoss, with its arguments (`label_smoothing`, `delta`, …).
+
+    Weights of classes (`weight`, `pos_weight`) are a list in the order of the classes, a mapping by their names, or
+    balanced, by how often each class comes up in training.
+    """
 
     suitable: ClassVar[frozenset[str]]  # the names of those that suit the problem
     on_classes: ClassVar[bool] = False  # whether targets are numbers of classes, and predictions logits
@@ -95,7 +99,7 @@ class LossConfig(Named):
 
         known = answering_for("loss")
 
-        own.chosen(self.name, self.suitable, "a loss of torch.nn that suits this task", parent=Module)
+        own.chosen(self.name, self.suitable, "a loss that suits this task", parent=Module)
         known.check_loss(self.name, self.arguments, self.on_classes)
         return self
 
@@ -104,7 +108,7 @@ class ClassLoss(LossConfig):
     """Targets are numbers of classes or, of all but the first two, one-hot rows."""
 
     on_classes = True
-    suitable = ON_VALUES | {"CrossEntropyLoss", "MultiMarginLoss", "BCEWithLogitsLoss"}
+    suitable = ON_VALUES | {"CrossEntropyLoss", "FocalLoss", "MultiMarginLoss", "BCEWithLogitsLoss"}
     name: str = "CrossEntropyLoss"
 
 
@@ -156,6 +160,7 @@ class TrainConfig(Block):
     """The block `train`, as far as all problems share it."""
 
     rising: ClassVar[frozenset[str]] = frozenset({"accuracy"})  # of what can be monitored, that of which more is better
+    whole: ClassVar[frozenset[str]] = frozenset()  # that which is measured of the validation split alone, as a whole
 
     epochs: Count = Field(description="passes over the training data")
     batch_size: Count = Field(128, description="samples per step")

@@ -23,7 +23,8 @@ class Batches(Sampler[Tensor]):
 
     Shuffled batches are all full, except that data smaller than one batch make one batch. Those in order end with
     the remainder. `subset` is the number of samples, drawn by the seed, that take part at all. `share` (number, count)
-    leaves of each batch the part with this number, counted from 0, of so many.
+    leaves of each batch the part with this number, counted from 0, of so many. With `classes` (N,) of the samples,
+    shuffled ones are drawn with replacement, such that each class comes up as often as any other.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Batches(Sampler[Tensor]):
         subset: int | None = None,
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
+        classes: Tensor | None = None,
     ) -> None:
         self.batch_size, self.shuffle_seed, self.device, self.share = batch_size, shuffle_seed, device, share
+        self.classes = classes
         self.samples = torch.arange(length)
         if shuffle_seed is not None:
             self.samples = drawn_subset(length, subset, shuffle_seed)
@@ -59,7 +62,18 @@ class Batches(Sampler[Tensor]):
                 yield part
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
+        if self.classes is not None:
+            return self.samples[drawn_evenly(self.classes[self.samples], generator)]
         return self.samples[torch.randperm(len(self.samples), generator=generator)]
+
+
+def drawn_evenly(classes: Tensor, generator: torch.Generator) -> Tensor:
+    """Places (N,) in `classes` (N,), drawn with replacement: first one of the classes, then one of its samples."""
+    _, counts = torch.unique(classes, return_counts=True)
+    by_class = classes.argsort(stable=True)
+    chosen = torch.randint(len(counts), classes.shape, generator=generator)
+    within = (torch.rand(len(classes), dtype=torch.float64, generator=generator) * counts[chosen]).long()
+    return by_class[(counts.cumsum(0) - counts)[chosen] + within]
 
 
 def drawn_subset(length: int, subset: int | None, seed: int) -> Tensor:
@@ -83,8 +97,9 @@ class BucketedBatches(Batches):
         subset: int | None = None,
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
+        classes: Tensor | None = None,
     ) -> None:
-        super().__init__(len(lengths), batch_size, shuffle_seed, subset, device, share)
+        super().__init__(len(lengths), batch_size, shuffle_seed, subset, device, share, classes)
         self.lengths = lengths.cpu()
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
@@ -146,6 +161,34 @@ class Gathered(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, ...]:
         return self.change_batch(*self.moved(self.gather(indices), lambda part: part.to(self.device)))
+
+
+class Part(Gathered):
+    """Some of the samples of others, by their numbers (N,), as if there were no more."""
+
+    def __init__(self, whole: Gathered, numbers: Tensor) -> None:
+        super().__init__(whole.device, None)
+        self.whole, self.streamed, self.stays = whole, whole.streamed, whole.stays
+        self.indexed_on_host = whole.indexed_on_host
+        self.numbers = numbers if whole.streamed or whole.indexed_on_host else numbers.to(whole.device)
+        if hasattr(whole, "lengths"):
+            self.lengths = whole.lengths[numbers]
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:  # type: ignore[override]
+        return self.whole.generators
+
+    def set_epoch(self, epoch: int) -> None:
+        self.whole.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        return self.whole.gather(self.numbers[indices.to(self.numbers.device)])
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        return self.whole.change_batch(*parts)
 
 
 class ImageBatches(Gathered):

@@ -7,12 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
+from reprlib import repr as short
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.data.tables import check_columns
-from torchloom.data.text import read_number
+from torchloom.data.text import check_text, read_number
 from torchloom.errors import InputError
 
 Kind = Literal["number", "category", "date"]
@@ -20,6 +21,8 @@ Kind = Literal["number", "category", "date"]
 LARGEST_NUMBER = (2 - 2**-23) * 2.0**127  # of float32
 GAPS = frozenset({"", "?", "-", ".", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "<na>", "missing"})
 CALENDAR = ("year", "month", "day", "weekday", "hour")  # the numbers that a date becomes; a weekday from 0, Monday
+FLAGS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "y": True, "n": False}
+FLAGS |= {"1.0": True, "0.0": False}  # where a file keeps gaps among them
 NEW = 0.0  # the number of a category that the training rows do not have; those that they have count from 1
 MOSTLY = 0.9  # of the cells of a column are numbers where the others are taken for mistakes
 
@@ -44,7 +47,7 @@ class Encoder:
 
     def __init__(self, columns: Sequence[Column], missing: Iterable[str] = ()) -> None:
         self.columns = columns
-        self.gaps = GAPS | {spelling.strip().lower() for spelling in missing}
+        self.gaps = gaps_of(missing)
         self.numbers = {column.name: number_of(column.values) for column in columns}
 
     def __call__(self, row: Mapping[str, Any]) -> list[float]:
@@ -55,12 +58,17 @@ class Encoder:
     def cell(self, column: Column, value: Any) -> list[float]:
         if is_gap(value, self.gaps):
             return [math.nan] * len(column.features)
-        if column.kind == "category":
-            return [self.numbers[column.name].get(written(value), NEW)]
         try:
+            if column.kind == "category":
+                return [self.numbers[column.name].get(written(value), NEW)]
             return date_parts(value) if column.kind == "date" else [number(value)]
         except ValueError as error:
             raise InputError(f"{column.name}: {error}") from None
+
+
+def gaps_of(missing: Iterable[str]) -> frozenset[str]:
+    """The usual spellings of a gap and those that are `missing` from them, in lower case."""
+    return GAPS | {spelling.strip().lower() for spelling in missing}
 
 
 def number_of(values: Sequence[str]) -> dict[str, float]:
@@ -72,15 +80,21 @@ def is_gap(value: Any, gaps: Collection[str]) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in gaps
     return (
-        value is None or type(value).__name__ in {"NAType", "NaTType"} or (value != value and isinstance(value, float))
+        value is None or type(value).__name__ in {"NAType", "NaTType"} or (isinstance(value, float) and value != value)
     )
 
 
 def written(value: Any) -> str:
-    """A category as a text: a whole number that a file keeps as 1.0 is 1."""
+    """A category as a text: a whole number that a file keeps as 1.0 is 1.
+
+    ValueError of what is no single value, as bytes or a list, or no valid text.
+    """
+    if not isinstance(value, str) and hasattr(value, "__len__"):
+        raise ValueError(f"{short(value)} is of the type {type(value).__name__}, and no word, number or date")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    check_text(text := str(value).strip())
+    return text
 
 
 def number(value: Any) -> float:
@@ -95,6 +109,27 @@ def number(value: Any) -> float:
     if not abs(found) <= LARGEST_NUMBER:
         raise ValueError(f"{value!r} is not a finite number of 32 bits")
     return found
+
+
+def flag(value: Any) -> bool:
+    """Yes or no; ValueError of what is neither."""
+    said = written(value).lower()
+    if said not in FLAGS:
+        raise ValueError(f"{value!r} is neither yes nor no, as {', '.join(FLAGS)} are")
+    return FLAGS[said]
+
+
+def is_list(cell: Any) -> bool:
+    """Whether a cell holds several values, as Parquet and JSON have them."""
+    return isinstance(cell, list | tuple | set) or type(cell).__name__ == "ndarray"
+
+
+def labels_in(cell: Any, separator: str | None) -> list[str]:
+    """Those of a cell, each once; none of an empty one."""
+    if cell is None:
+        return []
+    parts = cell if is_list(cell) else written(cell).split(separator) if separator else [cell]
+    return list(dict.fromkeys(part for part in map(written, parts) if part))
 
 
 def date_parts(value: Any) -> list[float]:
@@ -125,7 +160,10 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
     """
     if not cells:
         return None, "is empty"
-    different = {written(cell) for cell in cells}
+    try:
+        different = {written(cell) for cell in cells}
+    except ValueError as error:
+        return None, f"holds what is of no use: {error}"
     if len(different) == 1:
         return None, f"is {written(cells[0])!r} in every row"
     wrong = [cell for cell in cells if not is_number(cell)]
@@ -148,6 +186,10 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
 
 def is_number(cell: Any) -> bool:
     return _is(number, cell)
+
+
+def is_flag(cell: Any) -> bool:
+    return _is(flag, cell)
 
 
 def _is(read: Any, cell: Any) -> bool:

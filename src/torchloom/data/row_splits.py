@@ -12,27 +12,32 @@ import numpy as np
 from torchloom.config import RowsPreprocessConfig, SplitByConfig
 from torchloom.data.class_folders import split_named
 from torchloom.data.columns import is_number, number, read_date, written
-from torchloom.data.splits import stratified_choice
+from torchloom.data.splits import choice_of_labels, stratified_choice
 from torchloom.errors import InputError
 from torchloom.system.words import listed
 
 Row = dict[str, Any]
 Parts = dict[str, list[Row]]
+Held = Callable[[Row], Sequence[str]]  # the classes or labels of a row; nothing where it has numbers
 Choice = Callable[[list[Row], float], np.ndarray]  # a mask (N,) of so great a share of the rows
 
 
-def split_rows(rows: Parts, config: RowsPreprocessConfig, target: Sequence[str]) -> Parts:
+def split_rows(rows: Parts, config: RowsPreprocessConfig, held: Held) -> Parts:
     """The splits that have no files are cut from the rows to train, as `split_by` says, or else at random.
 
-    Of equal cells in the `target` columns the same share is drawn; none are named where these are numbers. Raises
-    InputError when a split has no rows, or a column is not what `split_by` takes it for.
+    Of rows of which the same is `held` the same share is drawn. Raises InputError when a split has no rows, or a column
+    is not what `split_by` takes it for.
     """
     by = config.split_by or SplitByConfig()
+    if not rows["train"] and not by.column:
+        others = " and ".join(split for split, part in rows.items() if part)
+        why = f"only for {others}" if others else f"none has {config.target!r} and what to tell it from"
+        raise InputError(f"{config.place}: there are no rows to train on, {why}")
     _check_columns(rows, by.names)
     parts = _by_column(rows, by) if by.column else dict(rows)
     for split, fraction in {"test": config.test_fraction, "validation": config.validation_fraction}.items():
         if not parts[split]:
-            parts["train"], parts[split] = _cut(parts["train"], _choice(config, by, target)(parts["train"], fraction))
+            parts["train"], parts[split] = _cut(parts["train"], _choice(config, by, held)(parts["train"], fraction))
     for split in ("train", "test"):
         if not parts[split]:
             raise InputError(f"{config.place}: there are no {split} rows. Change preprocess.test_fraction, or add rows")
@@ -59,17 +64,21 @@ def _cut(rows: list[Row], chosen: np.ndarray) -> tuple[list[Row], list[Row]]:
     return parts
 
 
-def _choice(config: RowsPreprocessConfig, by: SplitByConfig, target: Sequence[str]) -> Choice:
+def _choice(config: RowsPreprocessConfig, by: SplitByConfig, held: Held) -> Choice:
     if by.group:
         return partial(_whole_groups, by.group, config.seed)
     if by.time:
         return partial(_latest, by.time)
-    return partial(_at_random, config.seed, target)
+    return partial(_at_random, config.seed, held)
 
 
-def _at_random(seed: int, target: Sequence[str], rows: list[Row], fraction: float) -> np.ndarray:
-    labels = ["\n".join(written(row[name]) for name in target) for row in rows]
-    return stratified_choice(np.unique(labels, return_inverse=True)[1], fraction, seed)
+def _at_random(seed: int, held: Held, rows: list[Row], fraction: float) -> np.ndarray:
+    names = [held(row) for row in rows]
+    if len(set(map(len, names))) > 1 or (names and len(names[0]) > 1):
+        places = {name: place for place, name in enumerate(sorted({name for each in names for name in each}))}
+        marks = np.array([[name in each for name in places] for each in map(set, names)])
+        return choice_of_labels(marks, fraction, seed)
+    return stratified_choice(np.unique(["".join(each) for each in names], return_inverse=True)[1], fraction, seed)
 
 
 def _whole_groups(column: str, seed: int, rows: list[Row], fraction: float) -> np.ndarray:

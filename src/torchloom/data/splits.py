@@ -39,6 +39,35 @@ def stratified_choice(labels: np.ndarray, fraction: float, seed: int, least: int
     return chosen
 
 
+def choice_of_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A boolean mask (N,) that is true for `fraction` of the rows with each of the (N, K) labels, and of those without.
+
+    From the rarest label on, its rows that are not decided yet are drawn until it has its share, and never the last
+    row of any label (after Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data", ECML 2011).
+    """
+    generator = np.random.default_rng(seed)
+    marks = np.column_stack([labels, ~labels.any(1)]).astype(bool)
+    chosen, decided, left = np.zeros(len(marks), bool), np.zeros(len(marks), bool), marks.sum(0)
+    for place in np.argsort(left, kind="stable"):
+        members = marks[:, place]
+        wanted = round(fraction * int(members.sum())) - int(chosen[members].sum())
+        for row in generator.permutation(np.flatnonzero(members & ~decided)):
+            if wanted > 0 and (left[marks[row]] > 1).all():
+                chosen[row], wanted, left = True, wanted - 1, left - marks[row]
+        decided |= members
+    return chosen
+
+
+def log_labels(names: list[str], marks: Mapping[str, np.ndarray]) -> None:
+    """A line for each split with of how many rows each label holds, by (N, K) marks."""
+    for split, part in marks.items():
+        counts = part.sum(0, dtype=np.int64).tolist()
+        shown = [f"{printable(name)} {count}" for name, count in zip(names, counts, strict=True)][:SHOWN]
+        more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
+        none = int((~part.any(1)).sum())
+        logger.info("%s: %d with labels: %s, none of them %d", split, len(part), ", ".join([*shown, *more]), none)
+
+
 def log_classes(classes: list[str], labels: Mapping[str, np.ndarray]) -> None:
     """A line for each split, by its name, with its classes and how many of the (N,) labels each has."""
     for split, part in labels.items():

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 from torchloom.errors import InputError
 from torchloom.system.words import counted
@@ -18,8 +18,13 @@ from torchloom.system.words import counted
 SEPARATORS = (",", ";", "\t", "|")
 BINARY = {".parquet", ".jsonl", ".ndjson"}  # what pyarrow reads, and has types
 TEXT = {".csv", ".tsv"}
-PACKED = {".zip", ".gz"}  # of one CSV file
+PACKED = {".zip", ".gz"}  # of one CSV file, or in the latter of one of the others
 SUFFIXES = TEXT | BINARY | PACKED
+LARGEST_UNPACKED = 1 << 30  # bytes: a few kilobytes may unpack to more than any memory holds
+LARGEST_TEXT = 10_000_000  # characters of a file that is one text
+LONGEST_LINE = 100_000_000  # characters of a CSV file
+
+csv.field_size_limit(1 << 24)  # characters of a cell, as in datasets/reports.py; Python's own limit is 131,072
 
 Rows = Iterator[tuple[int, list[Any]]]  # of each row the number of its line, or of the row, and its cells
 
@@ -39,20 +44,25 @@ def opened_table(path: Path) -> Iterator[tuple[list[str], Rows]]:
     """The names of the columns, and the rows; InputError, here or when it comes to that row, when it is no such table.
 
     Cells of a CSV file are texts without spaces around them; a row may have more or less of them than there are names.
+    Quotation marks stand around cells there, but where cells are separated by tabs and the marks do not fit.
     """
-    if path.suffix.lower() in BINARY:
-        batches = _batches(path)
-        yield batches.schema.names, _typed_rows(batches)
+    if _kind(path) in BINARY:
+        with _explained():
+            batches = _batches(path)
+            yield batches.schema.names, _typed_rows(batches)
         return
     with opened_text(path, newline="") as file:
-        first = file.readline(1 << 20)
-        file.seek(0)
-        lines = csv.reader(file, delimiter=separator_of(first), skipinitialspace=True)
-        try:
-            names = [name.strip() for name in next(lines, [])]
-        except csv.Error as error:
-            raise _no_csv(lines.line_num, error) from error
-        yield names, _cells(lines)
+        separator = separator_of(file.readline(1 << 20))
+    plain = separator == "\t" and _has_odd_quotes(path)
+    with opened_text(path, newline="") as file:
+        rows = _cells(file, separator, csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+        _, names = next(rows, (0, []))
+        yield [name.strip() for name in names], rows
+
+
+def _kind(path: Path) -> str:
+    """The suffix of a file, or of what a .gz packs."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def separator_of(line: str) -> str:
@@ -63,6 +73,11 @@ def separator_of(line: str) -> str:
 def as_rows(table: Any) -> list[dict[str, Any]]:
     """The rows of a table of Arrow, Polars or pandas, or those of a list, by the names of their columns."""
     if isinstance(table, list):
+        odd = next((place for place, row in enumerate(table) if not isinstance(row, Mapping)), None)
+        if odd is not None:
+            raise InputError(
+                f"is a list whose entry {odd} is {table[odd]!r}, and no row: values by the names of columns"
+            )
         return table
     if hasattr(table, "to_pylist"):
         return table.to_pylist()  # type: ignore[no-any-return]
@@ -75,26 +90,50 @@ def as_rows(table: Any) -> list[dict[str, Any]]:
     )
 
 
-def _cells(lines: Any) -> Rows:
+def _cells(file: TextIO, separator: str, quoting: int = csv.QUOTE_MINIMAL, strict: bool = False) -> Rows:
+    """The rows of a CSV file that are not empty."""
+    seen: list[str] = []  # the lines of a row
+    form: Any = {"delimiter": separator, "skipinitialspace": True, "quoting": quoting}
+    lines = csv.reader(_lines(file, seen), strict=strict, **form)
     try:
         for row in lines:
+            if len(seen) > 1:  # which a lone quotation mark takes for one
+                list(csv.reader(seen, strict=True, **form))
             if row:
                 yield lines.line_num, [cell.rstrip() for cell in row]
+            seen.clear()
     except csv.Error as error:
-        raise _no_csv(lines.line_num, error) from error
+        advice = ". A quotation mark within a quoted cell must be doubled" if len(seen) > 1 else ""
+        raise InputError(f"line {lines.line_num - len(seen) + 1} is not CSV ({error}){advice}") from error
 
 
-def _no_csv(line: int, error: csv.Error) -> InputError:
-    return InputError(f"line {line} is not CSV ({error})")
+def _lines(file: TextIO, seen: list[str]) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), 1):
+        if len(line) == LONGEST_LINE:
+            raise InputError(f"line {number} has {LONGEST_LINE:,} characters or more: this is no CSV file")
+        seen.append(line)
+        yield line
+
+
+def _has_odd_quotes(path: Path) -> bool:
+    """Whether cells that begin with a quotation mark do not end with one, or only in another row, among tabs."""
+    with opened_text(path, newline="") as file:
+        try:
+            return any("\n" in cell and "\t" in cell for _, row in _cells(file, "\t", strict=True) for cell in row)
+        except InputError:
+            return True
 
 
 def _batches(path: Path) -> Any:
     import pyarrow
     from pyarrow import json, parquet
 
-    read: Any = parquet.read_table if path.suffix.lower() == ".parquet" else json.read_json
+    read: Any = parquet.read_table if _kind(path) == ".parquet" else json.read_json
     try:
-        return read(path)
+        if path.suffix.lower() != ".gz":
+            return read(path)
+        with _unpacked(path) as file:
+            return read(pyarrow.BufferReader(file.read()))
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot be read as a table ({reason})") from error
@@ -108,6 +147,24 @@ def _typed_rows(table: Any) -> Rows:
             yield number, list(row)
 
 
+class _Bounded(io.RawIOBase):
+    """What a packed file holds; InputError when that is more than LARGEST_UNPACKED."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, LARGEST_UNPACKED
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = self.file.read(len(buffer))
+        self.left -= len(read)
+        if self.left < 0:
+            raise InputError(f"unpacks to more than {LARGEST_UNPACKED:,} bytes. If that is right, unpack it before")
+        buffer[: len(read)] = read
+        return len(read)
+
+
 @contextmanager
 def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of the file, or those of the one CSV file that it packs."""
@@ -119,21 +176,43 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
             if len(tables) != 1:
                 raise InputError(f"packs {counted(len(tables), 'CSV file')}, and must pack one; unpack it")
             with archive.open(tables[0]) as file:
-                yield file
+                yield io.BufferedReader(_Bounded(file))
+    elif suffix == ".gz":
+        with gzip.open(path) as packed:
+            yield io.BufferedReader(_Bounded(cast(IO[bytes], packed)))
     else:
-        with gzip.open(path) if suffix == ".gz" else path.open("rb") as file:
-            yield file  # type: ignore[misc]
+        with path.open("rb") as file:
+            yield file
 
 
 @contextmanager
-def opened_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """A file as text; what is wrong with it is an InputError."""
+def _explained() -> Iterator[None]:
+    """What is wrong with a file, as an InputError."""
     try:
-        with _unpacked(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline) as file:
-            yield file
+        yield
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
         raise InputError(f"cannot be unpacked ({error})") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"is not a text in UTF-8 ({error.reason}). Save it as such") from error
+
+
+@contextmanager
+def opened_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A file as text; what is wrong with it is an InputError."""
+    with (
+        _explained(),
+        _unpacked(path) as binary,
+        io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline) as file,
+    ):
+        yield file
+
+
+def read_text(path: Path) -> str:
+    """A file that is one text; InputError when it is none, or a very long one."""
+    with opened_text(path) as file:
+        text = file.read(LARGEST_TEXT + 1)
+    if len(text) > LARGEST_TEXT:
+        raise InputError(f"holds more than {LARGEST_TEXT:,} characters")
+    return text

@@ -2,48 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from torchloom.data.columns import flag, gaps_of, is_gap, labels_in, number, written
 from torchloom.system.words import listed
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy as np
+Scale = Literal["linear", "robust", "log"]
 IGNORED = 255  # in masks: of no class, neither learnt nor judged
 
 
 class Target(BaseModel):
-    """`array` is the name of the prepared array, with an entry for each sample."""
+    """`array` is the name of the prepared array, with an entry for each sample.
+
+    A user's tables may have spellings of a gap that are `missing` from the usual ones.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     array: str
+    missing: list[str] = Field([])
+
+    @property
+    def one_class(self) -> bool:
+        """Whether each sample is of one class, whose number the array has."""
+        return False
+
+    def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
+        """The same with what is measured of the training samples, (N, …), measured of these."""
+        return self
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of it, by what it is."""
         yield from ()
 
+    def told(self, row: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        """What a row of a user's table says of it, or None where it does not; ValueError of what it cannot be."""
+        return None
+
+    def _cell(self, row: Mapping[str, Any], column: str | None) -> Any:
+        cell = row.get(column) if column is not None else None
+        return None if is_gap(cell, gaps_of(self.missing)) else cell
+
 
 class Classes(Target):
-    """One of several classes, by their numbers (N,) int64; of masks (N, H, W) uint8, where IGNORED is of none."""
+    """One of several classes, by their numbers (N,) int64; of masks (N, H, W) uint8, where IGNORED is of none.
+
+    In a user's tables it stands in the column `name`.
+    """
 
     array: str = "labels"
     classes: list[str]
+    name: str | None = None
+
+    @property
+    def one_class(self) -> bool:
+        return self.array == "labels"  # and not masks
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"
 
+    def told(self, row: Mapping[str, Any]) -> str | None:
+        """A class, which may be one that training did not have."""
+        cell = row.get(self.name) if self.name is not None else None
+        if cell is not None and written(cell) in self.classes:  # whatever it looks like
+            return written(cell)
+        cell = self._cell(row, self.name)
+        return None if cell is None else written(cell)
+
+
+class Labels(Target):
+    """Any of several labels, or none: (N, K) uint8, 1 where one holds.
+
+    In a user's tables each is a column of yes and no, or they stand in one `column`, as a list or apart by a
+    `separator`. A label holds from a probability of `thresholds` on, without them of a half.
+    """
+
+    array: str = "labels"
+    labels: list[str]
+    column: str | None = None
+    separator: str | None = None
+    thresholds: list[float] | None = None
+
+    @property
+    def least(self) -> list[float]:
+        """The probability of each from which on it holds."""
+        return self.thresholds or [0.5] * len(self.labels)
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        yield "labels", f"{len(self.labels):,}: {listed(self.labels)}"
+
+    def told(self, row: Mapping[str, Any]) -> set[str] | None:
+        """The labels that hold, some of which training may not have had."""
+        if self.column is not None:
+            cell = self._cell(row, self.column)
+            known = self.column in row and (cell is not None or self.separator is not None)
+            return set(labels_in(cell, self.separator)) if known else None
+        cells = {name: self._cell(row, name) for name in self.labels}
+        known = all(cell is not None for cell in cells.values())
+        return {name for name, cell in cells.items() if flag(cell)} if known else None
+
 
 class Number(Target):
-    """A number (N,) float32 in its own unit; mean and standard deviation over the training samples."""
+    """A number (N,) float32 in its own unit; mean and standard deviation over the training samples.
+
+    With the `scale` log they are those of log(1 + number); with robust, where some are far beyond all others, median
+    and deviation by the quartiles.
+    """
 
     array: str = "target"
     name: str
     mean: float
     std: float
+    scale: Scale = "linear"
+
+    @property
+    def numbers(self) -> list[Number]:
+        return [self]
+
+    def measured(self, values: np.ndarray) -> Self:
+        from torchloom.data.spread import measured
+
+        return self.model_copy(update=measured(values, self.scale))
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "target", self.name
+        if self.scale != "linear":
+            yield "scale of the target", self.scale
+
+    def told(self, row: Mapping[str, Any]) -> list[float] | None:
+        cell = self._cell(row, self.name)
+        return None if cell is None else [number(cell)]
 
 
-AnyTarget = Classes | Number
+class Numbers(Target):
+    """Several numbers (N, K) float32, each in its own unit."""
+
+    array: str = "target"
+    numbers: list[Number]
+
+    def measured(self, values: np.ndarray) -> Self:
+        numbers = [each.measured(column) for each, column in zip(self.numbers, values.T, strict=True)]
+        return self.model_copy(update={"numbers": numbers})
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        yield "targets", listed([each.name for each in self.numbers])
+
+    def told(self, row: Mapping[str, Any]) -> list[float] | None:
+        told = [each.told(row) for each in self.numbers]
+        return [value for one in told for value in one or []] if all(told) else None
+
+
+AnyTarget = Classes | Number | Labels | Numbers

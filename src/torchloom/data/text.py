@@ -6,20 +6,23 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.errors import InputError
+from torchloom.system.words import listed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 LONGEST_TEXT = 10_000  # tokens of what a model is asked about; a batch takes memory by its longest text
+SPACE = "␣"
+SHOWN = 200  # characters of a vocabulary, in a message
 PAD, UNKNOWN = "<pad>", "<unk>"  # no text holds these as words
 Kind = Literal["characters", "words", "subwords"]
 
@@ -38,6 +41,7 @@ _BREAK = re.compile(r"<br\s*/?>")
 _LETTER = rf"(?:(?![{_UNSPACED}])[^\W_])"
 _LETTERS = rf"{_LETTER}(?:{_LETTER}|[{_MARKS}])*"
 _WORD = re.compile(rf"{_LETTERS}(?:'{_LETTERS})*|[{_UNSPACED}][{_MARKS}]*|[.,!?]")
+_SPACED = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\S)+")
 _PLAIN = str.maketrans("\u2019\uff0c\u3001\u3002\uff01\uff1f", "',,.!?")  # marks of other scripts as those of Latin
 
 
@@ -48,6 +52,19 @@ def split_words(text: str) -> list[str]:
     and all other marks only separate. In scripts without spaces each character is a word, with the marks on it.
     """
     return _WORD.findall(_BREAK.sub(" ", text.lower().translate(_PLAIN)))
+
+
+def spoken_words(text: str) -> list[str]:
+    """What spaces part and letters are in, as they are; in scripts without spaces each letter."""
+    return [word for word in _SPACED.findall(text) if any(map(str.isalpha, word))]
+
+
+def check_text(text: str) -> None:
+    """ValueError of what no file can hold: half a character, as UTF-16 has it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text[error.start]!r} is no character") from error
 
 
 def read_number(text: str) -> float:
@@ -64,8 +81,7 @@ def read_number(text: str) -> float:
 class Tokenizer(BaseModel):
     """A vocabulary of characters, words or subwords; a token is a place in it. JSON keeps all of it.
 
-    Subwords are made of the bytes of a text by byte pair encoding, so that there are none that it does not know:
-    `merges` are what is put together, the first ones first (Sennrich, Haddow, Birch, arXiv:1508.07909).
+    `merges` are what is put together to subwords, the first ones first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -76,20 +92,15 @@ class Tokenizer(BaseModel):
     merges: list[tuple[str, str]] = Field([])
 
     @classmethod
-    def learnt(cls, kind: Kind, texts: Sequence[str], size: int, min_count: int, lower_case: bool = False) -> Tokenizer:
+    def learnt(cls, kind: Kind, texts: Iterable[str], size: int, min_count: int, lower_case: bool = False) -> Tokenizer:
         """<pad>, <unk>, and up to `size - 2` tokens that the texts have `min_count` times or more.
 
-        InputError when the library for subwords is not there.
+        The more frequent come first, equally frequent ones in alphabetical order, but for subwords. InputError when the
+        library for those is not there.
         """
-        if kind == "words":  # which are in lower case
-            return cls.of_words(texts, size, min_count)
-        texts = [text.lower() for text in texts] if lower_case else texts
-        if kind == "subwords":
-            vocabulary, merges = _learn_subwords(texts, size, min_count)
-            return cls(kind=kind, vocabulary=vocabulary, lower_case=lower_case, merges=merges)
-        counts = Counter(character for text in texts for character in text)
-        known = _by_count(counts, size, min_count)
-        return cls(kind=kind, vocabulary=[PAD, UNKNOWN, *known], lower_case=lower_case)
+        lower_case &= kind != "words"
+        vocabulary, merges = KINDS[kind].learn(map(str.lower, texts) if lower_case else texts, size, min_count)
+        return cls(kind=kind, vocabulary=vocabulary, lower_case=lower_case, merges=merges)
 
     @classmethod
     def of_characters(cls, text: str) -> Tokenizer:
@@ -98,30 +109,14 @@ class Tokenizer(BaseModel):
 
     @classmethod
     def of_words(cls, texts: Iterable[str], size: int, min_count: int) -> Tokenizer:
-        """<pad>, <unk>, and up to `size - 2` words that occur `min_count` times or more.
-
-        The more frequent come first, equally frequent ones in alphabetical order.
-        """
-        counts: Counter[str] = Counter()
-        for text in texts:
-            counts.update(split_words(text))
-        return cls(kind="words", vocabulary=[PAD, UNKNOWN, *_by_count(counts, size, min_count)])
+        return cls.learnt("words", texts, size, min_count)
 
     @cached_property
-    def _subwords(self) -> HuggingFaceTokenizer:
-        tokenizers = _tokenizers()
-        try:
-            model = tokenizers.models.BPE(vocab=self._tokens, merges=self.merges)
-        except Exception as error:  # the library has no class of its own for what is wrong
-            raise InputError(f"the subwords of the tokenizer do not belong together: {error}") from error
-        found: HuggingFaceTokenizer = tokenizers.Tokenizer(model)
-        found.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        found.decoder = tokenizers.decoders.ByteLevel()
-        return found
+    def _pieces(self) -> Pieces:
+        return KINDS[self.kind](self.vocabulary, self.merges)
 
-    @cached_property
-    def _tokens(self) -> dict[str, int]:
-        return {entry: token for token, entry in enumerate(self.vocabulary)}
+    def _in_case(self, text: str) -> str:
+        return text.lower() if self.lower_case else text
 
     def encode(self, text: str) -> np.ndarray:
         """The (N,) int64 tokens of `text`.
@@ -129,25 +124,26 @@ class Tokenizer(BaseModel):
         Words that are not in the vocabulary become 1 (<unk>), and so do characters where it has <unk>; else they are an
         InputError.
         """
-        if self.kind == "words":
-            return np.array([self._tokens.get(word, 1) for word in split_words(text)], dtype=np.int64)
-        text = text.lower() if self.lower_case else text
-        if self.kind == "subwords":
-            return np.array(self._subwords.encode(text).ids, dtype=np.int64)
-        if UNKNOWN in self._tokens:
-            return np.array([self._tokens.get(character, 1) for character in text], dtype=np.int64)
-        unknown = sorted(set(text) - self._tokens.keys())
-        if unknown:
-            raise InputError(
-                f"the vocabulary lacks {', '.join(map(repr, unknown))}; it has {''.join(self.vocabulary)!r}"
-            )
-        return np.array([self._tokens[character] for character in text], dtype=np.int64)
+        if UNKNOWN not in self._pieces.tokens:
+            self.check_known(text)
+        return np.array(self._pieces.encode(self._in_case(text)), dtype=np.int64)
+
+    def check_known(self, text: str) -> None:
+        """InputError when the text has characters that stand in no vocabulary of such."""
+        if unknown := self._pieces.unknown(self._in_case(text)):
+            known = "".join(each for each in self.vocabulary if each not in {PAD, UNKNOWN})
+            more = f" and {len(known) - SHOWN:,} more" if len(known) > SHOWN else ""
+            raise InputError(f"the vocabulary lacks {listed(list(map(repr, unknown)))}; it has {known[:SHOWN]!r}{more}")
 
     def tokens(self, text: str, last: int | None = None) -> np.ndarray:
         """The (N,) int64 tokens of a text that a model is asked about, of more than `last` the last ones.
 
         InputError when it is empty, too long or has unknown characters.
         """
+        try:
+            check_text(text)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         tokens = self.encode(text)
         if not len(tokens):
             raise InputError(f"holds no {self.kind}")
@@ -158,19 +154,121 @@ class Tokenizer(BaseModel):
 
     def characters(self, tokens: np.ndarray) -> int:
         """For how many characters of a text (N,) tokens stand, where it can be put together again."""
-        return len(self.decode(tokens.tolist())) if self.kind == "subwords" else len(tokens)
+        return self._pieces.characters(tokens.tolist())
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of (N,) tokens; words come in lower case with a space between them."""
-        if self.kind == "subwords":
-            decoded: str = self._subwords.decode(list(map(int, tokens)))
-            return decoded
-        return (" " if self.kind == "words" else "").join(self.vocabulary[token] for token in tokens)
+        return self._pieces.decode(list(map(int, tokens)))
+
+    def readable(self) -> list[str]:
+        """The vocabulary as a person reads it."""
+        return self._pieces.readable()
 
 
-def _by_count(counts: Counter[str], size: int, min_count: int) -> list[str]:
-    known = sorted((each for each, count in counts.items() if count >= min_count), key=lambda e: (-counts[e], e))
-    return known[: size - 2]
+# ---- what each kind of token is ------------------------------------------------------------------------------------
+
+Learnt = tuple[list[str], list[tuple[str, str]]]  # the vocabulary, <pad> and <unk> first, and the merges
+
+
+class Pieces:
+    """What a text is cut into, as a vocabulary has it, and how it is put together again."""
+
+    joint: ClassVar[str] = ""
+
+    def __init__(self, vocabulary: list[str], merges: list[tuple[str, str]]) -> None:
+        self.vocabulary, self.merges = vocabulary, merges
+        self.tokens = {piece: token for token, piece in enumerate(vocabulary)}
+
+    @staticmethod
+    def cut(text: str) -> list[str]:
+        raise NotImplementedError
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], size: int, min_count: int) -> Learnt:
+        counts = Counter(piece for text in texts for piece in cls.cut(text))
+        known = sorted((each for each, count in counts.items() if count >= min_count), key=lambda e: (-counts[e], e))
+        return [PAD, UNKNOWN, *known[: size - 2]], []
+
+    def encode(self, text: str) -> list[int]:
+        return [self.tokens.get(piece, 1) for piece in self.cut(text)]
+
+    def unknown(self, text: str) -> list[str]:  # noqa: ARG002  (words may always be unknown, subwords never)
+        """What must be known for a text to be put together from its tokens, and is not."""
+        return []
+
+    def decode(self, tokens: list[int]) -> str:
+        return self.joint.join(self.vocabulary[token] for token in tokens)
+
+    def characters(self, tokens: list[int]) -> int:
+        return len(tokens)
+
+    def readable(self) -> list[str]:
+        return self.vocabulary
+
+
+class Words(Pieces):
+    joint = " "
+    cut = staticmethod(split_words)
+
+
+class Characters(Pieces):
+    @staticmethod
+    def cut(text: str) -> list[str]:
+        return list(text)
+
+    def unknown(self, text: str) -> list[str]:
+        return sorted(set(text) - self.tokens.keys())
+
+
+class Subwords(Pieces):
+    """Made of the bytes of a text by byte pair encoding, so that there are none that it does not know.
+
+    Sennrich, Haddow, Birch, arXiv:1508.07909.
+    """
+
+    def __init__(self, vocabulary: list[str], merges: list[tuple[str, str]]) -> None:
+        super().__init__(vocabulary, merges)
+        library = _tokenizers()
+        try:
+            model = library.models.BPE(vocab=self.tokens, merges=merges)
+        except Exception as error:  # the library has no class of its own for what is wrong
+            raise InputError(f"the subwords of the tokenizer do not belong together: {error}") from error
+        self.library: HuggingFaceTokenizer = library.Tokenizer(model)
+        self.library.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self.library.decoder = library.decoders.ByteLevel()
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], size: int, min_count: int) -> Learnt:
+        library = _tokenizers()
+        bytewise = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        empty = library.Tokenizer(library.models.BPE())
+        empty.pre_tokenizer = bytewise
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=size,
+            min_frequency=min_count,
+            special_tokens=[PAD, UNKNOWN],
+            initial_alphabet=sorted(bytewise.alphabet()),
+            show_progress=False,
+        )
+        empty.train_from_iterator(texts, trainer)
+        model = json.loads(empty.to_str())["model"]
+        return sorted(model["vocab"], key=model["vocab"].get), [(one, other) for one, other in model["merges"]]
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.library.encode(text).ids)
+
+    def decode(self, tokens: list[int]) -> str:
+        return str(self.library.decode(tokens))
+
+    def characters(self, tokens: list[int]) -> int:
+        return len(self.decode(tokens))
+
+    def readable(self) -> list[str]:
+        """A space as ␣, and � for what is no whole character."""
+        return [self.decode([token]).replace(" ", SPACE) or piece for token, piece in enumerate(self.vocabulary)]
+
+
+KINDS: dict[Kind, type[Pieces]] = {"characters": Characters, "words": Words, "subwords": Subwords}
 
 
 def _tokenizers() -> Any:
@@ -182,21 +280,3 @@ def _tokenizers() -> Any:
             "'.[subwords]'"
         ) from None
     return tokenizers
-
-
-def _learn_subwords(texts: Iterable[str], size: int, min_count: int) -> tuple[list[str], list[tuple[str, str]]]:
-    """The vocabulary, <pad> and <unk> first, and what is put together for it."""
-    tokenizers = _tokenizers()
-    bytewise = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    empty = tokenizers.Tokenizer(tokenizers.models.BPE())
-    empty.pre_tokenizer = bytewise
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=min_count,
-        special_tokens=[PAD, UNKNOWN],
-        initial_alphabet=sorted(bytewise.alphabet()),
-        show_progress=False,
-    )
-    empty.train_from_iterator(texts, trainer)
-    model = json.loads(empty.to_str())["model"]
-    return sorted(model["vocab"], key=model["vocab"].get), [(one, other) for one, other in model["merges"]]

@@ -103,7 +103,7 @@ def signature(model: nn.Module, samples: dict[str, Tensor], checkpoint: Checkpoi
 
 def export_checkpoint(checkpoint: Checkpoint, opset: int = 20) -> bytes:
     """The checkpoint's model in ONNX, as its export stage makes it, but without the comparison on real data."""
-    model, info = checkpoint.build(), checkpoint.info
+    model, info = checkpoint.exported(), checkpoint.info
     return to_onnx(model, signature(model, info.example(batch=2, time=10), checkpoint), checkpoint, opset)
 
 

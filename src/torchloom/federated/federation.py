@@ -170,9 +170,8 @@ class Server:
     def rates(self) -> tuple[float, float]:
         """The learning rate by the schedule, which counts rounds, after those that are over; and the full one."""
         optimizer = create_optimizer(self.model, self.config.optimizer)
-        schedule = Schedule(
-            optimizer, self.config.scheduler, self.config.federated.rounds, 1, 0, direction(self.config.monitor)
-        )
+        better = direction(self.config.monitor, self.config.rising)
+        schedule = Schedule(optimizer, self.config.scheduler, self.config.federated.rounds, 1, 0, better)
         for row in self.history:
             optimizer.step()
             schedule.step()
@@ -197,7 +196,7 @@ class Server:
         samples = self.config.epochs * sum(len(self.federation.shards[client]) for client in clients)
         seconds = time.perf_counter() - self.began
         self.history.append({**row, "samples_per_second": samples / seconds, "seconds": seconds})
-        if "val_loss" not in row or improves(row, self.best_row(), self.config.monitor):
+        if "val_loss" not in row or improves(row, self.best_row(), self.config.monitor, self.config.rising):
             self.best, self.best_round = self.weights, number
         state = {name: vars(self)[name] for name in STATE}
         self.states.save(state, self.recipe, number, 0, self.config.keep_states)
@@ -210,7 +209,9 @@ class Server:
         loader = self.federation.loaders.loader(split, self.device)
         if not len(loader):
             return {}
-        means = measure(self.model, loader, self.device, torch.float32, self.federation.objective(), number)
+        whole = self.federation.problem.validation(self.config, self.federation.loaders.info)
+        objective = self.federation.objective()
+        means = measure(self.model, loader, self.device, torch.float32, objective, number, whole=whole)
         return {f"{name}_{figure}": value for figure, value in means.items()}
 
     def best_row(self) -> dict[str, float] | None:

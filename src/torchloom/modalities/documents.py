@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torchloom.training.loaders import LoaderPlan
 
 
+COLUMN = "text"  # of tables that a model is asked about which has learnt from other files
+
+
 class DocumentInfo(Info):
     """Texts of any length, as tokens; in a user's tables they stand in the `column`."""
 
@@ -84,7 +87,13 @@ class DocumentInfo(Info):
         return lambda text: self.tokenizer.tokens(text, self.max_tokens)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        return texts_of(files, read, self.column)
+        return texts_of(files, read, self.column or COLUMN)
+
+    def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
+        from torchloom.system.figures import text_sheet
+
+        texts = [self.tokenizer.decode(tokens) for _, tokens, _ in shown]
+        return text_sheet([(name, caption) for name, _, caption in shown], texts)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return pad(samples)

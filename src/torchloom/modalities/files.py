@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text
+from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 
-LARGEST_TEXT = 10_000_000  # characters of a file, before it is cut into tokens
 
-Sample = tuple[str, Callable[[], Any]]  # what it is called in the tables, and how it is read
+class Sample(NamedTuple):
+    """What it is called in the tables, how it is read, and the row of a user's table that it stands in, if it does."""
+
+    name: str
+    read: Callable[[], Any]
+    row: Mapping[str, Any] | None = None
+
+
+Part = tuple[int, Callable[[], Any], Mapping[str, Any] | None]  # the number of a line or a row, how it is read, the row
 
 
 def _named(files: Listing) -> Iterator[tuple[Path, str]]:
@@ -26,7 +33,7 @@ def files_of(files: Listing, read: Callable[[Any], Any], column: str | None = No
     """Each file, opened in binary; or those whose paths are in that column of tables, where the folder has such."""
     tables = [(path, name) for path, name in _named(files) if column and path.suffix.lower() in SUFFIXES]
     if not tables:
-        yield from ((name, partial(_binary, path, read)) for path, name in _named(files))
+        yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
     for path, name in tables:
         yield from _paths(path, name, str(column), read)
 
@@ -38,13 +45,13 @@ def _paths(table: Path, name: str, column: str, read: Callable[[Any], Any]) -> I
         check_columns([column], row)
         return str(row[column]).replace("\\", "/")
 
-    for called, path in _each(name, _rows(table, path_in)):
+    for called, path, row in _each(name, _rows(table, path_in)):
         try:
             found = path()
         except InputError as error:
-            yield called, partial(_fail, error)
+            yield Sample(called, partial(_fail, error))
         else:
-            yield found, partial(_binary, table.parent / found, read)
+            yield Sample(found, partial(_binary, table.parent / found, read), row)
 
 
 def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
@@ -55,7 +62,7 @@ def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = No
         elif files.single:
             yield from _each(name, _lines(path, read))
         else:
-            yield name, partial(_text, path, read)
+            yield Sample(name, partial(_text, path, read))
 
 
 def _cell(column: str, read: Callable[[Any], Any], row: dict[str, Any]) -> Any:
@@ -76,13 +83,13 @@ def _readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _each(name: str, parts: Iterator[tuple[int, Callable[[], Any]]]) -> Iterator[Sample]:
+def _each(name: str, parts: Iterator[Part]) -> Iterator[Sample]:
     """A sample for each line of the file `name`, and one that fails when the file cannot be read to its end."""
     try:
-        for line, read in parts:
-            yield f"{name}:{line}", read
+        for line, read, row in parts:
+            yield Sample(f"{name}:{line}", read, row)
     except InputError as error:
-        yield name, partial(_fail, error)
+        yield Sample(name, partial(_fail, error))
 
 
 def _fail(error: InputError) -> None:
@@ -101,25 +108,21 @@ def _binary(path: Path, read: Callable[[Any], Any]) -> Any:
 
 
 def _text(path: Path, read: Callable[[Any], Any]) -> Any:
-    with opened_text(path) as file:
-        text = file.read(LARGEST_TEXT + 1)
-    if len(text) > LARGEST_TEXT:
-        raise InputError(f"holds more than {LARGEST_TEXT:,} characters")
-    return read(text.removesuffix("\n"))  # all else may belong to a prompt
+    return read(read_text(path).removesuffix("\n"))  # all else may belong to a prompt
 
 
-def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
+def _lines(path: Path, read: Callable[[Any], Any]) -> Iterator[Part]:
     with opened_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, partial(read, line.rstrip("\n"))
+                yield number, partial(read, line.rstrip("\n")), None
 
 
-def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[tuple[int, Callable[[], Any]]]:
+def _rows(path: Path, read: Callable[[Any], Any]) -> Iterator[Part]:
     with opened_table(path) as (names, rows):
         _check_names(names, read)
-        for line, row in rows:
-            yield line, partial(_row, names, row, read)
+        for line, cells in rows:
+            yield line, partial(_row, names, cells, read), dict(zip(names, cells, strict=False))
 
 
 def _check_names(names: list[str], read: Callable[[Any], Any]) -> None:

@@ -62,10 +62,11 @@ class TextInfo(Info):
     def prompt(self, text: str) -> str:
         r"""`text` with \n at the end of each line, as in training, when a language model can go on from it.
 
-        Else InputError, as `Tokenizer.tokens` has it.
+        Else InputError, as `Tokenizer.tokens` has it, or for characters that it does not know.
         """
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.tokenizer.tokens(text)
+        self.tokenizer.check_known(text)
         return text
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:

@@ -10,6 +10,7 @@ from torchloom.config import EvaluateConfig, ModelConfig, TrainConfig
 from torchloom.data.targets import Target
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Batch = tuple["Tensor", ...]
 # A model and a batch, which is the inputs and last the target -> the mean loss and the means of other figures.
 Objective = Callable[["nn.Module", Batch], tuple["Tensor", dict[str, "Tensor"]]]
+# Outputs (N, …) float32 and targets (N, …) of a whole split, on the CPU -> figures by name.
+Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
 Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number
 
@@ -39,7 +42,7 @@ class Problem:
     training: ClassVar[type[TrainConfig]] = TrainConfig  # the block `train`
     evaluation: ClassVar[type[EvaluateConfig]] = EvaluateConfig  # the block `evaluate`
     modalities: ClassVar[tuple[type[Info], ...]] = (Info,)  # of such data
-    target: ClassVar[type[Target] | None] = None  # what there must be to learn beside the inputs
+    target: ClassVar[type[Target] | tuple[type[Target], ...] | None] = None  # what there must be to learn
     array: ClassVar[str | None] = None  # which of the prepared arrays that is, where it could be another
     reports: ClassVar[Mapping[str, str]]  # what `evaluate` gives, in order, and what a page says of each
     tag: ClassVar[str]  # as the Hugging Face hub calls it, after the tag of the modality
@@ -66,7 +69,9 @@ class Problem:
         fits = isinstance(info.target, self.target) and self.array in {None, info.target.array}
         if not fits:
             there = f"{type(info.target).__name__.lower()} ({info.target.array})" if info.target else "nothing"
-            needed = self.target.__name__.lower() + (f" ({self.array})" if self.array else "")
+            wanted = self.target if isinstance(self.target, tuple) else (self.target,)
+            named = " or ".join(each.__name__.lower() for each in wanted)
+            needed = named + (f" ({self.array})" if self.array else "")
             raise InputError(
                 f"the problem {self.name} needs data with {needed} to learn, but those that the block task names have "
                 f"{there}"
@@ -75,10 +80,22 @@ class Problem:
     def check(self, config: Any, loaders: LoaderPlan) -> None:
         """InputError unless these data can be learnt from with this block `train`."""
         self.check_data(loaders.info)
+        if config.monitor in config.whole and not loaders.length("validation"):
+            raise InputError(
+                f"train.monitor: {config.monitor} is measured on the validation split, and there is none. Set "
+                "preprocess.validation_fraction above 0, without data.include_validation, or monitor loss"
+            )
+
+    def settled(self, config: Any, loaders: LoaderPlan) -> Any:
+        """The block `train`, after `check`, with what it leaves to the training data, such as weights of classes."""
+        return config
 
     def sizes(self, info: Info) -> dict[str, Any]:
         """What a network's `build` can ask for beside the sizes of the inputs: `outputs`, how many it is to give."""
         return {}
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        """InputError unless a model's answer about a batch, in evaluation, has the sizes that this problem asks for."""
 
     def meanings(self, info: Info) -> dict[str, Any]:
         """What those of the sizes stand for, such as classes: a head that is for others is not taken over."""
@@ -92,11 +109,38 @@ class Problem:
         """What is minimised; `config` is the block `train`."""
         raise NotImplementedError
 
+    def validation(self, config: Any, info: Info) -> Figures | None:
+        """What is measured of the validation split as a whole, beside the means of `objective`, if anything is.
+
+        `config` is the block `train`; what takes long is measured only where that monitors it. All outputs must fit
+        into the memory.
+        """
+        return None
+
+    def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> Checkpoint:
+        """The trained model with what is chosen for it on the validation split, such as a threshold, in `training`."""
+        return checkpoint
+
     def evaluate(
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: Any
     ) -> dict[str, Any]:
         """Measure the checkpoint on the test split: the contents of each of `reports`, `metrics` first."""
         raise NotImplementedError
+
+    def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> list[Columns]:
+        """What the model answers to each sample of the test split, beside the truth, for a table; none without one.
+
+        `config` is the block `evaluate`.
+        """
+        return []
+
+    def label_issues(self, answers: list[Columns], loaders: LoaderPlan) -> list[Columns]:
+        """The samples whose labels are nearly certainly wrong, the surest first.
+
+        `answers` are rows of `answers_to` of models that have not seen the sample, with its number among those of the
+        test split of `loaders`, `sample`.
+        """
+        return []
 
     def more_stages(self) -> Sequence[Node]:
         """Those that only this problem has; what they call `params:<block>` is a block of the task."""
@@ -105,6 +149,10 @@ class Problem:
     def captions(self, made: Mapping[str, Any]) -> Mapping[str, str]:
         """What a page says of each report, where `made` are the contents of all of them."""
         return self.reports
+
+    def doubt(self, metrics: Mapping[str, Any]) -> str | None:
+        """What must be said first of a model with these figures on the test split: that it has learnt nothing."""
+        return None
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
@@ -115,6 +163,10 @@ class Problem:
         """
         return inputs, list(self.answers)
 
+    def exported(self, model: nn.Module) -> nn.Module:
+        """The model as it is exported, with the outputs that `answers` names."""
+        return model
+
     def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What the metadata of the exported model say of its outputs, by name; values as JSON has them."""
         return {}
@@ -122,6 +174,10 @@ class Problem:
     def answering(self, model: Model, config: AnswerConfig) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
         """The columns of an answer, and what makes them of a list of samples that the modality's reader has read."""
         raise NotImplementedError
+
+    def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
+        """How good the columns of answers are, beside what the target's `told` says of the same samples."""
+        return {}
 
     def check_exported(self, model: Model) -> None:
         """ValueError unless what the metadata of an exported model say fits its graph."""
@@ -134,6 +190,12 @@ class Problem:
     def said(self, model: Model) -> dict[str, Any]:
         """What a server says of the answers that its model gives."""
         return {}
+
+
+def check_count(found: int, needed: int) -> None:
+    """InputError unless a network gives as many outputs for each sample as it was asked for."""
+    if found != needed:
+        raise InputError(f"gives {counted(found, 'output')} for each sample, and was asked for {needed}")
 
 
 def run(model: Model, output: str, samples: list[Any]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from kedro.pipeline.node import Node
 from torchloom.config import DebuggingConfig, TrackingConfig
 from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
+from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.records.runs import RunRecord, device, flat, main_figures, peak_memory, seeds, training_rate
 from torchloom.records.tracking import Tracking
@@ -280,6 +281,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
         lines[0] += "".join(f"  test {name} {value:.4f}" for name, value in main_figures(metrics).items())
+        lines += [f"  {doubt}" for doubt in _doubts(task, metrics, catalog)]
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
@@ -302,6 +304,13 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
         if found:
             lines.append(f"  {kind + ':':<10}" + "  ".join(_relative(path) for path in found))
     return lines
+
+
+def _doubts(task: str, metrics: dict[str, Any], catalog: DataCatalog) -> Iterator[str]:
+    """What must be said first of the task's model; where there are several, as of folds, nothing."""
+    if catalog.exists(f"{task}.checkpoint"):
+        doubt = problem_of(catalog.load(f"{task}.checkpoint").problem).doubt(metrics)
+        yield from [doubt] if doubt else []
 
 
 def _compared(report: dict[str, Any]) -> str:

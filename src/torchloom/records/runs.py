@@ -26,6 +26,8 @@ FIGURES = (
     "mean_iou",
     "accuracy",
     "macro_f1",
+    "micro_f1",
+    "mean_average_precision",
     "mse",
     "r2",
     "rmse",

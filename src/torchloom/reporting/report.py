@@ -90,6 +90,11 @@ class Subject:
         """The records of the task's own stages."""
         return [record for record in self.lineage.nodes if record["node"].startswith(f"{self.task}.")]
 
+    @property
+    def doubt(self) -> str | None:
+        """What must be said first, where it seems to have learnt nothing."""
+        return self.problem.doubt(self.made["metrics"]) if "metrics" in self.made else None
+
     @cached_property
     def layers(self) -> list[dict[str, Any]]:
         from torchloom.models.summary import layers
@@ -140,7 +145,7 @@ def lead(subject: Subject) -> str:
     environment = subject.lineage.runs.get(str(newest.get("run")), {}).get("environment")
     if newest:
         sentence += f" Made {when(newest['end'])}" + (f" in the environment {environment}." if environment else ".")
-    return sentence
+    return f"{sentence} {subject.doubt}" if subject.doubt else sentence
 
 
 def headline(subject: Subject) -> dict[str, Any]:

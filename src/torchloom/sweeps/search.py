@@ -43,6 +43,7 @@ from torchloom.config import (
     SamplerConfig,
     SweepConfig,
     TrainConfig,
+    direction,
 )
 from torchloom.config.checks import mistakes, one_of, refuse, unknown
 from torchloom.errors import InputError
@@ -403,13 +404,15 @@ def _leave_out(blocks: dict[str, Any], key: str) -> None:
 
 def _begin(sweep: Sweep) -> Study:
     """The study, in which nothing is running: what an earlier run has left unfinished will be tried again."""
-    monitor = blocks_of(sweep, {}).training.monitor
+    training = blocks_of(sweep, {}).training
+    monitor = training.monitor
     folder = sweep.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}). Make room or change its rights") from error
-    study = open_study(folder, sweep.study, "maximize" if monitor == "accuracy" else "minimize")
+    better = f"{direction(monitor, training.rising)}imize"
+    study = open_study(folder, sweep.study, better)
     study.set_metric_names([f"val_{monitor}"])
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
-from torchloom.system.fonts import drawable, shown
+from torchloom.system.fonts import MISSING, drawable, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +24,9 @@ COLUMNS = 9  # of images in a grid
 LEGEND = 20  # entries of a legend at most
 NUMBERED, MATRIX = 30, 100  # classes of a confusion matrix at most, with its numbers and without
 PAIRS = 30  # that are shown of more classes
+TITLE, LINE = 26, 150  # Latin letters of 8 points that there is room for, in a figure of texts
+RESIDUALS = 6  # numbers of which they are shown
+WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
 
@@ -86,6 +88,8 @@ def _confused_pairs(counts: Tensor, classes: list[str]) -> Figure:
 def learning_curves(history: list[dict[str, float]]) -> Figure:
     """A panel for each figure that the history follows, training and validation together, and the learning rate.
 
+    At most three of them stand side by side.
+
     InputError when it is not what training writes.
     """
     if not isinstance(history, list) or not history or not all(isinstance(row, dict) for row in history):
@@ -93,9 +97,15 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     needed = {"epoch", "learning_rate", "train_loss", *history[0]}
     if not all(needed <= row.keys() for row in history):
         raise InputError("the history lacks figures or epochs. Run the train stage again")
-    names = [name.removeprefix("train_") for name in history[0] if name.startswith("train_")]
-    figure = Figure(figsize=(4.2 * (len(names) + 1), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(names) + 1)
+    followed = [name.partition("_") for name in history[0]]
+    names = list(dict.fromkeys(name for part, _, name in followed if part in {"train", "val"}))
+    columns = min(3, len(names) + 1)
+    rows = -(-(len(names) + 1) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(names) + 1 :]:
+        axes.remove()
+    panels = panels[: len(names) + 1]
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(panels, names, strict=False):
         for part, label in (("train", "training"), ("val", "validation")):
@@ -133,6 +143,28 @@ def roc_curves(answers: Tensor, labels: Tensor, classes: list[str], chosen: list
     few = f"\nthe {len(shown)} hardest of {len(classes):,} classes" if len(chosen) < len(classes) else ""
     title = f"ROC, one class against the rest{few}"
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
+    return figure
+
+
+def precision_recall(answers: np.ndarray, marks: np.ndarray, names: list[str], chosen: list[str]) -> Figure:
+    """For each chosen label, how many of the samples that are said to have it do, over how many of those that do are.
+
+    `answers` (N, K) are the higher, the likelier; `marks` (N, K) are above 0 where a label holds.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    places = [names.index(name) for name in chosen if marks[:, names.index(name)].any()]
+    written = []
+    for place in places:
+        precision, recall, _ = precision_recall_curve(marks[:, place] > 0, answers[:, place])
+        axes.step(recall, precision, where="post", linewidth=1)
+        area = average_precision_score(marks[:, place] > 0, answers[:, place])
+        written.append(f"{_short(names[place])}  {area:.4f}")
+    _legend(axes, axes.lines, written, title="average precision", loc="lower left")
+    few = f"\nthe {len(places)} hardest of {len(names):,} labels" if len(places) < len(names) else ""
+    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title=f"precision over recall{few}")
     return figure
 
 
@@ -189,21 +221,35 @@ def prediction_grid(images: Tensor, verdicts: Sequence[tuple[str, bool]]) -> Fig
 
 def text_predictions(texts: list[str], verdicts: Sequence[tuple[str, bool]]) -> Figure:
     """How each text begins, and beside it what is said of it: in red where that is wrong."""
-    rows = [(_literal(title), RIGHT if right else WRONG) for title, right in verdicts]
+    rows = [(title, RIGHT if right else WRONG) for title, right in verdicts]
     return _lines([(title, text, colour) for text, (title, colour) in zip(texts, rows, strict=False)])
 
 
 def _lines(rows: list[tuple[str, str, str]]) -> Figure:
     """A title in a colour, and beside it how a text begins."""
-    figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2))
+    axes = figure.add_axes((0.01, 0, 0.98, 1))
     axes.set(xlim=(0, 1), ylim=(max(len(rows), 1), 0))
     axes.axis("off")
     for row, (title, text, colour) in enumerate(rows):
-        lines = textwrap.wrap(_literal(_drawable(text)), 125, max_lines=2, placeholder=" …")
-        axes.text(0, row + 0.5, title, color=colour, fontsize=8, va="center")
-        axes.text(0.12, row + 0.5, "\n".join(lines), fontsize=8, va="center")
+        axes.text(0, row + 0.5, _literal(_wrapped(title, TITLE, 3)), color=colour, fontsize=8, va="center")
+        axes.text(0.2, row + 0.5, _literal(_wrapped(_in_one_line(text), LINE, 2)), fontsize=8, va="center")
     return figure
+
+
+def _wrapped(text: str, width: int, most: int) -> str:
+    """The text in lines, at most so many, of the `width` of so many Latin letters; Chinese ones take two."""
+    from rich.console import Console
+    from rich.text import Text
+
+    def wrap(text: str, width: int) -> list[str]:
+        return [line.plain.rstrip() for line in Text(text).wrap(Console(), width)]
+
+    wide = shown(text[: 3 * width * most]).replace(MISSING, WIDE)  # which is enough of any
+    lines = wrap(wide, width)
+    if len(lines) > most:
+        lines[most - 1] = f"{wrap(lines[most - 1], width - 2)[0]} …"
+    return "\n".join(lines[:most]).replace(WIDE, MISSING)
 
 
 def contact_sheet(images: list[np.ndarray], captions: list[str]) -> Figure:
@@ -214,19 +260,20 @@ def contact_sheet(images: list[np.ndarray], captions: list[str]) -> Figure:
     for index, (image, caption) in enumerate(zip(images, captions, strict=False)):
         row, column = divmod(index, COLUMNS)
         _show(axes, row, column, image.transpose(1, 2, 0) / 255, CAPTION)
-        lines = textwrap.wrap(_drawable(caption), 22, max_lines=2, placeholder=" …")
-        _title(axes, row, column, _literal("\n".join(lines)))
+        _title(axes, row, column, _literal(_wrapped(_in_one_line(caption), 22, 2)))
     return figure
 
 
-def text_sheet(rows: list[tuple[str, str]]) -> Figure:
-    """What a text is called, and beside it what was said of it."""
-    return _lines([(_literal(_drawable(name[-24:])), caption, "black") for name, caption in rows])
+def text_sheet(rows: list[tuple[str, str]], texts: Sequence[str] = ()) -> Figure:
+    """What a text is called, and beside it what was said of it; below its name where the `texts` themselves are."""
+    named = [(_in_one_line(name[-24:]), caption) for name, caption in rows]
+    if texts:
+        named = [(f"{name}\n{caption}", text) for (name, caption), text in zip(named, texts, strict=True)]
+    return _lines([(title, text, "black") for title, text in named])
 
 
-def _drawable(text: str) -> str:
-    """In one line, without what no font has."""
-    return shown(" ".join(text.split()))
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _short(name: str) -> str:
@@ -282,10 +329,18 @@ def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     return figure
 
 
-def residuals(prediction: Tensor, target: Tensor, name: str) -> Figure:
-    """Predictions over targets (N,), and what is left over predictions."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def residuals(prediction: Tensor, target: Tensor, *names: str) -> Figure:
+    """Predictions over targets, (N,) or a row for each of (N, K), and what is left over predictions."""
+    shown = names[:RESIDUALS]
+    figure = Figure(figsize=(10, 4.5 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 2, squeeze=False)
+    columns = (values.reshape(len(values), -1).T for values in (prediction, target))
+    for (left, right), name, one, truth in zip(panels, shown, *columns, strict=False):
+        _residuals(left, right, one, truth, name)
+    return figure
+
+
+def _residuals(left: Axes, right: Axes, prediction: Tensor, target: Tensor, name: str) -> None:
     left.scatter(target, prediction, s=10)
     ends = [min(target.min(), prediction.min()), max(target.max(), prediction.max())]
     left.plot(ends, ends, color="grey", linewidth=0.7)
@@ -294,7 +349,6 @@ def residuals(prediction: Tensor, target: Tensor, name: str) -> Figure:
     right.scatter(prediction, target - prediction, s=10)
     right.axhline(0, color="grey", linewidth=0.7)
     right.set(xlabel=f"predicted {name}", ylabel="residual: true - predicted")
-    return figure
 
 
 def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:

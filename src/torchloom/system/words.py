@@ -10,6 +10,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural(noun)}"
 
 
+def are(count: int, noun: str) -> str:
+    """The same with what a sentence goes on with: 1 row is, 2 rows are."""
+    return f"{counted(count, noun)} {'is' if count == 1 else 'are'}"
+
+
 def plural(noun: str) -> str:
     """Of a regular noun, or of several words that end in one."""
     if noun.endswith(("s", "x", "tch", "sh")):  # an epoch is no batch

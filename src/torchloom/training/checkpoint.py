@@ -70,6 +70,12 @@ class Checkpoint(BaseModel):
             ) from error
         return model.eval()
 
+    def exported(self) -> nn.Module:
+        """The same as it is exported, which may answer in another form."""
+        from torchloom.problems import problem_of
+
+        return problem_of(self.problem).exported(self.build()).eval()
+
 
 class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint]):
     """A `Checkpoint` in a safetensors file: no pickle, so loading one cannot run code."""

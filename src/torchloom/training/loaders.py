@@ -16,6 +16,7 @@ from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from torchloom.config import Count, DataConfig, Seed
+from torchloom.data.folds import Fold
 from torchloom.errors import InputError
 from torchloom.modalities import AnyInfo
 from torchloom.modalities.base import Use
@@ -52,6 +53,7 @@ class LoaderPlan(BaseModel):
     evaluate_batch_size: Count | None = None
     seed: Seed
     batches: Count | None = None  # of each split at most; see DebuggingConfig
+    fold: Fold | None = None  # of the samples of all files, those that belong to a split
     overfit: Count | None = None  # so many training samples, as they are, are those to train and to validate on
 
     @field_validator("splits")
@@ -71,6 +73,8 @@ class LoaderPlan(BaseModel):
 
     def length(self, split: str) -> int:
         """The number of images, documents, characters or rows in the split."""
+        if self.fold and self.splits[split]:
+            return len(self.numbers(split))
         return sum(file.length for file in self.splits[split])
 
     @property
@@ -114,12 +118,23 @@ class LoaderPlan(BaseModel):
                 batches.samples = drawn_subset(len(dataset), self.overfit, self.seed)
             batches.samples = batches.samples[: self.batches and self.batches * size]
         elif lengths is None:
-            batches = Batches(len(dataset), self.batch_size, self.seed, self.subset, place, share)
+            batches = Batches(len(dataset), self.batch_size, self.seed, self.subset, place, share, self._classes())
         else:
-            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.subset, place, share)
+            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.subset, place, share, self._classes())
         kind = StreamedBatches if dataset.streamed and not (self.batches or self.overfit) else DataLoader
         # with a generator of its own it leaves the global one, which dropout draws from, as it is
         return kind(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
+
+    def _classes(self) -> torch.Tensor | None:
+        """Those (N,) of the training samples, where they are to be drawn evenly; InputError when there are none."""
+        if self.data.sampler == "shuffled":
+            return None
+        if not (self.info.target and self.info.target.one_class):
+            raise InputError(
+                "data.sampler: weighted draws as many samples of each class, but these data have no class for each "
+                "sample; leave it out"
+            )
+        return self.targets("train")
 
     def _check_divisible(self, length: int, count: int) -> None:
         """InputError unless so many processes get parts of the same size."""
@@ -155,6 +170,31 @@ class LoaderPlan(BaseModel):
         numbers: torch.Tensor = self.loader("train").sampler.samples  # type: ignore[attr-defined]
         return numbers
 
+    def targets(self, split: str) -> torch.Tensor:
+        """What there is to learn of each sample of the split, (N, …), as it was prepared; (0,) of an empty one."""
+        import torch
+
+        from torchloom.data.mapped import whole
+
+        if not self.splits[split]:
+            return torch.empty(0)
+        targets = whole(self._arrays(split)[self.info.counted], "cpu")
+        return targets[self.numbers(split)] if self.fold else targets
+
+    def numbers(self, split: str) -> torch.Tensor:
+        """Which samples (N,) of its files the split has, where they are divided into folds."""
+        import torch
+
+        assert self.fold
+        if not self.info.target:
+            raise InputError("folds: are of samples with something to learn of each, such as a class or a number")
+        every = self.model_copy(update={"fold": None}).targets(split).numpy()
+        return torch.from_numpy(self.fold.numbers(every, self.info.target.one_class)[split])
+
+    def learnt(self) -> torch.Tensor:
+        """The targets (N, …) of the samples that are trained on."""
+        return self.targets("train")[self.trained_numbers()]
+
     def chosen(self, split: str, numbers: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """The samples of the split with these numbers, as a batch without augmentation."""
         import torch
@@ -174,6 +214,7 @@ class LoaderPlan(BaseModel):
         """The documents as they were written, by their number in the split."""
         arrays = self._arrays(split)
         starts = arrays["text_starts"]
+        chosen = self.numbers(split)[list(chosen)].tolist() if self.fold else chosen
         return [bytes(arrays["text"][starts[i] : starts[i + 1]].numpy()).decode() for i in chosen]
 
     def tokens(self, split: str) -> torch.Tensor:
@@ -191,6 +232,7 @@ class LoaderPlan(BaseModel):
     ) -> Gathered:
         import torch
 
+        from torchloom.data.batches import Part
         from torchloom.data.mapped import read_at_random, whole
 
         device = device or torch.device("cpu")
@@ -203,7 +245,7 @@ class LoaderPlan(BaseModel):
             arrays = {name: whole(array, device) for name, array in arrays.items()}
         dataset = self.info.batches(arrays, Use(self.data, self.seed, training, device, share))
         dataset.streamed = streamed
-        return dataset
+        return Part(dataset, self.numbers(split)) if self.fold else dataset
 
     def _belongs_on(self, device: torch.device, arrays: dict[str, Any]) -> bool:
         """Whether the arrays are to lie in the device's memory; on the CPU they are mapped from their files."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from torchloom.config import TrainConfig, direction
+from torchloom.config import TrainConfig, direction, own
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
-from torchloom.problems.base import WEIGHT, Batch, Objective
+from torchloom.problems.base import WEIGHT, Batch, Figures, Objective
 from torchloom.system.devices import (
     autocast,
     choose_device,
@@ -74,6 +74,7 @@ def fit(
     recipe: Mapping[str, Any] | None = None,
     at_epoch: AtEpoch | None = None,
     ranks: Ranks = ALONE,
+    whole: Figures | None = None,
 ) -> Outcome:
     """Train `model` in place and return what came of it: `train_epochs` with the host set up for it.
 
@@ -81,14 +82,17 @@ def fit(
     epoch counts as the best. With `states`, the state is saved there now and then, and a training of the same `recipe`
     that was interrupted goes on, and ends as if it had not been. `at_epoch` may change parameters and buffers of the
     model in place when an epoch, counted from 1, begins. `ranks` are the processes that train it together: the loaders
-    give each its part, and what comes of it is the same in all of them. Raises InputError when the loss stops being a
-    finite number, and KeyboardInterrupt when the run is told to stop.
+    give each its part, and what comes of it is the same in all of them. `whole` measures the validation split
+    beside the means of the objective. Raises InputError when the loss stops being a finite number, and
+    KeyboardInterrupt when the run is told to stop.
     """
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
     with tuned_host(device, config.threads, config.keep_memory, ranks.local_size), computable(dtype, "train"):
         try:
-            return train_epochs(model, open_loader, config, objective, device, states, recipe or {}, at_epoch, ranks)
+            return train_epochs(
+                model, open_loader, config, objective, device, states, recipe or {}, at_epoch, ranks, whole
+            )
         except DivergedError:
             if states:
                 states.clear()  # to go on from one would lead there again
@@ -105,6 +109,7 @@ def train_epochs(
     recipe: Mapping[str, Any],
     at_epoch: AtEpoch | None = None,
     ranks: Ranks = ALONE,
+    whole: Figures | None = None,
 ) -> Outcome:
     """The loop itself."""
     dtype = choose_precision(config.precision, device)
@@ -166,7 +171,8 @@ def train_epochs(
                         if config.gradient_clip:
                             scaler.unscale_(optimizer)
                             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-                        scaler.step(optimizer)
+                        with own.running("train.optimizer", config.optimizer.name):
+                            scaler.step(optimizer)
                         scaler.update()
                         for callback in callbacks:
                             number = (epoch - 1) * steps_per_epoch + group_start // config.accumulate + 1
@@ -190,7 +196,8 @@ def train_epochs(
             row |= {"samples_per_second": running.rate(ranks), "seconds_waiting": running.waited}
             if validated:
                 ranks.share_buffers(judged)
-                measured = measure(judged, validation_loader, device, dtype, objective, epoch, saver.step_done, ranks)
+                given = judged, validation_loader, device, dtype, objective
+                measured = measure(*given, epoch, saver.step_done, ranks, whole)
                 row |= {f"val_{name}": value for name, value in measured.items()}
             row["seconds"] = running.seconds()
             if epoch % -(-config.epochs // LOGGED) == 0 or CLOCK.line_is_due():
@@ -351,12 +358,41 @@ def measure(
     epoch: int,
     step_done: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
+    whole: Figures | None = None,
 ) -> dict[str, float]:
-    """The objective's means over all of `loader`, in evaluation mode; of `ranks` each has its part of the samples."""
+    """The objective's means over all of `loader`, in evaluation mode, and what `whole` makes of all answers.
+
+    Of `ranks` each has its part of the samples.
+    """
     alone = step_done if ranks.size == 1 else lambda: None  # others may have fewer batches, and would wait for this one
-    running = run_through(model, loader, device, dtype, objective, f"validation {epoch}", alone)
+    answers = Answers()
+    heard = answers.heard(objective) if whole else objective
+    running = run_through(model, loader, device, dtype, heard, f"validation {epoch}", alone)
     running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
-    return running.means(ranks)
+    return running.means(ranks) | (whole(*answers.of_all(ranks)) if whole else {})
+
+
+class Answers:
+    """What a model answers, with what would have been right, kept on the device until all of it is there."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def heard(self, objective: Objective) -> Objective:
+        """The same objective, whose model's answers are kept."""
+
+        def listening(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            with model.register_forward_hook(lambda *call: self.kept.append((call[-1].float(), batch[-1]))):
+                return objective(model, batch)
+
+        return listening
+
+    def of_all(self, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        """Answers (N, …) float32 and targets (N, …) of all processes, by rank, on the CPU."""
+        own = [torch.cat(parts).cpu() for parts in zip(*self.kept, strict=True)]
+        every = [parts for parts in ranks.gather(own) if parts]  # one may have no batches
+        answers, targets = (torch.cat(parts) for parts in zip(*every, strict=True))
+        return answers, targets
 
 
 @torch.no_grad()

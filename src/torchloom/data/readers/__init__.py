@@ -4,7 +4,7 @@ A reader is a module with a function `preprocess(raw, config)` -> training, vali
 files of its `raw` are brought by `download`. `config`, by its annotation, is the block `preprocess`, a subclass of
 config.ReaderConfig. Where the files are the user's own, `find(config)` lists them, and `preprocess(found, config,
 scratch)` also gets a folder to work in. `draw_sample(folder)` draws files of the same format for `sample://` places.
-`takes(path)` says whether such files are there, and `propose(path, target)` then what a task on them could be.
+`takes(path, target)` says whether such files are there, and `propose(path, target)` then what a task on them could be.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     """A task on the files at `path`; InputError when no reader takes such."""
     for name in reader_names():
         known = reader(name)
-        if hasattr(known, "takes") and known.takes(path):
+        if hasattr(known, "takes") and known.takes(path, target):
             proposal: Proposal = known.propose(path, target)
             return proposal
     known_to = ", ".join(name for name in reader_names() if hasattr(reader(name), "takes"))

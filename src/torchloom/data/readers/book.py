@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import numpy as np
 from torchloom.config import BookPreprocessConfig
 from torchloom.data.class_folders import split_of
 from torchloom.data.readers import Proposal
+from torchloom.data.rows import is_table
 from torchloom.data.tables import opened_text
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.listing import Listing, is_users, scan
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 
 SUFFIXES = {".txt", ".md", ".text"}
 MOST_CHARACTERS = 5000  # different ones; of more it is cut into subwords
@@ -62,14 +65,14 @@ def preprocess(
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 60, 3  # of a training that is proposed
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a running text has none)
     """Whether it is a text file, or a folder with text files in it, and none in folders, which would be classes; among
     more files of other kinds they only say what these are."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
     files = [each for each in path.rglob("*.*") if is_users(each.name) and each.is_file()]
     texts = [each for each in files if _is_text(each)]
-    return {each.parent for each in texts} == {path} and 2 * len(texts) > len(files)
+    return {each.parent for each in texts} == {path} and 2 * len(texts) > len(files) and not is_table(path)
 
 
 def _is_text(path: Path) -> bool:
@@ -99,22 +102,25 @@ def propose(path: Path, target: str | None) -> Proposal:
         "model": {"name": "language_rnn", "width": 256},
         "train": train,
         "evaluate": {},
-        "generate": {"prompt": text[:20], "length": 500, "temperature": 0.7},
+        "generate": {"prompt": _prompt(text), "length": 500, "temperature": 0.7},
         "export": {},
     }
     return Proposal({"reader": "book", "files": str(path), **tokens}, "language_model", blocks, seen)
+
+
+def _prompt(text: str) -> str:
+    """How the text begins, as far as a model knows the characters, and a file of parameters can have them."""
+    counts = Counter(text[: len(text) // 2])
+    known = {character for character, count in counts.items() if count > 1} - {"{"}
+    return "".join(takewhile(known.__contains__, text[:20])) or max(known or text[0], key=lambda each: counts[each])
 
 
 def _texts(listing: Listing) -> dict[str, str]:
     r"""The texts by the split that the name of a file or a folder says, with \n at the end of each line."""
     found: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for path, name in zip(listing.paths, listing.names, strict=True):
-        split = split_of(listing, name)
-        try:
-            with opened_text(path) as file:
-                found[split].append(file.read())
-        except InputError as error:
-            raise InputError(f"{path}: {error.message}") from error
+        with telling(path), opened_text(path) as file:
+            found[split_of(listing, name)].append(file.read())
     return {split: BETWEEN.join(part) for split, part in found.items()}
 
 

@@ -40,7 +40,7 @@ BLOCK = 128  # pictures decoded before they are written
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (pictures have none)
     """Whether it is a folder with folders of pictures, and these are no pictures and their masks."""
     if not path.is_dir() or has_pairs(path):
         return False

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import PicturesPreprocessConfig
-from torchloom.data.columns import Encoder
 from torchloom.data.decoding import Part, decode
 from torchloom.data.images import describe_classes
 from torchloom.data.mask_files import learn, read_mask
@@ -29,18 +28,8 @@ from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.readers.folder import recipe
 from torchloom.data.row_splits import split_rows
-from torchloom.data.rows import (
-    Row,
-    are_classes,
-    check_target,
-    first_rows,
-    is_table,
-    read_entry,
-    read_files,
-    target_lines,
-    targets_of,
-    with_target,
-)
+from torchloom.data.row_targets import asked_here, asked_of, check_target
+from torchloom.data.rows import Row, first_rows, is_table, read_entry, read_files
 from torchloom.data.tables import SUFFIXES as TABLES
 from torchloom.data.targets import Classes, Target
 from torchloom.datasets.listing import Listing, first_of, scan
@@ -79,8 +68,8 @@ def preprocess(
     """
     if listing.lists:
         return _prepare(read_files(scan(Path(listing.lists[0]), "preprocess.files", TABLES)), listing, config, scratch)
-    if config.target:
-        raise InputError(f"preprocess.target {config.target}: {config.files} holds no table with such a column")
+    if config.targets:
+        raise InputError(f"preprocess.target {listed(config.targets)}: {config.files} holds no table with that")
     rows = pairs(listing, *two_folders(listing, config))
     return _prepare(rows, listing, _of_folders(config), scratch)
 
@@ -105,15 +94,13 @@ def _prepare(
     everything = [row for part in read.values() for row in part]
     config = _columns(everything, place, config)
     assert config.picture
-    gaps = Encoder([], config.missing).gaps
     rows = {split: _with_pictures(split, part, place, config, listing) for split, part in read.items()}
-    if config.target:
-        rows = {split: with_target(split, part, config, gaps) for split, part in rows.items()}
-    given = [row[config.target] for part in rows.values() for row in part] if config.target else []
-    as_classes = bool(given) and are_classes(given, config)
-    split = split_rows(rows, config, [config.target] if config.target and as_classes else [])
+    asked = asked_of(rows, config) if config.targets else None
+    if asked:
+        rows = {name: asked.known(name, part) for name, part in rows.items()}
+    split = split_rows(rows, config, asked.held if asked else _nothing)
     _say_twice(split, config.picture)
-    target, learnt = targets_of(split, config, as_classes) if config.target else (None, {})
+    target, learnt = asked.targets(split) if asked else (None, {})
     parts = {name: _part(part, place, config) for name, part in split.items()}
     if target:
         parts = {name: replace(part, arrays={target.array: learnt[name]}) for name, part in parts.items()}
@@ -123,6 +110,10 @@ def _prepare(
     info = known | {"column": config.picture if listing.lists or config.entry else None}
     info |= _described(coding, target, splits)
     return splits["train"], splits["validation"], splits["test"], info
+
+
+def _nothing(row: Row) -> list[str]:  # noqa: ARG001
+    return []
 
 
 def _part(rows: Sequence[Row], place: Placed, config: PicturesPreprocessConfig) -> Part:
@@ -145,7 +136,7 @@ def _of_folders(config: PicturesPreprocessConfig) -> PicturesPreprocessConfig:
 def _described(coding: Coding | None, target: Target | None, splits: Mapping[str, Tensors]) -> dict[str, Any]:
     if isinstance(target, Classes):
         labels = {name: np.asarray(tensors.arrays["labels"]) for name, tensors in splits.items()}
-        return describe_classes(target.classes, labels)
+        return {**describe_classes(target.classes, labels), "target": target.model_dump()}
     if coding:
         target = Classes(array="masks", classes=list(coding.classes))
     assert target
@@ -159,7 +150,7 @@ def _columns(rows: Sequence[Row], place: Placed, config: PicturesPreprocessConfi
     for key in ("picture", "mask"):
         if (name := getattr(config, key)) and name not in names:
             raise InputError(f"preprocess.{key} {name}: there is no such column; there are {listed(names)}")
-    picture = config.picture or path_column(rows, place, [config.mask, config.target])
+    picture = config.picture or path_column(rows, place, [config.mask, *config.targets])
     if not picture:
         raise InputError(
             f"{config.place}: no column names pictures that are there. Name the one that does, preprocess.picture, and "
@@ -172,7 +163,9 @@ def _columns(rows: Sequence[Row], place: Placed, config: PicturesPreprocessConfi
             f"masks, preprocess.mask. There are {listed(names)}"
         )
     if mask and config.target:
-        raise InputError(f"preprocess.target {config.target}: a mask is learnt alone. Leave one of the two out")
+        raise InputError(
+            f"preprocess.target {listed(config.targets)}: a mask is learnt alone. Leave one of the two out"
+        )
     return config.model_copy(update={"picture": picture, "mask": mask})
 
 
@@ -214,7 +207,7 @@ def _say_twice(parts: Mapping[str, Sequence[Row]], column: str) -> None:
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a column is asked for later)
     """Whether it is a table that names pictures, or a folder of pictures with one of their masks."""
     if _has_tables(path):
         folder = path.parent if path.is_file() else path
@@ -226,17 +219,17 @@ def takes(path: Path) -> bool:
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the pictures: what the target column says of them, or their masks."""
-    config = PicturesPreprocessConfig(files=str(path), target=target)
+    config = PicturesPreprocessConfig(files=str(path))
     listing = find(config)
+    told: dict[str, Any] = {}
     if listing.lists:
         read = read_files(scan(path, "--data", TABLES))
         rows = [row for part in read.values() for row in part]
         place = places(listing)
         if target or not path_column(rows, place, [path_column(rows, place, [])]):
-            check_target(path, rows, target)
-        config = _columns(rows, place, config)
-        own: dict[str, Any] = {"picture": config.picture}
-        own |= {"target": target} if target else {"mask": config.mask}
+            told = asked_here(rows, check_target(path, rows, target))
+        config = _columns(rows, place, PicturesPreprocessConfig(files=str(path), **told))
+        own: dict[str, Any] = {"picture": config.picture, **(told or {"mask": config.mask})}
     else:
         if target:
             raise InputError(f"--target {target}: there is no table with such a column in {path}; leave it out")
@@ -249,17 +242,13 @@ def propose(path: Path, target: str | None) -> Proposal:
     if len(there) < len(rows):
         seen.append(f"{counted(len(rows) - len(there), 'row')} of pictures that are not there: they end a run")
     preprocess = {"reader": "pictures", "files": str(path), **own}
-    if target:
-        there = with_target("all", there, config, Encoder([], ()).gaps)
-        cells = [row[target] for row in there]
-        as_classes = are_classes(cells, config)
-        seen += target_lines(target, cells, as_classes)
+    if told:
+        asked = asked_of({"all": there}, config)
+        there = asked.known("all", there)
+        seen += asked.lines(there)
         blocks = recipe(len(there))
-        if not as_classes:
-            blocks["train"] |= {"monitor": "loss"}
-        return Proposal(
-            {**preprocess, "size": [64, 64]}, "classification" if as_classes else "regression", blocks, seen
-        )
+        blocks["train"] |= {} if asked.problem == "classification" else {"monitor": "loss"}
+        return Proposal({**preprocess, "size": [64, 64]}, asked.problem, blocks, seen)
     return _propose_masks(listing, config, there, preprocess, seen)
 
 

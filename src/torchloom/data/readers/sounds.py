@@ -18,21 +18,11 @@ import numpy as np
 
 from torchloom.config import SoundFilesPreprocessConfig, parts_of
 from torchloom.data.class_folders import class_roots, place_pictures, split_of
-from torchloom.data.columns import Encoder
 from torchloom.data.paths import LOOKED_AT, path_column, places
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
-from torchloom.data.rows import (
-    Row,
-    are_classes,
-    check_target,
-    first_rows,
-    read_entry,
-    read_files,
-    target_lines,
-    targets_of,
-    with_target,
-)
+from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target
+from torchloom.data.rows import Row, first_rows, read_entry, read_files, some
 from torchloom.data.sound_files import SUFFIXES, library
 from torchloom.data.sounds import Place, Reading, Stored, measured, rates_in_words
 from torchloom.data.tables import SUFFIXES as TABLES
@@ -134,7 +124,7 @@ def _rows_of_table(read: dict[str, list[Row]], listing: Listing, config: SoundFi
         )
     place = places(listing)
     rows = [row for part in read.values() for row in part]
-    column = config.path or path_column(rows, place, [config.target])
+    column = config.path or path_column(rows, place, config.targets)
     if column is None or any(column not in row for row in rows):
         wrong = (
             f"preprocess.path {column!r}: not all rows have it" if column else "no column names sounds that are there"
@@ -166,7 +156,7 @@ def _rows_by_name(listing: Listing, config: SoundFilesPreprocessConfig) -> Found
             f"{config.files}: of sounds in folders the folders are the classes, so leave target out; or say what the "
             "names of the files mean, as preprocess.names: '{digit}_{speaker}_{take}'"
         )
-    if config.target not in parts_of(config.names):
+    if not set(config.targets) <= set(parts_of(config.names)):
         raise InputError(
             f"preprocess.target {config.target!r}: is no part of preprocess.names, which has "
             f"{listed(parts_of(config.names))}"
@@ -223,12 +213,11 @@ def _pattern(names: str, any_text: str) -> re.Pattern[str]:
 
 def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     config = found.config
-    if not config.target:
+    if not config.targets:
         raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the sounds")
-    gaps = Encoder([], config.missing).gaps if found.of_table else frozenset()
-    rows = {split: with_target(split, part, config, gaps) for split, part in found.rows.items()}
-    as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    parts = split_rows(rows, config, [config.target] if as_classes else [])
+    asked = asked_of(found.rows, config)
+    rows = {split: asked.known(split, part) for split, part in found.rows.items()}
+    parts = split_rows(rows, config, asked.held)
     rate = config.rate or _usual_rate(found.place, parts["train"])
     reading = Reading(found.place, rate, scratch)
     stored = reading.splits(parts)
@@ -237,7 +226,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
     for split in ("train", "test"):
         if not parts[split]:
             raise InputError(f"{config.place}: no {split} sound can be read")
-    target, learnt = targets_of(parts, config, as_classes)
+    target, learnt = asked.targets(parts)
     tensors = {split: part.tensors({target.array: learnt[split]}, found.place.column) for split, part in stored.items()}
     mean, std = measured(stored["train"], rate, config.mels)
     info = {
@@ -275,7 +264,7 @@ LONG = 4.0  # seconds of a sound, of which fewer are in a batch
 SEPARATORS = ("_", "-", " ", ".")  # of the parts of names
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a column is asked for later)
     """Whether it is a folder with sounds in or below it, or a table that names such."""
     folder = path.parent if path.is_file() else path
     if not any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*.*")):
@@ -291,17 +280,15 @@ def propose(path: Path, target: str | None) -> Proposal:
     """A task on the sounds, and what is doubtful about them."""
     listing, config = _looked_at(path, target)
     found = _rows_of(listing, config)
-    own = {key: getattr(config, key) for key in ("names", "target") if getattr(config, key)}
+    own = {key: getattr(config, key) for key in ("names", "target", "separator") if getattr(config, key)}
     told, rows = found.config, [row for part in found.rows.values() for row in part]
-    gaps = Encoder([], ()).gaps if found.of_table else frozenset()
-    assert told.target
-    cells = [row[told.target] for row in with_target("all", rows, told, gaps)]
-    as_classes = are_classes(cells, told)
+    asked = asked_of(found.rows, told)
+    known = {split: asked.known(split, part) for split, part in found.rows.items()}
+    check_split(known, told, asked)
     seconds, seen = _lengths(found.place, rows)
-    seen += target_lines(told.target, cells, as_classes)
+    seen += asked.lines([row for part in known.values() for row in part])
     preprocess = {"reader": "sounds", "files": str(path), **own}
-    problem = "classification" if as_classes else "regression"
-    return Proposal(preprocess, problem, _recipe(len(rows), seconds), seen)
+    return Proposal(preprocess, asked.problem, _recipe(len(rows), seconds), seen)
 
 
 def _recipe(count: int, seconds: float) -> dict[str, Any]:
@@ -329,8 +316,8 @@ def _looked_at(path: Path, target: str | None) -> tuple[Listing, SoundFilesPrepr
     listing = scan(path.parent if path.is_file() else path, "--data", SUFFIXES)
     if has_tables(path) and _names_sounds(path, listing):
         read = read_files(scan(path, "--data", TABLES))
-        check_target(path, read["train"] or read["test"], target)
-        return replace(listing, lists=[str(path)]), SoundFilesPreprocessConfig(files=str(path), target=target)
+        told = asked_here(some(read), check_target(path, some(read), target))
+        return replace(listing, lists=[str(path)]), SoundFilesPreprocessConfig(files=str(path), **told)
     if any(place_pictures(listing.names, class_roots(listing))):
         if target:
             raise InputError(f"--target {target}: of sounds in folders the classes are the folders; leave it out")

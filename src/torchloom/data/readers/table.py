@@ -15,27 +15,28 @@ from typing import Any, cast
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
-from torchloom.data.columns import Column, Encoder, Kind, is_gap, kind_of, written
+from torchloom.data.columns import Column, Encoder, Kind, gaps_of, is_gap, kind_of, written
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
+from torchloom.data.row_targets import Asked, asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
+    LOOKED_AT,
     Row,
-    are_classes,
-    check_target,
+    check_cells,
     first_rows,
     is_table,
     read_entry,
     read_files,
-    target_lines,
-    targets_of,
+    say_duplicates,
+    some,
     text_column,
-    with_target,
 )
+from torchloom.data.spread import far_beyond
 from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import are, listed
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ def preprocess(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Tables -> training, validation and test tensors and what is known about them.
 
-    Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and `labels` (N,) int64 or `target` (N,)
-    float32. Raises InputError for what is wrong with a file, a column or a cell.
+    Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and the array of a data.targets.Target.
+    Raises InputError for what is wrong with a file, a column or a cell.
     """
     return _prepare(read_files(listing), config)
 
@@ -75,14 +76,13 @@ def preprocess_entry(
 def _prepare(
     read: dict[str, list[Row]], config: TableFilesPreprocessConfig
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
-    gaps = Encoder([], config.missing).gaps
-    rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
-    cells = [row[config.target] for part in rows.values() for row in part]
-    _check_columns(rows["train"] or rows["test"], config)
-    as_classes = are_classes(cells, config)
-    parts = split_rows(rows, config, [config.target] if as_classes else [])
-    columns = _columns(parts["train"], config, gaps)
-    target, learnt = targets_of(parts, config, as_classes)
+    asked = asked_of(read, config)
+    rows = {split: asked.known(split, part) for split, part in read.items()}
+    _check_columns(some(rows), config)
+    parts = split_rows(rows, config, asked.held)
+    columns = _columns(parts["train"], config, gaps_of(config.missing))
+    say_duplicates(parts, [column.name for column in columns])
+    target, learnt = asked.targets(parts)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
     info = {
@@ -90,7 +90,7 @@ def _prepare(
         "features": _features(columns),
         "encoding": [column.model_dump() for column in columns],
         "missing": config.missing,
-        **_statistics(columns, features["train"]),
+        **statistics(columns, features["train"]),
         "target": target.model_dump(),
         "rows": {split: len(part) for split, part in parts.items()},
     }
@@ -106,35 +106,35 @@ STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is propose
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
 
 
-def takes(path: Path) -> bool:
-    """Whether it is a table, or a folder of nothing but tables, and not one of texts."""
-    return is_table(path) and text_column(first_rows(path, 1000)) is None
+def takes(path: Path, target: str | None) -> bool:
+    """Whether it is a table, or a folder of tables, and not one of texts."""
+    rows = first_rows(path, LOOKED_AT) if is_table(path) else []
+    return bool(rows) and text_column(rows, named_targets(rows, target)) is None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
     listing = scan(path, "--data", SUFFIXES)
-    rows = [row for part in read_files(listing).values() for row in part]
-    check_target(path, rows, target)
-    assert target is not None
-    config = TableFilesPreprocessConfig(files=str(path), target=target)
-    gaps = Encoder([], ()).gaps
-    rows = with_target("all", rows, config, gaps)
-    cells = [row[target] for row in rows]
-    as_classes = are_classes(cells, config)
+    read = read_files(listing)
+    told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
+    config = TableFilesPreprocessConfig(files=str(path), **told)
+    asked, gaps = asked_of(read, config), gaps_of(())
+    known = {split: asked.known(split, part) for split, part in read.items()}
+    check_split(known, config, asked)
+    rows = [row for part in known.values() for row in part]
     columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
     for name in rows[0]:
-        if name != target:
-            given = [row[name] for row in rows if not is_gap(row[name], gaps)]
+        if name not in config.targets:
+            given = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
             kind, why = kind_of(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
-            away = ", GIVES THE TARGET AWAY" if kind and as_classes and _gives_away(rows, name, target) else ""
+            away = ", GIVES THE TARGET AWAY" if kind and _gives_away(rows, name, asked) else ""
             kinds = f" ({len(set(map(written, given)))})" if kind == "category" else ""
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
-    seen += target_lines(target, cells, as_classes)
+    seen += asked.lines(rows)
     if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
-        seen.append(f"{counted(again, 'row')} are there more than once")
+        seen.append(f"{are(again, 'row')} there more than once")
     batch = 256 if len(rows) >= 5000 else 32
     train = {
         "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
@@ -143,22 +143,24 @@ def propose(path: Path, target: str | None) -> Proposal:
         "scheduler": {"name": "CosineAnnealingLR"},
         "monitor": "loss",
     }
-    preprocess = {"reader": "table", "files": str(path), "target": target, "columns": columns}
+    preprocess = {"reader": "table", "files": str(path), **told, "columns": columns}
     blocks = {"data": {}, "model": {"name": "tabm"}, "train": train, "evaluate": {}, "export": {}}
-    return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
+    return Proposal(preprocess, asked.problem, blocks, seen)
 
 
-def _gives_away(rows: Sequence[Row], name: str, target: str) -> bool:
-    """Whether rows with the same value of the column, of which there are several, nearly all have the same class."""
-    classes: dict[str, Counter[str]] = {}
+def _gives_away(rows: Sequence[Row], name: str, asked: Asked) -> bool:
+    """Whether rows with the same value of the column, of which there are several, nearly all have the same class, or
+    labels."""
+    classes: dict[str, Counter[tuple[str, ...]]] = {}
     for row in rows:
-        classes.setdefault(written(row[name]), Counter())[written(row[target])] += 1
+        classes.setdefault(written(row.get(name)), Counter())[tuple(asked.held(row))] += 1
+    several = len({held for counts in classes.values() for held in counts}) > 1  # and no number, which holds none
     likeliest = sum(max(counts.values()) for counts in classes.values())
-    return len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
+    return several and len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
 
 
 def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> None:
-    names = [name for name in rows[0] if name != config.target] if rows else []
+    names = [name for name in rows[0] if name not in config.targets] if rows else []
     if unknown := config.columns.keys() - set(names):
         raise InputError(f"preprocess.columns.{sorted(unknown)[0]}: there is no such column; there are {listed(names)}")
 
@@ -168,7 +170,7 @@ def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> N
 
 def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Column]:
     """What each column is but for the target, by the training rows; those of no use are left out, with a warning."""
-    apart = {config.target} | (config.split_by.apart - config.columns.keys() if config.split_by else set())
+    apart = {*config.targets} | (config.split_by.apart - config.columns.keys() if config.split_by else set())
     names = [name for name in rows[0] if name not in apart]
     found, seen = [], {}
     for name in names:
@@ -179,11 +181,13 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
             logger.warning("the column %r %s: it is left out", name, why) if why else None
             continue
         assert kind is not None
+        check_cells("train", [row for row in rows if not is_gap(row.get(name), gaps)], name)
         values = _values(cells, config.most_categories) if kind == "category" else []
         found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind
     if not found:
-        raise InputError(f"{config.place}: no column is of use to tell {config.target!r} from. See the warnings above")
+        told = listed(list(map(repr, config.targets)))
+        raise InputError(f"{config.place}: no column is of use to tell {told} from. See the warnings above")
     logger.info("columns: %s", ", ".join(f"{name}: {kind}" for name, kind in seen.items()))
     return found
 
@@ -210,7 +214,7 @@ def _encoded(split: str, rows: Sequence[Row], encode: Encoder, width: int) -> np
     return found
 
 
-def _statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, Any]:
+def statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, Any]:
     """Of each feature its mean and deviation, and where its bins begin and end; of categories none of it."""
     numbers = [column.kind != "category" for column in columns for _ in column.features]
     names, values = _features(columns), features.T.astype(np.float64)
@@ -225,10 +229,16 @@ def _statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, An
 
 
 def _edges(values: np.ndarray) -> list[float]:
-    """Where bins begin and end: at each value where there are not too many, else as many values lie in each."""
+    """Where bins begin and end: at each value where there are not too many, else as many values lie in each.
+
+    A few values far beyond all others are in bins of their own, for the sake of those in the first and last one.
+    """
     most = int(np.clip(len(values) // ROWS_OF_A_BIN, 2, MOST_BINS))
     different = np.unique(values)
     if len(different) > most + 1:
-        different = np.unique(np.quantile(values, np.linspace(0, 1, min(most, QUANTILES) + 1)))
+        kept = values[~far_beyond(values)]
+        sides = [side for side in (values[values < kept.min()], values[values > kept.max()]) if len(side)]
+        quantiles = np.quantile(kept, np.linspace(0, 1, min(most, QUANTILES) + 1))
+        different = np.unique([*quantiles, *(end for side in sides for end in (side.min(), side.max()))])
     edges = np.unique(different.astype(np.float32))
     return edges.tolist() if len(edges) > 1 else [float(edges[0]), float(edges[0]) + 1.0]

@@ -14,36 +14,35 @@ import numpy as np
 
 from torchloom.config import TextFilesPreprocessConfig
 from torchloom.data.class_folders import class_roots, place_pictures
-from torchloom.data.columns import Encoder
+from torchloom.data.columns import is_number
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
+from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
+    LOOKED_AT,
     Row,
-    are_classes,
-    check_target,
+    check_cells,
     first_rows,
     is_table,
     read_entry,
     read_files,
-    target_lines,
-    targets_of,
+    say_duplicates,
+    say_left_out,
+    some,
     text_column,
-    with_target,
 )
-from torchloom.data.tables import SUFFIXES, opened_text
+from torchloom.data.tables import LARGEST_TEXT, SUFFIXES, read_text
 from torchloom.data.text import Tokenizer, split_words
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.system.progress import track
-from torchloom.system.words import counted, listed
+from torchloom.system.words import are, listed
 
 logger = logging.getLogger(__name__)
 
 TEXTS = {".txt"}
-LARGEST = 10_000_000  # characters of a text
-LOOKED_AT = 1000  # rows of a table, to find the column of texts
 FOLDER, TEXT = "class", "text"  # the columns of what lies in folders
 
 
@@ -65,10 +64,11 @@ def preprocess(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Texts -> training, validation and test tensors and what is known about them.
 
-    Each of the tensors holds documents, see documents.pack, and `labels` (N,) int64 or `target` (N,) float32. Raises
-    InputError for what is wrong with a file, a column or a cell.
+    Each of the tensors holds documents, see documents.pack, and the array of a data.targets.Target. Raises InputError
+    for what is wrong with a file, a column or a cell.
     """
     if Path(listing.names[0]).suffix.lower() not in TEXTS:
+        _check_no_splits(config)
         return _prepare(read_files(listing), config)
     if config.target or config.text:
         raise InputError(f"{config.files}: of text files the folders are the classes; leave target and text out")
@@ -77,7 +77,16 @@ def preprocess(
 
 def preprocess_entry(table: Any, config: TextFilesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """The same of a table that the catalog holds."""
+    _check_no_splits(config)
     return _prepare(read_entry(table, config), config)
+
+
+def _check_no_splits(config: TextFilesPreprocessConfig) -> None:
+    if config.splits is not None:
+        raise InputError(
+            f"preprocess.splits: says which folders of texts are splits, and {config.place} is a table. Leave it "
+            "out; files of tables are splits by their names, such as train.csv and test.csv"
+        )
 
 
 def _of_folders(config: TextFilesPreprocessConfig) -> TextFilesPreprocessConfig:
@@ -93,8 +102,8 @@ def _read_folders(listing: Listing, config: TextFilesPreprocessConfig) -> dict[s
     for path, name, place in zip(listing.paths, listing.names, place_pictures(listing.names, roots), strict=True):
         if place is None:
             raise InputError(f"{listing.folder}: {name} lies in no folder of a class")
-        with opened_text(path) as file:
-            found[roots[place[0]]].append({TEXT: file.read(LARGEST), FOLDER: place[1]})
+        with telling(path):
+            found[roots[place[0]]].append({TEXT: read_text(path), FOLDER: place[1]})
     return found
 
 
@@ -102,15 +111,15 @@ def _prepare(
     read: dict[str, list[Row]], config: TextFilesPreprocessConfig, column: bool = True
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """`column` is whether a user's texts stand in a column of a table."""
-    if not config.target:
+    if not config.targets:
         raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the texts")
-    gaps = Encoder([], config.missing).gaps if column else frozenset()  # a folder's name is a name
-    rows = {split: with_target(split, part, config, gaps) for split, part in read.items()}
-    text = _text_column(rows["train"] or rows["test"], config)
+    asked = asked_of(read, config)
+    rows = {split: asked.known(split, part) for split, part in read.items()}
+    text = _text_column(some(rows), config)
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
-    as_classes = are_classes([row[config.target] for part in rows.values() for row in part], config)
-    parts = split_rows(rows, config, [config.target] if as_classes else [])
-    target, learnt = targets_of(parts, config, as_classes)
+    parts = split_rows(rows, config, asked.held)
+    say_duplicates(parts, [text])
+    target, learnt = asked.targets(parts)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
         config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case
@@ -131,12 +140,14 @@ def _prepare(
 
 
 def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
-    names = [name for name in rows[0] if name != config.target] if rows else []
+    names = [name for name in rows[0] if name not in config.targets] if rows else []
     if config.text:
         if config.text not in names:
             raise InputError(f"preprocess.text {config.text!r}: there is no such column; there are {listed(names)}")
         return config.text
-    found = text_column(rows[:LOOKED_AT], config.target)
+    found = text_column(rows[:LOOKED_AT], config.targets)
+    if not found and len(names) == 1 and not all(is_number(row[names[0]]) for row in rows):
+        return names[0]
     if not found:
         raise InputError(
             f"{config.place}: no column looks like texts. Name the one that is, as preprocess.text: there are "
@@ -149,10 +160,12 @@ def _with_text(split: str, rows: list[Row], text: str, config: TextFilesPreproce
     """The rows whose text has a token."""
     if any(text not in row for row in rows):
         raise InputError(f"{config.place}: the {split} rows have no column {text!r}, which others have the texts in")
+    check_cells(split, rows, text)
+    long = next((place for place, row in enumerate(rows, 1) if len(str(row[text])) > LARGEST_TEXT), None)
+    if long:
+        raise InputError(f"the {split} rows, number {long}: {text!r} has more than {LARGEST_TEXT:,} characters")
     known = [row for row in rows if _has_token(row[text], config)]
-    if len(known) < len(rows):
-        left = counted(len(rows) - len(known), "row")
-        logger.warning("%s: %s without a text in %r are left out", split, left, text)
+    say_left_out(split, len(rows) - len(known), f"without a text in {text!r}")
     return known
 
 
@@ -167,42 +180,41 @@ def _has_token(text: Any, config: TextFilesPreprocessConfig) -> bool:
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 700, 20, 3  # of a training that is proposed
 
 
-def takes(path: Path) -> bool:
+def takes(path: Path, target: str | None) -> bool:
     """Whether it is a table with a column of texts, or a folder with folders of text files."""
-    if path.is_dir() and any(path.glob("*/**/*.txt")):
+    if path.is_dir() and any(file.suffix.lower() in TEXTS for file in path.glob("*/**/*")):
         return True
-    return is_table(path) and text_column(first_rows(path, LOOKED_AT)) is not None
+    rows = first_rows(path, LOOKED_AT) if is_table(path) else []
+    return bool(rows) and text_column(rows, named_targets(rows, target)) is not None
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the texts, and what is doubtful about them."""
     listing = scan(path, "--data", TEXTS | SUFFIXES)
-    config = TextFilesPreprocessConfig(files=str(path), target=target)
+    config = TextFilesPreprocessConfig(files=str(path))
     if Path(listing.names[0]).suffix.lower() in TEXTS:
         if target:
             raise InputError(f"--target {target}: of texts in folders the classes are the folders; leave it out")
         read, config = _read_folders(listing, config), _of_folders(config)
         own: dict[str, Any] = {}
-        gaps: frozenset[str] = frozenset()
     else:
         read = read_files(listing)
-        check_target(path, read["train"] or read["test"], target)
-        text = _text_column(read["train"] or read["test"], config)
-        config, own = config.model_copy(update={"text": text}), {"text": text, "target": target}
-        gaps = Encoder([], ()).gaps
+        told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
+        config = TextFilesPreprocessConfig(files=str(path), **told)
+        own = {"text": _text_column(some(read), config), **told}
+        config = config.model_copy(update={"text": own["text"]})
     assert config.text
-    assert config.target
-    rows = [row for part in read.values() for row in part]
-    rows = _with_text("all", with_target("all", rows, config, gaps), config.text, config)
-    cells = [row[config.target] for row in rows]
-    as_classes = are_classes(cells, config)
+    asked = asked_of(read, config)
+    known = {split: _with_text(split, asked.known(split, part), config.text, config) for split, part in read.items()}
+    check_split(known, config, asked)
+    rows = [row for part in known.values() for row in part]
     counts = [len(split_words(str(row[config.text]))) for row in rows]
     seen = [
         f"{len(rows):,} texts of {np.mean(counts):.0f} words on average, at most {max(counts):,}",
-        *target_lines(config.target, cells, as_classes),
+        *asked.lines(rows),
     ]
     if again := len(rows) - len({str(row[config.text]) for row in rows}):
-        seen.append(f"{counted(again, 'text')} are there more than once")
+        seen.append(f"{are(again, 'text')} there more than once")
     batch = 64
     train = {
         "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
@@ -221,4 +233,4 @@ def propose(path: Path, target: str | None) -> Proposal:
         "evaluate": {},
         "export": {},
     }
-    return Proposal(preprocess, "classification" if as_classes else "regression", blocks, seen)
+    return Proposal(preprocess, asked.problem, blocks, seen)

@@ -56,7 +56,7 @@ def train(
             f"the teacher, {teacher.network}, was trained with {teacher.loss[0]}, which gives no probabilities of one "
             "class among others that a student could learn. Take a teacher of CrossEntropyLoss"
         )
-    config = adjusted(config, debugging)
+    config = adjusted(problem.settled(config, loaders), debugging)
     objective = partial(student_objective, problem, config, info, teacher)
     more = {"teacher": teacher.fingerprint()}
     return train_network(problem, loaders, network, config, distributed, debugging, objective, states, more=more)

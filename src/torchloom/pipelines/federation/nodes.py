@@ -110,6 +110,7 @@ def train(
     from torchloom.training.loop import TIMES
 
     problem.check(config, loaders)
+    config = problem.settled(config, loaders)
     if dealt.description != _data(loaders):
         raise InputError(f"{dealt.path}: is of other data. Run the partition stage again: kedro run --tags partition")
     samples, starts = (np.asarray(dealt.arrays[name]) for name in ("samples", "starts"))
@@ -135,7 +136,7 @@ def train(
         training={**row, "parameters": config.recipe()},
         weights=server.best,
     )
-    return checkpoint, server.history
+    return problem.completed(checkpoint, loaders, config), server.history
 
 
 def compare_rounds(

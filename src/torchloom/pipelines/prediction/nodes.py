@@ -6,10 +6,12 @@ They run on ONNX Runtime; PyTorch is needed only to export a checkpoint that has
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import PredictConfig
+from torchloom.data.targets import Target
 from torchloom.datasets.listing import Listing, scan
 from torchloom.errors import printable
 from torchloom.system.progress import step_bar
@@ -18,6 +20,8 @@ from torchloom.system.words import counted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pyarrow import Table
+
+    from torchloom.inference.model import Model
 else:
     Figure = Table = Any  # Kedro resolves the annotations of the stages; these take long to import
 
@@ -36,11 +40,14 @@ def find(config: PredictConfig) -> tuple[Listing, Listing]:
     return scan(model, "predict.model"), files
 
 
-def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Table, Table, Figure, Table]:
+def predict(
+    model: Listing, files: Listing, config: PredictConfig
+) -> tuple[Table, Table, Figure, Table, dict[str, float]]:
     """What the model makes of each file, or of each line of one file.
 
     Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives. Then a
-    picture of the first ones, and the table of what could not be read and why.
+    picture of the first ones, the table of what could not be read and why, and how good the answers are beside the
+    target of those samples that come with it; nothing where none do.
     """
     import pyarrow
 
@@ -51,17 +58,20 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
     info, problem = loaded.info, loaded.problem
     read = info.reader(config)
     columns, answer = loaded.answering(config)
-    schema = pyarrow.schema([("file", pyarrow.string()), *columns])
+    place = "file" if "file" not in columns.names else "source file"  # of what the target may be called
+    schema = pyarrow.schema([(place, pyarrow.string()), *columns])
     rows: list[Any] = []
     unreadable: list[tuple[str, str]] = []
     shown: list[tuple[str, Any, str]] = []  # name, what the model saw, caption
+    told: list[Any] = []  # what the files say of each answer's sample, or None
     with step_bar() as bar:
         count = sum(1 for _ in info.samples_in(files, read))
         task = bar.add_task("predict", total=count, status="")
         for batch in read_ahead(info.samples_in(files, read), config.batch_size):
             unreadable += batch.failures
             if batch.names:
-                rows.append(pyarrow.record_batch({"file": batch.names, **answer(batch.values)}, schema=schema))
+                rows.append(pyarrow.record_batch({place: batch.names, **answer(batch.values)}, schema=schema))
+                told += [_told(info.target, row) for row in batch.rows]
                 first = rows[-1].slice(0, config.pictures - len(shown)).to_pylist()
                 captions = [problem.caption(loaded, row) for row in first]
                 shown += zip(batch.names, batch.values, captions, strict=False)
@@ -70,7 +80,34 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
     _report(files, len(table), unreadable)
     reasons = {"file": [name for name, _ in unreadable], "reason": [reason for _, reason in unreadable]}
     strings = pyarrow.schema(dict.fromkeys(reasons, pyarrow.string()))
-    return table, table, info.sheet(shown), pyarrow.table(reasons, strings)
+    return table, table, info.sheet(shown), pyarrow.table(reasons, strings), _judged(loaded, table, told)
+
+
+def _told(target: Target | None, row: Mapping[str, Any] | None) -> Any:
+    """What the row says of the target, None where it does not, or the reason why it cannot be that."""
+    try:
+        return target.told(row) if target and row else None
+    except ValueError as error:
+        return error
+
+
+def _judged(model: Model, table: Table, told: list[Any]) -> dict[str, float]:
+    """How good the answers are whose samples come with the target."""
+    if wrong := [each for each in told if isinstance(each, ValueError)]:
+        logger.warning("the target of %s cannot be judged: %s", counted(len(wrong), "row"), wrong[0])
+    known = [place for place, each in enumerate(told) if not (each is None or isinstance(each, ValueError))]
+    if not known:
+        return {}
+    answers = {name: table[name].take(known).to_numpy() for name in table.column_names}
+    found = model.problem.judged(answers, [told[place] for place in known], model.info)
+    if not found:
+        return {}
+    logger.info(
+        "beside the target, which %s with: %s",
+        f"{counted(len(known), 'sample')} {'comes' if len(known) == 1 else 'come'}",
+        ", ".join(f"{name} {value:.4f}" for name, value in found.items()),
+    )
+    return {**found, "samples": len(known)}
 
 
 def _report(files: Listing, count: int, unreadable: list[tuple[str, str]]) -> None:

@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 predict,
                 inputs=["model", "files", "params:predict"],
-                outputs=["predictions", "predictions_parquet", "contact_sheet", "unreadable"],
+                outputs=["predictions", "predictions_parquet", "contact_sheet", "unreadable", "scores"],
                 name="predict",
                 tags="predict",
             ),

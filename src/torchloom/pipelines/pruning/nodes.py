@@ -49,7 +49,7 @@ def train(
 
     check_classifier(checkpoint)
     problem.check(config, loaders)
-    config = adjusted(config, debugging)
+    config = adjusted(problem.settled(config, loaders), debugging)
     inputs = loaders.first("train", 2)[0]
     if config.prune.form == "structured":
         check_channels(checkpoint, config.prune, inputs)

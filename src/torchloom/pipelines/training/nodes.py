@@ -19,9 +19,10 @@ from torchloom.config import (
     ExportConfig,
     ModelConfig,
     TrainConfig,
+    own,
 )
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.modalities import Info, check_suits, read_info, suited
 from torchloom.problems.base import Objective, Problem
 from torchloom.records.provenance import code_of, reads, strings
@@ -126,7 +127,7 @@ def train(
 ) -> Trained:
     """Train a network for the problem; see `train_network`."""
     problem.check(training, loaders)
-    config = adjusted(training, debugging)
+    config = adjusted(problem.settled(training, loaders), debugging)
     objective = partial(problem.objective, config, loaders.info)
     return train_network(problem, loaders, network, config, distributed, debugging, objective, states, start)
 
@@ -176,10 +177,9 @@ def train_network(
     }
     states = None if debugging.on else states
     job = Job(problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
-    if distributed.alone:
-        return _train(ALONE, job)
-    trained: Trained = launch(_train, job, distributed, config.device)
-    return trained
+    trained: Trained = _train(ALONE, job) if distributed.alone else launch(_train, job, distributed, config.device)
+    best, last = (problem.completed(checkpoint, loaders, config) for checkpoint in (trained.best, trained.last))
+    return trained._replace(best=best, last=last)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,8 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     first = ranks.rank == 0
     with enough_memory(_smaller_batches(config)), debugged(model, job.debugging, first) as profile:
         open_loader = partial(loaders.loader, share=ranks.share)
-        result = fit(model, open_loader, config, job.objective(), job.states, job.recipe, changes, ranks)
+        whole = job.problem.validation(config, loaders.info)
+        result = fit(model, open_loader, config, job.objective(), job.states, job.recipe, changes, ranks, whole)
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
@@ -252,6 +253,7 @@ def _model(job: Job) -> nn.Module:
     network, info, config = job.network, job.loaders.info, job.config
     if network:
         model = build_model(network.name, network.arguments, info, job.problem)
+        _check_answer(model, network.name, job)
         if job.start:
             take_over(model, network, info, job.problem, job.start)
     else:
@@ -264,6 +266,21 @@ def _model(job: Job) -> nn.Module:
         check_suits("train.whitening", info)
         whiten(model, job.loaders.trained(config.whitening.images)[0], config.whitening)
     return model
+
+
+def _check_answer(model: nn.Module, name: str, job: Job) -> None:
+    """InputError unless a network of the user's own gives what the problem asks for: more may train in silence."""
+    import torch
+
+    if not own.is_path(name):
+        return
+    inputs = job.loaders.samples("train", 2).values()
+    with own.running("model.name", name):
+        with torch.no_grad(), torch.random.fork_rng([]):
+            answer = model.eval()(*inputs)
+        with telling(f"model.name: {name}"):
+            job.problem.check_answer(answer, job.loaders.info)
+    model.train()
 
 
 def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:
@@ -309,7 +326,7 @@ def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfi
     from torchloom.export.onnx import onnx_parity, signature, to_onnx
     from torchloom.system.progress import working
 
-    model = checkpoint.build()
+    model = checkpoint.exported()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
     with working("exporting to ONNX"):
         onnx_model = to_onnx(model, form, checkpoint, config.opset)
@@ -339,7 +356,7 @@ def export_formats(
     from torchloom.export.onnx import parity, signature
     from torchloom.system.progress import working
 
-    model = checkpoint.build()
+    model = checkpoint.exported()
     form = signature(model, loaders.samples("test", max(2, *config.batch_sizes)), checkpoint)
     files: dict[str, bytes] = {}
     sides = {"pytorch": pytorch_side(model)}

@@ -116,10 +116,12 @@ def compared(*after: str, loaders: str = "dataloaders") -> Node:
 
 
 def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared: Iterable[str] = ()) -> Pipeline:
-    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`."""
+    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`, parameters too."""
     used = {name for node in nodes for name in node.inputs}
+    blocks = {name: name.replace("base_", f"{base}.", 1) for name in used if name.startswith("params:base_")}
+    parameters = {**{name: name for name in used & set(TOGETHER)}, **blocks}
     inputs = {name: name for name in prepared}
     inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
     with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=used & set(TOGETHER), tags=task)
+        return Pipeline(nodes, namespace=task, inputs=inputs, parameters=parameters, tags=task)

@@ -35,10 +35,24 @@ class EvaluateClassifierConfig(EvaluateExamplesConfig):
     )
 
 
+Threshold = Annotated[float, Field(gt=0, lt=1)] | Literal["f1", "balanced_accuracy"] | None
+WHOLE = ("macro_f1", "macro_precision", "macro_recall", "balanced_accuracy", "roc_auc", "average_precision")
+
+
 class ClassificationTrainConfig(TrainConfig):
+    rising = frozenset({"accuracy", *WHOLE})
+    whole = frozenset(WHOLE)
+
     loss: ClassLoss = Field(default_factory=ClassLoss)
-    monitor: Literal["accuracy", "loss"] = Field(
-        "accuracy", description="which validation figure makes an epoch the best; of equal ones the loss decides"
+    monitor: Literal["accuracy", "loss", *WHOLE] = Field(  # type: ignore[valid-type]
+        "accuracy",
+        description="which validation figure makes an epoch the best, as `evaluate` measures it on the test split; of "
+        "equal ones the loss decides",
+    )
+    threshold: Threshold = Field(
+        None,
+        description="of two classes: from which probability on the rarer one is the answer; f1 (of that class) and "
+        "balanced_accuracy choose it for that metric on the validation split. It belongs to the model; none: 0.5",
     )
 
 

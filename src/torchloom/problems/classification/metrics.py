@@ -12,6 +12,33 @@ from torch import Tensor
 from torchloom.problems.losses import scores
 
 BINS = 15  # of confidence, equally wide
+Threshold = tuple[int, float] | None  # of two classes, the number of one and from which probability on it is the answer
+
+
+def answered(logits: Tensor, link: str | None, threshold: Threshold = None) -> tuple[Tensor, Tensor]:
+    """The probability (N,) of the class that is the answer, and its number (N,), from logits (N, classes)."""
+    values, predicted = scores(logits, link), logits.argmax(1)
+    if threshold:
+        number, least = threshold
+        predicted = torch.where(values[:, number] >= least, number, 1 - number)
+    return values.gather(1, predicted[:, None]).squeeze(1), predicted
+
+
+def best_threshold(probabilities: Tensor, true: Tensor, metric: str) -> tuple[float, float]:
+    """The least probability from which on a class is best answered, and the metric there, f1 or balanced_accuracy.
+
+    From probabilities (N,) of the class, and whether it is true (N,); both must come up. It lies half way between two
+    that were given, so that no rounding decides.
+    """
+    from sklearn.metrics import roc_curve
+
+    alarms, recall, steps = roc_curve(true.numpy(), probabilities.double().numpy(), drop_intermediate=False)
+    found, rest = int(true.sum()) * recall, int((~true).sum()) * alarms
+    f1 = 2 * found / (found + rest + int(true.sum()))
+    values = (f1 if metric == "f1" else (recall + 1 - alarms) / 2)[1:]  # at first nothing is the class
+    best = int(values.argmax())
+    high, low = [*steps[1:], 0.0][best : best + 2]
+    return float(min(max((high + low) / 2, 1e-6), 1 - 1e-6)), float(values[best])
 
 
 def classification_metrics(
@@ -20,6 +47,7 @@ def classification_metrics(
     classes: list[str],
     link: str | None = "softmax",
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    threshold: Threshold = None,
 ) -> tuple[dict[str, Any], dict[str, Any], Tensor]:
     """All figures of a classifier from logits (N, C) and labels (N,), in memory that grows with N C and not with C².
 
@@ -27,23 +55,24 @@ def classification_metrics(
     confusion matrix (C, C) of counts, true classes down, sparse. Macro means are over the classes that come up among
     labels or answers. The calibration error, of what has probabilities by its `link`, is the expected one over BINS
     bins of confidence (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015).
-    `roc_auc` is the mean over the classes that some, but not all labels are of; without any it is left out.
+    `roc_auc` and `average_precision` are means over the classes that some, but not all labels are of; without any they
+    are left out. `accuracy_of_the_commonest` is that of always answering the class that most labels are of.
     """
-    predicted = logits.argmax(1)
+    _, predicted = answered(logits, link, threshold)
     table = _by_class(labels, predicted, len(classes))
-    known = table["samples"] + predicted.bincount(minlength=len(classes)) > 0
     metrics: dict[str, Any] = {
         "accuracy": (predicted == labels).double().mean(),
         "loss": loss(logits, labels),
-        **{f"macro_{name}": table[name][known].mean() for name in ("f1", "precision", "recall")},
+        **{f"macro_{name}": _macro(table, name) for name in ("f1", "precision", "recall")},
+        "balanced_accuracy": _balanced_accuracy(table),
+        "accuracy_of_the_commonest": table["samples"].max().double() / len(labels),
     }
     if len(classes) > 5:  # of fewer all are among the five likeliest
         metrics["top5_accuracy"] = (logits.topk(5).indices == labels.unsqueeze(1)).any(1).double().mean()
     if link:
         metrics["calibration_error"] = _calibration_error(reliability(logits, labels, link))
-    areas = _areas(scores(logits, link), labels, table["samples"])
-    if areas:
-        metrics["roc_auc"] = sum(areas) / len(areas)
+    metrics |= _ranked(scores(logits, link), labels, table["samples"])
+    del table["answers"]
     rows = zip(*(values.tolist() for values in table.values()), strict=True)
     per_class = {name: dict(zip(table, row, strict=True)) for name, row in zip(classes, rows, strict=True)}
     pairs, size = torch.stack([labels, predicted]), (len(classes), len(classes))
@@ -51,8 +80,32 @@ def classification_metrics(
     return {name: float(value) for name, value in metrics.items()}, per_class, confusion
 
 
+def validation_figures(monitor: str, link: str | None, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Figures of `classification_metrics` from logits (N, C) and labels (N,): two that say how the rare classes fare.
+
+    And the one that is monitored, where it is another.
+    """
+    table = _by_class(labels, logits.argmax(1), logits.shape[1])
+    found = {"macro_f1": _macro(table, "f1"), "balanced_accuracy": _balanced_accuracy(table)}
+    if monitor.startswith("macro_"):
+        found[monitor] = _macro(table, monitor.removeprefix("macro_"))
+    if monitor in {"roc_auc", "average_precision"}:
+        found[monitor] = _ranked(scores(logits, link), labels, table["samples"])[monitor]
+    return found
+
+
+def _macro(table: dict[str, Tensor], name: str) -> float:
+    """The mean over the classes that come up among labels or answers."""
+    return float(table[name][table["samples"] + table["answers"] > 0].mean())
+
+
+def _balanced_accuracy(table: dict[str, Tensor]) -> float:
+    """The mean recall of the classes that come up among labels (Brodersen et al., ICPR 2010)."""
+    return float(table["recall"][table["samples"] > 0].mean())
+
+
 def _by_class(labels: Tensor, predicted: Tensor, count: int) -> dict[str, Tensor]:
-    """Precision, recall, F1 and samples of each class, (C,), from class numbers (N,); 0 where there is nothing."""
+    """Precision, recall, F1, samples and answers of each class, (C,), from class numbers (N,); 0 for nothing."""
     samples, found, right = (
         numbers.bincount(minlength=count) for numbers in (labels, predicted, labels[predicted == labels])
     )
@@ -61,6 +114,7 @@ def _by_class(labels: Tensor, predicted: Tensor, count: int) -> dict[str, Tensor
         "recall": (right.double() / samples).nan_to_num(),
         "f1": (2 * right.double() / (found + samples)).nan_to_num(),
         "samples": samples,
+        "answers": found,
     }
 
 
@@ -69,19 +123,24 @@ def _calibration_error(bins: list[dict[str, float]]) -> float:
     return sum(gaps) / sum(row["samples"] for row in bins)
 
 
-def _areas(values: Tensor, labels: Tensor, samples: Tensor) -> list[float]:
-    """The areas below the ROC curves of the classes that some of (N,) labels are of, and others not.
+def _ranked(values: Tensor, labels: Tensor, samples: Tensor) -> dict[str, float]:
+    """Means over the classes that some of (N,) labels are of, and others not; nothing where there are none.
 
-    Each is the share of pairs, one of the class and one of the rest, that (N, C) values put in the right order, equals
-    counting half (Hanley & McNeil, Radiology 143, 1982). Libraries keep the curves of all classes, 3 N C numbers.
+    The area below the ROC curve is the share of pairs, one of the class and one of the rest, that (N, C) values put in
+    the right order, equals counting half (Hanley & McNeil, Radiology 143, 1982). The average precision is the mean,
+    over the samples of the class, of its share in all that have no lower value. Libraries keep the curves of all
+    classes, 3 N C numbers.
     """
-    areas = []
+    areas, precisions = [], []
     for index in ((samples > 0) & (samples < len(labels))).nonzero().flatten().tolist():
-        ordered, own = values[:, index].sort().values, values[labels == index, index]
+        ordered, own = values[:, index].sort().values, values[labels == index, index].sort().values
         below = torch.searchsorted(ordered, own) + torch.searchsorted(ordered, own, right=True)  # twice, for equals
         in_order = below.sum().item() / 2 - len(own) ** 2 / 2  # without the pairs of its own
         areas.append(in_order / (len(own) * (len(labels) - len(own))))
-    return areas
+        right, found = (len(some) - torch.searchsorted(some, own) for some in (own, ordered))
+        precisions.append((right / found).double().mean().item())
+    means = {"roc_auc": areas, "average_precision": precisions}
+    return {name: sum(parts) / len(parts) for name, parts in means.items() if parts}
 
 
 def hardest(per_class: dict[str, dict[str, float]], most: int = 20) -> list[str]:
@@ -114,24 +173,30 @@ def reliability(logits: Tensor, labels: Tensor, link: str = "softmax", bins: int
     ]
 
 
-def most_confident(logits: Tensor, labels: Tensor, right: bool, link: str | None = "softmax") -> Tensor:
+def most_confident(
+    logits: Tensor, labels: Tensor, right: bool, link: str | None = "softmax", threshold: Threshold = None
+) -> Tensor:
     """The numbers (M,) of the samples that are answered right, or wrong, the most confident first."""
-    confidence, predicted = scores(logits, link).max(1)
+    confidence, predicted = answered(logits, link, threshold)
     chosen = ((predicted == labels) == right).nonzero().flatten()
     return chosen[confidence[chosen].argsort(descending=True, stable=True)]
 
 
 def worst_mistakes(
-    logits: Tensor, labels: Tensor, classes: list[str], count: int = 100, link: str | None = "softmax"
+    logits: Tensor,
+    labels: Tensor,
+    classes: list[str],
+    count: int = 100,
+    link: str | None = "softmax",
+    threshold: Threshold = None,
 ) -> list[dict[str, Any]]:
     """The wrong answers, most confident first, at most `count`: a table with the sample's number in the test split.
 
     Without a `link` it has no probabilities.
     """
-    answers = scores(logits, link)
-    confidence, predicted = answers.max(1)
+    answers, (confidence, predicted) = scores(logits, link), answered(logits, link, threshold)
     table: list[dict[str, Any]] = []
-    for index in most_confident(logits, labels, right=False, link=link)[:count].tolist():
+    for index in most_confident(logits, labels, False, link, threshold)[:count].tolist():
         row = {"test_sample": index, "true": classes[labels[index]], "predicted": classes[predicted[index]]}
         probabilities = {"confidence": confidence[index], "probability_of_true": answers[index, labels[index]]}
         shown = {name: round(value.item(), 4) for name, value in probabilities.items()} if link else {}
@@ -139,9 +204,11 @@ def worst_mistakes(
     return table
 
 
-def verdicts(labels: Tensor, logits: Tensor, classes: list[str], link: str | None) -> list[tuple[str, bool]]:
+def verdicts(
+    labels: Tensor, logits: Tensor, classes: list[str], link: str | None, threshold: Threshold = None
+) -> list[tuple[str, bool]]:
     """What to write beside each sample, and whether the model is right; without a `link` it has no probability."""
-    confidences, predicted = scores(logits, link).max(1)
+    confidences, predicted = answered(logits, link, threshold)
     written = []
     for label, guess, confidence in zip(labels.tolist(), predicted.tolist(), confidences.tolist(), strict=True):
         title = f"{classes[guess]} {confidence:.0%}" if link else classes[guess]

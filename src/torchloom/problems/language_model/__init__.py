@@ -13,7 +13,7 @@ from kedro.pipeline import Node
 
 from torchloom.modalities import Info, TextInfo
 from torchloom.modalities.base import Axes
-from torchloom.problems.base import Columns, Objective, Problem
+from torchloom.problems.base import Columns, Objective, Problem, check_count
 from torchloom.problems.language_model.config import (
     EvaluateLanguageModelConfig,
     GenerateConfig,
@@ -64,6 +64,15 @@ class LanguageModel(Problem):
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, _vocabulary(loaders.info), "characters")
 
+    def settled(self, config: LanguageModelTrainConfig, loaders: LoaderPlan) -> LanguageModelTrainConfig:
+        from torchloom.problems.losses import weighted
+
+        loss = weighted(config.loss, _vocabulary(loaders.info), partial(loaders.tokens, "train"))
+        return config.model_copy(update={"loss": loss})
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(answer[0].shape[-1], len(_vocabulary(info)))
+
     def objective(self, config: LanguageModelTrainConfig, info: Info) -> Objective:
         return language_model_objective(config.loss.name, config.loss.arguments)
 
@@ -83,7 +92,7 @@ class LanguageModel(Problem):
         metrics, characters = language_model_metrics(
             checkpoint.build().to(device),
             tokens.to(device),
-            _vocabulary(info),
+            info.tokenizer.readable(),
             config.batch_size or 1000,
             checkpoint.loss,
             info.tokenizer.characters(tokens[1:].numpy()),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.data.text import Tokenizer
-from torchloom.errors import InputError
+from torchloom.errors import telling
 from torchloom.problems.language_model.config import GenerateConfig
 
 # Tokens (T,) int64 and the state before them -> the logits (V,) of the next token and the state after them.
@@ -45,10 +45,9 @@ def continue_text(step: Step, tokenizer: Tokenizer, config: GenerateConfig, seed
 
     Raises InputError when the prompt has characters that the model does not know.
     """
-    try:
+    with telling("generate.prompt"):
+        tokenizer.check_known(config.prompt)
         tokens = tokenizer.encode(config.prompt)
-    except InputError as error:
-        raise InputError(f"generate.prompt: {error}") from None
     generator = np.random.default_rng(seed)
     logits, state = step(tokens, [])
     written = []

@@ -14,5 +14,12 @@ class RegressorConfig(ModelConfig):
 
 
 class RegressionTrainConfig(TrainConfig):
+    rising = frozenset({"r2"})
+    whole = frozenset({"r2", "rmse", "mae"})
+
     loss: ValueLoss = Field(default_factory=ValueLoss)
-    monitor: Literal["loss"] = "loss"
+    monitor: Literal["loss", "r2", "rmse", "mae"] = Field(  # type: ignore[assignment]
+        "loss",
+        description="which validation figure makes an epoch the best, of equal ones the loss decides; rmse and mae are "
+        "in the target's unit",
+    )

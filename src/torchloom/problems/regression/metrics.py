@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,26 +11,31 @@ from torch import Tensor, nn
 
 from torchloom.data.targets import Number
 from torchloom.modalities import TableInfo
+from torchloom.problems.regression.scaling import from_scale, to_scale
+from torchloom.problems.scores import numbers_scores
 from torchloom.system.words import significant
 
 
-def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, Any]:
-    """R², and errors in the target's unit, from predictions and targets (N,)."""
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
-    truth, found = target.double().numpy(), prediction.double().numpy()
-    return {
-        "r2": float(r2_score(truth, found)) if len(truth) > 1 else float(bool((truth == found).all())),
-        "rmse": float(root_mean_squared_error(truth, found)),
-        "mae": float(mean_absolute_error(truth, found)),
-    }
+def regression_metrics(prediction: Tensor, target: Tensor, names: Sequence[str] = ("",)) -> dict[str, Any]:
+    """R², and errors in the target's unit, from predictions and targets (N,); or (N, K), by `names` of the columns."""
+    truth, found = (values.double().numpy().reshape(len(values), -1) for values in (target, prediction))
+    return dict(numbers_scores(truth, found, names))
 
 
-def largest_residuals(prediction: Tensor, target: Tensor, count: int = 20) -> list[dict[str, Any]]:
-    """The samples (N,) that the predictions miss by the most: a table with their numbers in the test split."""
+def largest_residuals(
+    prediction: Tensor, target: Tensor, count: int = 20, numbers: Sequence[Number] = ()
+) -> list[dict[str, Any]]:
+    """The samples (N,) that the predictions miss by the most: a table with their numbers in the test split.
+
+    Of several numbers, (N, K), the errors count in standard deviations.
+    """
     error = target - prediction
-    worst = error.abs().argsort(descending=True, stable=True)[:count].tolist()
+    far = error.abs() if error.ndim == 1 else (error / torch.tensor([each.std for each in numbers])).norm(dim=1)
+    worst = far.argsort(descending=True, stable=True)[:count].tolist()
     values = {"true": target, "predicted": prediction, "residual": error}
+    if error.ndim > 1:
+        names = [each.name for each in numbers]
+        values = {f"{key} {name}": value[:, at] for at, name in enumerate(names) for key, value in values.items()}
     return [
         {"test_sample": index, **{name: significant(value[index].item()) for name, value in values.items()}}
         for index in worst
@@ -65,6 +71,18 @@ def least_squares(features: Tensor, target: Tensor, info: TableInfo, named: Numb
     model.fit(x.numpy(), y.numpy())
     weights = torch.from_numpy(model.coef_) * named.std / std
     return LinearSolution(weights, named.mean + torch.tensor(model.intercept_) * named.std - weights @ mean)
+
+
+def closed_form(
+    rows: Tensor, truth: Tensor, features: Tensor, info: TableInfo, numbers: Sequence[Number], l2: float
+) -> Tensor:
+    """What least squares on the `rows` (N, F), on the scales of the numbers, say of `features` (M, F): float64."""
+    learnt = to_scale(truth.double(), numbers).reshape(len(truth), -1)
+    found = []
+    for place, each in enumerate(numbers):
+        scaled = Number(name=each.name, mean=0.0, std=1.0)
+        found.append(least_squares(rows, learnt[:, place], info, scaled, l2).predict(features))
+    return from_scale(found[0] if len(numbers) == 1 else torch.stack(found, 1), numbers)
 
 
 def coefficients(model: nn.Module, features: Tensor, info: TableInfo, solution: LinearSolution) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from torchloom.config import own
 from torchloom.data.targets import IGNORED, Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, Info
-from torchloom.problems.base import Columns, Objective, Problem
+from torchloom.problems.base import Columns, Objective, Problem, check_count
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
 
 if TYPE_CHECKING:
@@ -62,11 +62,19 @@ class Segmentation(Problem):
         if named := [key for key in ("policy", "mixup", "cutmix", "per_sample") if getattr(augment, key)]:
             raise InputError(f"data.augment.{named[0]}: changes pictures and not their masks; leave it out")
 
+    def settled(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> SegmentationTrainConfig:
+        from torchloom.problems.losses import weighted
+
+        return config.model_copy(update={"loss": weighted(config.loss, _classes(loaders.info), loaders.learnt)})
+
     def sizes(self, info: Info) -> dict[str, Any]:
         return {"maps": len(_classes(info))}
 
     def meanings(self, info: Info) -> dict[str, Any]:
         return {"maps": _classes(info)}
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(answer.shape[1], len(_classes(info)))
 
     def objective(self, config: SegmentationTrainConfig, info: Info) -> Objective:
         from torchloom.problems.losses import accuracy, weighed_loss
@@ -126,6 +134,11 @@ class Segmentation(Problem):
         }
 
     # ---- for exported models ---------------------------------------------------------------------------------------
+
+    def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        from torchloom.problems.losses import by_name
+
+        return {"loss": by_name(checkpoint.loss, _classes(checkpoint.info))}
 
     def check_exported(self, model: Model) -> None:
         classes, maps = len(_classes(model.info)), model.session.get_outputs()[0].shape[1]

@@ -15,7 +15,7 @@ class SegmenterConfig(ModelConfig):
 
 
 class SegmentationLoss(ClassLoss):
-    suitable = frozenset({"CrossEntropyLoss"})
+    suitable = frozenset({"CrossEntropyLoss", "FocalLoss"})
 
 
 class SegmentationTrainConfig(TrainConfig):

@@ -1,0 +1,39 @@
+"""Which samples are trained on, and which are kept to test, in each training of a cross-validation."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from torchloom.config import Count, Fraction, Seed
+from torchloom.data.splits import stratified_choice
+from torchloom.errors import InputError
+
+
+class Fold(BaseModel):
+    """The fold with this number, counted from 0, of so many; `validation` is a fraction of the samples outside it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    number: int
+    count: Count
+    validation: Fraction
+    seed: Seed
+
+    def numbers(self, targets: np.ndarray, classes: bool) -> dict[str, np.ndarray]:
+        """The numbers of the samples of each split, from the targets (N, …) of all of them.
+
+        Of classes, which are numbers (N,), each fold has the same shares. InputError when there are fewer than folds.
+        """
+        from sklearn.model_selection import KFold, StratifiedKFold
+
+        labels = targets if classes else np.zeros(len(targets), dtype=np.int64)
+        fewest = min(np.unique(labels, return_counts=True)[1].tolist(), default=0)
+        if fewest < self.count:
+            what = "samples of a class" if classes else "samples"
+            raise InputError(f"folds.count {self.count}: there are only {fewest} {what}; take at most so many folds")
+        kind = StratifiedKFold if classes else KFold
+        folds = kind(self.count, shuffle=True, random_state=self.seed % 2**32)
+        rest, test = list(folds.split(labels, labels))[self.number]
+        chosen = stratified_choice(labels[rest], self.validation, self.seed)
+        return {"train": rest[~chosen], "validation": rest[chosen], "test": test}

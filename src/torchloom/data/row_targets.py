@@ -1,0 +1,366 @@
+"""What is to be told of the rows of a user's tables: a class, labels of which several may hold, or numbers.
+
+`asked_of` finds out which; what follows from it the object that it gives answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from torchloom.config import RowsPreprocessConfig
+from torchloom.data.columns import GAPS, MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
+from torchloom.data.row_splits import split_rows
+from torchloom.data.rows import Row, check_cells, say_left_out
+from torchloom.data.splits import log_classes, log_labels
+from torchloom.data.spread import far_beyond, measured
+from torchloom.data.targets import Classes, Labels, Number, Numbers, Target
+from torchloom.errors import InputError
+from torchloom.system.words import counted, listed
+
+logger = logging.getLogger(__name__)
+
+FEW = 2  # different numbers of a target that are classes
+
+Parts = Mapping[str, Sequence[Row]]
+Columns = Mapping[str, Sequence[Any]]  # the cells of each column
+
+
+class Asked:
+    """What is to be told of rows, by the columns of the target; `gaps` are the spellings of a gap, in lower case."""
+
+    problem: ClassVar[str]  # that solves it
+    words: ClassVar[bool] = False  # whether it may be called as a gap is
+
+    def __init__(self, config: RowsPreprocessConfig, gaps: Collection[str]) -> None:
+        self.config, self.gaps = config, gaps
+        self.columns = config.targets
+        self.called = f"preprocess.target {listed(list(map(repr, self.columns)))}"
+
+    def known(self, split: str, rows: Sequence[Row]) -> list[Row]:
+        """The rows that say it; how many do not is in the log."""
+        known = [row for row in rows if not any(is_gap(row[name], self.gaps) for name in self.columns)]
+        say_left_out(split, len(rows) - len(known), f"without {listed(list(map(repr, self.columns)))}")
+        return known
+
+    def held(self, row: Row) -> list[str]:
+        """The class, or the labels, of which each split is to have the same share; nothing of numbers."""
+        raise NotImplementedError
+
+    def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
+        """What the target is by the training rows, and its array for each split; `quiet` logs no counts."""
+        raise NotImplementedError
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        """What there is to know of it."""
+        raise NotImplementedError
+
+
+def asked_of(read: Parts, config: RowsPreprocessConfig) -> Asked:
+    """What is to be told of these rows; InputError where it cannot be that.
+
+    An empty cell or ? says nothing, nor does what config.missing names; among numbers and labels, none, NA and their
+    kin do not either. Among words these may be classes, and are taken for such.
+    """
+    for split, rows in read.items():
+        for row in rows:
+            if lacking := [name for name in config.targets if name not in row]:
+                raise InputError(
+                    f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows, which have "
+                    f"{listed(list(map(repr, row)))}"
+                )
+        for name in config.targets:
+            check_cells(split, [row for row in rows if not is_list(row[name])], name)
+    named = {"", "?", *(spelling.strip().lower() for spelling in config.missing)}
+    cells = {name: [row[name] for part in read.values() for row in part] for name in config.targets}
+    given = {name: [cell for cell in part if not is_gap(cell, named | GAPS)] for name, part in cells.items()}
+    kind = KINDS[config.target_type or _kind(given, config)]
+    if not kind.words or (not config.target_type and _are_numbers(given)):
+        return kind(config, named | GAPS)
+    odd = looking_like_gaps(cell for part in cells.values() for cell in part if not is_gap(cell, named))
+    if odd and not config.target_type:
+        logger.warning("%s. Where they are gaps, name them in preprocess.missing", odd)
+    return kind(config, named)
+
+
+def _are_numbers(given: Columns) -> bool:
+    cells = [cell for part in given.values() for cell in part]
+    return bool(cells) and all(map(is_number, cells))
+
+
+def _kind(cells: Mapping[str, list[Any]], config: RowsPreprocessConfig) -> str:
+    (name, first), *others = cells.items()
+    if config.separator or any(map(is_list, first)):
+        return "labels"
+    if not others:
+        return "classes" if are_classes(first, name) else "number"
+    if all(is_flag(cell) for part in cells.values() for cell in part):
+        return "labels"
+    wrong = next(((name, cell) for name, part in cells.items() for cell in part if not is_number(cell)), None)
+    if wrong:
+        raise InputError(
+            f"preprocess.target {wrong[0]!r}: holds {wrong[1]!r}. Several columns can be told at once where each is a "
+            "number, or each is yes or no"
+        )
+    return "number"
+
+
+def are_classes(cells: Sequence[Any], name: str) -> bool:
+    """Whether the cells of a column are classes, and not numbers."""
+    if len(set(map(written, cells))) <= FEW:
+        return True
+    wrong = [written(cell) for cell in cells if not is_number(cell)]
+    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
+        raise InputError(
+            f"preprocess.target {name!r}: holds numbers, but also {listed(sorted(set(map(repr, wrong))))}. If "
+            "these are gaps, name them in preprocess.missing; if its numbers are names, say target_type: classes"
+        )
+    return bool(wrong)
+
+
+def _in_order(name: str) -> tuple[bool, float, str]:
+    """Numbers by their size, before words."""
+    try:
+        return False, number(name), name
+    except ValueError:
+        return True, 0.0, name
+
+
+def looking_like_gaps(cells: Iterable[Any]) -> str:
+    """Which classes could be gaps as well, and how many rows have each; nothing where there are none."""
+    counts = Counter(written(cell) for cell in cells if is_gap(cell, GAPS))
+    named = [f"{name!r} ({counted(count, 'row')})" for name, count in counts.most_common()]
+    return f"taken for classes: {listed(named)}" if named else ""
+
+
+class AskedClass(Asked):
+    """One of several classes, as the column writes them."""
+
+    problem = "classification"
+
+    words = True
+
+    def held(self, row: Row) -> list[str]:
+        return [written(row[self.columns[0]])]
+
+    def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
+        texts = {split: [self.held(row)[0] for row in part] for split, part in parts.items()}
+        classes = sorted(set(texts["train"]), key=_in_order)
+        if len(classes) < 2:
+            raise InputError(f"{self.called}: is {classes[0]!r} in every training row")
+        places = {name: place for place, name in enumerate(classes)}
+        for split, part in texts.items():
+            if unknown := set(part) - places.keys():
+                raise InputError(
+                    f"{self.called}: the {split} rows have {sorted(unknown)[0]!r}, which no training row has"
+                )
+        labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
+        if not quiet:
+            log_classes(classes, labels)
+        return Classes(classes=classes, name=self.columns[0], missing=self.config.missing), labels
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        counts = Counter(self.held(row)[0] for row in rows).most_common()
+        shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
+        odd = looking_like_gaps(row[self.columns[0]] for row in rows)
+        return [
+            f"{self.columns[0]}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}",
+            *([f"{self.columns[0]}: {odd}"] if odd else []),
+        ]
+
+
+class AskedLabels(Asked):
+    """Any of several labels: each a column of yes and no, or in the cells of one column."""
+
+    problem = "multilabel"
+
+    def known(self, split: str, rows: Sequence[Row]) -> list[Row]:
+        """Where labels stand apart by a separator, an empty cell says that none holds."""
+        return list(rows) if self.config.separator else super().known(split, rows)
+
+    def held(self, row: Row) -> list[str]:
+        cells = {name: None if is_gap(row[name], self.gaps) else row[name] for name in self.columns}
+        cell, *others = cells.values()
+        if not others and (self.config.separator or is_list(cell)):
+            return labels_in(cell, self.config.separator)
+        try:
+            return [name for name, cell in cells.items() if flag(cell)]
+        except ValueError as error:
+            advice = "" if others else ". Where labels stand in one column, say preprocess.separator"
+            raise InputError(f"{self.called}: {error}{advice}") from None
+
+    def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
+        held = {split: [self.held(row) for row in part] for split, part in parts.items()}
+        apart = self.config.separator is not None or any(
+            is_list(row[self.columns[0]]) for part in parts.values() for row in part
+        )
+        seen = {name for part in held["train"] for name in part}
+        labels = sorted(seen, key=_in_order) if apart else self.columns
+        self._check(labels, seen, held)
+        places = {name: place for place, name in enumerate(labels)}
+        arrays = {split: _marked(part, places) for split, part in held.items()}
+        if not quiet:
+            log_labels(labels, arrays)
+        column = self.columns[0] if apart else None
+        own = {"column": column, "separator": self.config.separator, "missing": self.config.missing}
+        return Labels(labels=labels, **own), arrays
+
+    def _check(self, labels: Sequence[str], seen: set[str], held: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        if not seen:
+            raise InputError(f"{self.called}: no training row has a label")
+        if never := [name for name in labels if name not in seen]:
+            raise InputError(
+                f"preprocess.target: {listed(list(map(repr, never)))} holds of no training row, and cannot be learnt. "
+                "Leave it out"
+            )
+        for split, part in held.items():
+            rows = [set(each) - seen for each in part if set(each) - seen]
+            if rows:
+                names = listed(sorted(map(repr, set().union(*rows))))
+                count = counted(len(rows), "row")
+                logger.warning(
+                    "%s: %s have labels that no training row has, and are judged without: %s", split, count, names
+                )
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        held = [self.held(row) for row in rows]
+        counts = Counter(name for each in held for name in each).most_common()
+        shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
+        mean = sum(map(len, held)) / len(rows)
+        return [
+            f"{listed(self.columns)}: any of {len(counts)} labels, {mean:.2g} of a row on average: "
+            f"{shown}{', …' if len(counts) > 10 else ''}"
+        ]
+
+
+def _marked(held: Sequence[Sequence[str]], places: Mapping[str, int]) -> np.ndarray:
+    """(N, K) uint8, 1 where a row has the label."""
+    marks = np.zeros((len(held), len(places)), dtype=np.uint8)
+    for row, names in zip(marks, held, strict=True):
+        row[[places[name] for name in names if name in places]] = 1
+    return marks
+
+
+class AskedNumbers(Asked):
+    """A number, or several."""
+
+    problem = "regression"
+
+    def held(self, row: Row) -> list[str]:  # noqa: ARG002
+        return []
+
+    def targets(
+        self,
+        parts: Parts,
+        *,
+        quiet: bool = False,  # noqa: ARG002
+    ) -> tuple[Target, dict[str, np.ndarray]]:
+        numbers = {split: self._numbers(part) for split, part in parts.items()}
+        found = [self._number(name, numbers["train"][:, place]) for place, name in enumerate(self.columns)]
+        least = np.concatenate(list(numbers.values())).astype(np.float32).min(0).tolist()
+        for each, value in zip(found, least, strict=True):
+            if each.scale == "log" and value <= -1:
+                raise InputError(
+                    f"preprocess.target_scale: {each.name!r} holds {value:.7g}, and log takes numbers above -1"
+                )
+        arrays = {split: part.astype(np.float32) for split, part in numbers.items()}
+        if len(found) == 1:
+            return found[0], {split: part[:, 0] for split, part in arrays.items()}
+        return Numbers(numbers=found, missing=self.config.missing), arrays
+
+    def _numbers(self, rows: Sequence[Row]) -> np.ndarray:
+        """(N, K) float64."""
+        found = np.empty((len(rows), len(self.columns)))
+        for place, name in enumerate(self.columns):
+            found[:, place] = numbers_of([row[name] for row in rows], name)
+        return found
+
+    def _number(self, name: str, values: np.ndarray) -> Number:
+        """Of the (N,) values of the training rows."""
+        scale = self.config.target_scale or ("robust" if far_beyond(values).any() else "linear")
+        if not self.config.target_scale and scale == "robust":
+            logger.warning(
+                "%r: a few numbers lie far beyond all others, and are learnt on a scale that is logarithmic there. "
+                "preprocess.target_scale: linear does without",
+                name,
+            )
+        return Number(name=name, scale=scale, missing=self.config.missing, **measured(values, scale))
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        return [
+            f"{name}: a number from {part.min():.7g} to {part.max():.7g}, {part.mean():.7g} on average"
+            for name, part in zip(self.columns, self._numbers(rows).T, strict=True)
+        ]
+
+
+def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:
+    """The cells of the target as (N,) float64; InputError names the one that is no number."""
+    try:
+        return np.array([number(cell) for cell in cells], dtype=np.float64)
+    except ValueError as error:
+        raise InputError(
+            f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
+        ) from None
+
+
+KINDS: dict[str, type[Asked]] = {"classes": AskedClass, "number": AskedNumbers, "labels": AskedLabels}
+
+
+# ---- what there is, for a task that is proposed ---------------------------------------------------------------------
+
+APART = (";", "|", ",")  # what stands between labels
+MOST_LABELS, ROWS_OF_A_LABEL = 100, 5
+LONGEST_LABEL = 40  # characters
+
+
+def named_targets(rows: Sequence[Row], given: str | None) -> list[str]:
+    """The columns that `--target` names: none, one, or several with commas between."""
+    if not given or not rows:
+        return []
+    return [given] if given in rows[0] else [name.strip() for name in given.split(",")]
+
+
+def separator_in(cells: Sequence[Any]) -> str | None:
+    """What stands between labels in the cells of a column, where these look like a few labels that come up often."""
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    if not texts or len(texts) < len(cells) or any(map(is_number, texts)):
+        return None
+    return next(_separators(texts), None)
+
+
+def _separators(texts: Sequence[str]) -> Iterator[str]:
+    for mark in APART:
+        held = [labels_in(text, mark) for text in texts]
+        counts = Counter(name for each in held for name in each)
+        often = 2 <= len(counts) <= MOST_LABELS and sum(counts.values()) >= ROWS_OF_A_LABEL * len(counts)
+        words = max(map(len, counts), default=0) <= LONGEST_LABEL and not all(map(is_number, counts))  # as 1,5 is
+        if often and words and any(len(each) > 1 for each in held):
+            yield mark
+
+
+def check_target(path: Path, rows: Sequence[Row], target: str | None) -> list[str]:
+    """The columns of the target; InputError, as `kedro task new` says it, unless they are there."""
+    names = named_targets(rows, target)
+    lacking = next((name for name in names if name not in rows[0]), None)
+    if not names or lacking is not None:
+        wrong = f"there is no column {lacking!r}" if names else "it must be said which column is to be told"
+        raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
+    return names
+
+
+def asked_here(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """The keys of a block `preprocess` that say what is to be told of rows of which nothing else is known."""
+    if len(names) > 1:
+        return {"target": list(names)}
+    mark = separator_in([row[names[0]] for row in rows if not is_gap(row[names[0]], GAPS)])
+    return {"target": names[0], **({"separator": mark} if mark else {})}
+
+
+def check_split(rows: dict[str, list[Row]], config: RowsPreprocessConfig, asked: Asked) -> None:
+    """InputError where a run would not take these rows either."""
+    asked.targets(split_rows(rows, config, asked.held), quiet=True)

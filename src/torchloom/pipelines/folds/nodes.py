@@ -1,0 +1,149 @@
+"""The stages of a cross-validation. What they need is imported when they run, as in all stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import statistics
+from pathlib import Path
+from typing import Any
+
+from torchloom.config import DebuggingConfig, DistributedConfig, FoldsConfig
+from torchloom.data.folds import Fold
+from torchloom.errors import InputError
+from torchloom.pipelines.training.nodes import Trained, train
+from torchloom.problems.base import Problem
+from torchloom.records.provenance import code_of, strings
+from torchloom.system.files import atomic_write
+from torchloom.system.words import counted
+from torchloom.training.loaders import LoaderPlan
+from torchloom.training.state import TrainingStates
+
+logger = logging.getLogger(__name__)
+
+Rows = list[dict[str, Any]]
+ISSUES = 20  # on the page; the file has all of them
+COUNTS = {"fold", "epoch", "test_samples"}  # of a fold, of which no mean is a metric
+
+
+def cross_validate(
+    loaders: LoaderPlan,
+    network: Any,
+    training: Any,
+    evaluation: Any,
+    folds: FoldsConfig,
+    distributed: DistributedConfig,
+    debugging: DebuggingConfig,
+    states: TrainingStates,
+    finished: Path,
+    *,
+    problem: Problem,
+) -> tuple[Rows, Rows]:
+    """Train once without each fold of the training and validation samples; the test split is not touched.
+
+    Returns the metrics of each training on its fold, and what it answers to each sample of it, by the sample's number
+    among those of training and then validation. What is done with a fold is kept in the folder `finished`: a run that
+    was stopped goes on, in the middle of a training too. InputError when something cannot be trained or divided.
+    """
+    if debugging.on:
+        raise InputError("debugging: folds are whole trainings; leave it, or its environment, out")
+    # a state is found by all that its training hangs on, and so there is nothing to ask
+    training = training.model_copy(update={"resume": "never" if training.resume == "never" else "auto"})
+    results = []
+    for number in range(folds.count):
+        plan = fold_of(loaders, folds, number)
+        digest = _digest(problem, plan, network, training, evaluation)
+        own = TrainingStates(states.folder / f"fold-{number + 1}-{digest[:16]}")
+        path = finished / f"fold-{number + 1}.json"
+        result = _kept(path, digest)
+        logger.info("fold %d %s", number + 1, f"is done: {path}" if result else f"of {folds.count}")
+        if result is None:
+            trained = train(plan, network, training, distributed, debugging, own, problem=problem)
+            result = {"recipe": digest, **_measured(problem, plan, trained, evaluation)}
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        own.clear()
+        results.append(result)
+    return _together(results)
+
+
+def _together(results: list[dict[str, Any]]) -> tuple[Rows, Rows]:
+    """A row of metrics for each fold, those that all of them have, and the answers in the order of the samples."""
+    numbered = list(enumerate(results, 1))
+    names = [name for name in results[0]["metrics"] if all(name in result["metrics"] for result in results)]
+    metrics = [{"fold": number, **{name: result["metrics"][name] for name in names}} for number, result in numbered]
+    answers = [{"sample": row["sample"], "fold": number, **row} for number, each in numbered for row in each["answers"]]
+    return metrics, sorted(answers, key=lambda row: row["sample"])
+
+
+def _digest(problem: Problem, plan: LoaderPlan, network: Any, training: Any, evaluation: Any) -> str:
+    """What tells this training of a fold from others: its parameters, data and code."""
+    names = [network.name, problem.name, plan.info.kind, *strings(training.recipe())]
+    blocks = [network.model_dump(mode="json"), training.recipe(), evaluation.model_dump(mode="json"), plan.recipe()]
+    code = code_of(train, problem.evaluate, problem.answers_to, problem.objective, names=names)
+    return hashlib.sha256(json.dumps([blocks, code], sort_keys=True).encode()).hexdigest()
+
+
+def _measured(problem: Problem, plan: LoaderPlan, trained: Trained, evaluation: Any) -> dict[str, Any]:
+    """How the model does on its fold, and its answer to each sample of it."""
+    made = problem.evaluate(trained.best, plan, trained.history, evaluation)
+    rows = problem.answers_to(trained.best, plan, evaluation)
+    numbers = plan.numbers("test").tolist()
+    answers = [{"sample": sample, **row} for sample, row in zip(numbers, rows, strict=True)] if rows else []
+    return {"metrics": made["metrics"], "answers": answers}
+
+
+def fold_of(loaders: LoaderPlan, folds: FoldsConfig, number: int) -> LoaderPlan:
+    """The loaders with all that is not the fold to train and, in the same share as before, to validate on."""
+    together = [*loaders.splits["train"], *loaders.splits["validation"]]
+    share = loaders.length("validation") / (loaders.length("train") + loaders.length("validation"))
+    fold = Fold(number=number, count=folds.count, validation=share, seed=folds.seed)
+    splits = {"train": together, "validation": together if share else [], "test": together}
+    plan = loaders.model_copy(update={"splits": splits, "fold": fold})
+    return plan.model_copy(update={"info": plan.info.measured(plan)})
+
+
+def _kept(path: Path, digest: str) -> dict[str, Any] | None:
+    """What an earlier run has left of a fold that was trained in the same way."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return result if result["recipe"] == digest else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def report_folds(
+    loaders: LoaderPlan, folds: Rows, answers: Rows, *, problem: Problem
+) -> tuple[dict[str, float], Rows, str]:
+    """Mean and standard deviation of each metric over the folds, labels that are likely wrong, and a page on it."""
+    rows = [{name: float(value) for name, value in row.items()} for row in folds]
+    metrics: dict[str, float] = {}
+    for name in [name for name in rows[0] if name not in COUNTS]:
+        values = [row[name] for row in rows]
+        metrics |= {name: statistics.fmean(values), f"{name}_deviation": statistics.stdev(values)}
+        logger.info("%s %.4f ± %.4f over %d folds", name, metrics[name], metrics[f"{name}_deviation"], len(rows))
+    together = [*loaders.splits["train"], *loaders.splits["validation"]]
+    whole = loaders.model_copy(update={"splits": {**loaders.splits, "test": together}})
+    issues = problem.label_issues(answers, whole)
+    if issues:
+        logger.warning("%s nearly certainly wrong; see label_issues.csv", counted(len(issues), "label"))
+    return metrics, issues, _page(problem.called(loaders.info), rows, metrics, issues)
+
+
+def _page(called: str, folds: Rows, metrics: dict[str, float], issues: Rows) -> str:
+    from torchloom.reporting.page import Facts, Section, Table, render
+
+    means = [name for name in folds[0] if name in metrics]
+    over = {name.replace("_", " "): f"{metrics[name]:.4f} ± {metrics[f'{name}_deviation']:.4f}" for name in means}
+    rows = [{"fold": str(int(row["fold"])), **{name: row[name] for name in means}} for row in folds]
+    caption = f"Labels that are nearly certainly wrong: the first {ISSUES} of {len(issues):,}"
+    return render(
+        f"{len(folds)} folds",
+        f"{called.capitalize()}: a training without each fold, measured on that fold.",
+        {name.replace("_", " "): metrics[name] for name in means[:4]},
+        [
+            Section("Mean and standard deviation", [Facts("Over the folds", over), Table("Each fold", rows)]),
+            Section("Labels", [Table(caption, issues[:ISSUES])] if issues else []),
+        ],
+    )

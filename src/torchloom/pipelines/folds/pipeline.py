@@ -1,0 +1,43 @@
+"""The wiring of a cross-validation: another task is trained anew without each part of its data."""
+
+from kedro.pipeline import Node, Pipeline
+
+from torchloom.pipelines.folds import nodes
+from torchloom.pipelines.stages import stage
+from torchloom.pipelines.training import nodes as stages
+from torchloom.pipelines.training.pipeline import TOGETHER, in_namespace
+from torchloom.problems import problem_of
+
+
+def create_pipeline(task: str, *, problem: str, of: str, data: str) -> Pipeline:
+    """build_dataloaders -> cross_validate -> report_folds, with the parameters of the task `of`, on its data set."""
+    prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
+    blocks = ["params:base_model", "params:base_train", "params:base_evaluate"]
+    return in_namespace(
+        task,
+        [
+            Node(
+                stages.build_dataloaders,
+                inputs=[*prepared, "params:base_data", *blocks[1:], "params:debugging"],
+                outputs="dataloaders",
+                name="build_dataloaders",
+                tags="build_dataloaders",
+            ),
+            Node(
+                stage(nodes.cross_validate, problem_of(problem)),
+                inputs=["dataloaders", *blocks, "params:folds", *TOGETHER, "training_states", "folds"],
+                outputs=["fold_metrics", "out_of_fold"],
+                name="cross_validate",
+                tags="cross_validate",
+            ),
+            Node(
+                stage(nodes.report_folds, problem_of(problem)),
+                inputs=["dataloaders", "fold_metrics", "out_of_fold"],
+                outputs=["metrics", "label_issues", "report"],
+                name="report_folds",
+                tags="report_folds",
+            ),
+        ],
+        of,
+        prepared,
+    )

@@ -1,0 +1,259 @@
+"""Multilabel classification: which of several labels a sample has, any number of them, or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from torchloom.data.targets import Labels
+from torchloom.errors import InputError
+from torchloom.modalities import Info
+from torchloom.problems.base import Columns, Figures, Objective, Problem, run
+from torchloom.problems.multilabel.config import EvaluateMultilabelConfig, MultilabelConfig, MultilabelTrainConfig
+from torchloom.system.words import listed
+
+if TYPE_CHECKING:
+    import pyarrow
+    from torch import nn
+
+    from torchloom.config import AnswerConfig
+    from torchloom.inference.model import Model
+    from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
+
+logger = logging.getLogger(__name__)
+
+HOLDING = "labels"  # the column of an answer with those that hold
+
+
+class Multilabel(Problem):
+    """A network gives logits (B, labels), an exported model probabilities; the target is marks (N, labels) uint8."""
+
+    network = MultilabelConfig
+    training = MultilabelTrainConfig
+    evaluation = EvaluateMultilabelConfig
+    target: ClassVar = Labels
+    reports: ClassVar = {
+        "metrics": "",
+        "per_class": "",
+        "precision_recall": "Precision over recall: of the hardest labels, with the average precision.",
+        "learning_curves": "",
+        "predictions": "The labels of the first test samples; in red where they are wrong, with the true ones.",
+        "mistakes": "The test samples with wrong labels, those that are the furthest off first.",
+    }
+    tag = "classification"
+    answers = ("probabilities",)
+    card = "templates/multilabel.md"
+
+    def called(self, info: Info) -> str:
+        return f"{info.tag} multilabel classification"
+
+    def check(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> None:
+        super().check(config, loaders)
+        _check_weights(config.loss.pos_weight, labels_of(loaders.info).labels)
+        if config.threshold == "validation" and not loaders.length("validation"):
+            raise InputError(
+                "train.threshold: validation needs a validation split (preprocess.validation_fraction above 0). Give a "
+                "number such as 0.5 without one"
+            )
+
+    def settled(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> MultilabelTrainConfig:
+        """With a weight for each label, in order."""
+        weights = _weights(config.loss.pos_weight, labels_of(loaders.info).labels, loaders)
+        return config.model_copy(update={"loss": config.loss.model_copy(update={"pos_weight": weights})})
+
+    def sizes(self, info: Info) -> dict[str, Any]:
+        return {"outputs": len(labels_of(info).labels)}
+
+    def meanings(self, info: Info) -> dict[str, Any]:
+        return {"outputs": labels_of(info).labels}
+
+    def objective(self, config: MultilabelTrainConfig, info: Info) -> Objective:
+        from torchloom.problems.multilabel.metrics import label_loss, label_objective
+
+        weights = config.loss.pos_weight
+        assert not isinstance(weights, dict | str)  # as it is settled
+        return label_objective(label_loss(config.loss.name, config.loss.arguments, weights))
+
+    def validation(self, config: MultilabelTrainConfig, info: Info) -> Figures:
+        from torchloom.problems.multilabel.metrics import validation_figures
+
+        return validation_figures
+
+    def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: MultilabelTrainConfig) -> Checkpoint:
+        """With the threshold of each label."""
+        target = labels_of(checkpoint.info)
+        if config.threshold == "validation":
+            found = _chosen(checkpoint, loaders, config)
+        else:
+            found = [config.threshold] * len(target.labels)
+        info = checkpoint.info.model_copy(update={"target": target.model_copy(update={"thresholds": found})})
+        return checkpoint.model_copy(update={"info": info})
+
+    def evaluate(
+        self,
+        checkpoint: Checkpoint,
+        loaders: LoaderPlan,
+        history: list[dict[str, float]],
+        config: EvaluateMultilabelConfig,
+    ) -> dict[str, Any]:
+        """The metrics (flat), a table by label, figures, and the samples with wrong labels."""
+        import torch
+
+        from torchloom.problems.classification.metrics import hardest
+        from torchloom.problems.evaluation import own_metrics, predict
+        from torchloom.problems.multilabel.metrics import label_loss, worst
+        from torchloom.problems.scores import label_scores
+        from torchloom.system import figures
+        from torchloom.system.devices import choose_device, choose_precision
+
+        info, target = loaders.info, labels_of(checkpoint.info)
+        device = choose_device(config.device)
+        model = checkpoint.build().to(device)
+        (logits,), marks = predict(model, loaders.loader("test", device), choose_precision(config.precision, device))
+        probabilities = logits.sigmoid()
+        metrics, rows = label_scores(marks.numpy(), probabilities.numpy(), target.least)
+        per_class = dict(zip(target.labels, rows, strict=True))
+        loss, arguments = checkpoint.loss
+        trained_for = label_loss(loss, arguments, arguments.pop("pos_weight", None))
+        with torch.no_grad():
+            metrics["loss"] = float(trained_for(logits, marks.float()))
+        metrics |= own_metrics(config.metrics, logits, marks, metrics)
+        metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(marks)}
+        wrong = worst(marks, probabilities, torch.tensor(target.least))
+        first = list(range(min(config.pictures, len(marks))))
+        verdicts = [_verdict(target, marks[place].numpy(), probabilities[place].numpy()) for place in first]
+        logger.info(
+            "test macro F1 %.4f, all labels right %.4f", metrics.get("macro_f1", 0.0), metrics["subset_accuracy"]
+        )
+        return {
+            "metrics": metrics,
+            "per_class": per_class,
+            "precision_recall": figures.precision_recall(
+                probabilities.numpy(), marks.numpy(), target.labels, hardest(per_class)
+            ),
+            "learning_curves": figures.learning_curves(history),
+            "predictions": info.predictions(loaders, first, verdicts),
+            "mistakes": [
+                {
+                    "test_sample": place,
+                    "true": ", ".join(_holding(target, marks[place].numpy() > 0)),
+                    "predicted": ", ".join(_holding(target, _holds(target, probabilities[place].numpy()))),
+                    **columns,
+                }
+                for place, columns in zip(wrong, info.columns(loaders, wrong), strict=True)
+            ],
+        }
+
+    # ---- for exported models ---------------------------------------------------------------------------------------
+
+    def exported(self, model: nn.Module) -> nn.Module:
+        from torchloom.problems.multilabel.metrics import Probabilities
+
+        return Probabilities(model)
+
+    def check_exported(self, model: Model) -> None:
+        target, given = labels_of(model.info), model.session.get_outputs()[0].shape[-1]
+        if not len(target.labels) == len(target.least) == given:
+            raise ValueError(f"{len(target.labels)} labels, {given} probabilities")
+
+    def answering(self, model: Model, config: AnswerConfig) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
+        """The labels that hold, and the probability of each."""
+        import pyarrow
+
+        names = [_column(name) for name in labels_of(model.info).labels]
+        columns = {HOLDING: pyarrow.string(), **dict.fromkeys(names, pyarrow.float32())}
+        return pyarrow.schema(columns), partial(_label, model)
+
+    def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
+        """Labels that training did not have are left out, as in the test split."""
+        from torchloom.problems.scores import label_scores
+
+        target = labels_of(info)
+        if unknown := sorted(set().union(*told) - set(target.labels)):
+            logger.warning("training did not have %s, without which it is judged", listed(list(map(repr, unknown))))
+        truth = np.array([[name in held for name in target.labels] for held in told])
+        probabilities = np.column_stack([np.asarray(answers[_column(name)]) for name in target.labels])
+        return label_scores(truth, probabilities, target.least)[0]
+
+    def caption(self, model: Model, row: dict[str, Any]) -> str:
+        return str(row[HOLDING]) or "none"
+
+    def said(self, model: Model) -> dict[str, Any]:
+        target = labels_of(model.info)
+        return {"labels": target.labels, "thresholds": target.least}
+
+
+PROBLEM = Multilabel
+
+
+def labels_of(info: Info) -> Labels:
+    """What is to be told; InputError when the data have no labels for that."""
+    if not isinstance(info.target, Labels):
+        raise InputError(f"these data are of the kind {info.kind!r}, without labels of which several may hold")
+    return info.target
+
+
+def _check_weights(given: Any, labels: list[str]) -> None:
+    """InputError unless `train.loss.pos_weight` has a weight for each label, or names some of them."""
+    if isinstance(given, list) and len(given) != len(labels):
+        raise InputError(
+            f"train.loss.pos_weight: was given {len(given)} weights, but there are {len(labels)} labels: "
+            f"{listed(labels)}"
+        )
+    if isinstance(given, dict) and (unknown := [name for name in given if name not in labels]):
+        raise InputError(f"train.loss.pos_weight: {unknown[0]!r} is none of the labels {listed(labels)}")
+
+
+def _weights(given: Any, labels: list[str], loaders: LoaderPlan) -> list[float] | None:
+    """How much the samples that have a label count, for each; balanced as much as those without."""
+    if given is None or isinstance(given, list):
+        return given
+    if isinstance(given, dict):
+        return [float(given.get(name, 1.0)) for name in labels]
+    marks = loaders.learnt().double()
+    there = marks.sum(0)
+    weights: list[float] = ((len(marks) - there) / there).tolist()
+    return [weight if 0 < weight < float("inf") else 1.0 for weight in weights]  # without either there is no weight
+
+
+def _chosen(checkpoint: Checkpoint, loaders: LoaderPlan, config: MultilabelTrainConfig) -> list[float]:
+    """The threshold of each label that is the best on the validation data."""
+    from torchloom.problems.evaluation import predict
+    from torchloom.problems.scores import best_thresholds
+    from torchloom.system.devices import choose_device
+
+    device = choose_device(config.device)
+    (logits,), marks = predict(checkpoint.build().to(device), loaders.loader("validation", device))
+    return best_thresholds(marks.numpy(), logits.sigmoid().numpy())
+
+
+def _holds(target: Labels, probabilities: np.ndarray) -> np.ndarray:
+    """Whether each label holds, by probabilities (…, K) float32."""
+    return probabilities >= np.asarray(target.least, dtype=probabilities.dtype)
+
+
+def _holding(target: Labels, marks: np.ndarray) -> list[str]:
+    return [name for name, holds in zip(target.labels, marks.tolist(), strict=True) if holds]
+
+
+def _verdict(target: Labels, marks: np.ndarray, probabilities: np.ndarray) -> tuple[str, bool]:
+    """What to write beside a sample, and whether that is right."""
+    found, truth = _holding(target, _holds(target, probabilities)), _holding(target, marks > 0)
+    said = ", ".join(found) or "none"
+    return (said, True) if found == truth else (f"✗ {said}\nis {', '.join(truth) or 'none'}", False)
+
+
+def _column(name: str) -> str:
+    return f"probability_{name}"
+
+
+def _label(model: Model, samples: list[Any]) -> Columns:
+    target, found = labels_of(model.info), run(model, "probabilities", samples)
+    mark = target.separator or ";"
+    holding = [mark.join(_holding(target, marks)) for marks in _holds(target, found)]
+    return {HOLDING: holding, **{_column(name): found[:, place] for place, name in enumerate(target.labels)}}

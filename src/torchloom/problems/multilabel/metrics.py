@@ -1,0 +1,58 @@
+"""What a network of labels is trained for, and which of its answers are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchloom.problems.base import Objective
+from torchloom.problems.losses import answer_by_answer, loss_class
+from torchloom.problems.scores import label_scores
+
+
+class Probabilities(nn.Module):
+    """A model that gives logits (B, labels) -> the probability of each label."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(*inputs)
+        return logits.float().sigmoid()
+
+
+def label_loss(name: str, arguments: dict[str, Any], pos_weight: list[float] | None) -> nn.Module:
+    """Of logits (B, labels) and marks (B, labels) float32 the mean loss."""
+    weights = {} if pos_weight is None else {"pos_weight": torch.tensor(pos_weight)}
+    loss: nn.Module = loss_class(name)(**arguments, **weights)
+    return loss
+
+
+def label_objective(loss: nn.Module) -> Objective:
+    """A model and a batch (inputs …, marks) -> mean loss, and the share of samples with all labels right."""
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        *inputs, marks = batch
+        logits, marks = answer_by_answer(model(*inputs).float(), marks, dimensions=2)
+        right = ((logits > 0) == (marks > 0)).all(1)
+        return loss.to(logits.device)(logits, marks.float()), {"subset_accuracy": right.float().mean()}
+
+    return objective
+
+
+def validation_figures(logits: Tensor, marks: Tensor) -> dict[str, float]:
+    """What can be monitored of a whole split (N, K), where labels hold from a probability of a half on."""
+    scores, _ = label_scores(marks.numpy(), logits.sigmoid().numpy(), [0.5] * marks.shape[1])
+    return {name: scores.get(name, 0.0) for name in ("macro_f1", "mean_average_precision")}
+
+
+def worst(marks: Tensor, probabilities: Tensor, thresholds: Tensor, count: int = 100) -> list[int]:
+    """The numbers of the samples with wrong labels by (N, K) marks, those that are the furthest off first."""
+    wrong = (probabilities >= thresholds) != (marks > 0)
+    off = ((probabilities - marks.float()).abs() * wrong).sum(1)
+    order = off.argsort(descending=True, stable=True)
+    chosen: list[int] = order[wrong[order].any(1)][:count].tolist()
+    return chosen

@@ -1,0 +1,313 @@
+"""A cross-validation, from the folds to the labels that are likely wrong."""
+
+import csv
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from kedro.io import DataCatalog
+
+from tests.tables import people, reviews, write
+from tests.training.test_uneven import COUNTS, NAMES, TRAIN, plan
+from torchloom.config import (
+    DebuggingConfig,
+    DistributedConfig,
+    FoldsConfig,
+    TableFilesPreprocessConfig,
+    TextFilesPreprocessConfig,
+)
+from torchloom.data.folds import Fold
+from torchloom.data.readers import table, texts
+from torchloom.errors import InputError
+from torchloom.pipelines.folds import nodes
+from torchloom.problems import problem_of
+from torchloom.tasks import read_tasks
+from torchloom.training.loaders import LoaderPlan
+from torchloom.training.state import TrainingStates
+
+ALL = COUNTS["train"] + COUNTS["validation"]
+
+
+class PowerCut(Exception):  # noqa: N818
+    """Nothing is asked any more."""
+
+
+def validated(
+    folder: Path, loaders: LoaderPlan, problem: str = "classification", count: int = 3, **settings: Any
+) -> tuple[Any, Any]:
+    solved = problem_of(problem)
+    return nodes.cross_validate(
+        loaders,
+        solved.network(name="linear"),
+        solved.training(**{**TRAIN, "epochs": 2, **settings}),
+        solved.evaluation(pictures=1) if problem == "classification" else solved.evaluation(),
+        FoldsConfig(count=count),
+        DistributedConfig(),
+        DebuggingConfig(),
+        TrainingStates(folder / "states"),
+        folder / "finished",
+        problem=solved,
+    )
+
+
+# ---- which samples -------------------------------------------------------------------------------------------------
+
+
+def test_each_sample_is_in_one_fold_and_classes_are_shared_out_evenly() -> None:
+    labels = (np.arange(300) % 10 == 0).astype(np.int64)
+    parts = [Fold(number=n, count=4, validation=0.25, seed=1).numbers(labels, classes=True) for n in range(4)]
+    assert sorted(np.concatenate([part["test"] for part in parts]).tolist()) == list(range(300))
+    for part in parts:
+        assert sorted(np.concatenate([*part.values()]).tolist()) == list(range(300))
+        assert labels[part["test"]].sum() in {7, 8}
+        assert len(part["validation"]) == pytest.approx(0.25 * 225, abs=1)
+        assert labels[part["validation"]].sum() in {5, 6}
+    again = Fold(number=2, count=4, validation=0.25, seed=1).numbers(labels, classes=True)
+    assert {name: numbers.tolist() for name, numbers in again.items()} == {
+        name: numbers.tolist() for name, numbers in parts[2].items()
+    }
+
+
+def test_more_folds_than_samples_of_a_class_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^folds\.count 5: there are only 3 samples of a class"):
+        Fold(number=0, count=5, validation=0, seed=0).numbers(np.array([0] * 20 + [1] * 3), classes=True)
+    with pytest.raises(InputError, match=r"^folds\.count 5: there are only 4 samples;"):
+        Fold(number=0, count=5, validation=0, seed=0).numbers(np.linspace(0, 1, 4), classes=False)
+
+
+def test_a_fold_is_a_plan_like_any_other(tmp_path: Path) -> None:
+    loaders = plan(tmp_path)
+    everything = torch.cat([loaders.first(split, 200)[0] for split in ("train", "validation")])
+    fold = nodes.fold_of(loaders, FoldsConfig(count=3), 1)
+    assert [fold.length(split) for split in ("train", "validation", "test")] == [133, 67, 100]
+    assert len(fold.learnt()) == 133
+    numbers = fold.numbers("test")
+    (features, labels), targets = fold.first("test", 100), fold.targets("test")
+    assert torch.equal(features, everything[numbers])
+    assert torch.equal(labels, targets)
+    assert torch.equal(fold.chosen("test", [5, 2])[0], everything[numbers[[5, 2]]])
+    seen = torch.cat([batch[0] for batch in fold.loader("train")])
+    assert not {tuple(row) for row in seen.tolist()} & {tuple(row) for row in features.tolist()}
+    assert LoaderPlan.model_validate_json(fold.model_dump_json()).recipe() == fold.recipe() != loaders.recipe()
+
+
+def test_folds_of_documents_have_their_own_texts_and_lengths(tmp_path: Path) -> None:
+    from tests.test_as_tested import Trained
+
+    files = write(tmp_path / "reviews.csv", reviews(90))
+    config = TextFilesPreprocessConfig(files=str(files), target="verdict")
+    prepared = texts.preprocess(texts.find(config), config, tmp_path)
+    loaders = Trained(tmp_path, prepared, {"name": "text_ngrams"}).plan
+    fold = nodes.fold_of(loaders, FoldsConfig(count=3), 0)
+    every = loaders.texts("train", range(loaders.length("train")))
+    every += loaders.texts("validation", range(loaders.length("validation")))
+    assert fold.texts("test", [0, 3]) == [every[number] for number in fold.numbers("test")[[0, 3]]]
+    tokens, lengths, labels = fold.first("test", 5)
+    tokenizer = fold.info.tokenizer  # type: ignore[union-attr]
+    for row, length, text in zip(tokens, lengths, fold.texts("test", range(5)), strict=True):
+        assert row[:length].tolist() == list(tokenizer.encode(text))
+    assert sum(len(batch[-1]) for batch in fold.loader("train")) <= fold.length("train")
+    assert len(labels) == 5
+
+
+def test_numbers_are_scaled_by_what_is_trained_on_alone(tmp_path: Path) -> None:
+    folds = [nodes.fold_of(plan(tmp_path, "regression"), FoldsConfig(count=3), number) for number in range(3)]
+    for fold in folds:
+        features, target = fold.trained()
+        info: Any = fold.info
+        assert info.mean == pytest.approx(features.double().mean(0).tolist())
+        assert info.std == pytest.approx(features.double().std(0, correction=0).tolist())
+        measured = float(target.mean()), float(target.std(correction=0))
+        assert (info.target.mean, info.target.std) == pytest.approx(measured)
+    assert len({fold.info.target.mean for fold in folds}) == 3  # type: ignore[union-attr]
+
+
+def test_columns_are_measured_as_the_reader_does(tmp_path: Path) -> None:
+    """Where a fold trains on what the reader has called the training rows."""
+    from tests.test_as_tested import Trained
+
+    files = write(tmp_path / "people.csv", people(200))
+    config = TableFilesPreprocessConfig(files=str(files), target="bike")
+    prepared = table.preprocess(table.find(config), config, tmp_path)
+    loaders = Trained(tmp_path, prepared, {"name": "tabular_mlp"}).plan
+    assert loaders.info.measured(loaders) == loaders.info
+    other = nodes.fold_of(loaders, FoldsConfig(count=2), 1)
+    assert other.info.bins != loaders.info.bins  # type: ignore[union-attr]
+    assert other.info.features == loaders.info.features  # type: ignore[union-attr]
+
+
+# ---- the trainings -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", ["classification", "regression"])
+def test_each_sample_is_answered_by_a_model_that_has_not_seen_it(tmp_path: Path, problem: str) -> None:
+    loaders = plan(tmp_path, problem)
+    metrics, answers = validated(tmp_path, loaders, problem)
+    assert [row["sample"] for row in answers] == list(range(ALL))
+    assert Counter(row["fold"] for row in answers) == {1: 100, 2: 100, 3: 100}
+    truth = torch.cat([loaders.targets(split) for split in ("train", "validation")]).tolist()
+    if problem == "classification":
+        assert [row["true"] for row in answers] == [NAMES[label] for label in truth]
+        for row in metrics:
+            own = [each for each in answers if each["fold"] == row["fold"]]
+            assert row["accuracy"] == pytest.approx(np.mean([each["true"] == each["predicted"] for each in own]))
+            assert all(each["probability_common"] + each["probability_rare"] == pytest.approx(1) for each in own)
+    else:
+        assert [row["true"] for row in answers] == pytest.approx(truth)
+        for row in metrics:
+            errors = [abs(each["true"] - each["predicted"]) for each in answers if each["fold"] == row["fold"]]
+            assert row["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+    rows = [{name: str(value) for name, value in row.items()} for row in metrics]  # as CSV has them
+    means, _, page = nodes.report_folds(loaders, rows, [], problem=problem_of(problem))
+    name = "accuracy" if problem == "classification" else "r2"
+    values = [row[name] for row in metrics]
+    assert means[name] == pytest.approx(np.mean(values))
+    assert means[f"{name}_deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert "epoch" not in means
+    assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in page
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_fold_it_was_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaders, train = plan(tmp_path, "regression"), nodes.train
+    again = partial(validated, tmp_path, loaders, "regression", 2)
+    expected = validated(tmp_path / "whole", loaders, "regression", 2)
+    trained: list[int] = []
+
+    def counted(fold: LoaderPlan, *more: Any, **named: Any) -> Any:
+        assert fold.fold is not None
+        trained.append(fold.fold.number)
+        if len(trained) == 2:
+            raise PowerCut
+        return train(fold, *more, **named)
+
+    monkeypatch.setattr(nodes, "train", counted)
+    with pytest.raises(PowerCut):
+        again()
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        assert again() == expected
+    assert trained == [0, 1, 1]
+    assert f"fold 1 is done: {tmp_path / 'finished' / 'fold-1.json'}" in caplog.text
+    (tmp_path / "finished" / "fold-2.json").write_text("{")
+    assert again() == expected
+    assert trained[3:] == [1]
+    assert again(epochs=1) != expected  # another training: nothing of it is there
+    assert trained[4:] == [0, 1]
+    assert not list((tmp_path / "states").glob("*"))
+
+
+# ---- labels --------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_were_changed_are_found(tmp_path: Path) -> None:
+    pytest.importorskip("cleanlab", reason="needs the extra cleanlab")
+    generator = np.random.default_rng(0)
+    loaders, wrong = plan(tmp_path), sorted(generator.permutation(ALL)[:9].tolist())
+    labels = generator.integers(0, 2, ALL)
+    shares = np.clip(0.9 * labels + 0.05 + generator.normal(0, 0.02, ALL), 0.001, 0.999)
+    given = np.where(np.isin(np.arange(ALL), wrong), 1 - labels, labels)
+    answers = [
+        {
+            "sample": str(number),
+            "true": NAMES[label],
+            "probability_common": 1 - share,
+            "probability_rare": share,
+        }
+        for number, (label, share) in enumerate(zip(given.tolist(), shares.tolist(), strict=True))
+    ]
+    together = [*loaders.splits["train"], *loaders.splits["validation"]]
+    whole = loaders.model_copy(update={"splits": {**loaders.splits, "test": together}})
+    found = problem_of("classification").label_issues(answers, whole)
+    assert {row["sample"] for row in found} <= set(wrong)
+    assert len(found) >= 4
+    for row in found:
+        assert row["probability_of_label"] < 0.05
+        assert {row["label"], row["likelier"]} == {"common", "rare"}
+        assert row["a"] == pytest.approx(float(whole.chosen("test", [row["sample"]])[0][0, 0]), rel=1e-4)
+    order = [row["probability_of_label"] for row in found]
+    assert order == sorted(order)
+
+
+def test_without_the_extra_no_labels_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("torchloom.problems.classification.find_spec", lambda name: None)
+    answers = [{"sample": "0", "true": "rare", "probability_common": "0.5", "probability_rare": "0.5"}]
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        assert problem_of("classification").label_issues(answers, plan(tmp_path)) == []
+    assert "pip install -e '.[cleanlab]'" in caplog.text
+
+
+# ---- the task ------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_of_folds_runs_without_the_one_that_it_is_of(run: Callable[..., DataCatalog], project: Path) -> None:
+    write(project / "people.csv", people(120))
+    blocks = {
+        "people": {"preprocess": {"reader": "table", "files": str(project / "people.csv"), "target": "bike"}},
+        "bikes": {
+            **{"task": {"problem": "classification", "data": "people"}, "data": {}, "model": {"name": "tabular_mlp"}},
+            **{"train": {**TRAIN, "epochs": 1, "batch_size": 16}, "evaluate": {"pictures": 1}, "export": {}},
+        },
+        "bikes_folds": {"task": {"method": "folds", "of": "bikes"}, "folds": {"count": 2}},
+    }
+    (project / "conf/base/parameters/bikes.yml").write_text(yaml.safe_dump(blocks))
+    catalog = run("bikes_folds")
+    folder = project / "data/sample/08_reporting/bikes_folds"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    with (folder / "out_of_fold.csv").open(newline="", encoding="utf-8") as file:
+        answers = list(csv.DictReader(file))
+    assert len(answers) == sum(catalog.load("people_info")["rows"][split] for split in ("train", "validation"))
+    right = [np.mean([row["true"] == row["predicted"] for row in answers if row["fold"] == fold]) for fold in "12"]
+    assert metrics["accuracy"] == pytest.approx(np.mean(right))
+    assert "<title>2 folds</title>" in (folder / "report.html").read_text()
+    assert not (project / "data/sample/06_models/bikes").exists()
+
+
+def test_folds_are_of_tasks_that_begin_from_nothing() -> None:
+    blocks: dict[str, Any] = {
+        "data": {"preprocess": {"reader": "table"}},
+        "one": {"task": {"problem": "regression", "data": "data"}},
+        "two": {"task": {"problem": "regression", "data": "data", "start": "one"}},
+        "folds": {"task": {"method": "folds", "of": "one"}},
+    }
+    tasks = read_tasks(blocks)
+    assert (tasks["folds"].problem, tasks["folds"].data_set) == ("regression", "data")
+    with pytest.raises(InputError, match=r"folds\.task\.of: folds trains a task anew .* which two does not"):
+        read_tasks({**blocks, "folds": {"task": {"method": "folds", "of": "two"}}})
+    with pytest.raises(InputError, match=r"more\.task\.of: folds leaves no checkpoint"):
+        read_tasks({**blocks, "more": {"task": {"method": "quantization", "of": "folds"}}})
+
+
+# ---- rows that are there twice -------------------------------------------------------------------------------------
+
+
+def test_rows_of_the_test_that_training_has_too_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = people(60)
+    write(tmp_path / "people/train.csv", rows[:40])
+    write(tmp_path / "people/test.csv", [*rows[40:50], {**rows[3], "bike": "no"}, *rows[50:], rows[7]])
+    config = TableFilesPreprocessConfig(
+        files=str(tmp_path / "people"), target="bike", validation_fraction=0.0, columns={"id": "out"}
+    )
+    table.preprocess(table.find(config), config, tmp_path)
+    assert "test: 2 of 22 rows are among the training rows too" in caplog.text
+    assert "says little: the numbers 11, 22" in caplog.text
+
+
+def test_texts_that_are_there_twice_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = reviews(40)
+    write(tmp_path / "reviews/train.csv", [{"id": number, **row} for number, row in enumerate(rows)])
+    others = [{"id": 100 + number, **row} for number, row in enumerate([*reviews(10, seed=1), rows[5]])]
+    write(tmp_path / "reviews/test.csv", others)
+    config = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target="verdict", text="review")
+    texts.preprocess(texts.find(config), config, tmp_path)
+    assert "test: 1 of 11 rows are among the training rows too" in caplog.text
