@@ -18,7 +18,7 @@ from torchloom.datasets.onnx import SEAL, ONNXDataset
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
-from torchloom.modalities import DocumentInfo, ImageInfo, Info
+from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info
 from torchloom.models import build_model
 from torchloom.pipelines.quantization.nodes import quantize
 from torchloom.training.checkpoint import Checkpoint
@@ -206,6 +206,25 @@ def test_a_recurrent_network_is_four_times_smaller_and_as_often_right(
     assert right[0] > 0.8
     assert abs(right[1] - right[0]) < 0.03
     assert np.abs(answers[1] - answers[0]).max() < 0.1 * np.ptp(answers[0])
+
+
+@pytest.mark.usefixtures("exporter")
+def test_what_leads_to_a_logarithm_stays_as_it_is() -> None:
+    """Tones on which soft ones follow: in 8 bits their power would be nothing."""
+    info = AudioInfo(target=Classes(classes=["a", "b"]), rate=1000, mean=[-5.0] * 8, std=[3.0] * 8)
+    model = build_model("audio_cnn", {"widths": [8]}, info, CLASSIFICATION)
+    plain = export_checkpoint(checkpoint_of("audio_cnn", {"widths": [8]}, info, model.state_dict()))
+    draw = np.random.default_rng(0)
+    waves = draw.normal(size=(200, 800)) * np.repeat(10 ** draw.uniform(-4, 0, (200, 8)), 100, axis=1)
+    samples = {"waveforms": waves.astype(np.float32), "lengths": np.full(200, 800)}
+    small = quantize_model(plain, samples, QuantizeConfig())
+    kernels = [tensor for tensor in onnx.load_from_string(small).graph.initializer if len(tensor.dims) == 4]
+    assert {kernel.data_type for kernel in kernels} == {onnx.TensorProto.INT8}
+    before, after = (
+        onnxruntime.InferenceSession(serialised, providers=["CPUExecutionProvider"]).run(["logits"], samples)[0]
+        for serialised in (plain, small)
+    )
+    assert np.abs(after - before).max() < 0.1 * np.ptp(before)
 
 
 def test_what_cannot_be_quantized_is_said_before(exported: bytes) -> None:

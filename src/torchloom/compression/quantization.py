@@ -66,7 +66,8 @@ def quantize_model(serialised: bytes, samples: dict[str, np.ndarray], config: Qu
 
     Of convolutions, matrix products and tables that rows are taken from, the inputs become uint8 too, in ranges that
     `samples` give: arrays (N, …) by the names of the graph's inputs, of which whole batches of 100 count. Those of an
-    LSTM are scaled as they come, by an operator that only ONNX Runtime has; those of a GRU or RNN stay as they are.
+    LSTM are scaled as they come, by an operator that only ONNX Runtime has; those of a GRU or RNN stay as they are, and
+    so does all that leads to a logarithm.
 
     Raises InputError for a node to exclude that the graph does not have, and where no weights can be int8.
     """
@@ -77,12 +78,13 @@ def quantize_model(serialised: bytes, samples: dict[str, np.ndarray], config: Qu
         # the shapes are those that torch has written down; to follow symbols fails where lengths are computed
         quant_pre_process(plain, ready, skip_symbolic_shape=True)
         kinds = _check_nodes(config.exclude, onnx.load(ready))
+        kept = [*config.exclude, *_before_logarithms(onnx.load(ready))]
         weights: dict[str, Any] = {
             "per_channel": True,
             "reduce_range": True,  # weights of 8 bits overflow on CPUs with AVX2 and no VNNI, which costs accuracy
             "weight_type": QuantType.QInt8,
             # of a Gemm, what looks after LSTMs makes a MatMul
-            "nodes_to_exclude": [*config.exclude, *(f"{name}_MatMul" for name in config.exclude)],
+            "nodes_to_exclude": [*kept, *(f"{name}_MatMul" for name in kept)],
         }
         with _quiet():
             if "LSTM" in kinds:
@@ -143,6 +145,17 @@ def _quantize_weights(model: onnx.ModelProto, kinds: set[str], exclude: list[str
     nodes += model.graph.node
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _before_logarithms(model: onnx.ModelProto) -> list[str]:
+    """The nodes that lead to a logarithm, as in spectrograms: 8 bits would lose all that is small before it."""
+    needed: set[str] = set()
+    found = []
+    for node in reversed(model.graph.node):  # which come in their order
+        if node.op_type == "Log" or needed & set(node.output):
+            needed |= set(node.input)
+            found.append(node.name)
+    return found
 
 
 def _check_nodes(excluded: list[str], model: onnx.ModelProto) -> set[str]:

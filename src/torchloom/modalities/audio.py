@@ -40,7 +40,7 @@ class AudioInfo(Info):
     mean: list[float] = Field(min_length=1)
     std: list[float] = Field(min_length=1)
     seconds: Positive = 10.0
-    change: SoundAugmentConfig = SoundAugmentConfig()
+    change: SoundAugmentConfig = Field(default_factory=SoundAugmentConfig)
     column: str | None = None
 
     inputs: ClassVar = ("waveforms", "lengths")
