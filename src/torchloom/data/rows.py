@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from torchloom.config import RowsPreprocessConfig
+from torchloom.config import RowsPreprocessConfig, TablePlace
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import MOSTLY, is_gap, is_number, number, written
 from torchloom.data.splits import log_classes, stratified_choice
@@ -31,7 +31,7 @@ FEW = 2  # different numbers of a target that are classes
 Row = dict[str, Any]
 
 
-def read_entry(table: Any, config: RowsPreprocessConfig) -> dict[str, list[Row]]:
+def read_entry(table: Any, config: TablePlace) -> dict[str, list[Row]]:
     """The rows of a table that the catalog holds, all of them to train."""
     try:
         rows = as_rows(table)
@@ -71,7 +71,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def place_of(config: RowsPreprocessConfig) -> str:
+def place_of(config: TablePlace) -> str:
     """Where the rows are, for messages."""
     return config.files or f"preprocess.entry {config.entry}"
 

@@ -44,4 +44,14 @@ class Number(Target):
         yield "target", self.name
 
 
-AnyTarget = Classes | Number
+class Horizon(Target):
+    """So many `steps` of a series after each window; the array has the moment of the first of them, (N,) int64."""
+
+    array: str = "times"
+    steps: int
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        yield "steps ahead", self.steps
+
+
+AnyTarget = Classes | Number | Horizon

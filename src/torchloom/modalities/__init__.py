@@ -15,6 +15,7 @@ from torchloom.errors import InputError
 from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo
 from torchloom.modalities.images import ImageInfo, Reading
+from torchloom.modalities.series import SeriesInfo
 from torchloom.modalities.table import TableInfo
 from torchloom.modalities.text import TextInfo
 
@@ -25,6 +26,7 @@ __all__ = [
     "ImageInfo",
     "Info",
     "Reading",
+    "SeriesInfo",
     "TableInfo",
     "TextInfo",
     "check_modality",
@@ -39,6 +41,7 @@ MODALITIES: dict[str, type[Info]] = {
     "documents": DocumentInfo,
     "text": TextInfo,
     "table": TableInfo,
+    "series": SeriesInfo,
 }
 
 

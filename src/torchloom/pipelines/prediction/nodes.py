@@ -39,7 +39,8 @@ def find(config: PredictConfig) -> tuple[Listing, Listing]:
 def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Table, Table, Figure, Table]:
     """What the model makes of each file, or of each line of one file.
 
-    Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives. Then a
+    Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives; where it
+    answers with lists, there is a row for each of their entries. Then a
     picture of the first ones, and the table of what could not be read and why.
     """
     import pyarrow
@@ -54,7 +55,7 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
     schema = pyarrow.schema([("file", pyarrow.string()), *columns])
     rows: list[Any] = []
     unreadable: list[tuple[str, str]] = []
-    shown: list[tuple[str, Any, str]] = []  # name, what the model saw, caption
+    shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer
     with step_bar() as bar:
         count = sum(1 for _ in info.samples_in(files, read))
         task = bar.add_task("predict", total=count, status="")
@@ -63,14 +64,30 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
             if batch.names:
                 rows.append(pyarrow.record_batch({"file": batch.names, **answer(batch.values)}, schema=schema))
                 first = rows[-1].slice(0, config.pictures - len(shown)).to_pylist()
-                captions = [problem.caption(loaded, row) for row in first]
-                shown += zip(batch.names, batch.values, captions, strict=False)
+                shown += zip(batch.names, batch.values, first, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{len(unreadable)} unreadable")
-    table = pyarrow.Table.from_batches(rows, schema)
-    _report(files, len(table), unreadable)
+    answers = pyarrow.Table.from_batches(rows, schema)
+    _report(files, len(answers), unreadable)
+    table = unrolled(answers)
     reasons = {"file": [name for name, _ in unreadable], "reason": [reason for _, reason in unreadable]}
     strings = pyarrow.schema(dict.fromkeys(reasons, pyarrow.string()))
-    return table, table, info.sheet(shown), pyarrow.table(reasons, strings)
+    return table, table, problem.sheet(loaded, shown), pyarrow.table(reasons, strings)
+
+
+def unrolled(table: Table) -> Table:
+    """A row for each entry of the lists in a table; those of a row are equally long."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    lists = [field.name for field in table.schema if pyarrow.types.is_list(field.type)]
+    if not lists:
+        return table
+    of = compute.list_parent_indices(table[lists[0]].combine_chunks())
+    columns = {
+        name: compute.list_flatten(table[name]) if name in lists else table[name].take(of)
+        for name in table.column_names
+    }
+    return pyarrow.table(columns)
 
 
 def _report(files: Listing, count: int, unreadable: list[tuple[str, str]]) -> None:
