@@ -225,8 +225,8 @@ class SeriesPreprocessConfig(TablePlace):
     longest_gap: int = Field(
         4,
         ge=0,
-        description="so many missing values or rows on end are filled with the last value before; at more the series is "
-        "cut, and no window reaches across",
+        description="so many missing values or rows on end are filled with the last value before; at more the series "
+        "is cut, and no window reaches across",
     )
     train: End | None = Field(
         None, description="the first so many rows, or those before a date; none: by the fractions, from the end"

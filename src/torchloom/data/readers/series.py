@@ -50,8 +50,8 @@ def preprocess(
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Tables -> training, validation and test tensors and what is known about them.
 
-    Each of the tensors holds `series` (T, channels) float32, its pieces one after the other, `starts` (N + 1,) int64, the
-    row at which each window begins, with the end of all, and `times` (N,) int64, the moment of the first step after
+    Each of the tensors holds `series` (T, channels) float32, its pieces one after the other, `starts` (N + 1,) int64,
+    the row at which each window begins, with the end of all, and `times` (N,) int64, the moment of the first step after
     it; where something is known ahead also `known` (T, K) float32. Raises InputError for what is wrong with a file, a
     row or a cell.
     """
@@ -78,6 +78,7 @@ def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, 
     _check_columns(rows[0], config, time)
     columns = config.columns or _columns(rows, config, time, gaps)
     found = read_series(rows, config, time, columns, gaps)
+    _say(found)
     parts = {split: _Part.of(found, config, *ends) for split, ends in _ends(found, config).items()}
     for split, part in parts.items():
         if not len(part.times) and (split != "validation" or not _without_validation(config)):
@@ -126,6 +127,7 @@ class Found:
     pieces: Sequence[Piece]
     first: int  # moments
     last: int
+    series: int  # how many
 
 
 def read_series(
@@ -158,8 +160,7 @@ def read_series(
         raise InputError(f"{place}: {error}. Resample it, as pandas' resample does") from error
     whole = [part for piece in found for part in piece.whole()]
     ends = [moment for moments, _ in runs.values() for moment in moments[[0, -1]].tolist()]
-    _say(clock, runs, whole, min(ends), max(ends))
-    return Found(clock, whole, min(ends), max(ends))
+    return Found(clock, whole, min(ends), max(ends), len(runs))
 
 
 def _by_series(rows: list[Row], column: str | None) -> dict[str, list[Row]]:
@@ -196,16 +197,15 @@ def _rows(count: int) -> str:
     return counted(int(count), "row")
 
 
-def _say(clock: Clock, runs: Mapping[str, Any], whole: Sequence[Piece], first: int, last: int) -> None:
-    rows = sum(len(moments) for moments, _ in runs.values())
-    many = f" of {counted(len(runs), 'series')}" if len(runs) > 1 else ""
-    logger.info(
-        "%s%s, each %s, from %s to %s", _rows(rows), many, clock.step, clock.written(first), clock.written(last)
-    )
+def _say(found: Found) -> None:
+    clock, whole = found.clock, found.pieces
+    many = f" of {found.series} series" if found.series > 1 else ""
+    ends = clock.written(found.first), clock.written(found.last)
+    logger.info("%s%s, each %s, from %s to %s", _rows(sum(map(len, whole))), many, clock.step, *ends)
     filled = sum(int(piece.filled.sum()) for piece in whole)
     if filled:
         logger.warning("%s are missing and filled with the last ones before", counted(filled, "value"))
-    if len(whole) > len(runs):
+    if len(whole) > found.series:
         logger.warning("longer gaps cut it into %s, and no window reaches across", counted(len(whole), "piece"))
 
 
@@ -326,6 +326,10 @@ class _Part:
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 
+STEPS, MOST_EPOCHS, LEAST_EPOCHS = 3850, 100, 5  # of a training that is proposed
+SEASONS, SEASONS_AHEAD = 14, 4  # in a window, and in what is forecast from it
+
+
 def takes(path: Path) -> bool:
     """Whether it is a table with one column of dates."""
     return is_table(path) and len(_date_columns(first_rows(path, LOOKED_AT), None, Encoder([]).gaps)) == 1
@@ -333,4 +337,53 @@ def takes(path: Path) -> bool:
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A forecast of the column `target`, or of all columns of numbers."""
-    raise NotImplementedError
+    gaps = Encoder([]).gaps
+    columns = [] if target is None else [target]
+    config = SeriesPreprocessConfig(files=str(path), columns=columns, window=1, horizon=1)
+    rows = _all_rows(read_files(scan(path, "--data", SUFFIXES)), config)
+    time = _time_column(rows[:LOOKED_AT], config, gaps)
+    if target not in {None, *rows[0]} - {time}:
+        raise InputError(f"{path}: there is no column {target!r} to forecast. There are {listed(list(rows[0]))}")
+    columns = columns or _columns(rows, config, time, gaps)
+    found = read_series(rows, config, time, columns, gaps)
+    longest = max(map(len, found.pieces))
+    window, horizon = _lengths(found.clock.season, longest)
+    said = {"time": time, "columns": columns, "window": window, "horizon": horizon}
+    batch = 32
+    train = {
+        "epochs": int(np.clip(round(STEPS * batch / (0.7 * longest)), LEAST_EPOCHS, MOST_EPOCHS)),
+        "batch_size": batch,
+        "optimizer": {"name": "AdamW", "lr": 0.0005, "weight_decay": 0.0},
+        "scheduler": {"name": "CosineAnnealingLR"},
+        "precision": "fp32",
+    }
+    model = {"name": "dlinear", "normalization": "instance"}
+    blocks = {"data": {}, "model": model, "train": train, "evaluate": {}, "export": {}}
+    preprocess = {"reader": "series", "files": str(path), **said}
+    return Proposal(preprocess, "forecasting", blocks, _seen(rows, found, time, columns))
+
+
+def _lengths(season: int, longest: int) -> tuple[int, int]:
+    """The rows of a window and of a forecast: so many seasons, or as far as there are rows for them."""
+
+    def some(seasons: int, most: int) -> int:
+        length = min(seasons * max(season, 7), most)
+        return max(length - length % season if length > season else length, 1)
+
+    return some(SEASONS, longest // 5), some(SEASONS_AHEAD, longest // 12)
+
+
+def _seen(rows: Sequence[Row], found: Found, time: str, columns: Sequence[str]) -> list[str]:
+    clock, values = found.clock, np.concatenate([piece.values for piece in found.pieces]).astype(np.float64)
+    steps = int(clock.places(np.array([found.first, found.last]))[1]) + 1
+    filled = sum(int(piece.filled.sum()) for piece in found.pieces)
+    seen = [
+        f"{len(rows):,} rows by {time}, each {clock.step}, from {clock.written(found.first)} to "
+        f"{clock.written(found.last)}",
+        f"{counted(steps - len(rows), 'row')} missing, {counted(filled, 'value')} filled with the last before, "
+        f"{counted(len(found.pieces), 'piece')} without a longer gap",
+    ]
+    for name, column in zip(columns, values.T, strict=True):
+        seen.append(f"{name}: from {column.min():.7g} to {column.max():.7g}, {column.mean():.7g} on average")
+    others = [name for name in rows[0] if name not in {time, *columns}]
+    return [*seen, *([f"not forecast: {listed(others)}"] if others else [])]
