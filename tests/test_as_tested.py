@@ -430,7 +430,7 @@ def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, 
     ],
 )
 def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str, settings: dict[str, Any]) -> None:
-    """From tables that end where a test window does, as files and as JSON; with gaps, and with a plan for what comes."""
+    """From tables that end where a test window does, as files and as JSON; with gaps, and what is planned."""
     rows = hours(400)
     if settings.get("missing"):
         rows[330]["load"] = rows[350]["heat"] = rows[351]["heat"] = "off"
