@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tests.tables import hours, write
 from torchloom.config import AnswerConfig, DataConfig, SeriesPreprocessConfig
+from torchloom.data.mapped import join
 from torchloom.data.moments import Clock, calendar_of, clock_of, read_moment
 from torchloom.data.readers.series import find, preprocess, preprocess_entry
 from torchloom.data.series import pieces
@@ -242,6 +243,20 @@ def test_what_is_known_ahead(tmp_path: Path) -> None:
     assert all(
         torch.equal(one, two) for one, two in zip(batches[torch.tensor([0, 7])], (series, ahead, truth), strict=True)
     )
+
+
+def test_training_and_validation_are_strung_together(tmp_path: Path) -> None:
+    """As data.include_validation does: the windows are those of both, and none lies across."""
+    rows = hours(400)
+    train, validation, _, known = prepared(write(tmp_path / "hours.csv", rows))
+    files = [{name: torch.as_tensor(array) for name, array in part.arrays.items()} for part in (train, validation)]
+    use = Use(DataConfig(), 0, False, torch.device("cpu"), (0, 1))
+    batches = info_of(known).batches(join(files), use)
+    values = values_of(rows, "load", "heat")
+    assert len(batches) == 259 + 27
+    for number, start in ((258, 258), (259, 264), (285, 290)):
+        series, truth = batches[torch.tensor([number])]
+        np.testing.assert_array_equal(torch.cat([series, truth], 1)[0], values[start : start + 30])
 
 
 def test_several_series_in_one_table(tmp_path: Path) -> None:
