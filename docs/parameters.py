@@ -22,6 +22,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
     from torchloom.config import (
         BookPreprocessConfig,
         FolderPreprocessConfig,
+        SeriesPreprocessConfig,
         TableFilesPreprocessConfig,
         TextFilesPreprocessConfig,
     )
@@ -34,6 +35,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         TableFilesPreprocessConfig: ["<a table of yours>.preprocess"],
         BookPreprocessConfig: ["<a book of yours>.preprocess"],
         TextFilesPreprocessConfig: ["<texts of yours>.preprocess"],
+        SeriesPreprocessConfig: ["<a series of yours>.preprocess"],
     }
     for key, kind in sorted(all_blocks().items()):
         users.setdefault(kind, []).append(key)
