@@ -163,7 +163,7 @@ def test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for(project: Path
     made = kedro(project, "task", "new", "loads", "--data", str(path), "--problem", "forecasting")
     assert made.returncode == 0, made.stderr
     for line in (
-        "488 rows by time, each 1 hour, from 2024-01-01 00:00:00 to 2024-01-21 19:00:00",
+        "488 rows by time, 1 hour apart, from 2024-01-01 00:00:00 to 2024-01-21 19:00:00",
         "12 rows missing, 6 values filled with the last before, 2 pieces without a longer gap",
         "not forecast: station",
         "  kedro run --pipelines loads",

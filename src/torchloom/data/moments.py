@@ -16,6 +16,7 @@ MICROSECOND = datetime.timedelta(microseconds=1)
 UNITS = {"week": 604_800_000_000, "day": 86_400_000_000, "hour": 3_600_000_000, "minute": 60_000_000}
 UNITS |= {"second": 1_000_000, "millisecond": 1000, "microsecond": 1}  # in microseconds
 DAY, WEEK, YEAR = UNITS["day"], UNITS["week"], 31_556_952_000_000
+LATEST = 9000  # year: what is forecast comes after it
 PERIODS = {"day": DAY, "week": WEEK, "year": YEAR}  # of a calendar
 
 
@@ -114,9 +115,11 @@ class Clock(BaseModel):
 
 
 def read_moment(value: Any, form: str | None) -> tuple[int, bool]:
-    """A moment in microseconds, and whether it names its zone."""
+    """A moment in microseconds, and whether it names its zone; ValueError of what is no date, or too late to go on."""
     date = read_date(value, form)
     utc = date.tzinfo is not None
+    if not 2 <= date.year <= LATEST:
+        raise ValueError(f"{value!r} is not a date from the year 2 to {LATEST}")
     if utc:
         date = date.astimezone(datetime.UTC).replace(tzinfo=None)
     return (date - EPOCH) // MICROSECOND, utc

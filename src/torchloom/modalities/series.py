@@ -33,15 +33,18 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Window:
-    """What a forecast is made from: `series` (window, channels) float32, `known` (window + horizon, K) float32, and the
-    moments (horizon,) of what is forecast."""
+    """What a forecast is made from: `series` (window, channels) float32 and `known` (window + horizon, K) float32.
 
-    name: str  # of the series, where there are several
+    `past` (window,) and `ahead` (horizon,) are the moments of both parts, `filled` how many values were missing, and
+    `name` which series it is, where there are several.
+    """
+
+    name: str
     series: np.ndarray
     known: np.ndarray
-    past: np.ndarray  # the moments (window,)
+    past: np.ndarray
     ahead: np.ndarray
-    filled: int  # values that were missing
+    filled: int
 
 
 class SeriesInfo(Info):

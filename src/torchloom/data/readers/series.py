@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import SeriesPreprocessConfig
-from torchloom.data.columns import Encoder, is_gap, kind_of, written
+from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, written
 from torchloom.data.moments import Clock, calendar_of, clock_of, read_date, read_moment
 from torchloom.data.readers import Proposal
 from torchloom.data.rows import Row, first_rows, is_table, place_of, read_entry, read_files
@@ -168,7 +168,7 @@ def _by_series(rows: list[Row], column: str | None) -> dict[str, list[Row]]:
         return {"": rows}
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(written(row[column]), []).append(row)
+        found.setdefault(written(row.get(column, "")), []).append(row)
     return found
 
 
@@ -201,7 +201,7 @@ def _say(found: Found) -> None:
     clock, whole = found.clock, found.pieces
     many = f" of {found.series} series" if found.series > 1 else ""
     ends = clock.written(found.first), clock.written(found.last)
-    logger.info("%s%s, each %s, from %s to %s", _rows(sum(map(len, whole))), many, clock.step, *ends)
+    logger.info("%s%s, %s apart, from %s to %s", _rows(sum(map(len, whole))), many, clock.step, *ends)
     filled = sum(int(piece.filled.sum()) for piece in whole)
     if filled:
         logger.warning("%s are missing and filled with the last ones before", counted(filled, "value"))
@@ -247,7 +247,7 @@ def _columns(rows: list[Row], config: SeriesPreprocessConfig, time: str, gaps: f
     for name in rows[0]:
         if name in {time, config.series, *config.known}:
             continue
-        kind, why = kind_of(name, [row[name] for row in rows if not is_gap(row.get(name), gaps)])
+        kind, why = kind_of(name, _numbers(name, [row[name] for row in rows if not is_gap(row.get(name), gaps)]))
         if kind == "number":
             found.append(name)
         else:
@@ -255,6 +255,17 @@ def _columns(rows: list[Row], config: SeriesPreprocessConfig, time: str, gaps: f
     if not found:
         raise InputError(f"{place_of(config)}: no column holds numbers that could be forecast")
     return found
+
+
+def _numbers(name: str, cells: list[Any]) -> list[Any]:
+    """The cells; InputError where nearly all of them are numbers, and some are not."""
+    wrong = sorted({written(cell) for cell in cells if not is_number(cell)})
+    if wrong and len(wrong) < (1 - MOSTLY) * len(cells):
+        raise InputError(
+            f"the column {name!r} holds numbers, but also {listed(wrong, 3)}. If these are gaps, name them in "
+            "preprocess.missing; if it is not to be forecast, name in preprocess.columns those that are"
+        )
+    return cells
 
 
 # ---- splits --------------------------------------------------------------------------------------------------------
@@ -276,7 +287,7 @@ def _ends(found: Found, config: SeriesPreprocessConfig) -> dict[str, tuple[int, 
             cuts.append(int(clock.after(cuts[-1], [given])[0]))
             continue
         try:
-            cuts.append(clock.read(given))
+            cuts.append(read_moment(given, None)[0])
         except ValueError as error:
             raise InputError(f"preprocess.{split}: {error}") from None
     if any(later < earlier for earlier, later in pairwise(cuts)):
@@ -378,7 +389,7 @@ def _seen(rows: Sequence[Row], found: Found, time: str, columns: Sequence[str]) 
     steps = int(clock.places(np.array([found.first, found.last]))[1]) + 1
     filled = sum(int(piece.filled.sum()) for piece in found.pieces)
     seen = [
-        f"{len(rows):,} rows by {time}, each {clock.step}, from {clock.written(found.first)} to "
+        f"{len(rows):,} rows by {time}, {clock.step} apart, from {clock.written(found.first)} to "
         f"{clock.written(found.last)}",
         f"{counted(steps - len(rows), 'row')} missing, {counted(filled, 'value')} filled with the last before, "
         f"{counted(len(found.pieces), 'piece')} without a longer gap",

@@ -52,7 +52,8 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
     info, problem = loaded.info, loaded.problem
     read = info.reader(config)
     columns, answer = loaded.answering(config)
-    schema = pyarrow.schema([("file", pyarrow.string()), *columns])
+    file = "file" if "file" not in columns.names else "source file"
+    schema = pyarrow.schema([(file, pyarrow.string()), *columns])
     rows: list[Any] = []
     unreadable: list[tuple[str, str]] = []
     shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer
@@ -62,7 +63,7 @@ def predict(model: Listing, files: Listing, config: PredictConfig) -> tuple[Tabl
         for batch in read_ahead(info.samples_in(files, read), config.batch_size):
             unreadable += batch.failures
             if batch.names:
-                rows.append(pyarrow.record_batch({"file": batch.names, **answer(batch.values)}, schema=schema))
+                rows.append(pyarrow.record_batch({file: batch.names, **answer(batch.values)}, schema=schema))
                 first = rows[-1].slice(0, config.pictures - len(shown)).to_pylist()
                 shown += zip(batch.names, batch.values, first, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{len(unreadable)} unreadable")
