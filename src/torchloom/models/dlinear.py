@@ -33,7 +33,7 @@ class DLinear(nn.Module):
     def __init__(self, window: int, horizon: int, kernel: int) -> None:
         super().__init__()
         self.kernel = kernel
-        self.trend, self.rest = nn.Linear(window, horizon), nn.Linear(window, horizon)
+        self.trend, self.rest = nn.Linear(window, horizon), nn.Linear(window, horizon, bias=False)  # one is enough
         for layer in (self.trend, self.rest):
             nn.init.constant_(layer.weight, 1 / window)  # at first the mean of the window
 
