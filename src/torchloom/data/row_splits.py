@@ -11,7 +11,8 @@ import numpy as np
 
 from torchloom.config import RowsPreprocessConfig, SplitByConfig
 from torchloom.data.class_folders import split_named
-from torchloom.data.columns import is_number, number, read_date, written
+from torchloom.data.columns import is_number, number, written
+from torchloom.data.moments import read_date
 from torchloom.data.splits import choice_of_labels, stratified_choice
 from torchloom.errors import InputError
 from torchloom.system.words import listed

@@ -219,9 +219,13 @@ class LoaderPlan(BaseModel):
 
     def tokens(self, split: str) -> torch.Tensor:
         """The whole text of the split, (N,) tokens."""
+        return self.array(split, "tokens")
+
+    def array(self, split: str, name: str) -> torch.Tensor:
+        """One of the prepared arrays, whole and on the CPU."""
         from torchloom.data.mapped import whole
 
-        return whole(self._arrays(split)["tokens"], "cpu")
+        return whole(self._arrays(split)[name], "cpu")
 
     def _dataset(
         self,
