@@ -22,6 +22,7 @@ from kedro.framework.startup import bootstrap_project
 from PIL import Image
 
 import exported
+from tests.sounds import save, tone
 from torchloom.cli import serve
 from torchloom.config import ContinueConfig, ServeConfig
 from torchloom.data.text import Tokenizer
@@ -272,6 +273,21 @@ def test_a_body_that_says_it_is_something_else() -> None:
     refused(texts.post("/predict", content=picture, headers={"content-type": "image/png"}), 415, "it must be JSON")
     for kind in ("application/x-www-form-urlencoded", "application/octet-stream", "image/png"):
         assert pictures.post("/predict", content=picture, headers={"content-type": kind}).status_code == 200
+
+
+def test_a_sound_is_the_body(tmp_path: Path) -> None:
+    asked, path = Client("audio"), save(tmp_path / "a.wav", tone(200, 0.5, 4000), 4000)
+    said = asked.get("/").json()
+    assert (said["takes"], said["rate"], said["seconds"]) == ("a sound as it is in its file", 1000, 10.0)
+    batch = exported.SOUNDS.batch([exported.SOUNDS.read(path.open("rb"))])
+    (shares,) = exported.probabilities("audio", batch["waveforms"], batch["lengths"])
+    for kind in ("audio/wav", "application/octet-stream", "application/x-www-form-urlencoded"):
+        answer = asked.post("/predict", content=path.read_bytes(), headers={"content-type": kind})
+        assert answer.json() == [classified(shares, ["high", "low"])]
+    refused(asked.post("/predict", content=b"no sound"), 422, "^the body: cannot be read as sound")
+    refused(asked.post("/predict", json={"sounds": []}), 415, "it must be a sound as it is in its file$")
+    texts = Client("documents").post("/predict", content=path.read_bytes(), headers={"content-type": "audio/wav"})
+    refused(texts, 415, "it must be JSON")
 
 
 def test_paths_methods_and_hosts_that_are_not_there() -> None:
