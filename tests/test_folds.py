@@ -313,3 +313,64 @@ def test_texts_that_are_there_twice_are_told(tmp_path: Path, caplog: pytest.LogC
     config = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target="verdict", text="review")
     texts.preprocess(texts.find(config), config, tmp_path)
     assert "test: 1 of 11 rows are among the training rows too" in caplog.text
+
+
+# ---- rows that belong together -------------------------------------------------------------------------------------
+
+
+def diaries(count: int = 40) -> list[dict[str, Any]]:
+    """Of each person three rows, and a word that gives the person away."""
+    return [
+        {"person": f"p{number // 3}", **row, "text": f"{row['town']} word{number // 3} and more words of {number}"}
+        for number, row in enumerate(people(3 * count))
+    ]
+
+
+def people_in(groups: list[Any]) -> set[int]:
+    return set(np.concatenate(groups).tolist())
+
+
+@pytest.mark.parametrize("kind", ["table", "texts"])
+def test_rows_of_one_group_stay_together_in_splits_and_folds(tmp_path: Path, kind: str) -> None:
+    from tests.test_as_tested import Trained
+
+    settings: dict[str, Any] = {"files": str(write(tmp_path / "diaries.csv", diaries())), "groups": "person"}
+    if kind == "table":
+        config: Any = TableFilesPreprocessConfig(**settings, target="bike", columns={"text": "out"})
+        prepared = table.preprocess(table.find(config), config, tmp_path)
+        assert "person" not in prepared[-1]["features"]
+    else:
+        config = TextFilesPreprocessConfig(**settings, target="bike", text="text")
+        prepared = texts.preprocess(texts.find(config), config, tmp_path)
+    groups = [np.asarray(part.arrays["groups"]) for part in prepared[:3]]
+    assert [len(part) for part in groups] == pytest.approx([86, 10, 24], abs=4)
+    assert sum(len(set(part.tolist())) for part in groups) == len(people_in(groups)) == 40
+    loaders = Trained(tmp_path, prepared, {"name": "tabular_mlp" if kind == "table" else "text_ngrams"}).plan
+    together = np.concatenate(groups[:2])
+    tested = []
+    for number in range(3):
+        fold = nodes.fold_of(loaders, FoldsConfig(count=3), number)
+        parts = [set(together[fold.numbers(split).numpy()].tolist()) for split in ("train", "validation", "test")]
+        assert not parts[0] & parts[1]
+        assert not (parts[0] | parts[1]) & parts[2]
+        assert parts[1]
+        tested += fold.numbers("test").tolist()
+    assert sorted(tested) == list(range(len(together)))
+
+
+def test_groups_that_cannot_be_kept_together_are_told(tmp_path: Path) -> None:
+    rows = diaries(6)
+    write(tmp_path / "own/train.csv", rows[:10])  # of the fourth person one row, the others are to test
+    write(tmp_path / "own/test.csv", rows[10:])
+    settings: dict[str, Any] = {"files": str(tmp_path / "own"), "target": "bike", "validation_fraction": 0.0}
+    config = TableFilesPreprocessConfig(**settings, groups="person")
+    with pytest.raises(InputError, match=r"^preprocess\.groups 'person': 'p3' has train rows and test rows"):
+        table.preprocess(table.find(config), config, tmp_path)
+    config = TableFilesPreprocessConfig(**settings, groups="nobody")
+    with pytest.raises(InputError, match=r"^preprocess\.groups 'nobody': there is no such column; there are 'person'"):
+        table.preprocess(table.find(config), config, tmp_path)
+    config = TableFilesPreprocessConfig(**{**settings, "validation_fraction": 0.1}, groups="person")
+    with pytest.raises(InputError, match=r"^preprocess\.groups: 4 groups are too few for a split with 0\.1 of"):
+        table.preprocess(table.find(config), config, tmp_path)
+    with pytest.raises(InputError, match=r"^folds\.count 5: there are only 4 groups"):
+        Fold(number=0, count=5, validation=0, seed=0).numbers(np.arange(20) % 2, True, np.arange(20) // 5)

@@ -138,6 +138,12 @@ class RowsPreprocessConfig(TablePreprocessConfig):
     target_type: Literal["classes", "number"] | None = Field(
         None, description="what the target is; none: classes where it has words, or two different values"
     )
+    groups: str | None = Field(
+        None,
+        min_length=1,
+        description="a column, such as who a row is about: rows with the same value come into one split, and into one "
+        "fold; the target is not told from it",
+    )
     missing: list[str] = Field(
         [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
     )

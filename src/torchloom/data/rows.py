@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from torchloom.config import RowsPreprocessConfig
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import MOSTLY, is_gap, is_number, number, written
-from torchloom.data.splits import log_classes, stratified_choice
+from torchloom.data.splits import grouped_choice, log_classes, stratified_choice
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
 from torchloom.data.targets import Classes, Number, Target
 from torchloom.datasets.listing import Listing
@@ -109,12 +109,43 @@ def split_rows(rows: dict[str, list[Row]], config: RowsPreprocessConfig, as_clas
 def _cut(
     rows: list[Row], fraction: float, config: RowsPreprocessConfig, as_classes: bool
 ) -> tuple[list[Row], list[Row]]:
-    labels = [written(row[config.target]) if as_classes else "" for row in rows]
-    chosen = stratified_choice(np.unique(labels, return_inverse=True)[1], fraction, config.seed)
+    labels = _numbered([written(row[config.target]) if as_classes else "" for row in rows])
+    if config.groups:
+        chosen = grouped_choice(labels, _numbered(_groups(rows, config.groups)), fraction, config.seed)
+    else:
+        chosen = stratified_choice(labels, fraction, config.seed)
     parts: tuple[list[Row], list[Row]] = [], []
     for row, taken in zip(rows, chosen.tolist(), strict=True):
         parts[taken].append(row)
     return parts
+
+
+def _numbered(values: Sequence[str]) -> np.ndarray:
+    """The number (N,) of each value among those that there are."""
+    numbers: np.ndarray = np.unique(values, return_inverse=True)[1]
+    return numbers.astype(np.int64)
+
+
+def _groups(rows: Sequence[Row], name: str) -> list[str]:
+    """What the column says of each row; InputError where there is none."""
+    lacking = next((row for row in rows if name not in row), None)
+    if lacking is not None:
+        known = listed(list(map(repr, lacking)))
+        raise InputError(f"preprocess.groups {name!r}: there is no such column; there are {known}")
+    return [written(row[name]) for row in rows]
+
+
+def groups_of(parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) -> dict[str, dict[str, np.ndarray]]:
+    """For each split the array `groups` (N,) int64, if rows belong together; InputError when splits share a group."""
+    if not config.groups:
+        return {split: {} for split in parts}
+    values = {split: _groups(part, config.groups) for split, part in parts.items()}
+    for one, other in combinations(values, 2):
+        if both := sorted(set(values[one]) & set(values[other])):
+            raise InputError(f"preprocess.groups {config.groups!r}: {both[0]!r} has {one} rows and {other} rows")
+    numbers = _numbered([value for part in values.values() for value in part])
+    ends = np.cumsum([len(part) for part in values.values()])[:-1]
+    return {split: {"groups": part} for split, part in zip(values, np.split(numbers, ends), strict=True)}
 
 
 def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> None:

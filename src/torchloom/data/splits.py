@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from torchloom.config import PreprocessConfig
-from torchloom.errors import printable
+from torchloom.errors import InputError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,23 @@ def stratified_choice(labels: np.ndarray, fraction: float, seed: int, least: int
         share = max(round(fraction * len(members)), least if fraction else 0)
         chosen[generator.permutation(members)[: min(share, len(members) - 1)]] = True
     return chosen
+
+
+def grouped_choice(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A boolean mask (N,) that is true for about `fraction` of each class in (N,) labels, and of whole (N,) groups."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if not fraction or not len(labels):
+        return np.zeros(len(labels), dtype=bool)
+    count = max(round(1 / fraction), 2)
+    found = len(np.unique(groups))
+    if found < count:
+        raise InputError(
+            f"preprocess.groups: {found} groups are too few for a split with {fraction:g} of the rows; take a greater "
+            "fraction, or files of their own for it"
+        )
+    parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
+    return np.isin(np.arange(len(labels)), next(parts.split(labels, labels, groups))[1])
 
 
 def log_classes(classes: list[str], labels: Mapping[str, np.ndarray]) -> None:

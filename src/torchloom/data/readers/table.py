@@ -22,6 +22,7 @@ from torchloom.data.rows import (
     are_classes,
     check_target,
     first_rows,
+    groups_of,
     is_table,
     place_of,
     read_entry,
@@ -86,6 +87,7 @@ def _prepare(
     columns = _columns(parts["train"], config, gaps)
     say_duplicates(parts, [column.name for column in columns])
     target, learnt = targets_of(parts, config, as_classes)
+    groups = groups_of(parts, config)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
     info = {
@@ -98,7 +100,8 @@ def _prepare(
         "rows": {split: len(part) for split, part in parts.items()},
     }
     train, validation, test = (
-        Tensors({"features": features[split], target.array: learnt[split]}) for split in ("train", "validation", "test")
+        Tensors({"features": features[split], target.array: learnt[split], **groups[split]})
+        for split in ("train", "validation", "test")
     )
     return train, validation, test, info
 
@@ -171,7 +174,7 @@ def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> N
 
 def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Column]:
     """What each column is but for the target, by the training rows; those of no use are left out, with a warning."""
-    names = [name for name in rows[0] if name != config.target]
+    names = [name for name in rows[0] if name not in {config.target, config.groups}]
     found, seen = [], {}
     for name in names:
         cells = [row[name] for row in rows if not is_gap(row.get(name), gaps)]

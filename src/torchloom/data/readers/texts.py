@@ -22,6 +22,7 @@ from torchloom.data.rows import (
     are_classes,
     check_target,
     first_rows,
+    groups_of,
     is_table,
     place_of,
     read_entry,
@@ -120,10 +121,10 @@ def _prepare(
     tokenizer = Tokenizer.learnt(
         config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case
     )
-    tensors = {}
+    tensors, groups = {}, groups_of(parts, config)
     for split, part in texts.items():
         tokens = [tokenizer.encode(each) for each in track(part, f"{split} texts")]
-        tensors[split] = pack(tokens, part, {target.array: learnt[split]})
+        tensors[split] = pack(tokens, part, {target.array: learnt[split], **groups[split]})
     info = {
         "kind": "documents",
         "target": target.model_dump(),
