@@ -30,6 +30,7 @@ from torchloom.pipelines.prediction import nodes as prediction_nodes
 from torchloom.pipelines.training.nodes import train
 from torchloom.problems import problem_of
 from torchloom.problems.base import Problem
+from torchloom.problems.classification import threshold_of
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.problems.classification.metrics import best_threshold, classification_metrics
 from torchloom.training.checkpoint import Checkpoint
@@ -331,13 +332,14 @@ def test_what_can_have_no_threshold_is_refused(tmp_path: Path) -> None:
             problem_of("classification").training(**{**TRAIN, "threshold": wrong})
 
 
-@pytest.mark.parametrize(
-    "threshold", [{"class": "other", "probability": 0.5}, {"class": "rare", "probability": 2.0}, {"class": "rare"}]
-)
 @pytest.mark.usefixtures("exporter")
-def test_a_file_with_a_threshold_that_is_none_is_refused(tmp_path: Path, threshold: Any) -> None:
+def test_a_file_with_a_threshold_that_is_none_is_refused(tmp_path: Path) -> None:
+    for wrong in ({"class": "other", "probability": 0.5}, {"class": "rare", "probability": 2.0}):
+        with pytest.raises(ValueError, match=r"other|threshold"):
+            threshold_of({"threshold": wrong}, NAMES)
+    assert threshold_of({"threshold": {"class": "rare", "probability": 0.25}}, NAMES) == (1, 0.25)
     checkpoint = trained(plan(tmp_path)).best
-    changed = checkpoint.model_copy(update={"training": {**checkpoint.training, "threshold": threshold}})
+    changed = checkpoint.model_copy(update={"training": {**checkpoint.training, "threshold": {"class": "rare"}}})
     (tmp_path / "model.onnx").write_bytes(export_checkpoint(changed))
     with pytest.raises(InputError, match="was not exported by torchloom, or by another version"):
         open_model(tmp_path / "model.onnx")
