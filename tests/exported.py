@@ -12,7 +12,7 @@ from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
-from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
+from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
@@ -25,6 +25,7 @@ TABLE = TableInfo(
     features=["age", "bmi"], mean=[50.0, 25.0], std=[10.0, 5.0], target=Number(name="glucose", mean=100.0, std=20.0)
 )
 REVIEWS = DocumentInfo(target=Classes(classes=["bad", "good"]), tokenizer=WORDS)
+SOUNDS = AudioInfo(target=Classes(classes=["high", "low"]), rate=1000, mean=[-5.0] * 8, std=[3.0] * 8)
 TEXT_RNN = {"cell": "gru", "embedding": 4, "width": 4, "bidirectional": False}
 LANGUAGE_RNN = {"cell": "gru", "embedding": 4, "width": 8, "layers": 1}
 KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
@@ -33,6 +34,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
     "documents": ("classification", "text_rnn", TEXT_RNN, REVIEWS),
     "text": ("language_model", "language_rnn", LANGUAGE_RNN, TextInfo(tokenizer=LETTERS)),
     "table": ("regression", "linear", {}, TABLE),
+    "audio": ("classification", "audio_cnn", {"widths": [4, 8]}, SOUNDS),
 }
 
 

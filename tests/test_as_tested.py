@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.sounds import save, tone, whistles
 from tests.tables import as_columns, films, people, reviews, write
 from torchloom.config import (
     DataConfig,
@@ -25,6 +26,7 @@ from torchloom.config import (
     PredictConfig,
     PreprocessConfig,
     ServeConfig,
+    SoundFilesPreprocessConfig,
     SplitByConfig,
     TableFilesPreprocessConfig,
     TablePreprocessConfig,
@@ -32,7 +34,7 @@ from torchloom.config import (
     TextPreprocessConfig,
 )
 from torchloom.data.pictures import decode_image
-from torchloom.data.readers import cifar10, diabetes, imdb, mnist, pictures, table, texts, wonderland
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, pictures, sounds, table, texts, wonderland
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -452,6 +454,53 @@ def test_numbers_that_are_told_from_rows_with_gaps(tmp_path: Path) -> None:
     (expected,) = task.tested()
     for answers in (task.asked(tmp_path / "people/test.csv"), task.served(rows[120:])):
         np.testing.assert_allclose([row["age"] for row in answers], expected, rtol=1e-4)
+    assert expected.std() > 0
+
+
+@pytest.mark.parametrize("form", ["table", "classes"])
+def test_sounds(tmp_path: Path, form: str) -> None:
+    """Of other rates, in stereo, longer than what counts; as files, by a table, and as the body of a request."""
+    rows = whistles(tmp_path / "all", 45)
+    for number, row in enumerate(rows[::4]):
+        wave = tone(float(row["hertz"]), 0.4 + 0.1 * number, 22_050, number)
+        save(tmp_path / "all" / str(row["sound"]), np.stack([wave, 0.5 * wave], 1), 22_050, subtype="PCM_24")
+    if form == "table":
+        path = tmp_path / "all"
+        write(path / "train.csv", rows[:30])
+        files = write(path / "test.csv", rows[30:])
+    else:
+        path = tmp_path / "classes"
+        for number, row in enumerate(rows):
+            place = path / ("train" if number < 30 else "test") / str(row["height"]) / str(row["sound"])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "all" / str(row["sound"])).rename(place)
+        files = path / "test"
+    config = SoundFilesPreprocessConfig(files=str(path), target="height" if form == "table" else None)
+    prepared = sounds.preprocess(sounds.find(config), config, tmp_path)
+    data = DataConfig.model_validate({"seconds": 0.25, "augment_sound": {"gain": 6.0, "speed": 0.1, "time_masks": 1}})
+    task = Trained(tmp_path, prepared, {"name": "audio_cnn", "widths": [8, 16]}, data=data)
+    names = task.plan.texts("test", range(15))
+    answers = {str(row["file"]): row for row in task.asked(files)}
+    found = [answers[name.removeprefix("test/")] for name in names]
+    task.classified(found)
+    assert task.plan.info.read((path / names[0]).open("rb")).shape[0] <= 2000  # type: ignore[attr-defined]
+    task.classified([task.served([(path / name).read_bytes()])[0] for name in names])
+
+
+@pytest.mark.long
+def test_a_number_that_is_told_from_sounds(tmp_path: Path) -> None:
+    rows = whistles(tmp_path / "all", 45)
+    write(tmp_path / "all/train.csv", rows[:30])
+    files = write(tmp_path / "all/test.csv", rows[30:])
+    config = SoundFilesPreprocessConfig(files=str(tmp_path / "all"), target="hertz", target_type="number")
+    task = Trained(
+        tmp_path,
+        sounds.preprocess(sounds.find(config), config, tmp_path),
+        {"name": "audio_cnn", "widths": [8]},
+        "regression",
+    )
+    (expected,) = task.tested()
+    np.testing.assert_allclose([row["hertz"] for row in task.asked(files)], expected, rtol=1e-3)
     assert expected.std() > 0
 
 

@@ -24,7 +24,8 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
-from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
+from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
+from torchloom.modalities.modules import LogMel
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers
 from torchloom.models.tabm import Shared, TabM
@@ -84,6 +85,7 @@ WORDS = DocumentInfo(
     target=Classes(classes=["bad", "good"]), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"ab"])
 )
 ROWS = TableInfo(features=["a", "b", "c"], mean=[0.0] * 3, std=[1.0] * 3, target=Number(name="d", mean=0.0, std=1.0))
+SOUNDS = AudioInfo(target=Classes(classes=["bad", "good"]), rate=1000, mean=[0.0] * 8, std=[1.0] * 8)
 NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("mlp", IMAGES, {"hidden": [20, 10]}),
     ("lenet", IMAGES, {"form": "classic"}),
@@ -103,6 +105,7 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("text_rnn", WORDS, {"cell": "gru", "embedding": 6, "width": 8, "layers": 2, "bidirectional": True}),
     ("text_cnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_ngrams", WORDS, {"rows": 50, "embedding": 6, "width": 8}),
+    ("audio_cnn", SOUNDS, {"widths": [4, 8]}),
     ("linear", ROWS, {}),
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
     ("tabm", ROWS, {"members": 3, "hidden": [8, 4]}),
@@ -147,6 +150,9 @@ def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[s
     model = build_model(name, arguments, info, problem_of(PROBLEMS.get(name, "classification"))).eval()
     rows = layers(model, info)
     expected = sum(closed_form(model.get_submodule(row["name"]), row["output_shape"]) for row in rows)
+    if isinstance(model, LogMel):  # one second, each frame of which is a product with all kernels and then filters
+        frames = 1000 // model.hop + 1
+        expected += frames * (model.kernels.numel() + model.filters.numel())
     assert multiply_adds(model, info.example(1, TIME_STEPS)) == expected > 0
 
 

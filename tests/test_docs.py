@@ -54,6 +54,12 @@ ELSEWHERE = {
     ),
     'curl -d \'{"texts": ["cold*': "tests/test_extending.py::test_texts_of_ones_own",
     "uv run kedro run --pipelines riders*": "tests/test_extending.py::test_rare_classes_and_folds",
+    "uv run kedro task new digits *": "tests/test_extending.py::test_sounds_of_ones_own",
+    "uv run kedro run --pipelines digits": "tests/test_extending.py::test_sounds_of_ones_own",
+    "uv run kedro run --pipelines predict --params predict.model=digits,predict.files=asked": (
+        "tests/test_extending.py::test_sounds_of_ones_own"
+    ),
+    "curl --data-binary @asked/7.wav *": "tests/test_extending.py::test_sounds_of_ones_own",
     "uv run kedro run --pipelines novel": "tests/test_extending.py::test_a_book_of_ones_own",
     "uv run kedro run --pipelines flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
     "uv run --extra mlflow kedro run *": (
@@ -106,8 +112,9 @@ ADDED = {
     "genres",
     "topics",
     "verdicts",
+    "digits",
     "novel",
-}  # tasks, by who follows the page
+}  # by who follows the page
 ADDED |= {"riders", "riders_folds"}
 MADE = {  # by who follows the page
     "conf/parameters.schema.json",
@@ -117,6 +124,7 @@ MADE = {  # by who follows the page
     "conf/base/parameters/novel.yml",
     "conf/base/parameters/riders.yml",
     "conf/base/parameters/verdicts.yml",
+    "conf/base/parameters/digits.yml",
     "conf/base/parameters/flowers_cnn.yml",
     "conf/base/parameters/letters.yml",
     "conf/base/parameters/mnist_resnet.yml",

@@ -1,15 +1,21 @@
 """What the guides teach about adding things, done as they say."""
 
+import contextlib
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
+from tests.sounds import HEIGHTS, tone, whistles
+from tests.sounds import save as save_sound
 from tests.tables import films, people, reviews, write
 from torchloom.config import ServeConfig
 from torchloom.data.readers.mnist import draw_sample
@@ -18,7 +24,7 @@ from torchloom.data.readers.wonderland import draw_sample as draw_book
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import answerer
 
-GUIDES = ("extend.md", "own-images.md", "own-data.md", "own-texts.md", "uneven-data.md")
+GUIDES = ("extend.md", "own-images.md", "own-data.md", "own-texts.md", "own-sounds.md", "uneven-data.md")
 PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in GUIDES)
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGES, flags=re.DOTALL)
 
@@ -164,6 +170,45 @@ def test_labels_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.M
     assert found["samples"] == 60
     assert found["macro_f1"] > 0.7
     assert "beside the target, which 60 samples come with: subset_accuracy" in result.stderr
+
+
+@pytest.mark.long
+def test_sounds_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the file of the guide, and by that which the command writes; a whistle that was never heard is held out."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    digits = dict(zip(HEIGHTS, "079", strict=True))
+    for row in whistles(tmp_path / "recordings", 120):
+        place = tmp_path / "recordings" / row["sound"]
+        place.rename(place.with_name(place.name.replace(row["height"], digits[row["height"]])))
+    (project / "conf/base/parameters/digits.yml").write_text(block("spoken:\n  preprocess: {reader"))
+    small = {"train": {"epochs": 10, "batch_size": 8, "threads": 1}, "model": {"widths": [8, 16]}}
+    held = yaml.safe_load(block("spoken:\n  preprocess:\n").replace("theo", "eve"))
+    catalog = kedro_run(project, "digits", env="local", params={"digits": small, **held})
+    assert catalog.load("digits.metrics")["accuracy"] > 0.9
+    assert catalog.load("digits.metrics")["test_samples"] == 39
+    assert catalog.load("digits.export_report")["greatest_difference"] < 1e-3
+    card = (project / "data/06_models/digits/README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    with contextlib.chdir(project / "data/06_models/digits"):
+        subprocess.run([sys.executable, "-c", example], check=True, capture_output=True)
+    for digit, height in zip("079", HEIGHTS.values(), strict=True):
+        save_sound(project / f"asked/{digit}.wav", tone(height, 0.3, 22_050, 9), 22_050)
+    asked = "predict.model=digits,predict.files=asked"
+    result = kedro(project, "run", "--pipelines", "predict", "--params", asked)
+    assert result.returncode == 0, result.stderr
+    with (project / "data/07_model_output/predict/predictions.csv").open() as file:
+        assert [(row["file"], row["class_1"]) for row in csv.DictReader(file)] == [
+            ("0.wav", "0"), ("7.wav", "7"), ("9.wav", "9"),
+        ]  # fmt: skip
+    assert "curl --data-binary @asked/7.wav http" in PAGES
+    model = open_model(project / "data/06_models/digits/model.onnx", threads=1)
+    (answer,) = answerer(model, ServeConfig(models=""))([(project / "asked/7.wav").read_bytes()])
+    assert answer["class_1"] == "7"
+    (project / "conf/base/parameters/digits.yml").unlink()
+    made = kedro(project, "task", "new", "digits", "--data", str(tmp_path / "recordings"), "--target", "part1")
+    assert made.returncode == 0, made.stderr
+    catalog = kedro_run(project, "digits", env="local", params={"digits": small})
+    assert catalog.load("digits.metrics")["accuracy"] > 0.9
 
 
 @pytest.mark.long

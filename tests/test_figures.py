@@ -295,12 +295,12 @@ def test_texts_stand_beside_their_verdicts() -> None:
 
 def test_of_long_texts_two_lines_are_shown() -> None:
     long, longest = written(["word " * 1000, "x" * 5000])
-    assert long == " ".join(["word"] * 22) + "\n" + " ".join(["word"] * 21) + " …"
-    assert longest == "x" * 110 + "\n" + "x" * 108 + " …"
+    assert long == " ".join(["word"] * 30) + "\n" + " ".join(["word"] * 29) + " …"
+    assert longest == "x" * 150 + "\n" + "x" * 148 + " …"
 
 
 @pytest.mark.parametrize(
-    "text", ["很好吃" * 100, "good 很好吃" * 100, "ที่นี่ดี" * 100, "word " * 100, "x" * 400, "हिन्दी में" * 50]
+    "text", ["很好吃" * 100, "good 很好吃" * 100, "ที่นี่ดี" * 100, "word " * 100, "x" * 400, "\U00013000" * 300]
 )
 def test_texts_stay_within_the_figure_and_apart(text: str) -> None:
     """In whatever script, and whatever the classes are called."""

@@ -118,6 +118,32 @@ def test_folds_of_documents_have_their_own_texts_and_lengths(tmp_path: Path) -> 
     assert len(labels) == 5
 
 
+def test_numbers_are_scaled_by_what_is_trained_on_alone(tmp_path: Path) -> None:
+    folds = [nodes.fold_of(plan(tmp_path, "regression"), FoldsConfig(count=3), number) for number in range(3)]
+    for fold in folds:
+        features, target = fold.trained()
+        info: Any = fold.info
+        assert info.mean == pytest.approx(features.double().mean(0).tolist())
+        assert info.std == pytest.approx(features.double().std(0, correction=0).tolist())
+        measured = float(target.mean()), float(target.std(correction=0))
+        assert (info.target.mean, info.target.std) == pytest.approx(measured)
+    assert len({fold.info.target.mean for fold in folds}) == 3  # type: ignore[union-attr]
+
+
+def test_columns_are_measured_as_the_reader_does(tmp_path: Path) -> None:
+    """Where a fold trains on what the reader has called the training rows."""
+    from tests.test_as_tested import Trained
+
+    files = write(tmp_path / "people.csv", people(200))
+    config = TableFilesPreprocessConfig(files=str(files), target="bike")
+    prepared = table.preprocess(table.find(config), config, tmp_path)
+    loaders = Trained(tmp_path, prepared, {"name": "tabular_mlp"}).plan
+    assert loaders.info.measured(loaders) == loaders.info
+    other = nodes.fold_of(loaders, FoldsConfig(count=2), 1)
+    assert other.info.bins != loaders.info.bins  # type: ignore[union-attr]
+    assert other.info.features == loaders.info.features  # type: ignore[union-attr]
+
+
 # ---- the trainings -------------------------------------------------------------------------------------------------
 
 

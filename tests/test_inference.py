@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import exported
+from tests.sounds import save, tone
 from torchloom.config import AnswerConfig, Fit
 from torchloom.data.pictures import decode_image, deep_extremes
 from torchloom.data.text import LONGEST_TEXT
@@ -427,6 +428,8 @@ def test_an_onnx_file_is_enough_without_pytorch(kind: str, tmp_path: Path) -> No
     if kind in {"images", "reconstruction"}:
         data = tmp_path / "data.png"
         Image.fromarray(GREY).save(data)
+    elif kind == "audio":
+        save(tmp_path / "data.wav", tone(440, 0.5, 1000), 1000).rename(data)
     else:
         data.write_text("age,bmi\n50,20\n" if kind == "table" else "a\nbad\n")
     command = [sys.executable, "-c", ALONE, exported.write(kind, tmp_path), data, tmp_path / "sheet.png"]

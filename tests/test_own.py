@@ -17,8 +17,9 @@ from kedro.io import DataCatalog
 from starlette.testclient import TestClient
 
 from conftest import ROOT, kedro_run, make_project
-from tests.exported import checkpoint
+from tests.exported import KINDS, checkpoint
 from torchloom.config import MetricConfig, OptimizerConfig, ServeConfig, own
+from torchloom.data.targets import Classes
 from torchloom.errors import InputError
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import HOST, create_app
@@ -27,6 +28,7 @@ from torchloom.models import build_network
 from torchloom.problems import problem_of
 from torchloom.problems.classification.config import ClassificationTrainConfig, ClassifierConfig
 from torchloom.problems.evaluation import own_metrics
+from torchloom.problems.losses import created_loss
 from torchloom.records import provenance
 from torchloom.runner import SkipUnchanged
 from torchloom.training.callbacks import calling_back
@@ -340,6 +342,58 @@ def test_several_processes_train_it(run: Callable[..., DataCatalog]) -> None:
     alone, together = (run(params={"distributed": {"processes": n}}, to_nodes=["guest.train"]) for n in (1, 2))
     losses = [[row["train_loss"] for row in catalog.load("guest.history")] for catalog in (alone, together)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+MISTAKES = {  # the block, the key and the message, which names the line where there is one
+    "MistakenLoss": (r"train\.loss", r" fails in line \d+ of \S+learning\.py: ValueError: Expected input batch_size"),
+    "MistakenOptimizer": (r"train\.optimizer", r" fails in line \d+ of \S+learning\.py: KeyError: 'sum'"),
+    "MistakenScheduler": (r"train\.scheduler", r" fails in line \d+ of \S+learning\.py: KeyError: 2"),
+    "too_wide": (r"model\.name", ": gives 11 outputs for each sample, and was asked for 10$"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_in_code_of_ones_own_are_named(
+    run: Callable[..., DataCatalog], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, message = MISTAKES[name]
+    path = f"guests.networks.{name}" if name.islower() else f"guests.learning.{name}"
+    block, _, inner = key.partition(r"\.")
+    task = {block: {inner: path if name.islower() else {"name": path}}}
+    with pytest.raises(InputError, match=rf"{key}.*{re.escape(path)}{message}") as caught:
+        run(params={"guest": task}, to_nodes=["guest.train"])
+    if "Error" in message:
+        assert caught.value.__cause__ is not None
+    assert not re.search(message, caplog.text)  # it is told once
+
+
+def test_a_loss_of_ones_own_gives_a_mean(guests: Path) -> None:
+    own.chosen("guests.learning.MistakenLosses", (), "")
+    loss = created_loss("guests.learning.MistakenLosses", {})
+    assert loss(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)) == pytest.approx(np.log(2))
+    with pytest.raises(InputError, match=r"MistakenLosses gives a tensor of \[50\], and must give one number"):
+        loss(torch.zeros(50, 2), torch.zeros(50, dtype=torch.int64))
+    with pytest.raises(MemoryError), own.running("train.loss", "guests.learning.MistakenLosses"):
+        raise MemoryError
+    with pytest.raises(ZeroDivisionError), own.running("train.loss", "CrossEntropyLoss"):
+        _ = 1 / 0
+
+
+def test_each_problem_knows_how_many_outputs_it_asked_for() -> None:
+    for kind, right, wrong in (
+        ("images", torch.zeros(2, 3), torch.zeros(2, 4)),
+        ("images", torch.zeros(2, 5, 3), torch.zeros(2, 3, 1)),
+        ("table", torch.zeros(2), torch.zeros(2, 2)),
+        ("text", (torch.zeros(2, 7, 10),), (torch.zeros(2, 7, 9),)),
+    ):
+        problem, *_, info = KINDS[kind]
+        problem_of(problem).check_answer(right, info)
+        with pytest.raises(InputError, match=r"^gives \d+ outputs? for each sample, and was asked for \d+$"):
+            problem_of(problem).check_answer(wrong, info)
+    masks = KINDS["images"][-1].model_copy(update={"target": Classes(classes=["a", "b"], array="masks")})
+    problem_of("segmentation").check_answer(torch.zeros(2, 2, 6, 8), masks)
+    with pytest.raises(InputError, match=r"^gives 1 output for each sample, and was asked for 2$"):
+        problem_of("segmentation").check_answer(torch.zeros(2, 1, 6, 8), masks)
 
 
 @pytest.mark.parametrize(

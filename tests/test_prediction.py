@@ -165,6 +165,8 @@ def test_documents_are_classified(files: Path, single: bool) -> None:
     for row, shares in zip(answer.rows, expected, strict=True):
         assert row["class_1"] == ["bad", "good"][shares.argmax()]
         assert row["probability_1"] == pytest.approx(shares.max(), abs=1e-5)
+    assert answer.captions[0].startswith(f"{names[0]}\n")
+    assert answer.captions[1] == exported.WORDS.decode(exported.WORDS.encode(TEXTS[0]))  # as the model sees it
 
 
 def test_prompts_are_continued(files: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jinja2 import Environment
 from PIL import Image
 
 from conftest import kedro_run, make_project
@@ -18,13 +19,14 @@ from reports import check_card, check_page
 from torchloom.config import DataConfig
 from torchloom.data.pictures import decode_image
 from torchloom.data.targets import Classes
+from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
-from torchloom.modalities import ImageInfo
+from torchloom.modalities import DocumentInfo, ImageInfo
 from torchloom.problems.classification import REPORTS
 from torchloom.records.provenance import Lineage
 from torchloom.records.recipe import without_folders
 from torchloom.reporting.card import made_smaller, plain
-from torchloom.reporting.page import Facts, Section, Table, Text, render, shown
+from torchloom.reporting.page import Facts, Section, Table, Text, read_template, render, shown
 from torchloom.reporting.report import Subject
 from torchloom.system.devices import choose_precision
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
@@ -340,3 +342,23 @@ def test_bars_are_shares_of_the_longest() -> None:
 
 def test_markdown_shows_what_was_written() -> None:
     assert plain('a|b "*c*" & `d`\n<i>') == 'a\\|b "\\*c\\*" &amp; \\`d\\` &lt;i&gt;'
+
+
+@pytest.mark.parametrize("tokens", ["words", "characters", "subwords"])
+@pytest.mark.parametrize("last", [None, 5])
+def test_the_example_on_a_card_cuts_texts_as_the_model_does(tokens: Any, last: int | None) -> None:
+    texts = [
+        "What a wonderful film! Don\u2019t miss_it, well-made",
+        "味道不错\uff0c很快\uff01ABC 1号店\u3002",
+        "東京へ行く\u3001ที่นี่ดี?",
+        "हिन्दी में cafe\u0301's ১২ 한국어",
+    ]
+    tokenizer = Tokenizer.learnt(tokens, texts, 400, 1, lower_case=True)
+    info = DocumentInfo(target=Classes(classes=["a", "b"]), tokenizer=tokenizer, max_tokens=last)
+    template = Environment(trim_blocks=True, lstrip_blocks=True, finalize=plain).from_string(read_template(info.card))
+    example = "\n".join(template.render(part=part, info=info) for part in ("imports", "prepare"))
+    for text in texts:
+        known: dict[str, Any] = {"np": np, "json": json, "metadata": {"tokenizer": tokenizer.model_dump_json()}}
+        code = re.sub("what a wonderful film!", text, example, flags=re.IGNORECASE)
+        exec(code, known)
+        assert known["inputs"]["tokens"].tolist() == [tokenizer.tokens(text, last).tolist()]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -26,6 +27,7 @@ from torchloom import sweeps
 from torchloom.config import SweepConfig
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
 from torchloom.errors import InputError
+from torchloom.problems import problem_of
 from torchloom.sweeps import nodes
 from torchloom.sweeps import outcome as tuned
 from torchloom.sweeps import search as sweep
@@ -524,3 +526,15 @@ def test_what_is_made_of_another_task_can_be_swept(tmp_path: Path, monkeypatch: 
     assert float(trials["0.1"]["val_accuracy"]) > float(trials["0.9"]["val_accuracy"])
     catalog = kedro_run(project, "cifar_resnet_pruned", env="tuned", to_nodes=["cifar_resnet_pruned.train"])
     assert catalog.load("cifar_resnet_pruned.history")[-1]["val_accuracy"] == float(trials["0.1"]["val_accuracy"])
+
+
+@pytest.mark.parametrize(("monitor", "better"), [("mae", "MINIMIZE"), ("r2", "MAXIMIZE")])
+def test_a_study_goes_where_more_of_what_is_monitored_is_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monitor: str, better: str
+) -> None:
+    optimizer = {"name": "SGD", "lr": 0.1}
+    training = problem_of("regression").training(epochs=1, optimizer=optimizer, monitor=monitor)
+    monkeypatch.setattr(sweep, "blocks_of", lambda *_: SimpleNamespace(training=training))
+    study = sweep._begin(sweep.Sweep(SweepConfig.model_validate(BLOCK), {}, tmp_path, {}, "one"))
+    assert study.direction.name == better
+    assert study.metric_names == [f"val_{monitor}"]

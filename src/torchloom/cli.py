@@ -80,7 +80,8 @@ def task() -> None:
     "path",
     required=True,
     type=click.Path(exists=True),
-    help="A table, a text, or a folder: of tables or texts, or with a folder of pictures or texts for each class.",
+    help="A table, a text, or a folder: of tables, texts or sounds, or with a folder of pictures, texts or sounds for "
+    "each class.",
 )
 @click.option(
     "--target",

@@ -1,5 +1,7 @@
 """The one exception for what a user can mend."""
 
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +25,11 @@ class InputError(click.ClickException, DatasetError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""
         return [f"Error: {self.message}"]
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log about an error says what its message does not say anyhow, when the command ends."""
+    return record.levelno < logging.ERROR or not isinstance(sys.exc_info()[1], InputError)
 
 
 @contextmanager

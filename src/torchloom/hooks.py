@@ -18,7 +18,7 @@ from kedro.framework.project import pipelines
 
 from torchloom.config.checks import check_parameters
 from torchloom.config.loader import read_parameters
-from torchloom.errors import InputError
+from torchloom.errors import InputError, is_news
 from torchloom.system.locks import command
 from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
 from torchloom.system.processes import check_beginning
@@ -46,6 +46,7 @@ class ProjectHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
         log_as_the_project_says(Path(context.config_loader.conf_source))
+        logging.getLogger("kedro.pipeline.node").addFilter(is_news)
         parameters = read_parameters(context.config_loader)
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
@@ -83,7 +84,8 @@ class ProjectHooks:
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         self._finish("failed", error=str(error))
-        if isinstance(error.__cause__, InputError):  # the catalog wraps what goes wrong while it saves
+        if not isinstance(error, InputError) and isinstance(error.__cause__, InputError):
+            # the catalog wraps what goes wrong while it saves
             raise error.__cause__
 
     @hook_impl

@@ -18,7 +18,7 @@ from torchloom.data.mapped import Shards, join, read_ahead, read_at_random, whol
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
-from torchloom.modalities import DocumentInfo, TableInfo, TextInfo
+from torchloom.modalities import AudioInfo, DocumentInfo, TableInfo, TextInfo
 from torchloom.training.loaders import LoaderPlan, TensorFile
 
 ROWS = torch.arange(12 * 6, dtype=torch.uint8).reshape(12, 2, 3)
@@ -93,6 +93,15 @@ KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, np.ndarray]]] = {
         {"max_tokens": 5},
         {
             "tokens": RNG.integers(1, 3, size=28, dtype=np.int32),
+            "starts": np.cumsum([0, *LENGTHS]),
+            "labels": np.arange(7) % 2,
+        },
+    ),
+    "audio": (
+        AudioInfo(target=Classes(classes=["a", "b"]), rate=1, mean=[0.0], std=[1.0]),
+        {"seconds": 5.0, "augment_sound": {"gain": 6.0}},
+        {
+            "waveforms": RNG.normal(size=28).astype(np.float32),
             "starts": np.cumsum([0, *LENGTHS]),
             "labels": np.arange(7) % 2,
         },

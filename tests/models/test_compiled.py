@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.stages import CLASSIFICATION
 from torchloom.data.targets import Classes
-from torchloom.modalities import ImageInfo
+from torchloom.modalities import AudioInfo, ImageInfo
 from torchloom.modalities.modules import NormalizedImages
 from torchloom.models import airbench, build_model, build_network, network_names, resnet, vgg
 from torchloom.models._layers import make_activation
@@ -66,6 +66,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "autoencoder",
         {"form": "convolutional", "hidden": [16, 32], "latent": 8, "batch_norm": True},
     ),
+    "audio_cnn": ("audio_cnn", {"widths": [8, 16], "dropout": 0.0}),
     "linear": ("linear", {}),
     "tabular_mlp": ("tabular_mlp", {"hidden": [8], "dropout": 0.0}),
     "tabm": ("tabm", {"members": 3, "hidden": [8, 8], "dropout": 0.0}),
@@ -115,6 +116,15 @@ def texts(*more: Tensor) -> dict[str, tuple[Tensor, ...]]:
     return {name: (x, *more) for name, x in {"ordinary": ordinary, "tied": tied, "black": 0 * ordinary}.items()}
 
 
+def sounds() -> dict[str, tuple[Tensor, ...]]:
+    """Waveforms (32, 200) of lengths from 50 on: any; a half alike; silence."""
+    ordinary = torch.randn(32, 200)
+    tied = ordinary.clone()
+    tied[:16] = tied[0]
+    lengths = 50 + 30 * (torch.arange(32) % 6)
+    return {name: (x, lengths) for name, x in {"ordinary": ordinary, "tied": tied, "black": 0 * ordinary}.items()}
+
+
 def rows() -> dict[str, tuple[Tensor, ...]]:
     """Features (32, 5): any; only -1 and 1; 0."""
     ordinary = torch.randn(32, 5)
@@ -129,6 +139,9 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     if name in {"text_rnn", "text_cnn", "text_ngrams", "language_rnn"}:
         lengths = (1 + torch.arange(32) % 3,) if name != "language_rnn" else ()
         return build_network(name, {"tokens": 9, "outputs": 3}, arguments), texts(*lengths)
+    if name == "audio_cnn":
+        info = AudioInfo(target=Classes(classes=list("abc")), rate=1000, mean=[-5.0] * 8, std=[3.0] * 8)
+        return build_model(name, arguments, info, CLASSIFICATION), sounds()
     if name in {"linear", "tabular_mlp", "tabm"}:
         return build_network(name, {"features": 5, "outputs": 1}, arguments), rows()
     shape = SHAPES.get(name, [3, 9, 13])

@@ -8,7 +8,7 @@ mistakes in one readable message. What is named after a class of PyTorch is chec
 from torchloom.config.answer import AnswerConfig, ContinueConfig, PredictConfig, ServeConfig
 from torchloom.config.base import Block, Count, Fit, Fraction, Named, NotNegative, Positive, Seed, ValueRange, Views
 from torchloom.config.compression import CompareConfig, DistillConfig, PruneConfig, QuantizeConfig
-from torchloom.config.data import AffineConfig, AugmentConfig, ColorConfig, DataConfig, PolicyConfig
+from torchloom.config.data import AffineConfig, AugmentConfig, ColorConfig, DataConfig, PolicyConfig, SoundAugmentConfig
 from torchloom.config.debugging import DebuggingConfig, OverfitConfig, ProfileConfig
 from torchloom.config.distributed import DistributedConfig
 from torchloom.config.evaluate import EvaluateConfig, EvaluateExamplesConfig, MetricConfig, left_out
@@ -24,12 +24,14 @@ from torchloom.config.preprocess import (
     PicturesPreprocessConfig,
     PreprocessConfig,
     RowsPreprocessConfig,
+    SoundFilesPreprocessConfig,
     SplitByConfig,
     SplitFolders,
     TableFilesPreprocessConfig,
     TablePreprocessConfig,
     TextFilesPreprocessConfig,
     TextPreprocessConfig,
+    parts_of,
 )
 from torchloom.config.sweep import DimensionConfig, PrunerConfig, SamplerConfig, SweepConfig
 from torchloom.config.tracking import TrackingConfig
@@ -96,6 +98,8 @@ __all__ = [
     "SchedulerConfig",
     "Seed",
     "ServeConfig",
+    "SoundAugmentConfig",
+    "SoundFilesPreprocessConfig",
     "SplitByConfig",
     "SplitFolders",
     "SweepConfig",
@@ -111,4 +115,5 @@ __all__ = [
     "WhiteningConfig",
     "direction",
     "left_out",
+    "parts_of",
 ]

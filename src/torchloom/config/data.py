@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from torchloom.config import own
-from torchloom.config.base import Block, Count, Named, NotNegative, Positive
+from torchloom.config.base import Block, Count, Fraction, Named, NotNegative, Positive
 from torchloom.config.choices import answering_for
 
 
@@ -82,10 +82,32 @@ class AugmentConfig(Block):
         return self.mixup > 0 or self.cutmix > 0
 
 
+class SoundAugmentConfig(Block):
+    """Random changes to training sounds, drawn for each sound and batch anew."""
+
+    speed: float = Field(
+        0.0, ge=0, le=0.5, description="played faster or slower, and so higher or lower, by at most this share"
+    )
+    gain: NotNegative = Field(0.0, description="louder or softer by at most so many decibels")
+    noise: float | None = Field(
+        None, description="white noise, softer than the sound by so many decibels or up to 30 more; none: none"
+    )
+    time_masks: int = Field(0, ge=0, description="stretches of time that are covered (SpecAugment)")
+    time_mask: Fraction = Field(0.2, description="greatest share of the sound that one of them covers")
+    frequency_masks: int = Field(0, ge=0, description="stretches of frequencies that are covered (SpecAugment)")
+    frequency_mask: Fraction = Field(0.2, description="greatest share of the bands that one of them covers")
+
+
 class DataConfig(Block):
     """The block `data` of a task: how prepared data become batches."""
 
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="of images only")
+    augment_sound: SoundAugmentConfig = Field(default_factory=SoundAugmentConfig, description="of sounds only")
+    seconds: Positive = Field(
+        10.0,
+        description="of sounds only: of longer ones so much of the middle counts, and in training of anywhere, drawn "
+        "for each epoch anew",
+    )
     max_tokens: Count | None = Field(
         None, description="of documents only: of longer ones so many of the last words count"
     )

@@ -7,7 +7,9 @@ elsewhere, is not imported: else whoever made the file would choose what runs he
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable
+import traceback
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -68,6 +70,24 @@ def find_class(path: str, parent: type) -> Any:
 def resolve(name: str, module: Any) -> Any:
     """What a name stands for that has been `chosen`: something of the module, or what is at the dotted path."""
     return find(name) if is_path(name) else getattr(module, name)
+
+
+@contextmanager
+def running(key: str, name: str) -> Iterator[None]:
+    """Whatever a user's own code raises is one InputError, with the line where it does; ours fails as it does.
+
+    That there is no memory left is no mistake of the code.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_path(name) or isinstance(error, InputError | MemoryError) or "memory" in str(error):
+            raise
+        called = traceback.extract_tb(error.__traceback__)
+        file = inspect.getsourcefile(inspect.unwrap(find(name)))
+        lines = [f" in line {each.lineno} of {each.filename}" for each in called if each.filename == file]
+        where = lines[-1] if lines else ""
+        raise InputError(f"{key}: {name} fails{where}: {type(error).__name__}: {error}") from error
 
 
 def _trusted(path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -310,3 +311,55 @@ class TextFilesPreprocessConfig(RowsPreprocessConfig):
     lower_case: bool = Field(True, description="whether upper and lower case are the same")
     vocabulary_size: int = Field(20_000, ge=300, description="most frequent tokens to know, with <pad> and <unk>")
     min_count: Count = Field(2, description="tokens that the training texts hold less often are unknown")
+
+
+class SoundFilesPreprocessConfig(RowsPreprocessConfig):
+    """The block `preprocess` of sounds of one's own, WAV, FLAC, OGG or MP3, each with something to be told of it.
+
+    That is the folder that they lie in, a part of their names, or a column of a table that has their paths in another.
+    All are brought to one rate and one channel. Needs the extra sound.
+    """
+
+    target: Target | None = Field(  # type: ignore[assignment]
+        None, description="the part of the names, or the column or columns, to be told; of class folders none"
+    )
+    names: str | None = Field(
+        None,
+        min_length=1,
+        description="what the names of the files say, without their ending, as {digit}_{speaker}_{take}: each part is "
+        "what a column is, also for split",
+    )
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="of a table the column with the paths of the sounds; none: the one that has such",
+    )
+    folder: str | None = Field(
+        None, min_length=1, description="where the paths in the table begin; none: in the folder of the table"
+    )
+    splits: SplitFolders | None = Field(
+        None, description="of class folders; none knows those of splits by their usual names"
+    )
+    rate: int | None = Field(
+        None,
+        ge=1000,
+        le=192_000,
+        description="samples a second that all get; none: what most of the training files have, at most 16000",
+    )
+    mels: int = Field(40, ge=8, le=256, description="bands of frequencies that a network sees")
+    skip_unreadable: bool = Field(False, description="leave out what cannot be read, instead of ending the run")
+
+    @field_validator("names")
+    @classmethod
+    def _has_parts(cls, names: str | None) -> str | None:
+        parts = parts_of(names or "{any}")
+        if not parts or len(set(parts)) < len(parts) or "" in parts or "}{" in (names or ""):
+            raise ValueError("must have parts in braces, each of a name of its own and something between them")
+        if taken := {"class", "file"} & set(parts):
+            raise ValueError(f"cannot call a part {min(taken)}; rename it")
+        return names
+
+
+def parts_of(names: str) -> list[str]:
+    """What stands in braces in preprocess.names."""
+    return re.findall(r"{(.*?)}", names)

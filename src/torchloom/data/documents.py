@@ -15,15 +15,19 @@ def pack(tokens: Sequence[np.ndarray], texts: Sequence[str], targets: Mapping[st
     `tokens` (int32) are those of all documents, of which document i has tokens[starts[i]:starts[i + 1]], `starts` being
     (N + 1,) int64; and in the same way `text` (uint8) with `text_starts` is the originals as UTF-8.
     """
-    encoded = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
     arrays = {
         "tokens": np.concatenate([np.empty(0, np.int32), *tokens], dtype=np.int32, casting="same_kind"),
         "starts": starts(tokens),
         **targets,
-        "text": np.concatenate([np.empty(0, np.uint8), *encoded]),
-        "text_starts": starts(encoded),
+        **packed_texts(texts),
     }
     return Tensors(arrays)
+
+
+def packed_texts(texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """`text` (uint8), all texts in a row as UTF-8, of which text i has text[text_starts[i]:text_starts[i + 1]]."""
+    encoded = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+    return {"text": np.concatenate([np.empty(0, np.uint8), *encoded]), "text_starts": starts(encoded)}
 
 
 def starts(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -80,7 +80,7 @@ def join(files: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
 
 def _join(name: str, parts: list[Tensor]) -> Tensor | Shards:
     if not name.endswith("starts"):
-        return Shards(parts) if name in ("images", "tokens", "features") else torch.cat(parts)
+        return Shards(parts) if name in ("images", "tokens", "features", "waveforms") else torch.cat(parts)
     joined = parts[0]  # where each document starts, (N + 1,) with the end of the last
     for starts in parts[1:]:
         joined = torch.cat([joined, starts[1:] + joined[-1]])

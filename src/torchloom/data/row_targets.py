@@ -18,8 +18,8 @@ from torchloom.data.columns import GAPS, MOSTLY, flag, is_flag, is_gap, is_list,
 from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import Row, check_cells, say_left_out
 from torchloom.data.splits import log_classes, log_labels
-from torchloom.data.spread import far_beyond, middle_of
-from torchloom.data.targets import Classes, Labels, Number, Numbers, Scale, Target
+from torchloom.data.spread import far_beyond, measured
+from torchloom.data.targets import Classes, Labels, Number, Numbers, Target
 from torchloom.errors import InputError
 from torchloom.system.words import counted, listed
 
@@ -52,8 +52,8 @@ class Asked:
         """The class, or the labels, of which each split is to have the same share; nothing of numbers."""
         raise NotImplementedError
 
-    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
-        """What the target is by the training rows, and its array for each split."""
+    def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
+        """What the target is by the training rows, and its array for each split; `quiet` logs no counts."""
         raise NotImplementedError
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
@@ -148,7 +148,7 @@ class AskedClass(Asked):
     def held(self, row: Row) -> list[str]:
         return [written(row[self.columns[0]])]
 
-    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
+    def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
         texts = {split: [self.held(row)[0] for row in part] for split, part in parts.items()}
         classes = sorted(set(texts["train"]), key=_in_order)
         if len(classes) < 2:
@@ -160,7 +160,8 @@ class AskedClass(Asked):
                     f"{self.called}: the {split} rows have {sorted(unknown)[0]!r}, which no training row has"
                 )
         labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
-        log_classes(classes, labels)
+        if not quiet:
+            log_classes(classes, labels)
         return Classes(classes=classes, name=self.columns[0], missing=self.config.missing), labels
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
@@ -193,7 +194,7 @@ class AskedLabels(Asked):
             advice = "" if others else ". Where labels stand in one column, say preprocess.separator"
             raise InputError(f"{self.called}: {error}{advice}") from None
 
-    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
+    def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
         held = {split: [self.held(row) for row in part] for split, part in parts.items()}
         apart = self.config.separator is not None or any(
             is_list(row[self.columns[0]]) for part in parts.values() for row in part
@@ -203,7 +204,8 @@ class AskedLabels(Asked):
         self._check(labels, seen, held)
         places = {name: place for place, name in enumerate(labels)}
         arrays = {split: _marked(part, places) for split, part in held.items()}
-        log_labels(labels, arrays)
+        if not quiet:
+            log_labels(labels, arrays)
         column = self.columns[0] if apart else None
         own = {"column": column, "separator": self.config.separator, "missing": self.config.missing}
         return Labels(labels=labels, **own), arrays
@@ -252,7 +254,12 @@ class AskedNumbers(Asked):
     def held(self, row: Row) -> list[str]:  # noqa: ARG002
         return []
 
-    def targets(self, parts: Parts) -> tuple[Target, dict[str, np.ndarray]]:
+    def targets(
+        self,
+        parts: Parts,
+        *,
+        quiet: bool = False,  # noqa: ARG002
+    ) -> tuple[Target, dict[str, np.ndarray]]:
         numbers = {split: self._numbers(part) for split, part in parts.items()}
         found = [self._number(name, numbers["train"][:, place]) for place, name in enumerate(self.columns)]
         least = np.concatenate(list(numbers.values())).astype(np.float32).min(0).tolist()
@@ -282,7 +289,7 @@ class AskedNumbers(Asked):
                 "preprocess.target_scale: linear does without",
                 name,
             )
-        return Number(name=name, scale=scale, missing=self.config.missing, **_middle(values, scale))
+        return Number(name=name, scale=scale, missing=self.config.missing, **measured(values, scale))
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
         return [
@@ -299,16 +306,6 @@ def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:
         raise InputError(
             f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
         ) from None
-
-
-def _middle(values: np.ndarray, scale: Scale) -> dict[str, float]:
-    """`mean` and `std` on that scale."""
-    if scale == "robust":
-        middle, deviation = middle_of(values)
-        return {"mean": middle, "std": deviation or float(values.std()) or 1.0}
-    if scale == "log":
-        values = np.log1p(np.maximum(values, np.nextafter(-1.0, 0.0)))
-    return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
 
 
 KINDS: dict[str, type[Asked]] = {"classes": AskedClass, "number": AskedNumbers, "labels": AskedLabels}
@@ -366,4 +363,4 @@ def asked_here(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
 
 def check_split(rows: dict[str, list[Row]], config: RowsPreprocessConfig, asked: Asked) -> None:
     """InputError where a run would not take these rows either."""
-    asked.targets(split_rows(rows, config, asked.held))
+    asked.targets(split_rows(rows, config, asked.held), quiet=True)

@@ -1,4 +1,4 @@
-"""Batches of rows, documents and windows of a text, by index and without per-sample Python."""
+"""Batches of rows, documents, sounds and windows of a text, by index and without per-sample Python."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torchloom.config import SoundAugmentConfig
+from torchloom.data.augment_sound import change_sounds
 from torchloom.data.batches import Gathered, seeded
 from torchloom.data.mapped import Shards, read_ahead
 from torchloom.errors import InputError
@@ -87,17 +89,66 @@ class DocumentBatches(Gathered):
 
     def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         lengths = self.lengths[indices]
-        if self.streamed:
-            read_ahead(self.tokens, self.starts[indices], lengths)
-        place = torch.arange(int(lengths.max()))  # (T,)
-        inside = place < lengths[:, None]  # (B, T)
-        chosen = torch.where(inside, self.starts[indices][:, None] + place, 0).to(self.tokens.device)
-        tokens = torch.where(inside.to(self.tokens.device), self.tokens[chosen], 0)
+        tokens = self.stretches(self.tokens, self.starts[indices], lengths)
         return tokens, lengths, self.labels[indices.to(self.labels.device)]
 
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
         tokens, lengths, labels = parts
         return tokens.long(), lengths, labels
+
+
+class SoundBatches(Gathered):
+    """`self[indices]` is a batch: waveforms (B, T) float32, lengths (B,) int64 and what is to be told of each (B,).
+
+    T is the length of the batch's longest sound; shorter ones are filled up with zeros. Of those of more than `longest`
+    samples the middle is kept; with `change`, for training, a part of so many that is drawn for each epoch anew, and
+    they are changed as it says. Each `share` (number, count) has random changes of its own.
+    """
+
+    indexed_on_host = True
+    WHOLE = 1 << 20  # samples of a batch that is not trained on: spectrograms, and what becomes of them, take more room
+
+    def __init__(
+        self,
+        waveforms: Tensor | Shards,
+        starts: Tensor,
+        target: Tensor,
+        longest: int,
+        change: SoundAugmentConfig | None = None,
+        seed: int = 0,
+        device: torch.device | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        super().__init__(waveforms.device, device)
+        self.waveforms, self.target, self.change, self.seed, self.share = waveforms, target, change, seed, share
+        starts = starts.cpu()
+        self.first, whole = starts[:-1], torch.diff(starts)
+        self.lengths, self.room = whole.clamp(max=longest), (whole - longest).clamp(min=0)
+        self.most = max(1, self.WHOLE // max([1, *self.lengths.tolist()]))
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.change is None:
+            self.starts = self.first + self.room // 2
+            return
+        drawn = torch.rand(len(self.room), generator=seeded(self.seed + 3, epoch), dtype=torch.float64)
+        self.starts = self.first + (drawn * (self.room + 1)).long()
+        number, count = self.share
+        self.generators = [seeded(self.seed + 1, epoch * count + number, self.device)]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        lengths = self.lengths[indices]
+        waveforms = self.stretches(self.waveforms, self.starts[indices], lengths)
+        return waveforms, lengths, self.target[indices.to(self.target.device)]
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        waveforms, lengths, target = parts
+        if self.change is not None:
+            waveforms, lengths = change_sounds(waveforms, lengths, self.change, self.generators[0])
+        return waveforms, lengths, target
 
 
 class TextWindows(Gathered):

@@ -19,3 +19,14 @@ def far_beyond(values: np.ndarray) -> np.ndarray:
     middle, deviation = middle_of(values)
     far = np.abs(values - middle) > FAR * deviation
     return far & bool(deviation and far.mean() < FEW)
+
+
+def measured(values: np.ndarray, scale: str) -> dict[str, float]:
+    """`mean` and `std` of (N,) numbers on that scale, see targets.Number."""
+    values = values.astype(np.float64)
+    if scale == "robust":
+        middle, deviation = middle_of(values)
+        return {"mean": middle, "std": deviation or float(values.std()) or 1.0}
+    if scale == "log":
+        values = np.log1p(np.maximum(values, np.nextafter(-1.0, 0.0)))
+    return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}

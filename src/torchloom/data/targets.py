@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.data.columns import flag, gaps_of, is_gap, labels_in, number, written
 from torchloom.system.words import listed
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy as np
 Scale = Literal["linear", "robust", "log"]
 IGNORED = 255  # in masks: of no class, neither learnt nor judged
 
@@ -29,6 +33,10 @@ class Target(BaseModel):
     def one_class(self) -> bool:
         """Whether each sample is of one class, whose number the array has."""
         return False
+
+    def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
+        """The same with what is measured of the training samples, (N, …), measured of these."""
+        return self
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of it, by what it is."""
@@ -118,6 +126,11 @@ class Number(Target):
     def numbers(self) -> list[Number]:
         return [self]
 
+    def measured(self, values: np.ndarray) -> Self:
+        from torchloom.data.spread import measured
+
+        return self.model_copy(update=measured(values, self.scale))
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "target", self.name
         if self.scale != "linear":
@@ -133,6 +146,10 @@ class Numbers(Target):
 
     array: str = "target"
     numbers: list[Number]
+
+    def measured(self, values: np.ndarray) -> Self:
+        numbers = [each.measured(column) for each, column in zip(self.numbers, values.T, strict=True)]
+        return self.model_copy(update={"numbers": numbers})
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "targets", listed([each.name for each in self.numbers])

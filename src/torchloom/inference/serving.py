@@ -1,7 +1,8 @@
 """Predictions over HTTP, on this machine only: what `kedro serve` runs, with FastAPI and uvicorn.
 
     GET  /         what the model is, and what it takes
-    POST /predict  a picture as the body; or JSON, a list under the modality's field: {"texts": […]}, {"rows": [{…}, …]}
+    POST /predict  a picture or a sound as the body; or JSON, a list under the modality's field: {"texts": […]},
+                   {"rows": [{…}, …]}
 
 The answer is a list: for each sample the columns of the table that `predict` writes. Whatever is wrong with a request
 is answered with a status from 400 to 422 and a line that says what.
@@ -66,7 +67,7 @@ def create_app(model: Model, name: str, config: ServeConfig) -> FastAPI:
 
 
 def answerer(model: Model, config: ServeConfig) -> Callable[[list[Any]], list[dict[str, Any]]]:
-    """What makes answers of pictures as bytes, of texts, prompts or rows; InputError says which one is wrong and why.
+    """What makes answers of files as bytes, of texts, prompts or rows; InputError says which one is wrong and why.
 
     The number in it counts from 0, as in JSON's lists.
     """
@@ -94,8 +95,8 @@ def answerer(model: Model, config: ServeConfig) -> Callable[[list[Any]], list[di
 def _check_type(request: Request, field: str | None, takes: str) -> None:
     """Refuse what the client itself says is something else; what it does not say counts as what the model takes."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    others = "image/" if field else "application/json"
-    if given.startswith((others, "multipart/")):
+    others = ("image/", "audio/") if field else ("application/json",)
+    if given.startswith((*others, "multipart/")):
         raise HTTPException(415, f"the body is said to be {given}; it must be {takes}")
 
 

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from torchloom.config import own
 from torchloom.errors import InputError
+from torchloom.modalities.audio import AudioInfo
 from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo
 from torchloom.modalities.images import ImageInfo, Reading
@@ -21,6 +22,7 @@ from torchloom.modalities.text import TextInfo
 __all__ = [
     "MODALITIES",
     "AnyInfo",
+    "AudioInfo",
     "DocumentInfo",
     "ImageInfo",
     "Info",
@@ -39,6 +41,7 @@ MODALITIES: dict[str, type[Info]] = {
     "documents": DocumentInfo,
     "text": TextInfo,
     "table": TableInfo,
+    "audio": AudioInfo,
 }
 
 

@@ -82,6 +82,14 @@ class Info(BaseModel):
         """With what the blocks `data` and `evaluate` of a task do to an input."""
         return self
 
+    def measured(self, loaders: LoaderPlan) -> Self:
+        """The same with what is measured of the training samples, such as scales, measured of those of `loaders`.
+
+        What the prepared arrays themselves hang on, such as a vocabulary, stays.
+        """
+        target = self.target.measured(loaders.learnt().numpy()) if self.target else None
+        return self.model_copy(update={"target": target})
+
     @property
     def counted(self) -> str:
         """Which of the prepared arrays has an entry for each sample."""

@@ -5,7 +5,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from torchloom.config import SoundAugmentConfig
 from torchloom.data.augment import reflect
+from torchloom.data.spectrograms import FLOOR, fourier_kernels, hop_of, mel_filters, window_of
 
 
 class Scaling(nn.Module):
@@ -114,6 +116,66 @@ class EncodedTable(Scaling):
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts).float()
+
+
+class LogMel(Scaling):
+    """Waveforms (B, T) float32 and their lengths (B,) int64 -> what the network makes of their log-mel spectrograms.
+
+    These are (B, mels, F) float32 with mean 0 and deviation 1 in each band, 0 from the end of a sound on, and (B,)
+    int64 how many frames each has; as data/spectrograms.py makes them, in float32 whatever the network computes in. In
+    training, stretches of time and of frequencies become 0 by `change` (SpecAugment: Park et al. 2019,
+    arXiv:1904.08779).
+    """
+
+    kernels: Tensor
+    filters: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, rate: int, mean: list[float], std: list[float], change: SoundAugmentConfig
+    ) -> None:
+        super().__init__()
+        self.network, self.change = network, change
+        self.window, self.hop = window_of(rate), hop_of(rate)
+        kernels, filters = fourier_kernels(self.window), mel_filters(rate, self.window, len(mean))
+        self.register_buffer("kernels", torch.from_numpy(kernels).unsqueeze(1), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).unsqueeze(1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).unsqueeze(1))
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Any:
+        return self.network(*self.spectrograms(waveforms, lengths))
+
+    def spectrograms(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(waveforms.device.type, enabled=False):
+            place = torch.arange(waveforms.shape[1], device=waveforms.device)
+            sounds = waveforms * (place < lengths.unsqueeze(1))
+            sounds = nn.functional.pad(sounds, (0, self.window)).unsqueeze(1)
+            real, imaginary = nn.functional.conv1d(sounds, self.kernels, stride=self.hop).chunk(2, 1)
+            power = self.filters @ (real.square() + imaginary.square())
+            scaled = ((power + FLOOR).log() - self.mean) / self.std  # (B, mels, F)
+        frames = 1 + ((lengths - self.window).clamp(min=0) + self.hop - 1) // self.hop
+        shown = torch.arange(scaled.shape[2], device=scaled.device) < frames.unsqueeze(1)
+        if self.training:
+            bands = torch.full_like(frames, scaled.shape[1])
+            shown = shown & uncovered(frames, scaled.shape[2], self.change.time_masks, self.change.time_mask)
+            heard = uncovered(bands, scaled.shape[1], self.change.frequency_masks, self.change.frequency_mask)
+            scaled = scaled * heard.unsqueeze(2)
+        return scaled * shown.unsqueeze(1), frames
+
+
+def uncovered(lengths: Tensor, longest: int, count: int, share: float) -> Tensor:
+    """Where each of B sounds keeps what it is, (B, longest): all but `count` stretches, each of at most that share of
+    its length (B,), drawn by torch's own generator, as dropout is."""
+    place = torch.arange(longest, device=lengths.device)
+    kept = torch.ones(len(lengths), longest, dtype=torch.bool, device=lengths.device)
+    for _ in range(count):
+        width, start = torch.rand(2, len(lengths), 1, device=lengths.device)
+        width = (width * (share * lengths.unsqueeze(1) + 1)).floor()
+        start = (start * (lengths.unsqueeze(1) - width + 1)).floor()
+        kept = kept & ((place < start) | (place >= start + width))
+    return kept
 
 
 class Views(nn.Module):

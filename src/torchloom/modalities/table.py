@@ -89,6 +89,19 @@ class TableInfo(Info):
     def meanings(self) -> dict[str, Any]:
         return {"features": [column.model_dump() for column in self.encoding] or self.features}
 
+    def measured(self, loaders: LoaderPlan) -> Self:
+        from torchloom.data.readers.table import statistics
+
+        features = loaders.trained()[0].numpy()
+        found = super().measured(loaders)
+        if np.isnan(features).all(0).any():  # of which there is nothing to measure
+            return found
+        if self.encoding:
+            return found.model_copy(update=statistics(self.encoding, features))
+        numbers = features.astype(np.float64)
+        mean, std = numbers.mean(0).tolist(), [value or 1.0 for value in numbers.std(0).tolist()]
+        return found.model_copy(update={"mean": mean, "std": std})
+
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import TableBatches
 

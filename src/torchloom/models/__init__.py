@@ -7,6 +7,7 @@ and so says what it is for:
 
 - `build(shape, outputs, …)`: images (B, C, H, W) -> (B, outputs), such as logits of classes
 - `build(tokens, outputs, …)`: documents, tokens (B, T) and lengths (B,) -> (B, outputs)
+- `build(mels, outputs, …)`: sounds, as log-mel spectrograms (B, mels, F) and frames (B,) -> (B, outputs)
 - `build(features, outputs, …)`: rows of numbers (B, features) -> (B, outputs)
 - `build(shape, maps, …)`: images -> (B, maps, H, W), such as logits of each pixel
 - `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`

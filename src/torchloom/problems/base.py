@@ -10,6 +10,7 @@ from torchloom.config import EvaluateConfig, ModelConfig, TrainConfig
 from torchloom.data.targets import Target
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +93,9 @@ class Problem:
     def sizes(self, info: Info) -> dict[str, Any]:
         """What a network's `build` can ask for beside the sizes of the inputs: `outputs`, how many it is to give."""
         return {}
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        """InputError unless a model's answer about a batch, in evaluation, has the sizes that this problem asks for."""
 
     def meanings(self, info: Info) -> dict[str, Any]:
         """What those of the sizes stand for, such as classes: a head that is for others is not taken over."""
@@ -186,6 +190,12 @@ class Problem:
     def said(self, model: Model) -> dict[str, Any]:
         """What a server says of the answers that its model gives."""
         return {}
+
+
+def check_count(found: int, needed: int) -> None:
+    """InputError unless a network gives as many outputs for each sample as it was asked for."""
+    if found != needed:
+        raise InputError(f"gives {counted(found, 'output')} for each sample, and was asked for {needed}")
 
 
 def run(model: Model, output: str, samples: list[Any]) -> np.ndarray:

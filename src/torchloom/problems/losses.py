@@ -72,6 +72,24 @@ def loss_class(name: str) -> Any:
     return _OURS.get(name) or own.resolve(name, nn)
 
 
+def created_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss itself; a user's own that fails, or gives no mean, is an InputError."""
+    with own.running("train.loss", name):
+        loss = loss_class(name)(**arguments)
+    if not own.is_path(name):
+        return lambda predictions, targets: loss.to(predictions.device)(predictions, targets)
+
+    def checked(predictions: Tensor, targets: Tensor) -> Tensor:
+        with own.running("train.loss", name):
+            mean: Tensor = loss.to(predictions.device)(predictions, targets)
+            if not isinstance(mean, Tensor) or mean.numel() != 1:
+                given = f"a tensor of {list(mean.shape)}" if isinstance(mean, Tensor) else type(mean).__name__
+                raise InputError(f"train.loss: {name} gives {given}, and must give one number, the mean of the batch")
+            return mean
+
+    return checked
+
+
 def link_of(name: str) -> str | None:
     """What makes a classifier's outputs probabilities, by the loss that trained it; nothing where none follow."""
     if own.is_path(name):
@@ -217,7 +235,9 @@ def check_loss(name: str, arguments: dict[str, Any], on_classes: bool) -> None:
             tried, classes = _on_trial(name, arguments)
             classification_loss(name, tried)(torch.zeros(2, classes), torch.tensor([0, classes - 1]))
         else:
-            loss_class(name)(**arguments)(torch.zeros(2, 3), torch.ones(2, 3))
+            created_loss(name, arguments)(torch.zeros(2, 3), torch.ones(2, 3))
+    except InputError as error:  # of one of the user's own
+        raise ValueError(error.message) from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{'' if own.is_path(name) or name in _OURS else 'torch.nn.'}{name} says: {error}") from None
 
@@ -230,8 +250,8 @@ def classification_loss(
     Labels are classes (B,) int64, or shares of each class (B, classes) float32, for which see `check_soft_labels`.
     """
     if own.is_path(name):
-        mine = loss_class(name)(**arguments)
-        return lambda logits, labels: mine.to(logits.device)(logits.float(), labels)
+        mine = created_loss(name, arguments)
+        return lambda logits, labels: mine(logits.float(), labels)
     weights = {key: torch.tensor(value).float() for key, value in arguments.items() if isinstance(value, list)}
     loss = loss_class(name)(**{**arguments, **weights}, reduction=reduction)
     if name in _ON_CLASSES:

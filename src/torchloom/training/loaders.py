@@ -112,7 +112,7 @@ class LoaderPlan(BaseModel):
         place = "cpu" if dataset.streamed or dataset.indexed_on_host else device
         lengths = getattr(dataset, "lengths", None)
         if split != "train":
-            size = self.evaluate_batch_size or (500 if device.type == "cpu" else 5000)
+            size = self.evaluate_batch_size or min(500 if device.type == "cpu" else 5000, dataset.most)
             batches = Batches(len(dataset), size, device=place, share=share)
             if self.overfit and split == "validation":
                 batches.samples = drawn_subset(len(dataset), self.overfit, self.seed)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from torchloom.config import TrainConfig, direction
+from torchloom.config import TrainConfig, direction, own
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT, Batch, Figures, Objective
@@ -171,7 +171,8 @@ def train_epochs(
                         if config.gradient_clip:
                             scaler.unscale_(optimizer)
                             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-                        scaler.step(optimizer)
+                        with own.running("train.optimizer", config.optimizer.name):
+                            scaler.step(optimizer)
                         scaler.update()
                         for callback in callbacks:
                             number = (epoch - 1) * steps_per_epoch + group_start // config.accumulate + 1

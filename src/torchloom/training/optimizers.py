@@ -80,7 +80,7 @@ def check_optimizer(name: str, arguments: dict[str, Any]) -> None:
     check_call(optimizer_arguments(name), arguments)
     try:
         _on_trial(name, arguments)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # whatever a user's own raises
         raise ValueError(f"{_full_name(_optimizer(name))} says: {error}") from None
 
 
@@ -131,7 +131,8 @@ def _create(name: str, arguments: dict[str, Any], parameters: list[Any]) -> Opti
             return fused
         except RuntimeError:  # this device or version has no fused kernel
             pass
-    plain: Optimizer = kind(parameters, **arguments)
+    with own.running("train.optimizer", name):
+        plain: Optimizer = kind(parameters, **arguments)
     return plain
 
 
@@ -209,7 +210,7 @@ def check_scheduler(name: str, arguments: dict[str, Any], config: OptimizerConfi
         if not isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
             optimizer.step()
             scheduler.step()  # a length of 0 shows only now
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except Exception as error:  # whatever a user's own raises
         raise ValueError(f"{_full_name(kind)} says: {error}") from None
 
 
@@ -244,6 +245,7 @@ class Schedule:
         self.ends: list[tuple[int, float]] = []  # of the epochs so far: the steps before, and what was monitored
         self.warmup_steps = round(warmup_epochs * steps_per_epoch)
         self.main: Any = None
+        self.name = config.name if config else ""
         self.by_step = False
         if config is not None:
             kind = _scheduler(config.name)
@@ -256,7 +258,8 @@ class Schedule:
                 filled = _lengths(kind, config.arguments, steps, rates)
             if kind is lr_scheduler.ReduceLROnPlateau:
                 filled["mode"] = better
-            self.main = kind(optimizer, **{**filled, **config.arguments})
+            with own.running("train.scheduler", config.name):
+                self.main = kind(optimizer, **{**filled, **config.arguments})
             if getattr(self.main, "total_steps", steps) < steps:  # OneCycleLR fails when it is asked for more
                 length = f"{self.main.total_steps} {'steps' if self.by_step else 'epochs'}"
                 raise InputError(f"train.scheduler: {config.name} is over after {length}, the run after {steps}")
@@ -269,7 +272,7 @@ class Schedule:
         if self.taken <= self.warmup_steps:
             _advance(self.warmup)
         elif self.by_step:
-            _advance(self.main)
+            _advance(self.main, self.name)
 
     def end_epoch(self, monitored: float) -> None:
         """`monitored` is the epoch's figure that the training monitors."""
@@ -279,7 +282,7 @@ class Schedule:
         if isinstance(self.main, lr_scheduler.ReduceLROnPlateau):
             self.main.step(monitored)
         else:
-            _advance(self.main)
+            _advance(self.main, self.name)
 
     def state_dict(self) -> dict[str, Any]:
         return {"taken": self.taken, "ends": self.ends}
@@ -309,7 +312,8 @@ def _counts_steps(name: str, filled: dict[str, Any]) -> bool:
     return name in _BY_STEP or bool(_LENGTHS & filled.keys())
 
 
-def _advance(scheduler: Any) -> None:
-    with warnings.catch_warnings():  # fp16 skips optimiser steps while it looks for its scale
+def _advance(scheduler: Any, name: str = "") -> None:
+    with own.running("train.scheduler", name), warnings.catch_warnings():
+        # fp16 skips optimiser steps while it looks for its scale
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         scheduler.step()

@@ -11,6 +11,10 @@ def wide(shape: tuple[int, int, int], outputs: int, *, width: int = 32) -> nn.Mo
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), width), Scale(2.0), nn.Linear(width, outputs))
 
 
+def too_wide(shape: tuple[int, int, int], outputs: int, *, width: int = 32) -> nn.Module:
+    return wide(shape, outputs + 1, width=width)
+
+
 def of_rows(features: int) -> nn.Module:
     return nn.Linear(features, 1)
 

@@ -66,11 +66,13 @@ STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 60, 3  # of a training that is proposed
 
 
 def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a running text has none)
-    """Whether it is a text file, or a folder with text files in it, and none in folders, which would be classes."""
+    """Whether it is a text file, or a folder with text files in it, and none in folders, which would be classes; among
+    more files of other kinds they only say what these are."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
-    folders = {len(each.relative_to(path).parts) for each in path.rglob("*.*") if _is_text(each)}
-    return folders == {1} and not is_table(path)
+    files = [each for each in path.rglob("*.*") if is_users(each.name) and each.is_file()]
+    texts = [each for each in files if _is_text(each)]
+    return {each.parent for each in texts} == {path} and 2 * len(texts) > len(files) and not is_table(path)
 
 
 def _is_text(path: Path) -> bool:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from torchloom.data.images import describe_classes
 from torchloom.data.mask_files import learn, read_mask
 from torchloom.data.mask_folders import MASK, PICTURE, has_pairs, pairs, two_folders
 from torchloom.data.masks import Coding, upright_size
+from torchloom.data.paths import LOOKED_AT, Placed, path_column, places
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.readers.folder import recipe
@@ -38,9 +38,6 @@ from torchloom.errors import InputError
 from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
-
-LOOKED_AT = 1000  # rows of a table, to find the column of pictures
-Placed = Callable[[Any], int | None]
 
 
 # ---- which pictures there are --------------------------------------------------------------------------------------
@@ -90,27 +87,10 @@ def preprocess_entry(
 # ---- what is in the table ------------------------------------------------------------------------------------------
 
 
-def _places(listing: Listing) -> Placed:
-    """Where in the listing the picture is that a cell names: by its path there, which may lack the ending."""
-    plain = {normalize("NFC", name): place for place, name in enumerate(listing.names)}
-    short = {name.rpartition(".")[0]: place for name, place in plain.items()}
-
-    def place(cell: Any) -> int | None:
-        if not isinstance(cell, str | int) or isinstance(cell, bool) or not str(cell).strip():
-            return None
-        path = str(cell).strip().replace("\\", "/")
-        if os.path.isabs(path):
-            path = os.path.relpath(path, listing.folder)
-        path = normalize("NFC", os.path.normpath(path))
-        return plain.get(path, short.get(path))
-
-    return place
-
-
 def _prepare(
     read: dict[str, list[Row]], listing: Listing, config: PicturesPreprocessConfig, scratch: Path
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
-    place = _places(listing)
+    place = places(listing)
     everything = [row for part in read.values() for row in part]
     config = _columns(everything, place, config)
     assert config.picture
@@ -170,13 +150,13 @@ def _columns(rows: Sequence[Row], place: Placed, config: PicturesPreprocessConfi
     for key in ("picture", "mask"):
         if (name := getattr(config, key)) and name not in names:
             raise InputError(f"preprocess.{key} {name}: there is no such column; there are {listed(names)}")
-    picture = config.picture or _column(rows, place, [config.mask, *config.targets])
+    picture = config.picture or path_column(rows, place, [config.mask, *config.targets])
     if not picture:
         raise InputError(
             f"{config.place}: no column names pictures that are there. Name the one that does, preprocess.picture, and "
             f"where its paths begin, preprocess.folder. There are {listed(names)}"
         )
-    mask = config.mask or (None if config.target else _column(rows, place, [picture]))
+    mask = config.mask or (None if config.target else path_column(rows, place, [picture]))
     if not mask and not config.target:
         raise InputError(
             f"{config.place}: say which column is to be told from the pictures, preprocess.target, or names their "
@@ -187,15 +167,6 @@ def _columns(rows: Sequence[Row], place: Placed, config: PicturesPreprocessConfi
             f"preprocess.target {listed(config.targets)}: a mask is learnt alone. Leave one of the two out"
         )
     return config.model_copy(update={"picture": picture, "mask": mask})
-
-
-def _column(rows: Sequence[Row], place: Placed, others: Iterable[str | None]) -> str | None:
-    """The first column whose cells name pictures, more than half of those that are looked at."""
-    looked_at = rows[:LOOKED_AT]
-    for name in looked_at[0] if looked_at else ():
-        if name not in others and 2 * sum(place(row.get(name)) is not None for row in looked_at) > len(looked_at):
-            return name
-    return None
 
 
 def _with_pictures(
@@ -242,7 +213,7 @@ def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a column is
         folder = path.parent if path.is_file() else path
         if not any(file.suffix.lower() in SUFFIXES for file in folder.glob("**/*")):
             return False
-        return _column(first_rows(path, LOOKED_AT), _places(scan(folder, "--data", SUFFIXES)), []) is not None
+        return path_column(first_rows(path, LOOKED_AT), places(scan(folder, "--data", SUFFIXES)), []) is not None
     return path.is_dir() and has_pairs(path)
 
 
@@ -254,8 +225,8 @@ def propose(path: Path, target: str | None) -> Proposal:
     if listing.lists:
         read = read_files(scan(path, "--data", TABLES))
         rows = [row for part in read.values() for row in part]
-        place = _places(listing)
-        if target or not _column(rows, place, [_column(rows, place, [])]):
+        place = places(listing)
+        if target or not path_column(rows, place, [path_column(rows, place, [])]):
             told = asked_here(rows, check_target(path, rows, target))
         config = _columns(rows, place, PicturesPreprocessConfig(files=str(path), **told))
         own: dict[str, Any] = {"picture": config.picture, **(told or {"mask": config.mask})}
@@ -265,7 +236,7 @@ def propose(path: Path, target: str | None) -> Proposal:
         names = two_folders(listing, config)
         read, config = pairs(listing, *names), _of_folders(config)
         rows, own = [row for part in read.values() for row in part], dict(zip((PICTURE, MASK), names, strict=True))
-        place = _places(listing)
+        place = places(listing)
     there = _with_pictures("all", rows, place, config.model_copy(update={"skip_unreadable": True}), listing)
     seen = [counted(len(there), "picture")]
     if len(there) < len(rows):
@@ -292,7 +263,7 @@ def _propose_masks(
     preprocess: Mapping[str, Any],
     seen: list[str],
 ) -> Proposal:
-    part = _part(rows, _places(listing), config)
+    part = _part(rows, places(listing), config)
     coding = _coding(listing, config, part)
     assert coding
     width, height = Counter(_size(listing, number) for number in part.places[:100].tolist()).most_common(1)[0][0]

@@ -90,7 +90,7 @@ def _prepare(
         "features": _features(columns),
         "encoding": [column.model_dump() for column in columns],
         "missing": config.missing,
-        **_statistics(columns, features["train"]),
+        **statistics(columns, features["train"]),
         "target": target.model_dump(),
         "rows": {split: len(part) for split, part in parts.items()},
     }
@@ -214,7 +214,7 @@ def _encoded(split: str, rows: Sequence[Row], encode: Encoder, width: int) -> np
     return found
 
 
-def _statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, Any]:
+def statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, Any]:
     """Of each feature its mean and deviation, and where its bins begin and end; of categories none of it."""
     numbers = [column.kind != "category" for column in columns for _ in column.features]
     names, values = _features(columns), features.T.astype(np.float64)

@@ -48,7 +48,7 @@ def cross_validate(
     """
     if debugging.on:
         raise InputError("debugging: folds are whole trainings; leave it, or its environment, out")
-    # a state that was saved is found by all that its training hangs on, and so there is nothing to ask
+    # a state is found by all that its training hangs on, and so there is nothing to ask
     training = training.model_copy(update={"resume": "never" if training.resume == "never" else "auto"})
     results = []
     for number in range(folds.count):
@@ -57,8 +57,7 @@ def cross_validate(
         own = TrainingStates(states.folder / f"fold-{number + 1}-{digest[:16]}")
         path = finished / f"fold-{number + 1}.json"
         result = _kept(path, digest)
-        said = f"is done: {path}" if result else f"of {folds.count}"
-        logger.info("fold %d %s", number + 1, said)
+        logger.info("fold %d %s", number + 1, f"is done: {path}" if result else f"of {folds.count}")
         if result is None:
             trained = train(plan, network, training, distributed, debugging, own, problem=problem)
             result = {"recipe": digest, **_measured(problem, plan, trained, evaluation)}
@@ -66,11 +65,16 @@ def cross_validate(
                 temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
         own.clear()
         results.append(result)
+    return _together(results)
+
+
+def _together(results: list[dict[str, Any]]) -> tuple[Rows, Rows]:
+    """A row of metrics for each fold, those that all of them have, and the answers in the order of the samples."""
     numbered = list(enumerate(results, 1))
-    metrics = [{"fold": number, **result["metrics"]} for number, result in numbered]
-    names = [name for name in metrics[0] if all(name in row for row in metrics)]  # one may lack some
+    names = [name for name in results[0]["metrics"] if all(name in result["metrics"] for result in results)]
+    metrics = [{"fold": number, **{name: result["metrics"][name] for name in names}} for number, result in numbered]
     answers = [{"sample": row["sample"], "fold": number, **row} for number, each in numbered for row in each["answers"]]
-    return [{name: row[name] for name in names} for row in metrics], sorted(answers, key=lambda row: row["sample"])
+    return metrics, sorted(answers, key=lambda row: row["sample"])
 
 
 def _digest(problem: Problem, plan: LoaderPlan, network: Any, training: Any, evaluation: Any) -> str:
@@ -96,7 +100,8 @@ def fold_of(loaders: LoaderPlan, folds: FoldsConfig, number: int) -> LoaderPlan:
     share = loaders.length("validation") / (loaders.length("train") + loaders.length("validation"))
     fold = Fold(number=number, count=folds.count, validation=share, seed=folds.seed)
     splits = {"train": together, "validation": together if share else [], "test": together}
-    return loaders.model_copy(update={"splits": splits, "fold": fold})
+    plan = loaders.model_copy(update={"splits": splits, "fold": fold})
+    return plan.model_copy(update={"info": plan.info.measured(plan)})
 
 
 def _kept(path: Path, digest: str) -> dict[str, Any] | None:
@@ -114,11 +119,9 @@ def report_folds(
     """Mean and standard deviation of each metric over the folds, labels that are likely wrong, and a page on it."""
     rows = [{name: float(value) for name, value in row.items()} for row in folds]
     metrics: dict[str, float] = {}
-    for name in rows[0].keys() - COUNTS:
+    for name in [name for name in rows[0] if name not in COUNTS]:
         values = [row[name] for row in rows]
         metrics |= {name: statistics.fmean(values), f"{name}_deviation": statistics.stdev(values)}
-    metrics = {name: metrics[name] for key in rows[0] if key in metrics for name in (key, f"{key}_deviation")}
-    for name in [name for name in rows[0] if name in metrics]:
         logger.info("%s %.4f ± %.4f over %d folds", name, metrics[name], metrics[f"{name}_deviation"], len(rows))
     together = [*loaders.splits["train"], *loaders.splits["validation"]]
     whole = loaders.model_copy(update={"splits": {**loaders.splits, "test": together}})

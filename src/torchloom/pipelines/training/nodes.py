@@ -19,9 +19,10 @@ from torchloom.config import (
     ExportConfig,
     ModelConfig,
     TrainConfig,
+    own,
 )
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.modalities import Info, check_suits, read_info, suited
 from torchloom.problems.base import Objective, Problem
 from torchloom.records.provenance import code_of, reads, strings
@@ -252,6 +253,7 @@ def _model(job: Job) -> nn.Module:
     network, info, config = job.network, job.loaders.info, job.config
     if network:
         model = build_model(network.name, network.arguments, info, job.problem)
+        _check_answer(model, network.name, job)
         if job.start:
             take_over(model, network, info, job.problem, job.start)
     else:
@@ -264,6 +266,21 @@ def _model(job: Job) -> nn.Module:
         check_suits("train.whitening", info)
         whiten(model, job.loaders.trained(config.whitening.images)[0], config.whitening)
     return model
+
+
+def _check_answer(model: nn.Module, name: str, job: Job) -> None:
+    """InputError unless a network of the user's own gives what the problem asks for: more may train in silence."""
+    import torch
+
+    if not own.is_path(name):
+        return
+    inputs = job.loaders.samples("train", 2).values()
+    with own.running("model.name", name):
+        with torch.no_grad(), torch.random.fork_rng([]):
+            answer = model.eval()(*inputs)
+        with telling(f"model.name: {name}"):
+            job.problem.check_answer(answer, job.loaders.info)
+    model.train()
 
 
 def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:

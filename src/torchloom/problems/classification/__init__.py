@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torchloom.data.targets import Classes
 from torchloom.errors import InputError
 from torchloom.modalities import Info, check_suits
-from torchloom.problems.base import Columns, Figures, Objective, Problem, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
 from torchloom.problems.classification.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
@@ -93,6 +93,9 @@ class Classification(Problem):
 
     def meanings(self, info: Info) -> dict[str, Any]:
         return {"outputs": classes_of(info)}
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(answer.shape[-1], len(classes_of(info)))
 
     def objective(self, config: ClassificationTrainConfig, info: Info) -> Objective:
         return classification_objective(config.loss.name, config.loss.arguments)

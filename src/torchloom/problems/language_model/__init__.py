@@ -13,7 +13,7 @@ from kedro.pipeline import Node
 
 from torchloom.modalities import Info, TextInfo
 from torchloom.modalities.base import Axes
-from torchloom.problems.base import Columns, Objective, Problem
+from torchloom.problems.base import Columns, Objective, Problem, check_count
 from torchloom.problems.language_model.config import (
     EvaluateLanguageModelConfig,
     GenerateConfig,
@@ -69,6 +69,9 @@ class LanguageModel(Problem):
 
         loss = weighted(config.loss, _vocabulary(loaders.info), partial(loaders.tokens, "train"))
         return config.model_copy(update={"loss": loss})
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(answer[0].shape[-1], len(_vocabulary(info)))
 
     def objective(self, config: LanguageModelTrainConfig, info: Info) -> Objective:
         return language_model_objective(config.loss.name, config.loss.arguments)

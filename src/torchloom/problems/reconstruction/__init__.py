@@ -131,9 +131,9 @@ def reconstruction_objective(name: str, arguments: dict[str, Any], divergence: f
     import torch
     import torch.nn.functional as F
 
-    from torchloom.problems.losses import loss_class
+    from torchloom.problems.losses import created_loss
 
-    loss = loss_class(name)(**arguments)
+    loss = created_loss(name, arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         images, *_ = batch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torchloom.data.targets import Number, Numbers
 from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
-from torchloom.problems.base import Columns, Figures, Objective, Problem, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class Regression(Problem):
         from torchloom.problems.regression.scaling import InUnits
 
         return InUnits(network, numbers_of(info))
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(1 if answer.ndim == 1 else answer.shape[-1], len(numbers_of(info)))
 
     def objective(self, config: RegressionTrainConfig, info: Info) -> Objective:
         return regression_objective(config.loss.name, config.loss.arguments, numbers_of(info))
@@ -195,10 +198,10 @@ def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence
 
     Beside it, of a single number on a linear scale, there is the MSE in its unit.
     """
-    from torchloom.problems.losses import answer_by_answer, loss_class
+    from torchloom.problems.losses import answer_by_answer, created_loss
     from torchloom.problems.regression.scaling import to_scale
 
-    loss = loss_class(name)(**arguments)
+    loss = created_loss(name, arguments)
     dimensions = 1 if len(numbers) == 1 else 2
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:

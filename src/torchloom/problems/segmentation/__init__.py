@@ -13,7 +13,7 @@ from torchloom.config import own
 from torchloom.data.targets import IGNORED, Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, Info
-from torchloom.problems.base import Columns, Objective, Problem
+from torchloom.problems.base import Columns, Objective, Problem, check_count
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ class Segmentation(Problem):
 
     def meanings(self, info: Info) -> dict[str, Any]:
         return {"maps": _classes(info)}
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        check_count(answer.shape[1], len(_classes(info)))
 
     def objective(self, config: SegmentationTrainConfig, info: Info) -> Objective:
         from torchloom.problems.losses import accuracy, weighed_loss
