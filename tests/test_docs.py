@@ -46,6 +46,8 @@ ELSEWHERE = {
     ),
     'curl -d \'{"rows": [{"age": 30, "town"*': "tests/test_extending.py::test_a_table_of_ones_own",
     "uv run kedro task new verdicts *": "tests/test_task_command.py::test_texts_are_told_from_tables",
+    "uv run kedro run --pipelines genres": "tests/test_extending.py::test_labels_of_ones_own",
+    "uv run kedro run --pipelines topics": "tests/test_extending.py::test_labels_of_ones_own",
     "uv run kedro run --pipelines verdicts": "tests/test_extending.py::test_texts_of_ones_own",
     "uv run kedro run --pipelines predict --params predict.model=verdicts,predict.files=asked.csv": (
         "tests/test_extending.py::test_texts_of_ones_own"
@@ -111,12 +113,16 @@ def test_links_lead_somewhere() -> None:
 
 # By the project: the tutorial shows it; and nothing was interrupted that could be gone on with.
 REFUSED = ("optimizer.name=Addam", "resume=must")
-ADDED = {"mnist_resnet", "flowers_cnn", "bikes", "verdicts", "digits", "novel"}  # tasks, by who follows the page
-ADDED |= {"riders", "riders_folds", "loads"}
+ADDED = {  # tasks, by who follows the page
+    *("mnist_resnet", "flowers_cnn", "bikes", "genres", "topics", "verdicts", "digits", "novel", "loads"),
+    *("riders", "riders_folds"),
+}
 MADE = {  # by who follows the page
     "conf/parameters.schema.json",
     "conf/base/parameters/bikes.yml",
     "conf/base/parameters/loads.yml",
+    "conf/base/parameters/genres.yml",
+    "conf/base/parameters/topics.yml",
     "conf/base/parameters/novel.yml",
     "conf/base/parameters/riders.yml",
     "conf/base/parameters/verdicts.yml",

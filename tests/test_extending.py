@@ -16,7 +16,7 @@ from PIL import Image
 from conftest import ROOT, kedro, kedro_run
 from tests.sounds import HEIGHTS, tone, whistles
 from tests.sounds import save as save_sound
-from tests.tables import hours, people, reviews, write
+from tests.tables import films, hours, people, reviews, write
 from torchloom.config import ServeConfig
 from torchloom.data.readers.mnist import draw_sample
 from torchloom.data.readers.wonderland import FILE as BOOK
@@ -152,6 +152,32 @@ def test_a_table_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.
     model = open_model(project / "data/06_models/bikes/model.onnx", threads=1)
     (answer,) = answerer(model, ServeConfig(models=""))(json.loads(request)["rows"])
     assert answer["class_1"] == "no"  # she is young, and from Ulm
+
+
+@pytest.mark.long
+def test_labels_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tables and of texts; what is asked has the labels as well, and is measured by them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "films.csv", films(600))
+    said = [
+        {**row, "about": ";".join(word for word in ("soup", "rice") if word in row["review"])} for row in reviews(300)
+    ]
+    write(tmp_path / "remarks.csv", said)
+    for task, start in {"genres": "films:", "topics": "remarks:"}.items():
+        (project / f"conf/base/parameters/{task}.yml").write_text(block(start))
+        small = {"train": {"batch_size": 32, "threads": 1}}
+        small["model"] = {"rows": 1000} if task == "topics" else {"hidden": [32]}
+        catalog = kedro_run(project, task, env="local", params={task: small})
+        metrics = catalog.load(f"{task}.metrics")
+        assert metrics["macro_f1"] > (0.8 if task == "genres" else 0.4), metrics
+        assert catalog.load(f"{task}.export_report")["greatest_difference"] < 1e-3
+    write(project / "asked.csv", films(60, seed=1))
+    result = kedro(project, "run", "--pipelines", "predict", "--params", "predict.model=genres,predict.files=asked.csv")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((project / "data/07_model_output/predict/metrics.json").read_text())
+    assert found["samples"] == 60
+    assert found["macro_f1"] > 0.7
+    assert "beside the target, which 60 samples come with: subset_accuracy" in result.stderr
 
 
 @pytest.mark.long

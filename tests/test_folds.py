@@ -334,10 +334,8 @@ def people_in(groups: list[Any]) -> set[int]:
 def test_rows_of_one_group_stay_together_in_splits_and_folds(tmp_path: Path, kind: str) -> None:
     from tests.test_as_tested import Trained
 
-    settings: dict[str, Any] = {
-        "files": str(write(tmp_path / "diaries.csv", diaries())),
-        "split_by": {"group": "person"},
-    }
+    path = write(tmp_path / "diaries.csv", diaries())
+    settings: dict[str, Any] = {"files": str(path), "split_by": {"group": "person"}}
     if kind == "table":
         config: Any = TableFilesPreprocessConfig(**settings, target="bike", columns={"text": "out"})
         prepared = table.preprocess(table.find(config), config, tmp_path)
