@@ -1,5 +1,6 @@
 """`kedro task new` looks at data and writes a file; `kedro task list` shows what there is."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,9 +102,11 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
         propose(tmp_path / "notes.bin", None)
 
 
-def test_texts_are_told_from_tables(tmp_path: Path) -> None:
+def test_texts_are_told_from_tables(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "reviews.csv", [*reviews(60), *reviews(10)])
-    proposal = propose(path, "verdict")
+    with caplog.at_level(logging.INFO):
+        proposal = propose(path, "verdict")
+    assert caplog.messages == []  # what there is to know is said once
     assert (proposal.problem, proposal.blocks["model"]) == ("classification", {"name": "text_ngrams"})
     assert proposal.preprocess == {"reader": "texts", "files": str(path), "text": "review", "target": "verdict"}
     assert list(proposal.seen) == [
