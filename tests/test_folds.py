@@ -193,6 +193,9 @@ def test_a_run_that_was_stopped_goes_on_with_the_fold_it_was_at(
         return train(fold, *more, **named)
 
     monkeypatch.setattr(nodes, "train", counted)
+    other = tmp_path / "states/fold-2-other/epoch-00001-step-000000000.safetensors"
+    other.parent.mkdir(parents=True)
+    other.touch()  # of a training with other parameters
     with pytest.raises(PowerCut):
         again()
     with caplog.at_level(logging.INFO, logger="torchloom"):
