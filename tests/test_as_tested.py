@@ -537,6 +537,32 @@ def test_rows_with_several_labels(tmp_path: Path, columns: bool, network: dict[s
     assert task.scores == {}  # there is nothing to judge by
 
 
+@pytest.mark.parametrize("cache", ["always", "never"])
+def test_pictures_of_a_table_with_several_labels(tmp_path: Path, cache: str) -> None:
+    """By lists of labels, from a table that names the pictures; the answers are held to it."""
+    folder = tmp_path / "own"
+    draw(folder / "pictures", "8", 16)
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob("pictures/*/*"))
+    rows = [
+        {"picture": name, "set": ["train", "test"][number % 2], "tags": f"{Path(name).parent.name}|t{number % 3}"}
+        for number, name in enumerate(names)
+    ]
+    block = {"files": str(write(folder / "all.csv", rows)), "target": "tags", "separator": "|", "cache": cache}
+    config = PicturesPreprocessConfig.model_validate({**block, "size": [8, 8], "split_by": {"column": "set"}})
+    prepared = pictures.preprocess(pictures.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "mlp", "hidden": [8]}, "multilabel")
+    (logits,) = task.tested()
+    labels = task.plan.info.target.labels  # type: ignore[union-attr]
+    assert labels == ["dark", "light", "t0", "t1", "t2"]
+    asked = [row for row in rows if row["set"] == "test"]
+    answers = task.asked(write(folder / "test.csv", asked))
+    served = [task.served([(folder / row["picture"]).read_bytes()])[0] for row in asked]
+    for found in (answers, served):
+        shares = [[row[f"probability_{name}"] for name in labels] for row in found]
+        np.testing.assert_allclose(shares, logits.sigmoid(), atol=1e-4)
+    assert_as_measured(task, len(asked))
+
+
 def assert_as_measured(task: Trained, count: int) -> None:
     """The figures of `predict` are those of `evaluate`."""
     measured = task.measured()
