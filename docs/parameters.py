@@ -23,6 +23,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         BookPreprocessConfig,
         FolderPreprocessConfig,
         FoldsConfig,
+        SeriesPreprocessConfig,
         TableFilesPreprocessConfig,
         TextFilesPreprocessConfig,
     )
@@ -36,6 +37,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         BookPreprocessConfig: ["<a book of yours>.preprocess"],
         TextFilesPreprocessConfig: ["<texts of yours>.preprocess"],
         FoldsConfig: ["<folds of yours>.folds"],
+        SeriesPreprocessConfig: ["<a series of yours>.preprocess"],
     }
     for key, kind in sorted(all_blocks().items()):
         users.setdefault(kind, []).append(key)

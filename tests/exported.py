@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from torchloom.data.targets import Classes, Number
+from torchloom.data.moments import Clock
+from torchloom.data.targets import Classes, Horizon, Number
 from torchloom.data.text import Tokenizer
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
-from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
+from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, SeriesInfo, TableInfo, TextInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
@@ -26,6 +27,16 @@ TABLE = TableInfo(
 )
 REVIEWS = DocumentInfo(target=Classes(classes=["bad", "good"]), tokenizer=WORDS)
 SOUNDS = AudioInfo(target=Classes(classes=["high", "low"]), rate=1000, mean=[-5.0] * 8, std=[3.0] * 8)
+SERIES = SeriesInfo(
+    time="day",
+    clock=Clock(microseconds=86_400_000_000),
+    channels=["load", "heat"],
+    window=4,
+    longest_gap=1,
+    mean=[50.0, 0.2],
+    std=[10.0, 0.1],
+    target=Horizon(steps=2),
+)
 TEXT_RNN = {"cell": "gru", "embedding": 4, "width": 4, "bidirectional": False}
 LANGUAGE_RNN = {"cell": "gru", "embedding": 4, "width": 8, "layers": 1}
 KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
@@ -35,6 +46,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
     "text": ("language_model", "language_rnn", LANGUAGE_RNN, TextInfo(tokenizer=LETTERS)),
     "table": ("regression", "linear", {}, TABLE),
     "audio": ("classification", "audio_cnn", {"widths": [4, 8]}, SOUNDS),
+    "series": ("forecasting", "dlinear", {"kernel": 3, "normalization": "instance"}, SERIES),
 }
 
 

@@ -1,5 +1,6 @@
 """Tables of a user's own, for tests."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,22 @@ def write(path: Path, rows: list[Row], mark: str = ",", encoding: str = "utf-8",
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes((end.join(lines) + end).encode(encoding))
     return path
+
+
+def hours(count: int = 400, seed: int = 0) -> list[Row]:
+    """Two columns by the hour that come again each day, with a plan, known ahead, that one of them follows."""
+    generator = np.random.default_rng(seed)
+    start, place = datetime(2024, 1, 1), np.arange(count)
+    plan = generator.integers(0, 2, count)
+    load = 50 + 10 * np.sin(2 * np.pi * place / 24) + 8 * plan + generator.normal(0, 0.5, count)
+    heat = 0.2 + 0.05 * np.cos(2 * np.pi * place / 24) + generator.normal(0, 0.005, count)
+    return [
+        {
+            "time": str(start + timedelta(hours=number)),
+            "load": round(float(load[number]), 3),
+            "heat": round(float(heat[number]), 5),
+            "plan": int(plan[number]),
+            "station": "north",
+        }
+        for number in range(count)
+    ]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tests.sounds import save, tone, whistles
-from tests.tables import as_columns, films, people, reviews, write
+from tests.tables import as_columns, films, hours, people, reviews, write
 from torchloom.config import (
     DataConfig,
     DebuggingConfig,
@@ -25,6 +25,7 @@ from torchloom.config import (
     PicturesPreprocessConfig,
     PredictConfig,
     PreprocessConfig,
+    SeriesPreprocessConfig,
     ServeConfig,
     SoundFilesPreprocessConfig,
     SplitByConfig,
@@ -34,7 +35,7 @@ from torchloom.config import (
     TextPreprocessConfig,
 )
 from torchloom.data.pictures import decode_image
-from torchloom.data.readers import cifar10, diabetes, imdb, mnist, pictures, sounds, table, texts, wonderland
+from torchloom.data.readers import cifar10, diabetes, imdb, mnist, pictures, series, sounds, table, texts, wonderland
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -665,3 +666,64 @@ def test_columns_that_are_nearly_constant_cannot_explode(tmp_path: Path, network
     answers = task.served(others)
     assert all(-20 < row["y"] < 30 for row in answers)
     assert "still -1e+30 is below 5" in answers[0]["remarks"]
+
+
+# ---- series --------------------------------------------------------------------------------------------------------
+
+
+HOUR = 3_600_000_000  # microseconds
+
+
+def of_series(folder: Path, rows: list[dict[str, Any]], network: dict[str, Any], **settings: Any) -> Trained:
+    path = write(folder / "hours.csv", rows)
+    given = {"files": str(path), "columns": ["load", "heat"], "window": 24, "horizon": 6, **settings}
+    config = SeriesPreprocessConfig.model_validate(given)
+    return Trained(folder, series.preprocess(series.find(config), config, folder), network, "forecasting")
+
+
+def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, Any]]:
+    """The table as it was when its last row was that of the moment, and what is planned for so many rows after it."""
+    end = next(place for place, row in enumerate(rows) if row["time"] == last) + 1
+    planned = [{**row, "load": "", "heat": ""} for row in rows[end : end + more]]
+    return [dict(reversed(row.items())) for row in [*rows[:end], *planned]]
+
+
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        ("dlinear", {}),
+        ("patchtst", {"known": ["plan"], "calendar": True}),
+        ("tcn", {"calendar": True, "missing": ["off"], "longest_gap": 2}),
+        ("series_lstm", {"known": ["plan"]}),
+    ],
+)
+def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str, settings: dict[str, Any]) -> None:
+    """From tables that end where a test window does, as files and as JSON; with gaps, and what is planned."""
+    rows = hours(400)
+    if settings.get("missing"):
+        rows[330]["load"] = rows[350]["heat"] = rows[351]["heat"] = "off"
+        del rows[340:342]
+    task = of_series(tmp_path, rows, {"name": network}, **settings)
+    (expected,) = task.tested()
+    times = task.plan.array("test", "times").tolist()
+    assert len(times) == len(expected) > 30
+    more = 6 if "known" in settings else 0
+    written = task.plan.info.clock.written  # type: ignore[attr-defined]
+    chosen = range(0, len(times), 5)
+    there = {row["time"] for row in rows}
+    tables = {}
+    for number in chosen:
+        last = written(times[number] - HOUR)
+        if last in there and "off" not in cut(rows, last)[-1].values():
+            tables[number] = cut(rows, last, more)
+            write(tmp_path / f"asked/{number:03}.csv", tables[number])
+    assert len(tables) > 5
+    answers = task.asked(tmp_path / "asked")
+    assert len(answers) == 6 * len(tables)
+    found = np.array([[row["load"], row["heat"]] for row in answers]).reshape(-1, 6, 2)
+    np.testing.assert_allclose(found, expected[list(tables)], rtol=1e-4)
+    assert [row["time"] for row in answers[::6]] == [written(times[number]) for number in tables]
+    for number, answer in zip(tables, task.served(list(tables.values())), strict=True):
+        assert answer["time"] == [written(times[number] + step * HOUR) for step in range(6)]
+        np.testing.assert_allclose(np.column_stack([answer["load"], answer["heat"]]), expected[number], rtol=1e-4)
+    assert expected.std(0).min() > 0

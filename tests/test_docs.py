@@ -61,6 +61,14 @@ ELSEWHERE = {
     ),
     "curl --data-binary @asked/7.wav *": "tests/test_extending.py::test_sounds_of_ones_own",
     "uv run kedro run --pipelines novel": "tests/test_extending.py::test_a_book_of_ones_own",
+    "uv run kedro task new loads *": (
+        "tests/test_task_command.py::test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for"
+    ),
+    "uv run kedro run --pipelines loads": "tests/test_extending.py::test_a_series_of_ones_own",
+    "uv run kedro run --pipelines predict --params predict.model=loads,predict.files=asked.csv": (
+        "tests/test_extending.py::test_a_series_of_ones_own"
+    ),
+    "curl -d @asked.json *": "tests/test_extending.py::test_a_series_of_ones_own",
     "uv run kedro run --pipelines flowers_cnn": "tests/test_extending.py::test_a_folder_of_ones_own",
     "uv run --extra mlflow kedro run *": (
         "tests/test_tracking.py::test_mlflow_has_each_epoch_once_and_all_that_comes_of_a_task"
@@ -105,20 +113,14 @@ def test_links_lead_somewhere() -> None:
 
 # By the project: the tutorial shows it; and nothing was interrupted that could be gone on with.
 REFUSED = ("optimizer.name=Addam", "resume=must")
-ADDED = {
-    "mnist_resnet",
-    "flowers_cnn",
-    "bikes",
-    "genres",
-    "topics",
-    "verdicts",
-    "digits",
-    "novel",
-}  # by who follows the page
-ADDED |= {"riders", "riders_folds"}
+ADDED = {  # tasks, by who follows the page
+    *("mnist_resnet", "flowers_cnn", "bikes", "genres", "topics", "verdicts", "digits", "novel", "loads"),
+    *("riders", "riders_folds"),
+}
 MADE = {  # by who follows the page
     "conf/parameters.schema.json",
     "conf/base/parameters/bikes.yml",
+    "conf/base/parameters/loads.yml",
     "conf/base/parameters/genres.yml",
     "conf/base/parameters/topics.yml",
     "conf/base/parameters/novel.yml",
@@ -273,7 +275,12 @@ def test_every_command_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> No
             monkeypatch.delenv(name)
     assert not failed
     for command in all_commands():
-        if command.startswith("curl") and '"town"' not in command and '"cold' not in command:
+        if (
+            command.startswith("curl")
+            and '"town"' not in command
+            and '"cold' not in command
+            and "@asked" not in command
+        ):
             assert_answered(reader, command)
     assert '"name":"mnist_mlp"' in shown(reader, "uv run kedro viz run --env sample", "api/main", "--no-browser")
     tensorboard = "uv run tensorboard --logdir data/tracking/tensorboard"

@@ -16,7 +16,7 @@ from PIL import Image
 from conftest import ROOT, kedro, kedro_run
 from tests.sounds import HEIGHTS, tone, whistles
 from tests.sounds import save as save_sound
-from tests.tables import films, people, reviews, write
+from tests.tables import films, hours, people, reviews, write
 from torchloom.config import ServeConfig
 from torchloom.data.readers.mnist import draw_sample
 from torchloom.data.readers.wonderland import FILE as BOOK
@@ -24,7 +24,15 @@ from torchloom.data.readers.wonderland import draw_sample as draw_book
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import answerer
 
-GUIDES = ("extend.md", "own-images.md", "own-data.md", "own-texts.md", "own-sounds.md", "uneven-data.md")
+GUIDES = (
+    "extend.md",
+    "own-images.md",
+    "own-data.md",
+    "own-texts.md",
+    "own-sounds.md",
+    "own-series.md",
+    "uneven-data.md",
+)
 PAGES = "".join((ROOT / "docs/how-to" / name).read_text() for name in GUIDES)
 BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGES, flags=re.DOTALL)
 
@@ -284,3 +292,36 @@ def test_rare_classes_and_folds(project: Path, tmp_path: Path, monkeypatch: pyte
     metrics = catalog.load("riders_folds.metrics")
     assert 0 < metrics["macro_f1_deviation"] < metrics["macro_f1"] < 1
     assert len(catalog.load("riders_folds.fold_metrics")) == 5
+
+
+@pytest.mark.long
+def test_a_series_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes again each day, and follows a plan that is known ahead: both must be learnt to be this good."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = hours(2000)
+    write(tmp_path / "loads.csv", rows)
+    (project / "conf/base/parameters/loads.yml").write_text(block("my_loads:"))
+    catalog = kedro_run(project, "loads", env="local", params={"loads": {"train": {"threads": 1}}})
+    metrics = catalog.load("loads.metrics")
+    assert metrics["mse"] < 0.05 < metrics["seasonal_mse"] < metrics["last_value_mse"]
+    assert catalog.load("loads.export_report")["greatest_difference"] < 1e-3
+    assert [row["column"] for row in catalog.load("loads.by_column")] == ["load", "heat"]
+    page = (project / "data/08_reporting/loads/report.html").read_text()
+    assert "By how far ahead" in page or "by how far ahead" in page
+    ahead = [{**row, "load": "", "heat": ""} for row in rows[1000:1024]]
+    write(project / "asked.csv", [dict(reversed(row.items())) for row in [*rows[800:1000], *ahead]], ";")
+    result = kedro(project, "run", "--pipelines", "predict", "--params", "predict.model=loads,predict.files=asked.csv")
+    assert result.returncode == 0, result.stderr
+    with (project / "data/07_model_output/predict/predictions.csv").open() as file:
+        answers = list(csv.DictReader(file))
+    assert [row["time"] for row in answers] == [row["time"] for row in ahead]
+    off = [float(answer["load"]) - row["load"] for answer, row in zip(answers, rows[1000:1024], strict=True)]
+    assert np.abs(off).mean() < 1.5
+    asked = {
+        "series": [
+            [{**row, "load": row["load"] or None, "heat": row["heat"] or None} for row in [*rows[800:1000], *ahead]]
+        ]
+    }
+    model = open_model(project / "data/06_models/loads/model.onnx", threads=1)
+    (answer,) = answerer(model, ServeConfig(models=""))(json.loads(json.dumps(asked))["series"])
+    np.testing.assert_allclose(answer["load"], [float(row["load"]) for row in answers], rtol=1e-4)

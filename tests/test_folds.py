@@ -114,7 +114,9 @@ def test_folds_of_documents_have_their_own_texts_and_lengths(tmp_path: Path) -> 
     tokenizer = fold.info.tokenizer  # type: ignore[union-attr]
     for row, length, text in zip(tokens, lengths, fold.texts("test", range(5)), strict=True):
         assert row[:length].tolist() == list(tokenizer.encode(text))
-    assert sum(len(batch[-1]) for batch in fold.loader("train")) <= fold.length("train")
+    loader: Any = fold.loader("train")
+    assert sum(len(batch[-1]) for batch in loader) <= fold.length("train")
+    assert loader.dataset.lengths[:20].tolist() == fold.first("train", 20)[1].tolist()
     assert len(labels) == 5
 
 
@@ -150,9 +152,9 @@ def test_columns_are_measured_as_the_reader_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("problem", ["classification", "regression"])
 def test_each_sample_is_answered_by_a_model_that_has_not_seen_it(tmp_path: Path, problem: str) -> None:
     loaders = plan(tmp_path, problem)
-    metrics, answers = validated(tmp_path, loaders, problem)
+    metrics, answers = validated(tmp_path, loaders, problem, 2)
     assert [row["sample"] for row in answers] == list(range(ALL))
-    assert Counter(row["fold"] for row in answers) == {1: 100, 2: 100, 3: 100}
+    assert Counter(row["fold"] for row in answers) == {1: 150, 2: 150}
     truth = torch.cat([loaders.targets(split) for split in ("train", "validation")]).tolist()
     if problem == "classification":
         assert [row["true"] for row in answers] == [NAMES[label] for label in truth]
@@ -191,6 +193,9 @@ def test_a_run_that_was_stopped_goes_on_with_the_fold_it_was_at(
         return train(fold, *more, **named)
 
     monkeypatch.setattr(nodes, "train", counted)
+    other = tmp_path / "states/fold-2-other/epoch-00001-step-000000000.safetensors"
+    other.parent.mkdir(parents=True)
+    other.touch()  # of a training with other parameters
     with pytest.raises(PowerCut):
         again()
     with caplog.at_level(logging.INFO, logger="torchloom"):
@@ -311,3 +316,65 @@ def test_texts_that_are_there_twice_are_told(tmp_path: Path, caplog: pytest.LogC
     config = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target="verdict", text="review")
     texts.preprocess(texts.find(config), config, tmp_path)
     assert "test: 1 of 11 rows are among the training rows too" in caplog.text
+
+
+# ---- rows that belong together -------------------------------------------------------------------------------------
+
+
+def diaries(count: int = 40) -> list[dict[str, Any]]:
+    """Of each person three rows, and a word that gives the person away."""
+    return [
+        {"person": f"p{number // 3}", **row, "text": f"{row['town']} word{number // 3} and more words of {number}"}
+        for number, row in enumerate(people(3 * count))
+    ]
+
+
+def people_in(groups: list[Any]) -> set[int]:
+    return set(np.concatenate(groups).tolist())
+
+
+@pytest.mark.parametrize("kind", ["table", "texts"])
+def test_rows_of_one_group_stay_together_in_splits_and_folds(tmp_path: Path, kind: str) -> None:
+    from tests.test_as_tested import Trained
+
+    path = write(tmp_path / "diaries.csv", diaries())
+    settings: dict[str, Any] = {"files": str(path), "split_by": {"group": "person"}}
+    if kind == "table":
+        config: Any = TableFilesPreprocessConfig(**settings, target="bike", columns={"text": "out"})
+        prepared = table.preprocess(table.find(config), config, tmp_path)
+        assert "person" not in prepared[-1]["features"]
+    else:
+        config = TextFilesPreprocessConfig(**settings, target="bike", text="text")
+        prepared = texts.preprocess(texts.find(config), config, tmp_path)
+    groups = [np.asarray(part.arrays["groups"]) for part in prepared[:3]]
+    assert [len(part) for part in groups] == pytest.approx([86, 10, 24], abs=4)
+    assert sum(len(set(part.tolist())) for part in groups) == len(people_in(groups)) == 40
+    loaders = Trained(tmp_path, prepared, {"name": "tabular_mlp" if kind == "table" else "text_ngrams"}).plan
+    together = np.concatenate(groups[:2])
+    tested = []
+    for number in range(3):
+        fold = nodes.fold_of(loaders, FoldsConfig(count=3), number)
+        parts = [set(together[fold.numbers(split).numpy()].tolist()) for split in ("train", "validation", "test")]
+        assert not parts[0] & parts[1]
+        assert not (parts[0] | parts[1]) & parts[2]
+        assert parts[1]
+        tested += fold.numbers("test").tolist()
+    assert sorted(tested) == list(range(len(together)))
+
+
+def test_groups_that_cannot_be_kept_together_are_told(tmp_path: Path) -> None:
+    rows = diaries(6)
+    write(tmp_path / "own/train.csv", rows[:10])  # of the fourth person one row, the others are to test
+    write(tmp_path / "own/test.csv", rows[10:])
+    settings: dict[str, Any] = {"files": str(tmp_path / "own"), "target": "bike", "validation_fraction": 0.0}
+    config = TableFilesPreprocessConfig(**settings, split_by={"group": "person"})
+    with pytest.raises(InputError, match=r"^preprocess\.split_by\.group person: 'p3' has train rows and test rows"):
+        table.preprocess(table.find(config), config, tmp_path)
+    config = TableFilesPreprocessConfig(**settings, split_by={"group": "nobody"})
+    with pytest.raises(InputError, match=r"^preprocess\.split_by: there is no column 'nobody'; there are 'person'"):
+        table.preprocess(table.find(config), config, tmp_path)
+    config = TableFilesPreprocessConfig(**{**settings, "validation_fraction": 0.1}, split_by={"group": "person"})
+    with pytest.raises(InputError, match=r"^preprocess\.split_by\.group: 4 groups are too few for a split with 0\.1"):
+        table.preprocess(table.find(config), config, tmp_path)
+    with pytest.raises(InputError, match=r"^folds\.count 5: there are only 4 groups"):
+        Fold(number=0, count=5, validation=0, seed=0).numbers(np.arange(20) % 2, True, np.arange(20) // 5)

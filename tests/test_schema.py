@@ -40,6 +40,8 @@ def test_the_parameter_files_fit(path: Any, validator: Draft7Validator) -> None:
         "mnist_mlp: {model: {name: mlp, activation: GELU}}",
         "mnist_mlp: {model: {name: my.networks.wide, width: 3}, train: {optimizer: {name: my.optimizers.Lion}}}",
         "mnist_mlp: {train: {scheduler: null}}",
+        "mnist_mlp: {train: {loss: {name: FocalLoss, gamma: 1, weight: balanced}, monitor: roc_auc, threshold: f1}}",
+        "mnist_mlp: {train: {loss: {name: CrossEntropyLoss, weight: {yes: 2.0}}, threshold: 0.3}}",
         "cifar_cnn: {data: {augment: {policy: {name: RandAugment, magnitude: 5, groups: 4}}}}",
         "flowers: {preprocess: {folder: photos}}",  # not registered yet
     ],
@@ -60,6 +62,8 @@ def test_right(text: str, validator: Draft7Validator) -> None:
         "mnist_mlp: {train: {optimizer: {name: SGD, momentun: 0.9}}}",
         "mnist_mlp: {train: {optimizer: {name: SGD, lr: fast}}}",
         "mnist_mlp: {train: {scheduler: {name: StepLR, gama: 0.1}}}",
+        "mnist_mlp: {train: {loss: {name: CrossEntropyLoss, weight: even}}}",
+        "mnist_mlp: {train: {threshold: 1.5}}",
         "mnist_mlp: {train: {loss: {name: BCELoss}}}",  # of autoencoders
         "mnist_autoencoder: {train: {loss: {name: BCEWithLogitsLoss}}}",
         "mnist_mlp: {model: {name: mlp, activation: relu}}",

@@ -22,6 +22,7 @@ from kedro.framework.startup import bootstrap_project
 from PIL import Image
 
 import exported
+from tests.sounds import save, tone
 from torchloom.cli import serve
 from torchloom.config import ContinueConfig, ServeConfig
 from torchloom.data.text import Tokenizer
@@ -35,7 +36,7 @@ from torchloom.problems.language_model.generation import continue_text, stepper
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
 
 GENERATE = ContinueConfig(length=5, temperature=2.0)
-FIELDS = {"documents": "texts", "text": "prompts", "table": "rows"}
+FIELDS = {"documents": "texts", "text": "prompts", "table": "rows", "series": "series"}
 GOOD: dict[str, Any] = {"documents": "a good film", "text": "abc", "table": {"age": 50, "bmi": 25}}
 
 
@@ -122,6 +123,19 @@ def test_rows_are_answered() -> None:
     assert ask("table", rows).json() == [{"glucose": pytest.approx(value, rel=1e-5)} for value in expected]
 
 
+def test_series_are_forecast() -> None:
+    rows = [{"day": f"2024-01-{day:02}", "heat": 0.1 * day, "load": 50 + day} for day in range(25, 31)]
+    expected = exported.answers("series", np.array([[[50 + day, 0.1 * day] for day in range(27, 31)]], np.float32))[0]
+    (answer,) = ask("series", [rows]).json()
+    assert answer == {
+        "day": ["2024-01-31", "2024-02-01"],
+        "load": pytest.approx(expected[:, 0], rel=1e-5),
+        "heat": pytest.approx(expected[:, 1], rel=1e-5),
+        "remarks": "",
+    }
+    assert Client("series").get("/").json()["window"] == 4
+
+
 def test_what_the_model_is() -> None:
     known = Client("images").get("/").json()
     assert known["model"] == "a_task"
@@ -182,6 +196,15 @@ def test_a_prompt_that_a_model_of_a_book_does_not_know(tokens: Any, monkeypatch:
         ("table", [{"age": 1, "bmi": "1_000"}], r"^rows\[0\]: bmi: '1_000' is not a number$"),
         ("table", [{"age": 3e38, "bmi": -3e38}], r"^the model's glucose is -?(inf|nan): the input is far"),
         ("table", [[1, 2]], r'^the body must be {"rows": \[\.\.\.\]} with a list of objects'),
+        ("series", [[{"day": "2024-01-01", "load": 1, "heat": 1}]], r"^series\[0\]: needs 4 rows, 1 day apart, up to"),
+        ("series", [[{"day": "2024-01-01", "load": 1}]], r"^series\[0\]: lacks 'heat'$"),
+        ("series", [[1]], r"^series\[0\]: must be rows of a table"),
+        ("series", [{}], "with a list of lists"),
+        (
+            "series",
+            [[{"day": f"2024-01-0{day}", "load": 3e38 * (-1) ** day, "heat": 1} for day in range(1, 5)]],
+            r"^the model's load is \[.*: the input is far",
+        ),
         ("documents", [1], "with a list of strings"),
         ("documents", [], "with a list of strings"),
         ("documents", ["film"] * 4, "^texts: 4 are more than 3 in one request$"),
@@ -250,6 +273,21 @@ def test_a_body_that_says_it_is_something_else() -> None:
     refused(texts.post("/predict", content=picture, headers={"content-type": "image/png"}), 415, "it must be JSON")
     for kind in ("application/x-www-form-urlencoded", "application/octet-stream", "image/png"):
         assert pictures.post("/predict", content=picture, headers={"content-type": kind}).status_code == 200
+
+
+def test_a_sound_is_the_body(tmp_path: Path) -> None:
+    asked, path = Client("audio"), save(tmp_path / "a.wav", tone(200, 0.5, 4000), 4000)
+    said = asked.get("/").json()
+    assert (said["takes"], said["rate"], said["seconds"]) == ("a sound as it is in its file", 1000, 10.0)
+    batch = exported.SOUNDS.batch([exported.SOUNDS.read(path.open("rb"))])
+    (shares,) = exported.probabilities("audio", batch["waveforms"], batch["lengths"])
+    for kind in ("audio/wav", "application/octet-stream", "application/x-www-form-urlencoded"):
+        answer = asked.post("/predict", content=path.read_bytes(), headers={"content-type": kind})
+        assert answer.json() == [classified(shares, ["high", "low"])]
+    refused(asked.post("/predict", content=b"no sound"), 422, "^the body: cannot be read as sound")
+    refused(asked.post("/predict", json={"sounds": []}), 415, "it must be a sound as it is in its file$")
+    texts = Client("documents").post("/predict", content=path.read_bytes(), headers={"content-type": "audio/wav"})
+    refused(texts, 415, "it must be JSON")
 
 
 def test_paths_methods_and_hosts_that_are_not_there() -> None:

@@ -1,16 +1,20 @@
 """`kedro task new` looks at data and writes a file; `kedro task list` shows what there is."""
 
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
-from tests.tables import as_columns, films, people, reviews, write
+from tests.tables import as_columns, films, hours, people, reviews, write
+from torchloom.cli import new_task
 from torchloom.config.loader import ConfigLoader, as_yaml, check_name
 from torchloom.data.readers import propose
 from torchloom.data.row_targets import separator_in
@@ -93,14 +97,16 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     (tmp_path / "notes.bin").write_text("hello")
     with pytest.raises(
         InputError,
-        match=r"notes\.bin: no reader knows what to make of it.* book, folder, pictures, sounds, table, texts$",
+        match=r"notes\.bin: no reader knows what to make of it.* book, folder, pictures, series, sounds, table, texts$",
     ):
         propose(tmp_path / "notes.bin", None)
 
 
-def test_texts_are_told_from_tables(tmp_path: Path) -> None:
+def test_texts_are_told_from_tables(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "reviews.csv", [*reviews(60), *reviews(10)])
-    proposal = propose(path, "verdict")
+    with caplog.at_level(logging.INFO):
+        proposal = propose(path, "verdict")
+    assert caplog.messages == []  # what there is to know is said once
     assert (proposal.problem, proposal.blocks["model"]) == ("classification", {"name": "text_ngrams"})
     assert proposal.preprocess == {"reader": "texts", "files": str(path), "text": "review", "target": "verdict"}
     assert list(proposal.seen) == [
@@ -367,3 +373,46 @@ def test_what_lies_beside_tables_and_texts_is_no_matter(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(row["review"])
     assert propose(tmp_path / "meals", None).preprocess["reader"] == "texts"
+
+
+@pytest.mark.long
+def test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for(project: Path, tmp_path: Path) -> None:
+    rows = hours(500)
+    del rows[100:102], rows[300:310]
+    path = write(tmp_path / "hours.csv", rows)
+    made = kedro(project, "task", "new", "loads", "--data", str(path), "--problem", "forecasting")
+    assert made.returncode == 0, made.stderr
+    for line in (
+        "488 rows by time, 1 hour apart, from 2024-01-01 00:00:00 to 2024-01-21 19:00:00",
+        "12 rows missing, 6 values filled with the last before, 2 pieces without a longer gap",
+        "not forecast: station",
+        "  kedro run --pipelines loads",
+    ):
+        assert line in made.stdout.splitlines()
+    assert "load: from " in made.stdout
+    blocks: dict[str, Any] = yaml.safe_load((project / "conf/base/parameters/loads.yml").read_text())
+    said = blocks["loads_data"]["preprocess"]
+    assert said == {"reader": "series", "files": str(path), "time": "time", "window": 48, "horizon": 24} | {
+        "columns": ["load", "heat", "plan"]
+    }
+    small = {"train": {"epochs": 3, "threads": 1}}
+    data = {"preprocess": {"columns": ["load", "heat"], "known": ["plan"], "window": 24, "horizon": 6}}
+    catalog = kedro_run(project, "loads", env="local", params={"loads": small, "loads_data": data})
+    metrics = catalog.load("loads.metrics")
+    assert metrics["mse"] < metrics["last_value_mse"]
+    assert proposed_columns(path, "heat") == ["heat"]
+    with pytest.raises(InputError, match=r"hours\.csv: there is no column 'heats' to forecast\. There are time, load"):
+        propose(path, "heats", "forecasting")
+    with pytest.raises(InputError, match=r"hours\.csv: it must be said which column is to be told"):
+        propose(path, None)
+    with pytest.raises(InputError, match=r"^--problem regression: .*hours\.csv looks like data for a classification$"):
+        propose(path, "plan", "regression")
+    with pytest.raises(InputError, match=r"people\.csv: no reader knows what to make of it.* are: series$"):
+        propose(write(tmp_path / "people.csv", [{"a": 1, "b": 2}]), None, "forecasting")
+    wrong = ["more", "--data", str(path), "--problem", "forcasting"]
+    answered = CliRunner().invoke(new_task, wrong, obj=SimpleNamespace(project_path=project)).output
+    assert "--problem forcasting: must be a problem or the dotted path of one of yours (did you mean forec" in answered
+
+
+def proposed_columns(path: Path, target: str) -> Any:
+    return propose(path, target, "forecasting").preprocess["columns"]

@@ -89,16 +89,21 @@ def task() -> None:
     multiple=True,
     help="The column that is to be told from the others; or several, with commas between or each by an option.",
 )
+@click.option("--problem", help="What is asked, where data could be for several: forecasting of a table by time.")
 @click.pass_obj
-def new_task(metadata: ProjectMetadata, name: str, path: str, targets: tuple[str, ...]) -> None:
+def new_task(
+    metadata: ProjectMetadata, name: str, path: str, targets: tuple[str, ...], problem: str | None = None
+) -> None:
     """Look at data, and write a file of parameters for the task NAME."""
     from pathlib import Path
 
     from kedro.framework.project import settings
 
+    from torchloom.config.checks import UnknownNameError
     from torchloom.config.loader import as_yaml, check_name, newest_loader, read_parameters
     from torchloom.data.readers import propose
     from torchloom.errors import InputError
+    from torchloom.problems import check_problem
     from torchloom.system.files import atomic_write
     from torchloom.tasks import read_tasks
 
@@ -109,7 +114,12 @@ def new_task(metadata: ProjectMetadata, name: str, path: str, targets: tuple[str
     taken = next((str(block) for block in (name, data) if block in parameters), file if file.exists() else None)
     if taken:
         raise InputError(f"{taken}: is there already. Choose another name, or change it in its file")
-    proposal = propose(Path(path).expanduser().resolve(), ",".join(targets) or None)
+    if problem:
+        try:
+            check_problem(problem)
+        except UnknownNameError as error:
+            raise InputError(f"--problem {problem}: {error}") from error
+    proposal = propose(Path(path).expanduser().resolve(), ",".join(targets) or None, problem)
     own = {"task": {"problem": proposal.problem, "data": data}, **proposal.blocks}
     blocks = {data: {"preprocess": proposal.preprocess}, name: own}
     read_tasks({**parameters, **blocks})  # whether there can be a task of that name

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from torchloom.config import DataConfig
 from torchloom.data.mapped import Shards, join, read_ahead, read_at_random, whole
-from torchloom.data.targets import Classes, Number
+from torchloom.data.moments import Clock
+from torchloom.data.targets import Classes, Horizon, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
-from torchloom.modalities import AudioInfo, DocumentInfo, TableInfo, TextInfo
+from torchloom.modalities import AudioInfo, DocumentInfo, SeriesInfo, TableInfo, TextInfo
 from torchloom.training.loaders import LoaderPlan, TensorFile
 
 ROWS = torch.arange(12 * 6, dtype=torch.uint8).reshape(12, 2, 3)
@@ -84,6 +85,17 @@ DOCUMENTS = DocumentInfo(
     target=Classes(classes=["a", "b"]), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", "a"])
 )
 TABLE = TableInfo(features=["x", "y"], mean=[0.0] * 2, std=[1.0] * 2, target=Number(name="z", mean=0.0, std=1.0))
+SERIES = SeriesInfo(
+    time="day",
+    clock=Clock(microseconds=86_400_000_000),
+    channels=["x", "y"],
+    calendar=["week"],
+    window=4,
+    longest_gap=1,
+    mean=[0.0] * 2,
+    std=[1.0] * 2,
+    target=Horizon(steps=2),
+)
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([3, 1, 7, 4, 2, 6, 5])
 KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, np.ndarray]]] = {
@@ -104,6 +116,16 @@ KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, np.ndarray]]] = {
             "waveforms": RNG.normal(size=28).astype(np.float32),
             "starts": np.cumsum([0, *LENGTHS]),
             "labels": np.arange(7) % 2,
+        },
+    ),
+    "series": (
+        SERIES,
+        {},
+        {
+            "series": RNG.random((30, 2), np.float32),
+            "starts": np.array([0, 1, 2, 3, 4, 12, 13, 14, 24, 30]),
+            "times": np.arange(9),
+            "known": RNG.random((30, 2), np.float32),
         },
     ),
     "table": (TABLE, {}, {"features": RNG.random((9, 2), np.float32), "target": RNG.random(9, np.float32)}),

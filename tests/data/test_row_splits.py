@@ -56,7 +56,7 @@ def test_no_group_is_in_two_splits() -> None:
 
 def test_groups_of_files_of_two_splits_are_told() -> None:
     rows = {"train": visits(), "validation": [], "test": visits(1)}
-    with pytest.raises(InputError, match="patient: 'p0' is in the files of two splits, train and test"):
+    with pytest.raises(InputError, match="patient: 'p0' has train rows and test rows"):
         split_rows(rows, config(split_by={"group": "patient"}), lambda row: [row["answer"]])
 
 

@@ -131,6 +131,16 @@ def test_what_is_covered_lies_within_each_sound() -> None:
     assert uncovered(lengths, 100, count=0, share=0.4).all()
 
 
+def test_a_picture_has_time_to_the_right_and_what_is_high_above() -> None:
+    rising = np.concatenate([tone(height, 0.25) for height in (300.0, 3000.0)])
+    picture = INFO.picture(rising)
+    assert (picture.shape, picture.dtype) == ((1, 48, 96), np.uint8)
+    rows = picture[0].argmax(0)
+    assert rows[:40].min() > 30
+    assert rows[56:].max() < 15
+    assert INFO.picture(rising[:1]).shape == (1, 48, 96)
+
+
 # ---- the network ---------------------------------------------------------------------------------------------------
 
 SOUNDS = [tone(500 + 90 * number, 1, seed=number)[:length] for number, length in enumerate([8000, 2, 300, 1234, 4567])]
@@ -153,7 +163,8 @@ def test_what_stands_beside_a_sound_changes_nothing() -> None:
     batch = INFO.batch(SOUNDS)
     together = made(*map(torch.from_numpy, batch.values())).numpy()
     np.testing.assert_allclose(exported.run("logits", **batch), together, atol=1e-5)
-    batch["waveforms"][1:, 5000:] = 7.0  # beyond the ends there may be anything
+    for row, length in zip(batch["waveforms"], batch["lengths"], strict=True):
+        row[length:] = 7.0  # beyond the ends there may be anything
     np.testing.assert_allclose(made(*map(torch.from_numpy, batch.values())).numpy(), together, atol=1e-5)
     for sound, expected in zip(SOUNDS, together, strict=True):
         alone = INFO.batch([sound])

@@ -70,6 +70,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
     "tabular_mlp": ("tabular_mlp", {"hidden": [8], "dropout": 0.0}),
     "tabm": ("tabm", {"members": 3, "hidden": [8, 8], "dropout": 0.0}),
+    "dlinear": ("dlinear", {"kernel": 3}),
+    "patchtst": ("patchtst", {"patch": 4, "stride": 2, "layers": 1, "dropout": 0.0}),
+    "tcn": ("tcn", {"width": 8, "blocks": 2, "dropout": 0.0, "normalization": "last"}),
+    "series_rnn": ("series_lstm", {"width": 16, "dropout": 0.0}),
 }
 # Further forms of a network are compiled in bf16 only, in which more goes wrong: that takes half of the time.
 FORMS = {"activations", "lenet classic", "text_rnn gru", "language_rnn gru", "autoencoder convolutional"}
@@ -131,6 +135,12 @@ def rows() -> dict[str, tuple[Tensor, ...]]:
     return {"ordinary": (ordinary,), "tied": (ordinary.sign(),), "black": (0 * ordinary,)}
 
 
+def windows() -> dict[str, tuple[Tensor, ...]]:
+    """(32, 12, 3): any; only -1 and 1; 0."""
+    ordinary = torch.randn(32, 12, 3)
+    return {"ordinary": (ordinary,), "tied": (ordinary.sign(),), "black": (0 * ordinary,)}
+
+
 def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     """The model and its inputs."""
     if case == "activations":
@@ -144,6 +154,8 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
         return build_model(name, arguments, info, CLASSIFICATION), sounds()
     if name in {"linear", "tabular_mlp", "tabm"}:
         return build_network(name, {"features": 5, "outputs": 1}, arguments), rows()
+    if name in {"dlinear", "patchtst", "tcn", "series_lstm"}:
+        return build_network(name, {"window": 12, "channels": 3, "horizon": 4}, arguments), windows()
     shape = SHAPES.get(name, [3, 9, 13])
     problem, array = (problem_of("segmentation"), "masks") if name == "unet" else (CLASSIFICATION, "labels")
     target = Classes(array=array, classes=list("abc"))

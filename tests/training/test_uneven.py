@@ -25,11 +25,12 @@ from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import answerer
-from torchloom.modalities import TableInfo
+from torchloom.modalities import ImageInfo, TableInfo
 from torchloom.pipelines.prediction import nodes as prediction_nodes
 from torchloom.pipelines.training.nodes import train
 from torchloom.problems import problem_of
 from torchloom.problems.base import Problem
+from torchloom.problems.classification import threshold_of
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.problems.classification.metrics import best_threshold, classification_metrics
 from torchloom.training.checkpoint import Checkpoint
@@ -98,6 +99,29 @@ def test_only_what_is_trained_on_is_counted(tmp_path: Path) -> None:
     assert sum(counts) == 50
     weights = trained(loaders, loss={"name": "FocalLoss", "weight": "balanced"}).best.loss[1]["weight"]
     assert weights == pytest.approx([50 / (2 * count) for count in counts])
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss"])
+def test_pixels_are_weighted_by_how_many_there_are_of_a_class(tmp_path: Path, name: str) -> None:
+    generator = np.random.default_rng(0)
+    masks = (generator.random((10, 4, 4)) < 0.1).astype(np.uint8)
+    images = generator.integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)
+    dataset = TensorsDataset(filepath=str(tmp_path / "train.safetensors"))
+    dataset.save(Tensors({"images": images, "masks": masks}))
+    file = TensorFile(path=dataset._filepath, fingerprint=str(dataset.load().fingerprint), length=10)
+    info = ImageInfo(target=Classes(array="masks", classes=NAMES), shape=[3, 4, 4], mean=[0.5] * 3, std=[0.3] * 3)
+    splits = {split: [file] for split in COUNTS}
+    loaders = LoaderPlan(splits=splits, info=info, data=DataConfig(), batch_size=5, seed=0)
+    solved = problem_of("segmentation")
+    training = solved.training(**{**TRAIN, "loss": {"name": name, "weight": "balanced"}})
+    solved.check(training, loaders)
+    weights = solved.settled(training, loaders).loss.arguments["weight"]
+    assert weights == pytest.approx([160 / (2 * count) for count in np.bincount(masks.ravel())])
+    loss, _ = solved.objective(solved.settled(training, loaders), info)(
+        lambda given: torch.zeros(len(given), 2, 4, 4),  # type: ignore[arg-type]
+        next(iter(loaders.loader("validation"))),
+    )
+    assert loss.item() == pytest.approx(np.log(2) * (0.25 if name == "FocalLoss" else 1))
 
 
 # ---- the sampler ---------------------------------------------------------------------------------------------------
@@ -331,13 +355,14 @@ def test_what_can_have_no_threshold_is_refused(tmp_path: Path) -> None:
             problem_of("classification").training(**{**TRAIN, "threshold": wrong})
 
 
-@pytest.mark.parametrize(
-    "threshold", [{"class": "other", "probability": 0.5}, {"class": "rare", "probability": 2.0}, {"class": "rare"}]
-)
 @pytest.mark.usefixtures("exporter")
-def test_a_file_with_a_threshold_that_is_none_is_refused(tmp_path: Path, threshold: Any) -> None:
+def test_a_file_with_a_threshold_that_is_none_is_refused(tmp_path: Path) -> None:
+    for wrong in ({"class": "other", "probability": 0.5}, {"class": "rare", "probability": 2.0}):
+        with pytest.raises(ValueError, match=r"other|threshold"):
+            threshold_of({"threshold": wrong}, NAMES)
+    assert threshold_of({"threshold": {"class": "rare", "probability": 0.25}}, NAMES) == (1, 0.25)
     checkpoint = trained(plan(tmp_path)).best
-    changed = checkpoint.model_copy(update={"training": {**checkpoint.training, "threshold": threshold}})
+    changed = checkpoint.model_copy(update={"training": {**checkpoint.training, "threshold": {"class": "rare"}}})
     (tmp_path / "model.onnx").write_bytes(export_checkpoint(changed))
     with pytest.raises(InputError, match="was not exported by torchloom, or by another version"):
         open_model(tmp_path / "model.onnx")

@@ -178,8 +178,8 @@ class SplitByConfig(Block):
         return self
 
 
-class RowsPreprocessConfig(TablePreprocessConfig):
-    """The block `preprocess` of rows in files of one's own, or in an entry of the catalog."""
+class TablePlace(ReaderConfig):
+    """Where rows of one's own are: in files, or in an entry of the catalog."""
 
     files: str | None = Field(
         None,
@@ -193,6 +193,25 @@ class RowsPreprocessConfig(TablePreprocessConfig):
         description="instead of files an entry of the catalog that is a table of pandas, Polars or Arrow, or a list of "
         "rows",
     )
+    missing: list[str] = Field(
+        [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
+    )
+
+    @property
+    def place(self) -> str:
+        """Where the rows are, for messages."""
+        return self.files or f"preprocess.entry {self.entry}"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TablePlace:
+        if (self.files is None) is (self.entry is None):
+            raise ValueError("must say where the rows are: either files or entry")
+        return self
+
+
+class RowsPreprocessConfig(TablePlace, TablePreprocessConfig):
+    """The block `preprocess` of rows in files of one's own, or in an entry of the catalog."""
+
     target: Target = Field(
         description="the column that is to be told from the others; or several: numbers, or labels that are yes or no"
     )
@@ -222,17 +241,6 @@ class RowsPreprocessConfig(TablePreprocessConfig):
     def targets(self) -> list[str]:
         """The columns of the target."""
         return [self.target] if isinstance(self.target, str) else self.target or []
-
-    @property
-    def place(self) -> str:
-        """Where the rows are, for messages."""
-        return self.files or f"preprocess.entry {self.entry}"
-
-    @model_validator(mode="after")
-    def _one_place(self) -> RowsPreprocessConfig:
-        if (self.files is None) is (self.entry is None):
-            raise ValueError("must say where the rows are: either files or entry")
-        return self
 
     @model_validator(mode="after")
     def _one_target(self) -> RowsPreprocessConfig:
@@ -363,3 +371,64 @@ class SoundFilesPreprocessConfig(RowsPreprocessConfig):
 def parts_of(names: str) -> list[str]:
     """What stands in braces in preprocess.names."""
     return re.findall(r"{(.*?)}", names)
+
+
+End = Annotated[int | str, Field(union_mode="left_to_right")]
+
+
+class SeriesPreprocessConfig(TablePlace):
+    """The block `preprocess` of a table whose rows are steps of a series: what comes next in its columns.
+
+    Rows are split by time: the first ones train, the last ones test. A window of rows is what a forecast is made from;
+    those of validation and test may begin in rows before, with what is forecast within.
+    """
+
+    time: str | None = Field(
+        None, min_length=1, description="the column that says when a row is; none: the only one with dates"
+    )
+    time_format: str | None = Field(
+        None,
+        min_length=1,
+        description="how it is written, as %d.%m.%Y %H:%M has it; none: 2024-01-31 18:30 and its kin",
+    )
+    columns: list[str] = Field(
+        [], description="what is forecast, from its own past; none: all other columns of numbers"
+    )
+    known: list[str] = Field([], description="columns of numbers that are known for the rows ahead, too, as of a plan")
+    calendar: bool = Field(
+        False,
+        description="whether the time of the day, of the week and of the year are known ahead, as far as rows differ",
+    )
+    series: str | None = Field(
+        None, min_length=1, description="the column that says which of several series of the same kind a row is of"
+    )
+    window: Count = Field(description="rows that a forecast is made from")
+    horizon: Count = Field(description="rows that are forecast")
+    longest_gap: int = Field(
+        4,
+        ge=0,
+        description="so many missing values or rows on end are filled with the last value before; at more the series "
+        "is cut, and no window reaches across",
+    )
+    train: End | None = Field(
+        None, description="the first so many rows, or those before a date; none: by the fractions, from the end"
+    )
+    validation: End | None = Field(None, description="so many rows after these, or those before a date; with train")
+    test: End | None = Field(None, description="so many rows after these, or those before a date; none: all")
+    test_fraction: Fraction = Field(0.2, description="share of the rows, at the end, to test")
+    validation_fraction: Fraction = Field(0.1, description="share of what remains, at its end, to validate")
+
+    @model_validator(mode="after")
+    def _whole(self) -> SeriesPreprocessConfig:
+        if (self.train is None) is not (self.validation is None) or (self.train is None and self.test is not None):
+            raise ValueError("must have train and validation together, and test only with them")
+        for given in (self.train, self.validation, self.test):
+            if isinstance(given, int) and given < 0:
+                raise ValueError(f"must have no {given} rows in a split")
+        named = [*self.columns, *self.known, *filter(None, [self.time, self.series])]
+        twice = [name for name in named if named.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"must name each column once in columns, known, time and series, and not {twice[0]!r} twice"
+            )
+        return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from torchloom.data.moments import read_date
 from torchloom.data.tables import check_columns
 from torchloom.data.text import check_text, read_number
 from torchloom.errors import InputError
@@ -136,18 +136,6 @@ def date_parts(value: Any) -> list[float]:
     """The numbers of CALENDAR; ValueError of what is no date as ISO 8601 writes it, with or without a time."""
     date = read_date(value)
     return [float(part) for part in (date.year, date.month, date.day, date.weekday(), date.hour + date.minute / 60)]
-
-
-def read_date(value: Any) -> datetime.datetime:
-    """ValueError of what is no date as ISO 8601 writes it, with or without a time."""
-    if isinstance(value, datetime.datetime):
-        return value
-    if isinstance(value, datetime.date):
-        return datetime.datetime.combine(value, datetime.time())
-    try:
-        return datetime.datetime.fromisoformat(str(value).strip())
-    except ValueError:
-        raise ValueError(f"{value!r} is not a date such as 2024-01-31 or 2024-01-31 18:30") from None
 
 
 # ---- which kind it is ----------------------------------------------------------------------------------------------

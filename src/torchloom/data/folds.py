@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from torchloom.config import Count, Fraction, Seed
-from torchloom.data.splits import stratified_choice
+from torchloom.data.splits import grouped_choice, stratified_choice
 from torchloom.errors import InputError
 
 
@@ -20,20 +22,26 @@ class Fold(BaseModel):
     validation: Fraction
     seed: Seed
 
-    def numbers(self, targets: np.ndarray, classes: bool) -> dict[str, np.ndarray]:
+    def numbers(self, targets: np.ndarray, classes: bool, groups: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The numbers of the samples of each split, from the targets (N, …) of all of them.
 
-        Of classes, which are numbers (N,), each fold has the same shares. InputError when there are fewer than folds.
+        Of classes, which are numbers (N,), each fold has the same shares; of `groups` (N,) it has all samples or none.
+        InputError when there are fewer than folds.
         """
-        from sklearn.model_selection import KFold, StratifiedKFold
+        from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
         labels = targets if classes else np.zeros(len(targets), dtype=np.int64)
         fewest = min(np.unique(labels, return_counts=True)[1].tolist(), default=0)
         if fewest < self.count:
             what = "samples of a class" if classes else "samples"
             raise InputError(f"folds.count {self.count}: there are only {fewest} {what}; take at most so many folds")
-        kind = StratifiedKFold if classes else KFold
+        if groups is not None and len(np.unique(groups)) < self.count:
+            raise InputError(f"folds.count {self.count}: there are only {len(np.unique(groups))} groups")
+        kind: Any = (StratifiedKFold if classes else KFold) if groups is None else StratifiedGroupKFold
         folds = kind(self.count, shuffle=True, random_state=self.seed % 2**32)
-        rest, test = list(folds.split(labels, labels))[self.number]
-        chosen = stratified_choice(labels[rest], self.validation, self.seed)
+        rest, test = list(folds.split(labels, labels, groups))[self.number]
+        if groups is None:
+            chosen = stratified_choice(labels[rest], self.validation, self.seed)
+        else:
+            chosen = grouped_choice(labels[rest], groups[rest], self.validation, self.seed)
         return {"train": rest[~chosen], "validation": rest[chosen], "test": test}

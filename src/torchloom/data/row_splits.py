@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from torchloom.config import RowsPreprocessConfig, SplitByConfig
 from torchloom.data.class_folders import split_named
-from torchloom.data.columns import is_number, number, read_date, written
-from torchloom.data.splits import choice_of_labels, stratified_choice
+from torchloom.data.columns import is_number, number, written
+from torchloom.data.moments import read_date
+from torchloom.data.splits import choice_of_labels, grouped_choice, stratified_choice
 from torchloom.errors import InputError
 from torchloom.system.words import listed
 
@@ -41,8 +43,7 @@ def split_rows(rows: Parts, config: RowsPreprocessConfig, held: Held) -> Parts:
     for split in ("train", "test"):
         if not parts[split]:
             raise InputError(f"{config.place}: there are no {split} rows. Change preprocess.test_fraction, or add rows")
-    if by.group:
-        _check_groups(parts, by.group)
+    groups_of(parts, config)  # none is in two splits
     return parts
 
 
@@ -66,7 +67,7 @@ def _cut(rows: list[Row], chosen: np.ndarray) -> tuple[list[Row], list[Row]]:
 
 def _choice(config: RowsPreprocessConfig, by: SplitByConfig, held: Held) -> Choice:
     if by.group:
-        return partial(_whole_groups, by.group, config.seed)
+        return partial(_whole_groups, by, config.seed, held)
     if by.time:
         return partial(_latest, by.time)
     return partial(_at_random, config.seed, held)
@@ -81,12 +82,20 @@ def _at_random(seed: int, held: Held, rows: list[Row], fraction: float) -> np.nd
     return stratified_choice(np.unique(["".join(each) for each in names], return_inverse=True)[1], fraction, seed)
 
 
-def _whole_groups(column: str, seed: int, rows: list[Row], fraction: float) -> np.ndarray:
-    """Of the groups in an order drawn by the seed so many as come nearest to the share, but not all of them."""
-    names, groups, counts = np.unique([written(row[column]) for row in rows], return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    taken = np.cumsum([0, *counts[order[:-1]]])
-    return np.isin(groups, order[: int(np.argmin(np.abs(taken - fraction * len(rows))))])
+def _whole_groups(by: SplitByConfig, seed: int, held: Held, rows: list[Row], fraction: float) -> np.ndarray:
+    labels = _numbered(["\n".join(held(row)) for row in rows])
+    return grouped_choice(labels, _numbered(_groups(rows, by)), fraction, seed)
+
+
+def _numbered(values: Sequence[str]) -> np.ndarray:
+    """The number (N,) of each value among those that there are."""
+    numbers: np.ndarray = np.unique(values, return_inverse=True)[1]
+    return numbers.astype(np.int64)
+
+
+def _groups(rows: Sequence[Row], by: SplitByConfig) -> list[str]:
+    assert by.group
+    return [written(row[by.group]) for row in rows]
 
 
 def _latest(column: str, rows: list[Row], fraction: float) -> np.ndarray:
@@ -137,12 +146,15 @@ def _named(value: str, column: str) -> str:
     return split
 
 
-def _check_groups(parts: Parts, column: str) -> None:
-    seen: dict[str, str] = {}
-    for split, rows in parts.items():
-        for row in rows:
-            if seen.setdefault(written(row[column]), split) != split:
-                raise InputError(
-                    f"preprocess.split_by.group {column}: {written(row[column])!r} is in the files of two splits, "
-                    f"{seen[written(row[column])]} and {split}"
-                )
+def groups_of(parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) -> dict[str, dict[str, np.ndarray]]:
+    """For each split the array `groups` (N,) int64, if rows belong together; InputError when splits share a group."""
+    by = config.split_by
+    if not by or not by.group:
+        return {split: {} for split in parts}
+    values = {split: _groups(part, by) for split, part in parts.items()}
+    for one, other in combinations(values, 2):
+        if both := sorted(set(values[one]) & set(values[other])):
+            raise InputError(f"preprocess.split_by.group {by.group}: {both[0]!r} has {one} rows and {other} rows")
+    numbers = _numbered([value for part in values.values() for value in part])
+    ends = np.cumsum([len(part) for part in values.values()])[:-1]
+    return {split: {"groups": part} for split, part in zip(values, np.split(numbers, ends), strict=True)}

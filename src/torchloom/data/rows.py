@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torchloom.config import RowsPreprocessConfig
+from torchloom.config import TablePlace
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import is_flag, written
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
-def read_entry(table: Any, config: RowsPreprocessConfig) -> dict[str, list[Row]]:
+def read_entry(table: Any, config: TablePlace) -> dict[str, list[Row]]:
     """The rows of a table that the catalog holds, all of them to train."""
     with telling(f"preprocess.entry {config.entry}"):
         rows = as_rows(table)

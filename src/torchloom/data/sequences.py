@@ -1,4 +1,4 @@
-"""Batches of rows, documents, sounds and windows of a text, by index and without per-sample Python."""
+"""Batches of rows, documents, sounds and windows of a text or a series, by index and without per-sample Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torchloom.config import SoundAugmentConfig
 from torchloom.data.augment_sound import change_sounds
 from torchloom.data.batches import Gathered, seeded
-from torchloom.data.mapped import Shards, read_ahead
+from torchloom.data.mapped import Shards, read_ahead, take
 from torchloom.errors import InputError
 from torchloom.system.words import counted
 
@@ -190,3 +190,42 @@ class TextWindows(Gathered):
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
         tokens = parts[0].long()
         return tokens[:, :-1], tokens[:, 1:]
+
+
+class SeriesWindows(Gathered):
+    """`self[indices]` is a batch: windows (B, window, columns) float32, what is known of their steps and of those ahead
+    (B, window + horizon, K) float32, if anything is, and what follows them (B, horizon, columns) float32.
+
+    `series` (T, columns) and `known` (T, K) are kept once: a window is gathered by the row that it begins at, of
+    `starts` (N,).
+    """
+
+    def __init__(
+        self,
+        series: Tensor,
+        starts: Tensor,
+        window: int,
+        horizon: int,
+        known: Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(series.device, device)
+        self.series, self.known, self.starts, self.window = series, known, starts, window
+        self.places = torch.arange(window + horizon, device=series.device)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        rows = self.starts[indices.to(self.starts.device)][:, None] + self.places  # (B, window + horizon)
+        return tuple(self.steps(array, rows) for array in (self.series, self.known) if array is not None)
+
+    def steps(self, array: Tensor, rows: Tensor) -> Tensor:
+        if self.streamed:
+            read_ahead(array, rows[:, 0], len(self.places))
+            return take(array, rows.flatten()).reshape(*rows.shape, -1)
+        return array.index_select(0, rows.flatten()).reshape(*rows.shape, -1)
+
+    def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        series, *known = parts
+        return series[:, : self.window], *known, series[:, self.window :]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from torchloom.config import PreprocessConfig
-from torchloom.errors import printable
+from torchloom.errors import InputError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,23 @@ def log_labels(names: list[str], marks: Mapping[str, np.ndarray]) -> None:
         more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
         none = int((~part.any(1)).sum())
         logger.info("%s: %d with labels: %s, none of them %d", split, len(part), ", ".join([*shown, *more]), none)
+
+
+def grouped_choice(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A boolean mask (N,) that is true for about `fraction` of each class in (N,) labels, and of whole (N,) groups."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if not fraction or not len(labels):
+        return np.zeros(len(labels), dtype=bool)
+    count = max(round(1 / fraction), 2)
+    found = len(np.unique(groups))
+    if found < count:
+        raise InputError(
+            f"preprocess.split_by.group: {found} groups are too few for a split with {fraction:g} of the rows; take a "
+            "greater fraction, or files of their own for it"
+        )
+    parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
+    return np.isin(np.arange(len(labels)), next(parts.split(labels, labels, groups))[1])
 
 
 def log_classes(classes: list[str], labels: Mapping[str, np.ndarray]) -> None:

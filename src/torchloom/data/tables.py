@@ -21,6 +21,7 @@ TEXT = {".csv", ".tsv"}
 PACKED = {".zip", ".gz"}  # of one CSV file, or in the latter of one of the others
 SUFFIXES = TEXT | BINARY | PACKED
 LARGEST_UNPACKED = 1 << 30  # bytes: a few kilobytes may unpack to more than any memory holds
+LIKELY_UNPACKED = 50_000_000, 200  # bytes that any file may unpack to, and times its size: of tables it is 5 to 20
 LARGEST_TEXT = 10_000_000  # characters of a file that is one text
 LONGEST_LINE = 100_000_000  # characters of a CSV file
 
@@ -148,10 +149,12 @@ def _typed_rows(table: Any) -> Rows:
 
 
 class _Bounded(io.RawIOBase):
-    """What a packed file holds; InputError when that is more than LARGEST_UNPACKED."""
+    """What a file of so many bytes packs; InputError when that is more than tables do."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.left = file, LARGEST_UNPACKED
+    def __init__(self, file: IO[bytes], packed: int) -> None:
+        least, times = LIKELY_UNPACKED
+        self.file, self.most = file, min(LARGEST_UNPACKED, max(least, times * packed))
+        self.left = self.most
 
     def readable(self) -> bool:
         return True
@@ -160,7 +163,7 @@ class _Bounded(io.RawIOBase):
         read = self.file.read(len(buffer))
         self.left -= len(read)
         if self.left < 0:
-            raise InputError(f"unpacks to more than {LARGEST_UNPACKED:,} bytes. If that is right, unpack it before")
+            raise InputError(f"unpacks to more than {self.most:,} bytes. If that is right, unpack it before")
         buffer[: len(read)] = read
         return len(read)
 
@@ -176,10 +179,10 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
             if len(tables) != 1:
                 raise InputError(f"packs {counted(len(tables), 'CSV file')}, and must pack one; unpack it")
             with archive.open(tables[0]) as file:
-                yield io.BufferedReader(_Bounded(file))
+                yield io.BufferedReader(_Bounded(file, path.stat().st_size))
     elif suffix == ".gz":
         with gzip.open(path) as packed:
-            yield io.BufferedReader(_Bounded(cast(IO[bytes], packed)))
+            yield io.BufferedReader(_Bounded(cast(IO[bytes], packed), path.stat().st_size))
     else:
         with path.open("rb") as file:
             yield file

@@ -159,4 +159,14 @@ class Numbers(Target):
         return [value for one in told for value in one or []] if all(told) else None
 
 
-AnyTarget = Classes | Number | Labels | Numbers
+class Horizon(Target):
+    """So many `steps` of a series after each window; the array has the moment of the first of them, (N,) int64."""
+
+    array: str = "times"
+    steps: int
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        yield "steps ahead", self.steps
+
+
+AnyTarget = Classes | Number | Labels | Numbers | Horizon

@@ -85,7 +85,8 @@ def answerer(model: Model, config: ServeConfig) -> Callable[[list[Any]], list[di
         rows: list[dict[str, Any]] = pyarrow.record_batch(answers(samples), schema=columns).to_pylist()
         for row in rows:
             for column, value in row.items():
-                if isinstance(value, float) and not math.isfinite(value):  # which JSON cannot say
+                numbers = value if isinstance(value, list) else [value]
+                if any(isinstance(each, float) and not math.isfinite(each) for each in numbers):  # JSON has none
                     raise InputError(f"the model's {column} is {value}: the input is far from what it was trained on")
         return rows
 

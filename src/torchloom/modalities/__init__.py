@@ -16,6 +16,7 @@ from torchloom.modalities.audio import AudioInfo
 from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo
 from torchloom.modalities.images import ImageInfo, Reading
+from torchloom.modalities.series import SeriesInfo
 from torchloom.modalities.table import TableInfo
 from torchloom.modalities.text import TextInfo
 
@@ -27,6 +28,7 @@ __all__ = [
     "ImageInfo",
     "Info",
     "Reading",
+    "SeriesInfo",
     "TableInfo",
     "TextInfo",
     "check_modality",
@@ -42,6 +44,7 @@ MODALITIES: dict[str, type[Info]] = {
     "text": TextInfo,
     "table": TableInfo,
     "audio": AudioInfo,
+    "series": SeriesInfo,
 }
 
 

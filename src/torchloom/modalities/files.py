@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torchloom.data.columns import written
+from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
@@ -76,6 +78,21 @@ def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
     """Each row of tables, by the names of their columns, which are at the top of a CSV file."""
     for path, name in _named(files):
         yield from _each(name, _rows(path, read))
+
+
+def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+    """Each table with all its rows; where it has that column, the rows for each of its values."""
+    for path, name in _named(files):
+        try:
+            rows = read_rows(path)
+        except InputError as error:
+            yield Sample(name, partial(_fail, error))
+            continue
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            parts.setdefault("" if column is None else written(row.get(column, "")), []).append(row)
+        for part, its_rows in parts.items():
+            yield Sample(f"{name}:{part}" if part else name, partial(read, its_rows))
 
 
 def _readable(name: str) -> str:

@@ -63,6 +63,25 @@ class StandardizedTable(Scaling):
         return self.network((features - self.mean) / self.std)
 
 
+class StandardizedSeries(Scaling):
+    """Windows (B, window, columns) float32 in their own units, and what is known of the steps in them and ahead
+    (B, window + horizon, K), if anything is -> what the network makes of both with mean 0 and deviation 1.
+
+    Each of the `scales` is a mean and a standard deviation for each column.
+    """
+
+    def __init__(self, network: nn.Module, *scales: tuple[list[float], list[float]]) -> None:
+        super().__init__()
+        self.network = network
+        for number, (mean, std) in enumerate(scales):
+            self.register_buffer(f"mean{number}", torch.tensor(mean, dtype=torch.float32))
+            self.register_buffer(f"std{number}", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        scales = [(getattr(self, f"mean{number}"), getattr(self, f"std{number}")) for number in range(len(inputs))]
+        return self.network(*((x - mean) / std for x, (mean, std) in zip(inputs, scales, strict=True)))
+
+
 class EncodedTable(Scaling):
     """Features (B, F) float32 of a table with words and gaps -> what the network makes of them as vectors (B, W).
 

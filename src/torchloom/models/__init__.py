@@ -10,6 +10,7 @@ and so says what it is for:
 - `build(mels, outputs, …)`: sounds, as log-mel spectrograms (B, mels, F) and frames (B,) -> (B, outputs)
 - `build(features, outputs, …)`: rows of numbers (B, features) -> (B, outputs)
 - `build(shape, maps, …)`: images -> (B, maps, H, W), such as logits of each pixel
+- `build(window, channels, horizon, …)`: windows of a series (B, window, channels) -> (B, horizon, channels)
 - `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`
 - `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
 """
@@ -35,7 +36,7 @@ from torchloom.modalities import Info
 if TYPE_CHECKING:
     from torchloom.problems.base import Problem
 
-OUTPUTS = {"outputs", "maps"}  # the sizes of what comes out; all others are of what goes in
+OUTPUTS = {"outputs", "maps", "horizon"}  # the sizes of what comes out; all others are of what goes in
 
 
 def network_names(outputs: Collection[str] | None = None, inputs: Collection[str] | None = None) -> list[str]:

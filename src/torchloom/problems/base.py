@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow
     from kedro.pipeline import Node
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig
@@ -29,7 +30,7 @@ Objective = Callable[["nn.Module", Batch], tuple["Tensor", dict[str, "Tensor"]]]
 # Outputs (N, …) float32 and targets (N, …) of a whole split, on the CPU -> figures by name.
 Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
-Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number
+Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number, or a list of such
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,10 @@ class Problem:
         """An answer, a row of the table, in a few words."""
         shown = {name: f"{value:.5g}" if isinstance(value, float) else str(value) for name, value in row.items()}
         return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+    def sheet(self, model: Model, shown: list[tuple[str, Any, dict[str, Any]]]) -> Figure:
+        """A picture of samples: the name of each, what the modality's reader made of it, and the answer to it."""
+        return model.info.sheet([(name, sample, self.caption(model, row)) for name, sample, row in shown])
 
     def said(self, model: Model) -> dict[str, Any]:
         """What a server says of the answers that its model gives."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +23,9 @@ drawable()  # before the first figure: it takes the fonts that there are when it
 COLUMNS = 9  # of images in a grid
 LEGEND = 20  # entries of a legend at most
 NUMBERED, MATRIX = 30, 100  # classes of a confusion matrix at most, with its numbers and without
+SERIES = 7  # columns of a series that are drawn
 PAIRS = 30  # that are shown of more classes
-TITLE, LINE = 26, 150  # Latin letters of 8 points that there is room for, in a figure of texts
+TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts
 RESIDUALS = 6  # numbers of which they are shown
 WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
@@ -349,6 +350,49 @@ def _residuals(left: Axes, right: Axes, prediction: Tensor, target: Tensor, name
     right.scatter(prediction, target - prediction, s=10)
     right.axhline(0, color="grey", linewidth=0.7)
     right.set(xlabel=f"predicted {name}", ylabel="residual: true - predicted")
+
+
+def forecasts(
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]], columns: Sequence[str]
+) -> Figure:
+    """Of each window, down, and of the first columns of its series, across: its end, what is forecast, what came.
+
+    A panel has a title, the window (T, columns), the forecast (H, columns) and, where it is known, what came.
+    """
+    shown = columns[:SERIES]
+    rows = max(len(panels), 1)
+    figure = Figure(figsize=(0.6 + 2.6 * len(shown), 0.5 + 1.9 * rows))
+    axes = figure.subplots(rows, len(shown), squeeze=False)
+    for row, (title, window, ahead, truth) in zip(axes, panels, strict=False):
+        begins = min(len(window), 2 * len(ahead))
+        before = window[len(window) - begins :]
+        steps = np.arange(1, len(ahead) + 1)
+        for place, panel in enumerate(row):
+            panel.plot(np.arange(1 - begins, 1), before[:, place], color="grey", linewidth=0.8)
+            if truth is not None:
+                panel.plot(steps, truth[:, place], color="black", linewidth=0.8)
+            panel.plot(steps, ahead[:, place], color="C1", linewidth=1.2)
+            panel.axvline(0.5, color="grey", linewidth=0.5, linestyle=":")
+            panel.tick_params(labelsize=6)
+        row[0].set_title(_short(title), fontsize=7, loc="left")
+    for panel, name in zip(axes[-1], shown, strict=True):
+        panel.set_xlabel(_short(name), fontsize=8)
+    figure.subplots_adjust(0.04, 0.35 / figure.get_figheight(), 0.99, 1 - 0.25 / figure.get_figheight(), 0.25, 0.35)
+    return figure
+
+
+def error_by_step(errors: Mapping[str, Tensor]) -> Figure:
+    """Mean squared errors (H,) of several forecasts by how many steps ahead they are."""
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in errors.items():
+        axes.plot(range(1, len(values) + 1), values.numpy(), label=name.replace("_", " "))
+    axes.set(xlabel="steps ahead", ylabel="mean squared error")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def coefficient_plot(rows: list[dict[str, Any]]) -> Figure:

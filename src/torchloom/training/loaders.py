@@ -188,8 +188,9 @@ class LoaderPlan(BaseModel):
         assert self.fold
         if not self.info.target:
             raise InputError("folds: are of samples with something to learn of each, such as a class or a number")
-        every = self.model_copy(update={"fold": None}).targets(split).numpy()
-        return torch.from_numpy(self.fold.numbers(every, self.info.target.one_class)[split])
+        every, groups = self.model_copy(update={"fold": None}).targets(split), self._arrays(split).get("groups")
+        known = None if groups is None else groups.numpy()
+        return torch.from_numpy(self.fold.numbers(every.numpy(), self.info.target.one_class, known)[split])
 
     def learnt(self) -> torch.Tensor:
         """The targets (N, …) of the samples that are trained on."""
@@ -219,9 +220,13 @@ class LoaderPlan(BaseModel):
 
     def tokens(self, split: str) -> torch.Tensor:
         """The whole text of the split, (N,) tokens."""
+        return self.array(split, "tokens")
+
+    def array(self, split: str, name: str) -> torch.Tensor:
+        """One of the prepared arrays, whole and on the CPU."""
         from torchloom.data.mapped import whole
 
-        return whole(self._arrays(split)["tokens"], "cpu")
+        return whole(self._arrays(split)[name], "cpu")
 
     def _dataset(
         self,

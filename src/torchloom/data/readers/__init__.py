@@ -4,7 +4,8 @@ A reader is a module with a function `preprocess(raw, config)` -> training, vali
 files of its `raw` are brought by `download`. `config`, by its annotation, is the block `preprocess`, a subclass of
 config.ReaderConfig. Where the files are the user's own, `find(config)` lists them, and `preprocess(found, config,
 scratch)` also gets a folder to work in. `draw_sample(folder)` draws files of the same format for `sample://` places.
-`takes(path, target)` says whether such files are there, and `propose(path, target)` then what a task on them could be.
+`takes(path, target)` says whether such files are there, and `propose(path, target)` then what a task on them could be;
+where that is a task only for problems that must be named, these are `ONLY_FOR`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,14 +49,18 @@ class Proposal:
     seen: Sequence[str]
 
 
-def propose(path: Path, target: str | None) -> Proposal:
-    """A task on the files at `path`; InputError when no reader takes such."""
-    for name in reader_names():
-        known = reader(name)
-        if hasattr(known, "takes") and known.takes(path, target):
+def propose(path: Path, target: str | None, problem: str | None = None) -> Proposal:
+    """A task on the files at `path`, for the `problem` if one is named; InputError when no reader takes such."""
+    looking = {name: known for name in reader_names() if hasattr(known := reader(name), "takes")}
+    named = {name for name, known in looking.items() if problem in getattr(known, "ONLY_FOR", ())}
+    for name, known in looking.items():
+        asked = name in named if named else not hasattr(known, "ONLY_FOR")
+        if asked and known.takes(path, target):
             proposal: Proposal = known.propose(path, target)
+            if problem not in {None, proposal.problem}:
+                raise InputError(f"--problem {problem}: {path} looks like data for a {proposal.problem}")
             return proposal
-    known_to = ", ".join(name for name in reader_names() if hasattr(reader(name), "takes"))
+    known_to = ", ".join(sorted(named) or looking)
     raise InputError(f"{path}: no reader knows what to make of it. Those that look at files are: {known_to}")
 
 

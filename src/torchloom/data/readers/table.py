@@ -17,7 +17,7 @@ import numpy as np
 from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, Kind, gaps_of, is_gap, kind_of, written
 from torchloom.data.readers import Proposal
-from torchloom.data.row_splits import split_rows
+from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import Asked, asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
     LOOKED_AT,
@@ -83,6 +83,7 @@ def _prepare(
     columns = _columns(parts["train"], config, gaps_of(config.missing))
     say_duplicates(parts, [column.name for column in columns])
     target, learnt = asked.targets(parts)
+    groups = groups_of(parts, config)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
     info = {
@@ -95,7 +96,8 @@ def _prepare(
         "rows": {split: len(part) for split, part in parts.items()},
     }
     train, validation, test = (
-        Tensors({"features": features[split], target.array: learnt[split]}) for split in ("train", "validation", "test")
+        Tensors({"features": features[split], target.array: learnt[split], **groups[split]})
+        for split in ("train", "validation", "test")
     )
     return train, validation, test, info
 

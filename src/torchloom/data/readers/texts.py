@@ -17,7 +17,7 @@ from torchloom.data.class_folders import class_roots, place_pictures
 from torchloom.data.columns import is_number
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
-from torchloom.data.row_splits import split_rows
+from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
     LOOKED_AT,
@@ -124,10 +124,10 @@ def _prepare(
     tokenizer = Tokenizer.learnt(
         config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case
     )
-    tensors = {}
+    tensors, groups = {}, groups_of(parts, config)
     for split, part in texts.items():
         tokens = [tokenizer.encode(each) for each in track(part, f"{split} texts")]
-        tensors[split] = pack(tokens, part, {target.array: learnt[split]})
+        tensors[split] = pack(tokens, part, {target.array: learnt[split], **groups[split]})
     info = {
         "kind": "documents",
         "target": target.model_dump(),

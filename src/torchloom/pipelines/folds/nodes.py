@@ -63,7 +63,8 @@ def cross_validate(
             result = {"recipe": digest, **_measured(problem, plan, trained, evaluation)}
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
-        own.clear()
+        for left in states.folder.glob(f"fold-{number + 1}-*"):  # of this training, and of others before it
+            TrainingStates(left).clear()
         results.append(result)
     return _together(results)
 

@@ -45,9 +45,10 @@ def predict(
 ) -> tuple[Table, Table, Figure, Table, dict[str, float]]:
     """What the model makes of each file, or of each line of one file.
 
-    Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives. Then a
-    picture of the first ones, the table of what could not be read and why, and how good the answers are beside the
-    target of those samples that come with it; nothing where none do.
+    Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives; where it
+    answers with lists, there is a row for each of their entries. Then a picture of the first ones, the table of what
+    could not be read and why, and how good the answers are beside the target of those samples that come with it;
+    nothing where none do.
     """
     import pyarrow
 
@@ -62,7 +63,7 @@ def predict(
     schema = pyarrow.schema([(place, pyarrow.string()), *columns])
     rows: list[Any] = []
     unreadable: list[tuple[str, str]] = []
-    shown: list[tuple[str, Any, str]] = []  # name, what the model saw, caption
+    shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer
     told: list[Any] = []  # what the files say of each answer's sample, or None
     with step_bar() as bar:
         count = sum(1 for _ in info.samples_in(files, read))
@@ -73,14 +74,14 @@ def predict(
                 rows.append(pyarrow.record_batch({place: batch.names, **answer(batch.values)}, schema=schema))
                 told += [_told(info.target, row) for row in batch.rows]
                 first = rows[-1].slice(0, config.pictures - len(shown)).to_pylist()
-                captions = [problem.caption(loaded, row) for row in first]
-                shown += zip(batch.names, batch.values, captions, strict=False)
+                shown += zip(batch.names, batch.values, first, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{len(unreadable)} unreadable")
-    table = pyarrow.Table.from_batches(rows, schema)
-    _report(files, len(table), unreadable)
+    answers = pyarrow.Table.from_batches(rows, schema)
+    _report(files, len(answers), unreadable)
+    table = unrolled(answers)
     reasons = {"file": [name for name, _ in unreadable], "reason": [reason for _, reason in unreadable]}
     strings = pyarrow.schema(dict.fromkeys(reasons, pyarrow.string()))
-    return table, table, info.sheet(shown), pyarrow.table(reasons, strings), _judged(loaded, table, told)
+    return table, table, problem.sheet(loaded, shown), pyarrow.table(reasons, strings), _judged(loaded, answers, told)
 
 
 def _told(target: Target | None, row: Mapping[str, Any] | None) -> Any:
@@ -108,6 +109,22 @@ def _judged(model: Model, table: Table, told: list[Any]) -> dict[str, float]:
         ", ".join(f"{name} {value:.4f}" for name, value in found.items()),
     )
     return {**found, "samples": len(known)}
+
+
+def unrolled(table: Table) -> Table:
+    """A row for each entry of the lists in a table; those of a row are equally long."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    lists = [field.name for field in table.schema if pyarrow.types.is_list(field.type)]
+    if not lists:
+        return table
+    of = compute.list_parent_indices(table[lists[0]].combine_chunks())
+    columns = {
+        name: compute.list_flatten(table[name]) if name in lists else table[name].take(of)
+        for name in table.column_names
+    }
+    return pyarrow.table(columns)
 
 
 def _report(files: Listing, count: int, unreadable: list[tuple[str, str]]) -> None:

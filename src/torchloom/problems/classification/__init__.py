@@ -374,8 +374,8 @@ def _chosen_threshold(checkpoint: Checkpoint, loaders: LoaderPlan, config: Class
         model = loaders.info.viewed(checkpoint.build()).to(device)
         (logits,), labels = predict(model, loaders.loader("validation", device))
         least, value = best_threshold(scores(logits, checkpoint.link)[:, rare], labels == rare, least)
-        said = config.threshold, value, classes[rare], least
-        logger.info("validation %s is %.4f where %r is the answer from a probability of %.4g on", *said)
+        said = int(checkpoint.training["epoch"]), config.threshold, value, classes[rare], least
+        logger.info("epoch %d: validation %s is %.4f where %r is the answer from a probability of %.4g on", *said)
     return {"class": classes[rare], "probability": least}
 
 

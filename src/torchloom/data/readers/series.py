@@ -1,0 +1,400 @@
+"""A user's own series: a table whose rows are regular steps of time, and columns of which the next ones are forecast.
+
+Rows are put in order and split by time. What is missing is filled with what was there before, never with what came
+later; means and deviations are those of the training rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchloom.config import SeriesPreprocessConfig
+from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, written
+from torchloom.data.moments import Clock, calendar_of, clock_of, read_date, read_moment
+from torchloom.data.readers import Proposal
+from torchloom.data.rows import Row, first_rows, is_table, read_entry, read_files
+from torchloom.data.series import Piece, pieces, read_rows_in_order
+from torchloom.data.tables import SUFFIXES
+from torchloom.data.targets import Horizon
+from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.tensors import Tensors
+from torchloom.errors import InputError
+from torchloom.system.words import counted, listed
+
+logger = logging.getLogger(__name__)
+
+ONLY_FOR = frozenset({"forecasting"})  # problems; for others such a table is looked at by other readers
+LOOKED_AT = 1000  # rows, to find the column of dates
+SPLITS = ("train", "validation", "test")
+
+
+def find(config: SeriesPreprocessConfig) -> Listing:
+    """List the file, or the tables in the folder."""
+    assert config.files is not None
+    listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
+    listing.say_links()
+    return listing
+
+
+def preprocess(
+    listing: Listing,
+    config: SeriesPreprocessConfig,
+    scratch: Path,  # noqa: ARG001  (tables need none)
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """Tables -> training, validation and test tensors and what is known about them.
+
+    Each of the tensors holds `series` (T, channels) float32, its pieces one after the other, `starts` (N + 1,) int64,
+    the row at which each window begins, with the end of all, and `times` (N,) int64, the moment of the first step after
+    it; where something is known ahead also `known` (T, K) float32. Raises InputError for what is wrong with a file, a
+    row or a cell.
+    """
+    return _prepare(_all_rows(read_files(listing), config), config)
+
+
+def preprocess_entry(table: Any, config: SeriesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    """The same of a table that the catalog holds."""
+    return _prepare(_all_rows(read_entry(table, config), config), config)
+
+
+def _all_rows(read: Mapping[str, Sequence[Row]], config: SeriesPreprocessConfig) -> list[Row]:
+    if read["validation"] or read["test"]:
+        raise InputError(
+            f"{config.place}: has files with the names of splits, but series are split by time. Rename them, and "
+            "say preprocess.train and validation, or the fractions"
+        )
+    return list(read["train"])
+
+
+def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    gaps = Encoder([], config.missing).gaps
+    time = config.time or _time_column(rows[:LOOKED_AT], config, gaps)
+    _check_columns(rows[0], config, time)
+    columns = config.columns or _columns(rows, config, time, gaps)
+    found = read_series(rows, config, time, columns, gaps)
+    _say(found)
+    parts = {split: _Part.of(found, config, *ends) for split, ends in _ends(found, config).items()}
+    for split, part in parts.items():
+        if not len(part.times) and (split != "validation" or not _without_validation(config)):
+            raise InputError(
+                f"{config.place}: the {split} rows have no window of {config.window} + {config.horizon} rows "
+                "without a longer gap. Change preprocess.window or horizon, or which rows are which split"
+            )
+    values = parts["train"].values.astype(np.float64)
+    mean, std = values.mean(0), values.std(0)
+    width = len(columns)
+    for name, deviation in zip([*columns, *config.known], std, strict=True):
+        if not deviation:
+            logger.warning("the column %r has one value in all training rows", name)
+    std[std == 0] = 1.0
+    calendar = found.clock.calendar() if config.calendar else []
+    info = {
+        "kind": "series",
+        "time": time,
+        "clock": found.clock.model_dump(),
+        "channels": columns,
+        "known": config.known,
+        "calendar": calendar,
+        "series": config.series,
+        "window": config.window,
+        "longest_gap": config.longest_gap,
+        "missing": config.missing,
+        "mean": mean[:width].tolist(),
+        "std": std[:width].tolist(),
+        "known_mean": mean[width:].tolist(),
+        "known_std": std[width:].tolist(),
+        "target": Horizon(steps=config.horizon).model_dump(),
+        "windows": {split: len(part.times) for split, part in parts.items()},
+    }
+    train, validation, test = (parts[split].tensors(width, calendar) for split in SPLITS)
+    return train, validation, test, info
+
+
+# ---- what the table holds ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """All series of a table, each in whole pieces of all its columns, and their clock."""
+
+    clock: Clock
+    pieces: Sequence[Piece]
+    first: int  # moments
+    last: int
+    series: int  # how many
+
+
+def read_series(
+    rows: list[Row], config: SeriesPreprocessConfig, time: str, columns: list[str], gaps: frozenset[str]
+) -> Found:
+    """InputError for what is not regular, or there twice."""
+    place = config.place
+    zones: set[bool] = set()
+
+    def read(cell: Any) -> int:
+        moment, utc = read_moment(cell, config.time_format)
+        zones.add(utc)
+        return moment
+
+    runs = {}
+    for name, part in _by_series(rows, config.series).items():
+        try:
+            moments, values, sorted_ = read_rows_in_order(part, time, [*columns, *config.known], read, gaps)
+            runs[name] = _once(*_with_values(moments, values, len(columns)), config)
+        except InputError as error:
+            raise InputError(f"{place}: {name and f'series {name}, '}{error.message}") from error
+        if not sorted_:
+            logger.warning("%srows were not in the order of time", name and f"{name}: ")
+    if len(zones) > 1:
+        raise InputError(f"{place}: some cells of {time!r} name a time zone, and others do not")
+    try:
+        clock = clock_of([moments for moments, _ in runs.values()], config.time_format, zones.pop())
+        found = [piece for run in runs.values() for piece in pieces(*run, clock, config.longest_gap)]
+    except ValueError as error:
+        raise InputError(f"{place}: {error}. Resample it, as pandas' resample does") from error
+    whole = [part for piece in found for part in piece.whole()]
+    ends = [moment for moments, _ in runs.values() for moment in moments[[0, -1]].tolist()]
+    return Found(clock, whole, min(ends), max(ends), len(runs))
+
+
+def _by_series(rows: list[Row], column: str | None) -> dict[str, list[Row]]:
+    if column is None:
+        return {"": rows}
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(written(row.get(column, "")), []).append(row)
+    return found
+
+
+def _with_values(moments: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to the last row with something of what is forecast: what follows may only say what is known ahead."""
+    there = np.flatnonzero(~np.isnan(values[:, :width]).all(1))
+    if not len(there):
+        raise InputError("has no value in what is to be forecast")
+    end = there[-1] + 1
+    return moments[:end], values[:end]
+
+
+def _once(moments: np.ndarray, values: np.ndarray, config: SeriesPreprocessConfig) -> tuple[np.ndarray, np.ndarray]:
+    again = np.diff(moments, prepend=moments[0] - 1) == 0
+    same = again & np.concatenate([[False], (np.isclose(values[1:], values[:-1], 0, 0, equal_nan=True)).all(1)])
+    if (again & ~same).any():
+        moment = Clock(form=config.time_format).written(int(moments[(again & ~same).argmax()]))
+        tell = "" if config.series else ". If the table holds several series, name the column that tells them apart as "
+        raise InputError(f"{moment} is there more than once{tell and f'{tell}preprocess.series'}")
+    if again.any():
+        logger.warning("%s are there more than once, with the same values; one of each is kept", _rows(again.sum()))
+    return moments[~again], values[~again]
+
+
+def _rows(count: int) -> str:
+    return counted(int(count), "row")
+
+
+def _say(found: Found) -> None:
+    clock, whole = found.clock, found.pieces
+    many = f" of {found.series} series" if found.series > 1 else ""
+    ends = clock.written(found.first), clock.written(found.last)
+    logger.info("%s%s, %s apart, from %s to %s", _rows(sum(map(len, whole))), many, clock.step, *ends)
+    filled = sum(int(piece.filled.sum()) for piece in whole)
+    if filled:
+        logger.warning("%s are missing and filled with the last ones before", counted(filled, "value"))
+    if len(whole) > found.series:
+        logger.warning("longer gaps cut it into %s, and no window reaches across", counted(len(whole), "piece"))
+
+
+def _time_column(rows: Sequence[Row], config: SeriesPreprocessConfig, gaps: frozenset[str]) -> str:
+    found = _date_columns(rows, config.time_format, gaps)
+    if len(found) != 1:
+        what = f"{listed(found)} hold dates" if found else "no column holds dates such as 2024-01-31 18:30"
+        form = "" if found else " If they are written otherwise, say preprocess.time_format, too."
+        raise InputError(f"{config.place}: {what}. Say which column is preprocess.time.{form}")
+    return found[0]
+
+
+def _date_columns(rows: Sequence[Row], form: str | None, gaps: frozenset[str]) -> list[str]:
+    found = []
+    for name in rows[0] if rows else ():
+        cells = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
+        try:
+            dates = [read_date(cell, form) for cell in cells if not isinstance(cell, int | float)]
+        except ValueError:
+            continue
+        if len(dates) == len(cells) > 0:
+            found.append(name)
+    return found
+
+
+def _check_columns(row: Row, config: SeriesPreprocessConfig, time: str) -> None:
+    keys = {"time": [time], "columns": config.columns, "known": config.known}
+    for key, names in {**keys, "series": [config.series] if config.series else []}.items():
+        if unknown := [name for name in names if name not in row]:
+            raise InputError(
+                f"{config.place}: preprocess.{key} {unknown[0]!r}: there is no such column; there are "
+                f"{listed(list(row))}"
+            )
+
+
+def _columns(rows: list[Row], config: SeriesPreprocessConfig, time: str, gaps: frozenset[str]) -> list[str]:
+    """All columns of numbers but those that have another part."""
+    found = []
+    for name in rows[0]:
+        if name in {time, config.series, *config.known}:
+            continue
+        kind, why = kind_of(name, _numbers(name, [row[name] for row in rows if not is_gap(row.get(name), gaps)]))
+        if kind == "number":
+            found.append(name)
+        else:
+            logger.warning("the column %r %s: it is left out", name, why or "holds no numbers")
+    if not found:
+        raise InputError(f"{config.place}: no column holds numbers that could be forecast")
+    return found
+
+
+def _numbers(name: str, cells: list[Any]) -> list[Any]:
+    """The cells; InputError where nearly all of them are numbers, and some are not."""
+    wrong = sorted({written(cell) for cell in cells if not is_number(cell)})
+    if wrong and len(wrong) < (1 - MOSTLY) * len(cells):
+        raise InputError(
+            f"the column {name!r} holds numbers, but also {listed(wrong, 3)}. If these are gaps, name them in "
+            "preprocess.missing; if it is not to be forecast, name in preprocess.columns those that are"
+        )
+    return cells
+
+
+# ---- splits --------------------------------------------------------------------------------------------------------
+
+
+def _ends(found: Found, config: SeriesPreprocessConfig) -> dict[str, tuple[int, int]]:
+    """Of each split the moment at which it begins, and that at which it is over."""
+    clock = found.clock
+    count = int(clock.places(np.array([found.first, found.last]))[1]) + 1
+    if config.train is None or config.validation is None:
+        test = round(config.test_fraction * count)
+        validation = round(config.validation_fraction * (count - test))
+        steps: list[int | str] = [count - test - validation, validation, test]
+    else:
+        steps = [config.train, config.validation, count if config.test is None else config.test]
+    cuts = [found.first]
+    for split, given in zip(SPLITS, steps, strict=True):
+        if isinstance(given, int):
+            cuts.append(int(clock.after(cuts[-1], [given])[0]))
+            continue
+        try:
+            cuts.append(read_moment(given, None)[0])
+        except ValueError as error:
+            raise InputError(f"preprocess.{split}: {error}") from None
+    if any(later < earlier for earlier, later in pairwise(cuts)):
+        raise InputError("preprocess.train, validation and test must end one after the other")
+    return dict(zip(SPLITS, pairwise(cuts), strict=True))
+
+
+def _without_validation(config: SeriesPreprocessConfig) -> bool:
+    return config.validation == 0 if config.train is not None else config.validation_fraction == 0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A split: the rows of its pieces (T,), one after the other, and where windows begin in them (N + 1,)."""
+
+    moments: np.ndarray
+    values: np.ndarray
+    starts: np.ndarray
+    times: np.ndarray
+
+    @classmethod
+    def of(cls, found: Found, config: SeriesPreprocessConfig, begin: int, end: int) -> _Part:
+        """What is forecast lies from `begin` on and before `end`; windows may begin before."""
+        rows, starts, place = [], [], 0
+        for piece in found.pieces:
+            first, last = np.searchsorted(piece.moments, [begin, end]).tolist()
+            part = piece.part(max(first - config.window, 0), last)
+            windows = len(part) - config.window - config.horizon + 1
+            if windows > 0:
+                rows.append(part)
+                starts.append(place + np.arange(windows))
+                place += len(part)
+        columns = len(found.pieces[0].values[0]) if found.pieces else 0
+        nothing = Piece(np.zeros(0, np.int64), np.zeros((0, columns), np.float32), np.zeros(0))
+        moments, values = (
+            np.concatenate([getattr(row, name) for row in rows or [nothing]]) for name in ("moments", "values")
+        )
+        begins = np.concatenate([np.zeros(0, np.int64), *starts]).astype(np.int64)
+        return cls(moments, values, np.append(begins, place), moments[begins + config.window])
+
+    def tensors(self, width: int, calendar: list[str]) -> Tensors:
+        arrays = {"series": self.values[:, :width], "starts": self.starts, "times": self.times}
+        known = np.concatenate([self.values[:, width:], calendar_of(self.moments, calendar)], axis=1)
+        return Tensors({**arrays, "known": known} if known.shape[1] else arrays)
+
+
+# ---- what there is -------------------------------------------------------------------------------------------------
+
+
+STEPS, MOST_EPOCHS, LEAST_EPOCHS = 3850, 100, 5  # of a training that is proposed
+SEASONS, SEASONS_AHEAD = 14, 4  # in a window, and in what is forecast from it
+
+
+def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a column is asked for later)
+    """Whether it is a table with one column of dates."""
+    return is_table(path) and len(_date_columns(first_rows(path, LOOKED_AT), None, Encoder([]).gaps)) == 1
+
+
+def propose(path: Path, target: str | None) -> Proposal:
+    """A forecast of the column `target`, or of all columns of numbers."""
+    gaps = Encoder([]).gaps
+    columns = [] if target is None else [target]
+    config = SeriesPreprocessConfig(files=str(path), columns=columns, window=1, horizon=1)
+    rows = _all_rows(read_files(scan(path, "--data", SUFFIXES)), config)
+    time = _time_column(rows[:LOOKED_AT], config, gaps)
+    if target not in {None, *rows[0]} - {time}:
+        raise InputError(f"{path}: there is no column {target!r} to forecast. There are {listed(list(rows[0]))}")
+    columns = columns or _columns(rows, config, time, gaps)
+    found = read_series(rows, config, time, columns, gaps)
+    longest = max(map(len, found.pieces))
+    window, horizon = _lengths(found.clock.season, longest)
+    said = {"time": time, "columns": columns, "window": window, "horizon": horizon}
+    batch = 32
+    train = {
+        "epochs": int(np.clip(round(STEPS * batch / (0.7 * longest)), LEAST_EPOCHS, MOST_EPOCHS)),
+        "batch_size": batch,
+        "optimizer": {"name": "AdamW", "lr": 0.0005, "weight_decay": 0.0},
+        "scheduler": {"name": "CosineAnnealingLR"},
+        "precision": "fp32",
+    }
+    model = {"name": "dlinear", "normalization": "instance"}
+    blocks = {"data": {}, "model": model, "train": train, "evaluate": {}, "export": {}}
+    preprocess = {"reader": "series", "files": str(path), **said}
+    return Proposal(preprocess, "forecasting", blocks, _seen(rows, found, time, columns))
+
+
+def _lengths(season: int, longest: int) -> tuple[int, int]:
+    """The rows of a window and of a forecast: so many seasons, or as far as there are rows for them."""
+
+    def some(seasons: int, most: int) -> int:
+        length = min(seasons * max(season, 7), most)
+        return max(length - length % season if length > season else length, 1)
+
+    return some(SEASONS, longest // 5), some(SEASONS_AHEAD, longest // 12)
+
+
+def _seen(rows: Sequence[Row], found: Found, time: str, columns: Sequence[str]) -> list[str]:
+    clock, values = found.clock, np.concatenate([piece.values for piece in found.pieces]).astype(np.float64)
+    steps = int(clock.places(np.array([found.first, found.last]))[1]) + 1
+    filled = sum(int(piece.filled.sum()) for piece in found.pieces)
+    seen = [
+        f"{len(rows):,} rows by {time}, {clock.step} apart, from {clock.written(found.first)} to "
+        f"{clock.written(found.last)}",
+        f"{counted(steps - len(rows), 'row')} missing, {counted(filled, 'value')} filled with the last before, "
+        f"{counted(len(found.pieces), 'piece')} without a longer gap",
+    ]
+    for name, column in zip(columns, values.T, strict=True):
+        seen.append(f"{name}: from {column.min():.7g} to {column.max():.7g}, {column.mean():.7g} on average")
+    others = [name for name in rows[0] if name not in {time, *columns}]
+    return [*seen, *([f"not forecast: {listed(others)}"] if others else [])]

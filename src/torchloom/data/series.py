@@ -1,0 +1,92 @@
+"""Series as tables have them, put on the regular steps of their clock: values (T, columns) float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from torchloom.data.columns import Column, Encoder, is_gap
+from torchloom.data.moments import Clock
+from torchloom.errors import InputError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Steps one after the other: moments (T,) int64, and values (T, columns) float32, NaN where there is none.
+
+    `filled` (T,) says of how many values the last one before stands in for them.
+    """
+
+    moments: np.ndarray
+    values: np.ndarray
+    filled: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def part(self, start: int, end: int) -> Piece:
+        return Piece(self.moments[start:end], self.values[start:end], self.filled[start:end])
+
+    def whole(self) -> Iterator[Piece]:
+        """Its stretches in which no value is missing."""
+        inside = np.concatenate([[False], ~np.isnan(self.values).any(1), [False]])
+        edges = np.flatnonzero(np.diff(inside))
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            yield self.part(start, end)
+
+
+def read_rows_in_order(
+    rows: Sequence[Mapping[str, Any]], time: str, names: Sequence[str], read: Callable[[Any], int], gaps: frozenset[str]
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The moments (T,) int64 of the rows and their values (T, names) float32 by time; whether they were in that order.
+
+    Cells that are not there are NaN. InputError names the row, counted from 1, and the cell that cannot be read.
+    """
+    encode = Encoder([])
+    encode.gaps = gaps
+    columns = [Column(name=name) for name in names]
+    moments, values = np.empty(len(rows), np.int64), np.empty((len(rows), len(names)), np.float32)
+    for place, row in enumerate(rows):
+        try:
+            moments[place] = _moment(row.get(time), time, read, gaps)
+            values[place] = [encode.cell(column, row.get(column.name))[0] for column in columns]
+        except InputError as error:
+            raise InputError(f"row {place + 1}: {error.message}") from error
+    order = np.argsort(moments, kind="stable")
+    return moments[order], values[order], bool((order == np.arange(len(order))).all())
+
+
+def _moment(cell: Any, time: str, read: Callable[[Any], int], gaps: frozenset[str]) -> int:
+    if is_gap(cell, gaps):
+        raise InputError(f"{time}: is missing")
+    try:
+        return read(cell)
+    except ValueError as error:
+        raise InputError(f"{time}: {error}") from None
+
+
+def pieces(moments: np.ndarray, values: np.ndarray, clock: Clock, longest_gap: int) -> list[Piece]:
+    """Rows in order as pieces without a missing step.
+
+    Up to `longest_gap` missing values in a row of a column are filled with the last one before, never with what comes
+    later; where more steps are missing a new piece begins. ValueError for moments that are not regular.
+    """
+    places = clock.places(moments)
+    cuts = np.flatnonzero(np.diff(places) > longest_gap + 1) + 1
+    parts = zip(np.split(places, cuts), np.split(moments, cuts), np.split(values, cuts), strict=True)
+    return [_piece(*part, clock, longest_gap) for part in parts if len(part[0])]
+
+
+def _piece(places: np.ndarray, moments: np.ndarray, values: np.ndarray, clock: Clock, longest_gap: int) -> Piece:
+    length = int(places[-1] - places[0]) + 1
+    known = np.full((length, values.shape[1]), np.nan, np.float32)
+    known[places - places[0]] = values
+    there = ~np.isnan(known)
+    steps = np.arange(length)[:, None]
+    last = np.maximum.accumulate(np.where(there, steps, -1), axis=0)
+    near = (last >= 0) & (steps - last <= longest_gap)
+    filled = np.where(near, np.take_along_axis(known, np.maximum(last, 0), axis=0), np.float32(np.nan))
+    return Piece(clock.after(int(moments[0]), range(length)), filled, (near & ~there).sum(1))

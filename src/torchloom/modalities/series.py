@@ -1,0 +1,222 @@
+"""Series: windows of numbers (B, window, channels) float32 in their own units, which the model itself scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from torchloom.config import AnswerConfig, Count
+from torchloom.data.columns import Encoder, written
+from torchloom.data.moments import Clock, calendar_of
+from torchloom.data.series import pieces, read_rows_in_order
+from torchloom.data.tables import check_columns
+from torchloom.data.targets import Horizon
+from torchloom.errors import InputError
+from torchloom.modalities.base import Axes, Info, Use
+from torchloom.modalities.files import Sample, tables_of
+from torchloom.system.words import counted
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor, nn
+
+    from torchloom.data.batches import Gathered
+    from torchloom.datasets.listing import Listing
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a forecast is made from: `series` (window, channels) float32 and `known` (window + horizon, K) float32.
+
+    `past` (window,) and `ahead` (horizon,) are the moments of both parts, `filled` how many values were missing, and
+    `name` which series it is, where there are several.
+    """
+
+    name: str
+    series: np.ndarray
+    known: np.ndarray
+    past: np.ndarray
+    ahead: np.ndarray
+    filled: int
+
+
+class SeriesInfo(Info):
+    """Columns of a table by time, the `channels`, with mean and standard deviation of each over the training rows.
+
+    `known` are columns that are known for the steps ahead, too, and `calendar` periods, in which the place of each step
+    is known. `series` is the column that says which of several series a row is of.
+    """
+
+    kind: Literal["series"] = "series"
+    time: str
+    clock: Clock
+    channels: list[str]
+    known: list[str] = Field([])
+    calendar: list[str] = Field([])
+    series: str | None = None
+    window: Count
+    longest_gap: int = Field(ge=0)
+    missing: list[str] = Field([])
+    mean: list[float]
+    std: list[float]
+    known_mean: list[float] = Field([])
+    known_std: list[float] = Field([])
+
+    size_names: ClassVar = ("window", "channels")
+    content: ClassVar = "times"
+    tag: ClassVar = "time-series"
+    unit: ClassVar = "window"
+    samples: ClassVar = "windows"
+    field: ClassVar = "series"
+    item: ClassVar = list
+    card: ClassVar = "templates/series.md"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        sizes = {len(self.mean), len(self.std)}, {len(self.known_mean), len(self.known_std)}
+        if sizes != ({len(self.channels)}, {len(self.known)}):
+            raise ValueError("channels, and what is said of them, do not belong together")
+        return self
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("series", "known") if self.known_width else ("series",)
+
+    @property
+    def axes(self) -> Axes:  # type: ignore[override]
+        return {name: {0: "batch"} for name in self.inputs}
+
+    @property
+    def known_width(self) -> int:
+        """How many numbers are known of each step, ahead, too."""
+        return len(self.known) + 2 * len(self.calendar)
+
+    @property
+    def steps(self) -> int:
+        """How many are forecast."""
+        return self.target.steps if isinstance(self.target, Horizon) else 0
+
+    def sizes(self) -> dict[str, Any]:
+        return {"window": self.window, "channels": len(self.channels)}
+
+    def meanings(self) -> dict[str, Any]:
+        return {"channels": self.channels}
+
+    def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
+        from torchloom.data.sequences import SeriesWindows
+
+        return SeriesWindows(
+            arrays["series"], arrays["starts"][:-1], self.window, self.steps, arrays.get("known"), use.device
+        )
+
+    def scaled(self, network: nn.Module) -> nn.Module:
+        from torchloom.modalities.modules import StandardizedSeries
+
+        rest = 2 * len(self.calendar)
+        known = [*self.known_mean, *[0.0] * rest], [*self.known_std, *[1.0] * rest]
+        return StandardizedSeries(network, (self.mean, self.std), *([known] if self.known_width else []))
+
+    def example(self, batch: int, time: int) -> dict[str, Tensor]:
+        import torch
+
+        found = {"series": torch.tensor(self.mean).repeat(batch, self.window, 1)}
+        if self.known_width:
+            found["known"] = torch.zeros(batch, self.window + self.steps, self.known_width)
+        return found
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        yield "columns", ", ".join(self.channels)
+        if self.known or self.calendar:
+            yield "known ahead", ", ".join([*self.known, *(f"time of the {name}" for name in self.calendar)])
+        yield "step", self.clock.step
+        yield "window", f"{self.window} steps"
+
+    # ---- for exported models ---------------------------------------------------------------------------------------
+
+    def described(self) -> dict[str, Any]:
+        inside = {"input": "the channels in their own units, by time", "inside_the_graph": "(x - mean) / std"}
+        if self.known_width:
+            inside["known"] = (
+                "of the steps of the window and of those ahead the columns of `known`, then sine and cosine of 2 pi t "
+                "/ period for each of `calendar`, with t in microseconds since 1970, a year having 365.2425 days"
+            )
+        return {**super().described(), "preprocessing": inside}
+
+    def shapes(self) -> dict[str, list[int]]:
+        shapes = {"series": [self.window, len(self.channels)]}
+        return {**shapes, "known": [self.window + self.steps, self.known_width]} if self.known_width else shapes
+
+    def reader(self, config: AnswerConfig) -> Callable[[Sequence[Row]], Window]:
+        return self.last_window
+
+    def last_window(self, rows: Sequence[Row]) -> Window:
+        """The window at the end of a table's rows: that of the last ones with something of what is forecast.
+
+        What is known of the steps ahead stands in rows after these. InputError names what is missing.
+        """
+        if not all(isinstance(row, Mapping) for row in rows) or not rows:
+            raise InputError("must be rows of a table, an object with the columns by name for each")
+        known = {name for row in rows for name in row}
+        check_columns([self.time, *self.channels, *self.known], dict.fromkeys(known))
+        gaps = Encoder([], self.missing).gaps
+        names = [*self.channels, *self.known]
+        moments, values, _ = read_rows_in_order(rows, self.time, names, self.clock.read, gaps)
+        if len(again := np.flatnonzero(np.diff(moments) == 0)):
+            raise InputError(f"{self.clock.written(moments[again[0]])} is there more than once")
+        width = len(self.channels)
+        there = np.flatnonzero(~np.isnan(values[:, :width]).all(1))
+        if not len(there):
+            raise InputError(f"has no value in {', '.join(self.channels)}")
+        end = int(moments[there[-1]])
+        try:
+            found = pieces(moments, values, self.clock, self.longest_gap)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        (piece,) = (each for each in found if each.moments[0] <= end <= each.moments[-1])
+        last = int(np.searchsorted(piece.moments, end)) + 1
+        past = piece.part(max(last - self.window, 0), last)
+        self._check_past(past.values, end)
+        ahead = self.clock.after(end, range(1, self.steps + 1))
+        shown = piece.values[last - self.window : last + self.steps, width:]
+        if self.known and (len(shown) < self.window + self.steps or np.isnan(shown).any()):
+            raise InputError(
+                f"needs {', '.join(self.known)} in rows for the {counted(self.steps, 'step')} ahead, from "
+                f"{self.clock.written(int(ahead[0]))} to {self.clock.written(int(ahead[-1]))}"
+            )
+        waves = calendar_of(np.concatenate([past.moments, ahead]), self.calendar)
+        known_ahead = np.concatenate([shown, waves], axis=1) if self.known else waves
+        name = written(rows[0].get(self.series, "")) if self.series else ""
+        return Window(name, past.values[:, :width], known_ahead, past.moments, ahead, int(past.filled.sum()))
+
+    def _check_past(self, values: np.ndarray, end: int) -> None:
+        gaps = np.flatnonzero(np.isnan(values).any(1))
+        length = len(values) - (int(gaps[-1]) + 1 if len(gaps) else 0)
+        if length < self.window:
+            raise InputError(
+                f"needs {self.window} rows, {self.clock.step} apart, up to {self.clock.written(end)}, and has "
+                f"{length} without a gap of more than {self.longest_gap}"
+            )
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        return tables_of(files, read, self.series)
+
+    def remarks(self, samples: list[Window]) -> list[str] | None:
+        """How many values were missing."""
+        return [
+            f"{counted(each.filled, 'value')} missing, and filled with the last before" if each.filled else ""
+            for each in samples
+        ]
+
+    def batch(self, samples: list[Window]) -> dict[str, np.ndarray]:
+        return {name: np.stack([getattr(each, name) for each in samples]) for name in self.inputs}
+
+    def said(self) -> dict[str, Any]:
+        ahead = {"known": [self.time, *self.known]} if self.known else {}
+        return {"columns": [self.time, *self.channels], "window": self.window, "step": self.clock.step, **ahead}

@@ -1,0 +1,191 @@
+"""Forecasting: what comes next in the columns of a series."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torchloom.data.targets import Horizon
+from torchloom.modalities import Info, SeriesInfo
+from torchloom.problems.base import Columns, Objective, Problem, run
+from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecasterConfig, ForecastingTrainConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    from torchloom.config import AnswerConfig
+    from torchloom.inference.model import Model
+    from torchloom.training.checkpoint import Checkpoint
+    from torchloom.training.loaders import LoaderPlan
+
+logger = logging.getLogger(__name__)
+
+REPORTS = {
+    "metrics": "",
+    "by_column": "Errors of each column in its own unit, beside those of forecasts that go on with the last value or "
+    "repeat the last season.",
+    "learning_curves": "",
+    "predictions": "Forecasts of test windows, in colour, and what came; before them the end of the window.",
+    "error_by_step": "Mean squared error by how far ahead it is, each column with deviation 1.",
+}
+
+
+class Forecasting(Problem):
+    """A network gives (B, horizon, columns), where columns have mean 0 and deviation 1; the model in their units."""
+
+    network = ForecasterConfig
+    training = ForecastingTrainConfig
+    evaluation = EvaluateForecasterConfig
+    modalities: ClassVar = (SeriesInfo,)
+    target: ClassVar = Horizon
+    reports = REPORTS
+    tag = "forecasting"
+    answers = ("forecast",)
+    card = "templates/forecasting.md"
+
+    def sizes(self, info: Info) -> dict[str, Any]:
+        return {"horizon": series_of(info).steps}
+
+    def scaled(self, network: nn.Module, info: Info) -> nn.Module:
+        from torchloom.problems.forecasting.scaling import ColumnsInUnits, WithKnown
+
+        series = series_of(info)
+        if series.known_width:
+            network = WithKnown(network, series.known_width, len(series.channels))
+        return ColumnsInUnits(network, series.mean, series.std)
+
+    def objective(self, config: ForecastingTrainConfig, info: Info) -> Objective:
+        return forecasting_objective(config.loss.name, config.loss.arguments, series_of(info).std)
+
+    def evaluate(
+        self,
+        checkpoint: Checkpoint,
+        loaders: LoaderPlan,
+        history: list[dict[str, float]],
+        config: EvaluateForecasterConfig,
+    ) -> dict[str, Any]:
+        """The errors on all test windows, beside those of naive forecasts, as metrics, by column and by step."""
+        from torchloom.problems.evaluation import own_metrics, predict
+        from torchloom.problems.forecasting.metrics import Errors, by_column
+        from torchloom.problems.forecasting.scaling import Naive
+        from torchloom.system import figures
+        from torchloom.system.devices import choose_device
+
+        info, device = series_of(loaders.info), choose_device(config.device)
+        season = config.season or info.clock.season
+        naive = {"last_value": Naive(1, info.steps)}
+        if 1 < season <= info.window:
+            naive["seasonal"] = Naive(season, info.steps)
+        errors = {}
+        for name, model in {"model": checkpoint.build(), **naive}.items():
+            (forecast,), truth = predict(model.to(device), loaders.loader("test", device))
+            errors[name] = Errors.of(forecast, truth, info.std)
+            if name == "model":
+                metrics: dict[str, Any] = errors[name].metrics()
+                metrics |= own_metrics(config.metrics, forecast, truth, metrics)
+                count = len(truth)
+                chosen = _spread(count, config.pictures)
+                shown = forecast[chosen].numpy()
+        for name in naive:
+            metrics |= errors[name].metrics(f"{name}_")
+        metrics |= {"season": season, "epoch": int(checkpoint.training["epoch"]), "test_windows": count}
+        beside = ", ".join(f"{name.replace('_', ' ')} {metrics[f'{name}_mse']:.4f}" for name in naive)
+        logger.info("test MSE %.4f, MAE %.4f; naive forecasts' MSE: %s", metrics["mse"], metrics["mae"], beside)
+        return {
+            "metrics": metrics,
+            "by_column": by_column(errors, info),
+            "learning_curves": figures.learning_curves(history),
+            "predictions": _picture(loaders, info, chosen, shown),
+            "error_by_step": figures.error_by_step({name: each.squared.mean(1) for name, each in errors.items()}),
+        }
+
+    # ---- for exported models ---------------------------------------------------------------------------------------
+
+    def answering(self, model: Model, config: AnswerConfig) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
+        """The moments ahead, and by column as many numbers; of one of several series its name."""
+        import pyarrow
+
+        info = series_of(model.info)
+        name = {info.series: pyarrow.string()} if info.series else {}
+        lists = {
+            info.time: pyarrow.list_(pyarrow.string()),
+            **dict.fromkeys(info.channels, pyarrow.list_(pyarrow.float32())),
+        }
+        return pyarrow.schema({**name, **lists}), partial(_forecast, model, info)
+
+    def caption(self, model: Model, row: dict[str, Any]) -> str:
+        info = series_of(model.info)
+        first = ", ".join(f"{name} {row[name][0]:.5g}" for name in info.channels)
+        return f"{row[info.time][0]}: {first}"
+
+    def sheet(self, model: Model, shown: list[tuple[str, Any, dict[str, Any]]]) -> Figure:
+        """The end of each window, and the forecast."""
+        import numpy as np
+
+        from torchloom.system.figures import forecasts
+
+        info = series_of(model.info)
+        panels = []
+        for name, window, row in shown[:MOST_SHOWN]:
+            ahead = np.array([row[column] for column in info.channels], dtype=np.float32).T
+            panels.append((f"{name}, {row[info.time][0]}", window.series, ahead, None))
+        return forecasts(panels, info.channels)
+
+    def said(self, model: Model) -> dict[str, Any]:
+        return {"steps": series_of(model.info).steps}
+
+
+PROBLEM = Forecasting
+MOST_SHOWN = 12  # windows on a sheet
+
+
+def series_of(info: Info) -> SeriesInfo:
+    assert isinstance(info, SeriesInfo)  # as check_data has seen to
+    return info
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """So many of the numbers below `count`, from the first to the last."""
+    most = min(most, count)
+    return [place * (count - 1) // max(most - 1, 1) for place in range(most)]
+
+
+def _picture(loaders: LoaderPlan, info: SeriesInfo, chosen: list[int], shown: np.ndarray) -> Figure:
+    from torchloom.system.figures import forecasts
+
+    series, *_, truth = (part.numpy() for part in loaders.chosen("test", chosen))
+    times = loaders.array("test", "times")[chosen]
+    titles = [info.clock.written(int(moment)) for moment in times]
+    return forecasts(list(zip(titles, series, shown, truth, strict=True)), info.channels)
+
+
+def _forecast(model: Model, info: SeriesInfo, samples: list[Any]) -> Columns:
+    forecast = run(model, "forecast", samples)  # (B, horizon, columns)
+    name = {info.series: [each.name for each in samples]} if info.series else {}
+    times = [[info.clock.written(int(moment)) for moment in each.ahead] for each in samples]
+    columns = {column: list(forecast[:, :, place]) for place, column in enumerate(info.channels)}
+    return {**name, info.time: times, **columns}
+
+
+def forecasting_objective(name: str, arguments: dict[str, Any], std: list[float]) -> Objective:
+    """What a forecast is trained for: the mean loss where columns have deviation 1, and with it MSE and MAE."""
+    import torch
+    import torch.nn.functional as F
+
+    from torchloom.problems.losses import loss_class
+
+    loss = loss_class(name)(**arguments)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        *inputs, truth = batch
+        scale = torch.tensor(std, device=truth.device)
+        forecast, truth = model(*inputs) / scale, truth / scale
+        figures = {"mse": F.mse_loss(forecast, truth), "mae": F.l1_loss(forecast, truth)}
+        return loss(forecast, truth), figures
+
+    return objective

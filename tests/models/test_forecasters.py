@@ -1,0 +1,133 @@
+"""Networks that forecast series, and what stands around them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchloom.errors import InputError
+from torchloom.models import build_network, network_names
+from torchloom.models._windows import Normalization, normalized
+from torchloom.problems.forecasting.config import ForecasterConfig
+from torchloom.problems.forecasting.scaling import Naive, WithKnown
+
+SIZES = {"window": 40, "channels": 3, "horizon": 7}
+NETWORKS: list[tuple[str, dict[str, Any]]] = [
+    ("dlinear", {}),
+    ("dlinear", {"kernel": 1, "normalization": "last"}),
+    ("patchtst", {}),
+    ("patchtst", {"patch": 40, "stride": 3, "layers": 1, "normalization": "none"}),
+    ("tcn", {"width": 8}),
+    ("tcn", {"width": 4, "kernel": 2, "blocks": 1}),
+    ("series_lstm", {"width": 8}),
+    ("series_lstm", {"width": 8, "cell": "gru", "layers": 2}),
+]
+
+
+def seeded(name: str, sizes: dict[str, int] = SIZES, **arguments: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network(name, sizes, arguments)
+
+
+def test_all_of_them_are_tested() -> None:
+    assert {name for name, _ in NETWORKS} == set(network_names(ForecasterConfig.outputs, ForecasterConfig.inputs))
+
+
+@pytest.mark.parametrize(("name", "arguments"), NETWORKS)
+def test_each_window_has_a_forecast_of_its_own(name: str, arguments: dict[str, Any]) -> None:
+    network, windows = seeded(name, **arguments).eval(), torch.randn(4, 40, 3)
+    ahead = network(windows)
+    assert ahead.shape == (4, 7, 3)
+    torch.testing.assert_close(network(windows[1:2]), ahead[1:2], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(ahead[0], ahead[1], atol=1e-4)
+    gradients = torch.autograd.grad(network.train()(windows).square().sum(), list(network.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["dlinear", "patchtst"])
+def test_channels_do_not_see_each_other(name: str) -> None:
+    network, windows = seeded(name).eval(), torch.randn(4, 40, 3)
+    other = windows.clone()
+    other[:, :, 0] += torch.randn(4, 40)
+    one, two = network(windows), network(other)
+    torch.testing.assert_close(one[:, :, 1:], two[:, :, 1:])
+    assert (one[:, :, 0] - two[:, :, 0]).abs().max() > 0.01
+
+
+def test_dlinear_is_two_linear_maps_of_a_mean_and_the_rest() -> None:
+    network = seeded("dlinear", kernel=5)
+    layers = dict(network.named_children())
+    nn.init.normal_(layers["trend"].weight)
+    x = torch.randn(1, 40, 3)
+    longer = torch.cat([x[:, :1], x[:, :1], x, x[:, -1:], x[:, -1:]], 1)
+    trend = torch.stack([longer[:, step : step + 5].mean(1) for step in range(40)], 1)
+    expected = layers["trend"](trend.transpose(1, 2)) + layers["rest"]((x - trend).transpose(1, 2))
+    torch.testing.assert_close(network(x), expected.transpose(1, 2), rtol=1e-4, atol=1e-5)
+    assert sum(parameter.numel() for parameter in network.parameters()) == (41 + 40) * 7
+
+
+def test_patchtst_takes_the_patches_of_the_paper() -> None:
+    """42 of 336 steps, and the parameters that its parts have."""
+    network = seeded("patchtst", {"window": 336, "channels": 7, "horizon": 96})
+    layer = 16 * 48 + 48 + 16 * 16 + 16 + 16 * 128 + 128 + 128 * 16 + 16 + 2 * 32
+    expected = 16 * 16 + 16 + 42 * 16 + 3 * layer + 42 * 16 * 96 + 96 + 2 * 7
+    assert sum(parameter.numel() for parameter in network.parameters()) == expected
+
+
+@pytest.mark.parametrize(("kernel", "window"), [(2, 9), (3, 40), (3, 64), (5, 100)])
+def test_a_tcn_sees_the_whole_window_and_nothing_later(kernel: int, window: int) -> None:
+    network = seeded("tcn", {**SIZES, "window": window}, kernel=kernel, width=8, normalization="none").eval()
+    x = torch.randn(16, window, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(x).square().sum(), x)
+    assert (gradient.abs().sum((0, 2)) > 0).all()
+    blocks: Any = dict(network.named_children())["blocks"]
+    x = torch.randn(1, 3, window, requires_grad=True)
+    (gradient,) = torch.autograd.grad(blocks(x)[:, :, window // 2].square().sum(), x)
+    assert gradient[:, :, window // 2 + 1 :].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["last", "instance"])
+def test_level_and_scale_are_taken_out_and_back(name: Normalization) -> None:
+    windows, level = torch.randn(4, 40, 3), torch.tensor([5.0, -300.0, 0.1])
+    scale = torch.tensor([100.0, 0.5, 3.0]) if name == "instance" else torch.ones(3)
+    torch.manual_seed(0)
+    network = normalized(nn.Sequential(nn.Flatten(), nn.Linear(120, 21), nn.Unflatten(1, (7, 3))), 3, name)
+    torch.testing.assert_close(network(windows * scale + level), network(windows) * scale + level, rtol=1e-3, atol=1e-3)
+    assert normalized(network, 3, "none") is network
+
+
+def test_a_constant_window_has_a_finite_forecast() -> None:
+    assert seeded("patchtst").eval()(torch.full((2, 40, 3), 7.0)).isfinite().all()
+
+
+class Last(nn.Module):
+    def forward(self, windows: Tensor) -> Tensor:
+        return windows[:, -1:].expand(-1, 7, -1)
+
+
+def test_the_effect_of_what_is_known_is_taken_off_and_put_back() -> None:
+    network = WithKnown(Last(), 2, 3)
+    windows, known = torch.randn(4, 40, 3), torch.randn(4, 47, 2)
+    effect = network.effect(known)
+    torch.testing.assert_close(network(windows, known), windows[:, -1:] - effect[:, 39:40] + effect[:, 40:])
+
+
+def test_naive_forecasts() -> None:
+    windows = torch.arange(10.0).reshape(1, 10, 1)
+    assert Naive(1, 3)(windows).flatten().tolist() == [9, 9, 9]
+    assert Naive(4, 6)(windows, windows).flatten().tolist() == [6, 7, 8, 9, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("dlinear", {"kernel": 4}, "kernel 4: must be odd"),
+        ("patchtst", {"patch": 41}, "patch 41: is longer than the window of 40 steps"),
+        ("patchtst", {"heads": 3}, "heads 3: must divide the width 16"),
+        ("tcn", {"kernel": 1}, "kernel 1: must be 2 or more steps"),
+    ],
+)
+def test_arguments_that_do_not_fit(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        seeded(name, **arguments)

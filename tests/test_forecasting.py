@@ -1,0 +1,124 @@
+"""How good forecasts are, by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tables import hours, write
+from torchloom.config import DataConfig, DebuggingConfig, SeriesPreprocessConfig
+from torchloom.data.readers.series import find, preprocess
+from torchloom.datasets.tensors import TensorsDataset
+from torchloom.modalities import SeriesInfo
+from torchloom.models import build_model
+from torchloom.pipelines.prediction.nodes import unrolled
+from torchloom.pipelines.training.nodes import build_dataloaders
+from torchloom.problems import problem_of
+from torchloom.problems.forecasting import _spread
+from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecastingTrainConfig
+from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
+
+FORECASTING: Any = problem_of("forecasting")
+HISTORY = [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0}]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> LoaderPlan:
+    config = SeriesPreprocessConfig(
+        files=str(write(tmp_path / "hours.csv", hours(400))), columns=["load", "heat"], window=30, horizon=5
+    )
+    *parts, info = preprocess(find(config), config, tmp_path)
+    datasets = [TensorsDataset(filepath=str(tmp_path / f"{number}.safetensors")) for number in range(3)]
+    for dataset, part in zip(datasets, parts, strict=True):
+        dataset.save(part)
+    train = ForecastingTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}})
+    loaded = [dataset.load() for dataset in datasets]
+    return build_dataloaders(*loaded, info, DataConfig(), train, EvaluateForecasterConfig(), DebuggingConfig())
+
+
+@pytest.fixture
+def checkpoint(plan: LoaderPlan) -> Checkpoint:
+    torch.manual_seed(0)
+    weights = dict(build_model("dlinear", {}, plan.info, FORECASTING).state_dict())
+    training = {"epoch": 1.0}
+    return Checkpoint(
+        network="dlinear", arguments={}, problem="forecasting", info=plan.info, training=training, weights=weights
+    )
+
+
+def test_errors_are_those_of_all_test_windows(plan: LoaderPlan, checkpoint: Checkpoint) -> None:
+    reports = FORECASTING.evaluate(checkpoint, plan, HISTORY, EvaluateForecasterConfig(pictures=3))
+    assert list(reports) == list(FORECASTING.reports)
+    metrics, info = reports["metrics"], plan.info
+    assert isinstance(info, SeriesInfo)
+    values = np.array([[row["load"], row["heat"]] for row in hours(400)], np.float32)
+    scaled = (values - info.mean) / info.std
+    windows = [(scaled[end - 30 : end], scaled[end : end + 5]) for end in range(320, 396)]
+    x, truth = (np.stack(part).astype(np.float32) for part in zip(*windows, strict=True))
+    assert metrics["test_windows"] == 76
+    network: Any = checkpoint.build()
+    with torch.no_grad():
+        forecast = network.network.network(torch.from_numpy(x)).numpy()  # without the scaling of both ends
+    expected = {"": forecast, "last_value_": x[:, -1:], "seasonal_": x[:, 30 - 24 : 30 - 24 + 5]}
+    for name, ahead in expected.items():
+        assert metrics[f"{name}mse"] == pytest.approx(((ahead - truth) ** 2).mean(), rel=1e-4)
+        assert metrics[f"{name}mae"] == pytest.approx(np.abs(ahead - truth).mean(), rel=1e-4)
+    assert metrics["season"] == 24
+    assert metrics["seasonal_mse"] < metrics["last_value_mse"]
+    off = (forecast - truth) * info.std
+    load, heat = reports["by_column"]
+    assert load["model mae"] == pytest.approx(np.abs(off[..., 0]).mean(), rel=1e-4)
+    assert heat["model rmse"] == pytest.approx(np.sqrt((off[..., 1] ** 2).mean()), rel=1e-4)
+    assert list(heat) == [
+        "column",
+        *(f"{who} {what}" for who in ("model", "last_value", "seasonal") for what in ("rmse", "mae")),
+    ]
+    lines = {line.get_label(): line.get_ydata() for line in reports["error_by_step"].axes[0].lines}
+    np.testing.assert_allclose(lines["model"], ((forecast - truth) ** 2).mean((0, 2)), rtol=1e-4)
+    picture = reports["predictions"].axes
+    assert len(picture) == 3 * 2
+    assert picture[0].get_title(loc="left") == hours(400)[320]["time"]
+    np.testing.assert_allclose(picture[5].lines[1].get_ydata(), values[395:400, 1], rtol=1e-5)  # what came, last window
+    np.testing.assert_allclose(
+        picture[5].lines[2].get_ydata(), forecast[-1, :, 1] * info.std[1] + info.mean[1], rtol=1e-4
+    )
+
+
+def test_no_season_is_repeated_that_is_longer_than_a_window(plan: LoaderPlan, checkpoint: Checkpoint) -> None:
+    metrics = FORECASTING.evaluate(checkpoint, plan, HISTORY, EvaluateForecasterConfig(season=31))["metrics"]
+    assert not any(name.startswith("seasonal") for name in metrics)
+    metrics = FORECASTING.evaluate(checkpoint, plan, HISTORY, EvaluateForecasterConfig(season=2))["metrics"]
+    assert metrics["seasonal_mse"] != metrics["last_value_mse"]
+
+
+def test_the_loss_is_of_columns_with_deviation_1(plan: LoaderPlan, checkpoint: Checkpoint) -> None:
+    config = ForecastingTrainConfig.model_validate(
+        {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "loss": {"name": "L1Loss"}}
+    )
+    batch = plan.first("test", 8)
+    loss, figures = FORECASTING.objective(config, plan.info)(checkpoint.build(), batch)
+    off = ((checkpoint.build()(batch[0]) - batch[1]) / torch.tensor(plan.info.std)).detach()  # type: ignore[attr-defined]
+    torch.testing.assert_close(loss.detach(), off.abs().mean())
+    torch.testing.assert_close(figures["mae"].detach(), off.abs().mean())
+    torch.testing.assert_close(figures["mse"].detach(), off.square().mean())
+
+
+def test_what_is_shown_is_spread_over_the_test_rows() -> None:
+    assert _spread(101, 5) == [0, 25, 50, 75, 100]
+    assert _spread(3, 6) == [0, 1, 2]
+    assert _spread(9, 1) == [0]
+
+
+def test_a_row_for_each_entry_of_a_list() -> None:
+    import pyarrow
+
+    batches = [
+        pyarrow.record_batch({"file": ["a", "b"], "day": [["1", "2"], ["3"]], "x": [[1.0, 2.0], [3.0]]}),
+        pyarrow.record_batch({"file": ["c"], "day": [["4"]], "x": [[4.0]]}),
+    ]
+    table = unrolled(pyarrow.Table.from_batches(batches))
+    assert table.to_pydict() == {"file": ["a", "a", "b", "c"], "day": ["1", "2", "3", "4"], "x": [1.0, 2.0, 3.0, 4.0]}
+    assert unrolled(table) is table
