@@ -152,8 +152,9 @@ def test_each_label_gives_its_share_and_keeps_a_row() -> None:
     np.testing.assert_allclose(labels[chosen].sum(0), 0.2 * labels.sum(0), atol=4)
     for fraction in (0.2, 0.5, 0.9):
         assert labels[~choice_of_labels(labels, fraction, 1)].any(0).all()
-    single = np.array([[True, False]] * 9 + [[False, True]])
-    assert not choice_of_labels(single, 0.5, 0)[9]
+    shared = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]], dtype=bool)  # the last label in half of both others
+    for seed in range(20):
+        assert shared[~choice_of_labels(shared, 0.5, seed)].any(0).all()
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
