@@ -19,12 +19,13 @@ from tests.stages import CLASSIFICATION
 from torchloom.compression import comparison
 from torchloom.compression.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
-from torchloom.data.targets import Classes, Number
+from torchloom.data.moments import Clock
+from torchloom.data.targets import Classes, Horizon, Number
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
-from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
+from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, SeriesInfo, TableInfo, TextInfo
 from torchloom.modalities.modules import LogMel
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers
@@ -86,6 +87,10 @@ WORDS = DocumentInfo(
 )
 ROWS = TableInfo(features=["a", "b", "c"], mean=[0.0] * 3, std=[1.0] * 3, target=Number(name="d", mean=0.0, std=1.0))
 SOUNDS = AudioInfo(target=Classes(classes=["bad", "good"]), rate=1000, mean=[0.0] * 8, std=[1.0] * 8)
+SERIES = SeriesInfo(
+    **{"time": "day", "clock": Clock(microseconds=86_400_000_000), "channels": ["load"], "window": 10},
+    **{"longest_gap": 1, "mean": [50.0], "std": [10.0], "target": Horizon(steps=3)},
+)
 NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("mlp", IMAGES, {"hidden": [20, 10]}),
     ("lenet", IMAGES, {"form": "classic"}),
@@ -106,6 +111,10 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("text_cnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_ngrams", WORDS, {"rows": 50, "embedding": 6, "width": 8}),
     ("audio_cnn", SOUNDS, {"widths": [4, 8]}),
+    ("dlinear", SERIES, {"kernel": 3}),
+    ("patchtst", SERIES, {"patch": 4, "stride": 2, "width": 8, "heads": 2, "layers": 2, "feedforward": 6}),
+    ("series_lstm", SERIES, {"width": 8, "layers": 2}),
+    ("tcn", SERIES, {"width": 4, "blocks": 2}),
     ("linear", ROWS, {}),
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
     ("tabm", ROWS, {"members": 3, "hidden": [8, 4]}),
@@ -115,6 +124,7 @@ PROBLEMS = {
     "autoencoder": "reconstruction",
     "language_rnn": "language_model",
     **dict.fromkeys(("linear", "tabular_mlp", "tabm"), "regression"),
+    **dict.fromkeys(("dlinear", "patchtst", "series_lstm", "tcn"), "forecasting"),
     "unet": "segmentation",
 }
 TIME_STEPS = 7
@@ -150,6 +160,8 @@ def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[s
     model = build_model(name, arguments, info, problem_of(PROBLEMS.get(name, "classification"))).eval()
     rows = layers(model, info)
     expected = sum(closed_form(model.get_submodule(row["name"]), row["output_shape"]) for row in rows)
+    if name == "patchtst":  # 5 patches of 8 entries, and two layers: the scores, and what they weigh
+        expected += 2 * 2 * 5 * 5 * 8
     if isinstance(model, LogMel):  # one second, each frame of which is a product with all kernels and then filters
         frames = 1000 // model.hop + 1
         expected += frames * (model.kernels.numel() + model.filters.numel())

@@ -124,7 +124,7 @@ def test_the_graph_carries_what_its_user_must_know(exported: tuple[Checkpoint, b
     trained, serialised = exported
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(serialised).metadata_props}
     assert ImageInfo(**{name: json.loads(metadata[name]) for name in ImageInfo.model_fields if name != "kind"}) == INFO
-    assert json.loads(metadata["target"]) == {"array": "labels", "classes": ["a", "b", "c", "ü"]}
+    assert json.loads(metadata["target"]) == Classes(classes=["a", "b", "c", "ü"]).model_dump()
     assert json.loads(metadata["problem"]) == "classification"
     assert json.loads(metadata["modality"]) == "images"
     assert json.loads(metadata["network"]) == {"name": trained.network, **trained.arguments}
@@ -517,16 +517,16 @@ def test_the_graph_says_what_its_user_must_know_of_each_kind_of_data(name: str) 
         assert ("mean) / std" in preprocessing.get("inside_the_graph", "")) is (name in {"table", "autoencoder"})
     expected = {
         "documents, lstm": {
-            **{"target": {"array": "labels", "classes": ["bad", "ü"]}, "tokenizer": WORDS.model_dump()},
-            **{"max_tokens": 7, "probabilities": "softmax"},
+            **{"target": Classes(classes=["bad", "ü"]).model_dump(), "tokenizer": WORDS.model_dump()},
+            **{"max_tokens": 7, "probabilities": "softmax", "loss": {"name": "CrossEntropyLoss"}},
         },
         "text": {"target": None, "tokenizer": CHARACTERS.model_dump()},
         "table": {
             **{"features": ["age", "weight"], "mean": [40.0, 70.0], "std": [10.0, 15.0]},
-            "target": {"array": "target", "name": "price", "mean": 150.0, "std": 77.0},
+            "target": Number(name="price", mean=150.0, std=77.0).model_dump(),
         },
         "autoencoder": {
-            "target": {"array": "labels", "classes": ["a", "b", "c", "ü"]},
+            **{"target": Classes(classes=["a", "b", "c", "ü"]).model_dump(), "column": None},
             **{"shape": [3, 8, 8], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]},
             **{"fit": "squash", "value_range": [0, 4095], "views": "one"},
         },

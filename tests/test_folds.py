@@ -26,6 +26,7 @@ from torchloom.config import (
 )
 from torchloom.data.folds import Fold
 from torchloom.data.readers import table, texts
+from torchloom.data.splits import grouped_choice
 from torchloom.errors import InputError
 from torchloom.pipelines.folds import nodes
 from torchloom.problems import problem_of
@@ -373,8 +374,8 @@ def test_groups_that_cannot_be_kept_together_are_told(tmp_path: Path) -> None:
     config = TableFilesPreprocessConfig(**settings, split_by={"group": "nobody"})
     with pytest.raises(InputError, match=r"^preprocess\.split_by: there is no column 'nobody'; there are 'person'"):
         table.preprocess(table.find(config), config, tmp_path)
-    config = TableFilesPreprocessConfig(**{**settings, "validation_fraction": 0.1}, split_by={"group": "person"})
-    with pytest.raises(InputError, match=r"^preprocess\.split_by\.group: 4 groups are too few for a split with 0\.1"):
-        table.preprocess(table.find(config), config, tmp_path)
+    with pytest.raises(InputError, match=r"^preprocess\.split_by\.group: there is one group only"):
+        grouped_choice(np.arange(6) % 2, np.zeros(6), 0.1, seed=0)
+    assert sorted(np.flatnonzero(grouped_choice(np.arange(6) % 2, np.arange(6) // 2, 0.1, seed=0)) % 2) == [0, 1]
     with pytest.raises(InputError, match=r"^folds\.count 5: there are only 4 groups"):
         Fold(number=0, count=5, validation=0, seed=0).numbers(np.arange(20) % 2, True, np.arange(20) // 5)

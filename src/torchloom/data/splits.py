@@ -69,18 +69,21 @@ def log_labels(names: list[str], marks: Mapping[str, np.ndarray]) -> None:
 
 
 def grouped_choice(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A boolean mask (N,) that is true for about `fraction` of each class in (N,) labels, and of whole (N,) groups."""
+    """A boolean mask (N,) that is true for about `fraction` of each class in (N,) labels, and of whole (N,) groups.
+
+    Of few groups it is one, which may be more.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     if not fraction or not len(labels):
         return np.zeros(len(labels), dtype=bool)
-    count = max(round(1 / fraction), 2)
     found = len(np.unique(groups))
-    if found < count:
+    if found < 2:
         raise InputError(
-            f"preprocess.split_by.group: {found} groups are too few for a split with {fraction:g} of the rows; take a "
-            "greater fraction, or files of their own for it"
+            "preprocess.split_by.group: there is one group only in what is to be split; give another column, or files "
+            "of their own to test and to validate"
         )
+    count = min(max(round(1 / fraction), 2), found)
     parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
     return np.isin(np.arange(len(labels)), next(parts.split(labels, labels, groups))[1])
 
