@@ -22,6 +22,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
     from torchloom.config import (
         BookPreprocessConfig,
         FolderPreprocessConfig,
+        LabelledSeriesPreprocessConfig,
         SeriesPreprocessConfig,
         TableFilesPreprocessConfig,
         TextFilesPreprocessConfig,
@@ -36,6 +37,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         BookPreprocessConfig: ["<a book of yours>.preprocess"],
         TextFilesPreprocessConfig: ["<texts of yours>.preprocess"],
         SeriesPreprocessConfig: ["<a series of yours>.preprocess"],
+        LabelledSeriesPreprocessConfig: ["<labelled series of yours>.preprocess"],
     }
     for key, kind in sorted(all_blocks().items()):
         users.setdefault(kind, []).append(key)

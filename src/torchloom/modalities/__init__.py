@@ -15,7 +15,7 @@ from torchloom.errors import InputError
 from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo
 from torchloom.modalities.images import ImageInfo, Reading
-from torchloom.modalities.series import SeriesInfo
+from torchloom.modalities.series import LabelledSeriesInfo, SeriesInfo
 from torchloom.modalities.table import TableInfo
 from torchloom.modalities.text import TextInfo
 
@@ -25,6 +25,7 @@ __all__ = [
     "DocumentInfo",
     "ImageInfo",
     "Info",
+    "LabelledSeriesInfo",
     "Reading",
     "SeriesInfo",
     "TableInfo",
@@ -42,6 +43,7 @@ MODALITIES: dict[str, type[Info]] = {
     "text": TextInfo,
     "table": TableInfo,
     "series": SeriesInfo,
+    "labelled_series": LabelledSeriesInfo,
 }
 
 
