@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from tests.exported import SERIES
 from tests.stages import CLASSIFICATION
 from torchloom.compression import comparison
 from torchloom.compression.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
@@ -24,7 +25,7 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
-from torchloom.modalities import DocumentInfo, ImageInfo, Info, TableInfo, TextInfo
+from torchloom.modalities import DocumentInfo, ImageInfo, Info, LabelledSeriesInfo, TableInfo, TextInfo
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers
 from torchloom.models.tabm import Shared, TabM
@@ -84,6 +85,9 @@ WORDS = DocumentInfo(
     target=Classes(classes=["bad", "good"]), tokenizer=Tokenizer(kind="words", vocabulary=["<pad>", "<unk>", *"ab"])
 )
 ROWS = TableInfo(features=["a", "b", "c"], mean=[0.0] * 3, std=[1.0] * 3, target=Number(name="d", mean=0.0, std=1.0))
+WAVES = LabelledSeriesInfo(
+    channels=["a", "b"], series="c", length=12, mean=[0.0] * 2, std=[1.0] * 2, target=Classes(classes=["d", "e"])
+)
 NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("mlp", IMAGES, {"hidden": [20, 10]}),
     ("lenet", IMAGES, {"form": "classic"}),
@@ -107,12 +111,17 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
     ("tabm", ROWS, {"members": 3, "hidden": [8, 4]}),
     ("unet", COLOURS, {"width": 4, "depth": 2}),
+    ("dlinear", SERIES, {"kernel": 3}),
+    ("tcn", SERIES, {"width": 4, "blocks": 1}),
+    ("series_lstm", SERIES, {"width": 4}),
+    ("series_cnn", WAVES, {"widths": [4, 4], "kernels": [5, 3]}),
 ]
 PROBLEMS = {
     "autoencoder": "reconstruction",
     "language_rnn": "language_model",
     **dict.fromkeys(("linear", "tabular_mlp", "tabm"), "regression"),
     "unet": "segmentation",
+    **dict.fromkeys(("dlinear", "tcn", "series_lstm"), "forecasting"),
 }
 TIME_STEPS = 7
 
@@ -139,7 +148,7 @@ def closed_form(layer: nn.Module, output: list[Any]) -> int:
 
 
 def test_the_multiply_adds_of_every_network_are_counted() -> None:
-    assert {name for name, _, _ in NETWORKS} == set(network_names())
+    assert {name for name, _, _ in NETWORKS} | {"patchtst"} == set(network_names())
 
 
 @pytest.mark.parametrize(("name", "info", "arguments"), NETWORKS)
@@ -157,6 +166,15 @@ def test_the_multiply_adds_that_papers_tell() -> None:
         assert multiply_adds(resnet.eval(), COLOURS.example(1, 1)) == 555_422_720
     lstm = build_model("row_rnn", {"width": 64}, IMAGES.model_copy(update=ten), CLASSIFICATION)
     assert multiply_adds(lstm.eval(), IMAGES.example(1, 1)) == 28 * 4 * 64 * (28 + 64) + 64 * 10 == 660_096
+
+
+def test_the_multiply_adds_of_a_transformer_over_patches() -> None:
+    """Of each channel: its 2 patches of 2 steps, a layer of attention and two dense ones, and the head."""
+    arguments = {"patch": 2, "stride": 2, "width": 8, "heads": 2, "layers": 1, "feedforward": 16}
+    model = build_model("patchtst", arguments, SERIES, problem_of("forecasting")).eval()
+    patches = (4 + 2 - 2) // 2 + 1
+    layer = attention(patches, patches, 8) + 2 * patches * 8 * 16
+    assert multiply_adds(model, SERIES.example(1, 1)) == 2 * (patches * 2 * 8 + layer + patches * 8 * 2)
 
 
 class Called(nn.Module):
