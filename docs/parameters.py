@@ -23,6 +23,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         BookPreprocessConfig,
         FolderPreprocessConfig,
         FoldsConfig,
+        LabelledSeriesPreprocessConfig,
         SeriesPreprocessConfig,
         TableFilesPreprocessConfig,
         TextFilesPreprocessConfig,
@@ -38,6 +39,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         TextFilesPreprocessConfig: ["<texts of yours>.preprocess"],
         FoldsConfig: ["<folds of yours>.folds"],
         SeriesPreprocessConfig: ["<a series of yours>.preprocess"],
+        LabelledSeriesPreprocessConfig: ["<labelled series of yours>.preprocess"],
     }
     for key, kind in sorted(all_blocks().items()):
         users.setdefault(kind, []).append(key)

@@ -100,3 +100,26 @@ def hours(count: int = 400, seed: int = 0) -> list[Row]:
         }
         for number in range(count)
     ]
+
+
+def waves(count: int = 90, seed: int = 0) -> list[Row]:
+    """A series in each row, slow or quick waves of 15 to 20 steps that begin anywhere, and how high they are."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        length, height = int(generator.integers(15, 21)), float(generator.uniform(1, 3))
+        angles = (0.4 if number % 2 else 1.6) * np.arange(length) + generator.uniform(0, 6)
+        values = [round(float(value), 4) for value in height * np.sin(angles) + generator.normal(0, 0.1, length)]
+        steps = {f"t{step}": values[step] if step < length else "" for step in range(20)}
+        rows.append({"name": f"wave {number}", "kind": "slow" if number % 2 else "quick", "height": height, **steps})
+    return rows
+
+
+def steps(rows: list[Row]) -> list[Row]:
+    """The same with a row for each step, in two columns, of which one says it twice over."""
+    return [
+        {"wave": row["name"], "kind": row["kind"], "step": step, "x": row[f"t{step}"], "y": 2 * row[f"t{step}"]}
+        for step in reversed(range(20))
+        for row in rows
+        if row[f"t{step}"] != ""
+    ]

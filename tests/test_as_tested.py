@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from tests.sounds import save, tone, whistles
-from tests.tables import as_columns, films, hours, people, reviews, write
+from tests.tables import as_columns, films, hours, people, reviews, steps, waves, write
 from torchloom.config import (
     DataConfig,
     DebuggingConfig,
     DistributedConfig,
     DocumentPreprocessConfig,
     FolderPreprocessConfig,
+    LabelledSeriesPreprocessConfig,
     PicturesPreprocessConfig,
     PredictConfig,
     PreprocessConfig,
@@ -35,7 +36,19 @@ from torchloom.config import (
     TextPreprocessConfig,
 )
 from torchloom.data.pictures import decode_image
-from torchloom.data.readers import cifar10, diabetes, imdb, mnist, pictures, series, sounds, table, texts, wonderland
+from torchloom.data.readers import (
+    cifar10,
+    diabetes,
+    imdb,
+    labelled_series,
+    mnist,
+    pictures,
+    series,
+    sounds,
+    table,
+    texts,
+    wonderland,
+)
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
@@ -727,3 +740,41 @@ def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str
         assert answer["time"] == [written(times[number] + step * HOUR) for step in range(6)]
         np.testing.assert_allclose(np.column_stack([answer["load"], answer["heat"]]), expected[number], rtol=1e-4)
     assert expected.std(0).min() > 0
+
+
+def of_waves(folder: Path, rows: list[list[dict[str, Any]]], problem: str, **settings: Any) -> Trained:
+    for name, part in zip(("train", "test"), rows, strict=True):
+        write(folder / f"waves/{name}.csv", part)
+    config = LabelledSeriesPreprocessConfig.model_validate({"files": str(folder / "waves"), **settings})
+    prepared = labelled_series.preprocess(labelled_series.find(config), config, folder)
+    return Trained(folder, prepared, {"name": "series_cnn", "widths": [8], "kernels": [3]}, problem)
+
+
+def test_series_in_rows_are_told_apart(tmp_path: Path) -> None:
+    rows = waves(40, seed=1)
+    task = of_waves(
+        tmp_path, [waves(80), rows], "classification", target="kind", columns=[f"t{step}" for step in range(20)]
+    )
+    asked = [{"more": 1, **dict(reversed(row.items()))} for row in rows]
+    task.classified(task.asked(write(tmp_path / "asked.csv", asked, ";")))
+    task.classified(task.served(asked))
+
+
+def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
+    rows = waves(40, seed=1)
+    given = {"target": "kind", "series": "wave", "time": "step", "length": 18}
+    task = of_waves(tmp_path, [steps(waves(80)), steps(rows)], "classification", **given)
+    answers = {row["file"]: row for row in task.asked(write(tmp_path / "asked.csv", steps(rows)))}
+    names = list(dict.fromkeys(row["wave"] for row in steps(rows)))
+    task.classified([answers[f"asked.csv:{name}"] for name in names])
+    task.classified(task.served([[row for row in steps(rows) if row["wave"] == name] for name in names]))
+
+
+def test_a_number_is_told_from_a_series(tmp_path: Path) -> None:
+    rows = waves(40, seed=1)
+    columns = [f"t{step}" for step in range(20)]
+    task = of_waves(tmp_path, [waves(80), rows], "regression", target="height", columns=columns)
+    (expected,) = task.tested()
+    for answers in (task.asked(tmp_path / "waves/test.csv"), task.served(rows)):
+        np.testing.assert_allclose([row["height"] for row in answers], expected, rtol=1e-4)
+    assert expected.std() > 0

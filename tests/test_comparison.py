@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from tests.exported import SERIES
 from tests.stages import CLASSIFICATION
 from torchloom.compression import comparison
 from torchloom.compression.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
@@ -25,7 +26,16 @@ from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
-from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, SeriesInfo, TableInfo, TextInfo
+from torchloom.modalities import (
+    AudioInfo,
+    DocumentInfo,
+    ImageInfo,
+    Info,
+    LabelledSeriesInfo,
+    SeriesInfo,
+    TableInfo,
+    TextInfo,
+)
 from torchloom.modalities.modules import LogMel
 from torchloom.models import build_model, network_names
 from torchloom.models.summary import TIME, layers
@@ -87,9 +97,12 @@ WORDS = DocumentInfo(
 )
 ROWS = TableInfo(features=["a", "b", "c"], mean=[0.0] * 3, std=[1.0] * 3, target=Number(name="d", mean=0.0, std=1.0))
 SOUNDS = AudioInfo(target=Classes(classes=["bad", "good"]), rate=1000, mean=[0.0] * 8, std=[1.0] * 8)
-SERIES = SeriesInfo(
+HOURS = SeriesInfo(
     **{"time": "day", "clock": Clock(microseconds=86_400_000_000), "channels": ["load"], "window": 10},
     **{"longest_gap": 1, "mean": [50.0], "std": [10.0], "target": Horizon(steps=3)},
+)
+WAVES = LabelledSeriesInfo(
+    channels=["a", "b"], series="c", length=12, mean=[0.0] * 2, std=[1.0] * 2, target=Classes(classes=["d", "e"])
 )
 NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("mlp", IMAGES, {"hidden": [20, 10]}),
@@ -111,14 +124,15 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("text_cnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_ngrams", WORDS, {"rows": 50, "embedding": 6, "width": 8}),
     ("audio_cnn", SOUNDS, {"widths": [4, 8]}),
-    ("dlinear", SERIES, {"kernel": 3}),
-    ("patchtst", SERIES, {"patch": 4, "stride": 2, "width": 8, "heads": 2, "layers": 2, "feedforward": 6}),
-    ("series_lstm", SERIES, {"width": 8, "layers": 2}),
-    ("tcn", SERIES, {"width": 4, "blocks": 2}),
+    ("dlinear", HOURS, {"kernel": 3}),
+    ("patchtst", HOURS, {"patch": 4, "stride": 2, "width": 8, "heads": 2, "layers": 2, "feedforward": 6}),
+    ("series_lstm", HOURS, {"width": 8, "layers": 2}),
+    ("tcn", HOURS, {"width": 4, "blocks": 2}),
     ("linear", ROWS, {}),
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
     ("tabm", ROWS, {"members": 3, "hidden": [8, 4]}),
     ("unet", COLOURS, {"width": 4, "depth": 2}),
+    ("series_cnn", WAVES, {"widths": [4, 4], "kernels": [5, 3]}),
 ]
 PROBLEMS = {
     "autoencoder": "reconstruction",
@@ -152,7 +166,7 @@ def closed_form(layer: nn.Module, output: list[Any]) -> int:
 
 
 def test_the_multiply_adds_of_every_network_are_counted() -> None:
-    assert {name for name, _, _ in NETWORKS} == set(network_names())
+    assert {name for name, _, _ in NETWORKS} | {"patchtst"} == set(network_names())
 
 
 @pytest.mark.parametrize(("name", "info", "arguments"), NETWORKS)
@@ -175,6 +189,15 @@ def test_the_multiply_adds_that_papers_tell() -> None:
         assert multiply_adds(resnet.eval(), COLOURS.example(1, 1)) == 555_422_720
     lstm = build_model("row_rnn", {"width": 64}, IMAGES.model_copy(update=ten), CLASSIFICATION)
     assert multiply_adds(lstm.eval(), IMAGES.example(1, 1)) == 28 * 4 * 64 * (28 + 64) + 64 * 10 == 660_096
+
+
+def test_the_multiply_adds_of_a_transformer_over_patches() -> None:
+    """Of each channel: its 2 patches of 2 steps, a layer of attention and two dense ones, and the head."""
+    arguments = {"patch": 2, "stride": 2, "width": 8, "heads": 2, "layers": 1, "feedforward": 16}
+    model = build_model("patchtst", arguments, SERIES, problem_of("forecasting")).eval()
+    patches = (4 + 2 - 2) // 2 + 1
+    layer = attention(patches, patches, 8) + 2 * patches * 8 * 16
+    assert multiply_adds(model, SERIES.example(1, 1)) == 2 * (patches * 2 * 8 + layer + patches * 8 * 2)
 
 
 class Called(nn.Module):

@@ -16,7 +16,7 @@ from PIL import Image
 from conftest import ROOT, kedro, kedro_run
 from tests.sounds import HEIGHTS, tone, whistles
 from tests.sounds import save as save_sound
-from tests.tables import films, hours, people, reviews, write
+from tests.tables import films, hours, people, reviews, steps, waves, write
 from torchloom.config import ServeConfig
 from torchloom.data.readers.mnist import draw_sample
 from torchloom.data.readers.wonderland import FILE as BOOK
@@ -325,3 +325,19 @@ def test_a_series_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest
     model = open_model(project / "data/06_models/loads/model.onnx", threads=1)
     (answer,) = answerer(model, ServeConfig(models=""))(json.loads(json.dumps(asked))["series"])
     np.testing.assert_allclose(answer["load"], [float(row["load"]) for row in answers], rtol=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("long", [False, True])
+def test_labelled_series_of_ones_own(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = [{name: cell for name, cell in row.items() if name != "height"} for row in waves(300)]
+    write(tmp_path / "waves.csv", steps(rows) if long else rows)
+    (project / "conf/base/parameters/waves.yml").write_text(block("my_waves:"))
+    data = {"preprocess": {"series": "wave", "time": "step"} if long else {}}
+    small = {"model": {"widths": [8, 8], "kernels": [5, 3]}, "train": {"epochs": 12, "threads": 1}}
+    catalog = kedro_run(project, "waves", env="local", params={"waves": small, "my_waves": data})
+    assert catalog.load("waves.metrics")["accuracy"] > 0.95
+    assert catalog.load("waves.export_report")["greatest_difference"] < 1e-3

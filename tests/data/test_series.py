@@ -221,6 +221,14 @@ def test_nothing_is_learnt_from_later_rows(tmp_path: Path) -> None:
     assert np.abs(one[2].arrays["series"][24:] - two[2].arrays["series"][24:]).min() > 0.1
 
 
+def test_columns_of_words_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{**row, "state": "up" if place % 2 else "down"} for place, row in enumerate(hours(300))]
+    known = prepared(write(tmp_path / "hours.csv", rows), columns=[])[3]
+    assert known["channels"] == ["load", "heat", "plan"]
+    assert "the column 'station' is 'north' in every row: it is left out" in caplog.messages
+    assert "the column 'state' holds no numbers: it is left out" in caplog.messages
+
+
 def test_what_is_known_ahead(tmp_path: Path) -> None:
     rows = hours(400)
     path = write(tmp_path / "hours.csv", rows)

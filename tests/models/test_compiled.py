@@ -73,6 +73,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dlinear": ("dlinear", {"kernel": 3}),
     "patchtst": ("patchtst", {"patch": 4, "stride": 2, "layers": 1, "dropout": 0.0}),
     "tcn": ("tcn", {"width": 8, "blocks": 2, "dropout": 0.0, "normalization": "last"}),
+    "series_cnn": ("series_cnn", {"widths": [8, 8], "kernels": [5, 3]}),
     "series_rnn": ("series_lstm", {"width": 16, "dropout": 0.0}),
 }
 # Further forms of a network are compiled in bf16 only, in which more goes wrong: that takes half of the time.
@@ -154,6 +155,8 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
         return build_model(name, arguments, info, CLASSIFICATION), sounds()
     if name in {"linear", "tabular_mlp", "tabm"}:
         return build_network(name, {"features": 5, "outputs": 1}, arguments), rows()
+    if name == "series_cnn":
+        return build_network(name, {"channels": 3, "outputs": 4}, arguments), windows()
     if name in {"dlinear", "patchtst", "tcn", "series_lstm"}:
         return build_network(name, {"window": 12, "channels": 3, "horizon": 4}, arguments), windows()
     shape = SHAPES.get(name, [3, 9, 13])

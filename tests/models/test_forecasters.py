@@ -113,6 +113,19 @@ def test_the_effect_of_what_is_known_is_taken_off_and_put_back() -> None:
     torch.testing.assert_close(network(windows, known), windows[:, -1:] - effect[:, 39:40] + effect[:, 40:])
 
 
+def test_a_convolutional_network_of_series() -> None:
+    network, series = (
+        seeded("series_cnn", {"channels": 3, "outputs": 4}, widths=[8, 6], kernels=[5, 3]),
+        torch.randn(5, 20, 3),
+    )
+    assert network(series).shape == (5, 4)
+    expected = 3 * 8 * 5 + 2 * 8 + 8 * 6 * 3 + 2 * 6 + 6 * 4 + 4
+    assert sum(parameter.numel() for parameter in network.parameters()) == expected
+    one, two = network.eval()(series), network(series.flip(0))
+    torch.testing.assert_close(one, two.flip(0))
+    assert not torch.allclose(one[0], one[1], atol=1e-4)
+
+
 def test_naive_forecasts() -> None:
     windows = torch.arange(10.0).reshape(1, 10, 1)
     assert Naive(1, 3)(windows).flatten().tolist() == [9, 9, 9]
@@ -126,8 +139,13 @@ def test_naive_forecasts() -> None:
         ("patchtst", {"patch": 41}, "patch 41: is longer than the window of 40 steps"),
         ("patchtst", {"heads": 3}, "heads 3: must divide the width 16"),
         ("tcn", {"kernel": 1}, "kernel 1: must be 2 or more steps"),
+        (
+            "series_cnn",
+            {"kernels": [4, 4, 4]},
+            r"kernels \[4, 4, 4\]: must be odd numbers, one for each of the 3 widths",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        seeded(name, **arguments)
+        seeded(name, {**SIZES, "outputs": 2}, **arguments)

@@ -432,3 +432,32 @@ class SeriesPreprocessConfig(TablePlace):
                 f"must name each column once in columns, known, time and series, and not {twice[0]!r} twice"
             )
         return self
+
+
+class LabelledSeriesPreprocessConfig(RowsPreprocessConfig):
+    """The block `preprocess` of a table of many series, with what is to be told of each.
+
+    A row is a series, and its columns of numbers are the steps; or with `series` a row is a step. A missing value is
+    filled with the one before.
+    """
+
+    series: str | None = Field(
+        None, min_length=1, description="the column that says which series a row is a step of; none: a row is a series"
+    )
+    time: str | None = Field(
+        None,
+        min_length=1,
+        description="dates or numbers that the steps are ordered by; none: as they are",
+    )
+    columns: list[str] = Field([], description="the steps in order, or what is known of each; none: columns of numbers")
+    length: Count | None = Field(
+        None,
+        description="steps that count: the last ones of longer series; before shorter ones their first again; none: "
+        "those of the longest one to train",
+    )
+
+    @model_validator(mode="after")
+    def _in_rows(self) -> LabelledSeriesPreprocessConfig:
+        if self.time and not self.series:
+            raise ValueError("must say by series which rows belong together, where there is a time")
+        return self

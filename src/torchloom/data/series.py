@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from torchloom.data.columns import Column, Encoder, is_gap
-from torchloom.data.moments import Clock
+from torchloom.data.columns import Column, Encoder, is_gap, is_number, number
+from torchloom.data.moments import Clock, read_moment
 from torchloom.errors import InputError
 
 
@@ -90,3 +90,40 @@ def _piece(places: np.ndarray, moments: np.ndarray, values: np.ndarray, clock: C
     near = (last >= 0) & (steps - last <= longest_gap)
     filled = np.where(near, np.take_along_axis(known, np.maximum(last, 0), axis=0), np.float32(np.nan))
     return Piece(clock.after(int(moments[0]), range(length)), filled, (near & ~there).sum(1))
+
+
+def values_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], missing: Iterable[str]) -> np.ndarray:
+    """The cells of these columns (T, names) float32, NaN for a gap; InputError names one that is no number."""
+    encode = Encoder([Column(name=name) for name in names], missing)
+    cells = [[encode.cell(column, row.get(column.name))[0] for column in encode.columns] for row in rows]
+    return np.array(cells, dtype=np.float32).reshape(len(rows), len(names))
+
+
+def in_order(rows: Sequence[Mapping[str, Any]], time: str | None) -> Sequence[Mapping[str, Any]]:
+    """The rows by time, which is dates or numbers; InputError for what is neither."""
+    return rows if time is None else sorted(rows, key=lambda row: _place(row.get(time), time))
+
+
+def _place(cell: Any, time: str) -> float:
+    try:
+        return number(cell) if is_number(cell) else float(read_moment(cell, None)[0])
+    except ValueError as error:
+        raise InputError(f"{time}: {error}") from None
+
+
+def of_length(values: np.ndarray, length: int | None, names: Sequence[str]) -> np.ndarray:
+    """A series (T, channels) with so many steps: the last ones, or the first again and again before them.
+
+    Steps without any value at the end are none. A missing value is the one before, or the first one; InputError for a
+    channel that has none at all.
+    """
+    there = ~np.isnan(values)
+    if not there.any(0).all():
+        raise InputError(f"has no value in {names[int(np.argmin(there.any(0)))]}")
+    end = int(np.flatnonzero(there.any(1))[-1]) + 1
+    values, there = values[:end], there[:end]
+    last = np.maximum.accumulate(np.where(there, np.arange(end)[:, None], -1), axis=0)
+    filled = np.take_along_axis(values, np.where(last < 0, there.argmax(0), last), axis=0)
+    length = length or end
+    before = np.repeat(filled[:1], max(length - end, 0), axis=0)
+    return np.concatenate([before, filled[max(end - length, 0) :]])

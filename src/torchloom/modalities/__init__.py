@@ -16,7 +16,7 @@ from torchloom.modalities.audio import AudioInfo
 from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo
 from torchloom.modalities.images import ImageInfo, Reading
-from torchloom.modalities.series import SeriesInfo
+from torchloom.modalities.series import LabelledSeriesInfo, SeriesInfo
 from torchloom.modalities.table import TableInfo
 from torchloom.modalities.text import TextInfo
 
@@ -27,6 +27,7 @@ __all__ = [
     "DocumentInfo",
     "ImageInfo",
     "Info",
+    "LabelledSeriesInfo",
     "Reading",
     "SeriesInfo",
     "TableInfo",
@@ -45,6 +46,7 @@ MODALITIES: dict[str, type[Info]] = {
     "table": TableInfo,
     "audio": AudioInfo,
     "series": SeriesInfo,
+    "labelled_series": LabelledSeriesInfo,
 }
 
 

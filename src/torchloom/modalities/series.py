@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 from torchloom.config import AnswerConfig, Count
 from torchloom.data.columns import Encoder, written
 from torchloom.data.moments import Clock, calendar_of
-from torchloom.data.series import pieces, read_rows_in_order
+from torchloom.data.series import in_order, of_length, pieces, read_rows_in_order, values_of
 from torchloom.data.tables import check_columns
 from torchloom.data.targets import Horizon
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
-from torchloom.modalities.files import Sample, tables_of
+from torchloom.modalities.files import Sample, rows_of, tables_of
 from torchloom.system.words import counted
 
 if TYPE_CHECKING:
@@ -220,3 +220,101 @@ class SeriesInfo(Info):
     def said(self) -> dict[str, Any]:
         ahead = {"known": [self.time, *self.known]} if self.known else {}
         return {"columns": [self.time, *self.channels], "window": self.window, "step": self.clock.step, **ahead}
+
+
+class LabelledSeriesInfo(Info):
+    """Many series of `length` steps, with mean and standard deviation of each channel over those to train.
+
+    Without `series` a row of a user's table is one, its `steps` are columns, and there is one channel; else a row is a
+    step, that column says of which, `time` orders them, and the channels are columns.
+    """
+
+    kind: Literal["labelled_series"] = "labelled_series"
+    channels: list[str]
+    steps: list[str] = Field([])
+    series: str | None = None
+    time: str | None = None
+    length: Count
+    missing: list[str] = Field([])
+    mean: list[float]
+    std: list[float]
+
+    inputs: ClassVar = ("series",)
+    axes: ClassVar[Axes] = {"series": {0: "batch"}}
+    size_names: ClassVar = ("window", "channels")
+    content: ClassVar = "series"
+    tag: ClassVar = "time-series"
+    unit: ClassVar = "series"
+    samples: ClassVar = "series"
+    card: ClassVar = "templates/labelled_series.md"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if {len(self.mean), len(self.std)} != {len(self.channels)} or bool(self.steps) is bool(self.series):
+            raise ValueError("channels, and what is said of them, do not belong together")
+        return self
+
+    @property
+    def field(self) -> str:  # type: ignore[override]
+        return "series" if self.series else "rows"
+
+    @property
+    def item(self) -> type:  # type: ignore[override]
+        return list if self.series else dict
+
+    def sizes(self) -> dict[str, Any]:
+        return {"window": self.length, "channels": len(self.channels)}
+
+    def meanings(self) -> dict[str, Any]:
+        return {"channels": self.channels}
+
+    def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
+        from torchloom.data.sequences import TableBatches
+
+        return TableBatches(arrays["series"], arrays[self.counted], use.device)
+
+    def scaled(self, network: nn.Module) -> nn.Module:
+        from torchloom.modalities.modules import StandardizedSeries
+
+        return StandardizedSeries(network, (self.mean, self.std))
+
+    def example(self, batch: int, time: int) -> dict[str, Tensor]:
+        import torch
+
+        return {"series": torch.tensor(self.mean).repeat(batch, self.length, 1)}
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        yield "channels", ", ".join(self.channels)
+        yield "steps", self.length
+
+    def described(self) -> dict[str, Any]:
+        inside = {"input": "the channels in their own units, step by step", "inside_the_graph": "(x - mean) / std"}
+        return {**super().described(), "preprocessing": inside}
+
+    def shapes(self) -> dict[str, list[int]]:
+        return {"series": [self.length, len(self.channels)]}
+
+    def reader(self, config: AnswerConfig) -> Callable[[Any], np.ndarray]:
+        return self.whole if self.series else self.row
+
+    def row(self, row: Row) -> np.ndarray:
+        """(length, 1) of a row that is a series."""
+        check_columns(self.steps, row)
+        return of_length(values_of([row], self.steps, self.missing).T, self.length, self.channels)
+
+    def whole(self, rows: Sequence[Row]) -> np.ndarray:
+        """(length, channels) of rows that are steps of one series."""
+        if not all(isinstance(row, Mapping) for row in rows) or not rows:
+            raise InputError("must be rows of a table, an object with the columns by name for each")
+        check_columns([*self.channels, *filter(None, [self.time])], dict.fromkeys(name for row in rows for name in row))
+        values = values_of(in_order(rows, self.time), self.channels, self.missing)
+        return of_length(values, self.length, self.channels)
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        return tables_of(files, read, self.series) if self.series else rows_of(files, read)
+
+    def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"series": np.stack(samples)}
+
+    def said(self) -> dict[str, Any]:
+        return {"columns": self.steps or self.channels, "length": self.length}

@@ -259,10 +259,11 @@ def _columns(rows: list[Row], config: SeriesPreprocessConfig, time: str, gaps: f
 
 def _numbers(name: str, cells: list[Any]) -> list[Any]:
     """The cells; InputError where nearly all of them are numbers, and some are not."""
-    wrong = sorted({written(cell) for cell in cells if not is_number(cell)})
-    if wrong and len(wrong) < (1 - MOSTLY) * len(cells):
+    wrong = [written(cell) for cell in cells if not is_number(cell)]
+    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
+        words = listed(sorted(set(wrong)), 3)
         raise InputError(
-            f"the column {name!r} holds numbers, but also {listed(wrong, 3)}. If these are gaps, name them in "
+            f"the column {name!r} holds numbers, but also {words}. If these are gaps, name them in "
             "preprocess.missing; if it is not to be forecast, name in preprocess.columns those that are"
         )
     return cells
