@@ -21,9 +21,9 @@ from conftest import kedro_run
 from tests.tables import Row, people, write
 from torchloom.config import DataConfig, TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, kind_of
-from torchloom.data.readers.table import find, preprocess, preprocess_entry
+from torchloom.data.readers.table import find, preprocess, preprocess_entry, takes
 from torchloom.data.sequences import TableBatches
-from torchloom.data.tables import opened_table
+from torchloom.data.tables import opened_table, with_names
 from torchloom.data.targets import Classes, Number
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -486,3 +486,47 @@ def test_an_entry_joins_the_graph(project: Path) -> None:
         InputError, match=r"riders\.preprocess\.entry: given 'model_input', but the reader folder takes no"
     ):
         kedro_run(project, "rides")
+
+
+# ---- what Hugging Face's datasets saves ----------------------------------------------------------------------------
+
+
+def saved(folder: Path, rows: list[dict[str, Any]], names: list[str], form: str = "stream") -> None:
+    """As its save_to_disk does: numbers of classes, and their names in the schema."""
+    features = {"age": {"dtype": "int64", "_type": "Value"}, "bike": {"names": names, "_type": "ClassLabel"}}
+    table = pyarrow.table({"age": [row["age"] for row in rows], "bike": [names.index(row["bike"]) for row in rows]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = pyarrow.ipc.new_stream if form == "stream" else pyarrow.ipc.new_file
+    with writer(folder / "data-00000-of-00001.arrow", table.schema) as file:
+        file.write_table(table)
+    for name in ("dataset_info.json", "state.json"):
+        (folder / name).write_text("{}")
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_folders_of_arrow_files_are_splits_with_named_classes(tmp_path: Path, form: str) -> None:
+    names = ["yes", "no"]
+    saved(tmp_path / "own/train", people(80), names, form)
+    saved(tmp_path / "own/test", people(30, seed=1), names, form)
+    (tmp_path / "own/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    *_, test, known = prepared(tmp_path / "own", columns={"age": "number"})
+    assert read_info(known).target == Classes(classes=["no", "yes"], name="bike")
+    assert [["no", "yes"][label] for label in test.arrays["labels"]] == [row["bike"] for row in people(30, seed=1)]
+    assert known["rows"] == {"train": 72, "validation": 8, "test": 30}
+    assert takes(tmp_path / "own", "bike")
+
+
+def test_a_class_below_nought_is_a_gap(tmp_path: Path) -> None:
+    table = pyarrow.table({"label": [0, -1, 1]})
+    said = {"info": {"features": {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}}}
+    named = with_names(table.replace_schema_metadata({"huggingface": json.dumps(said)}))
+    assert named["label"].to_pylist() == ["a", None, "b"]
+    odd = table.replace_schema_metadata({"huggingface": "no json"})
+    assert with_names(odd)["label"].to_pylist() == [0, -1, 1]
+
+
+def test_what_is_no_arrow_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "rows.arrow").write_bytes(b"no such thing")
+    with pytest.raises(InputError, match=r"rows\.arrow: cannot be read as a table"):
+        prepared(tmp_path / "rows.arrow")

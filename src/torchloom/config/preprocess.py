@@ -184,8 +184,8 @@ class TablePlace(ReaderConfig):
     files: str | None = Field(
         None,
         min_length=1,
-        description="a CSV, Parquet or JSON lines file, or a folder of such, which are put together but for files or "
-        "folders with the names of splits",
+        description="a CSV, Parquet, Arrow or JSON lines file, or a folder of such, which are put together but for "
+        "files or folders with the names of splits",
     )
     entry: str | None = Field(
         None,

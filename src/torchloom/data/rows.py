@@ -105,6 +105,7 @@ WORDS, ALONE = 5, 2  # of a text, on average, at least: fewer are names, but for
 DIFFERENT = 100  # texts, or half of them where there are few: fewer are categories, and so are dates in words
 MOST_OTHERS = 3  # columns of numbers and categories beside it, or it is a table with texts in it
 BESIDE = {"", ".md"}  # files that may lie beside tables, as README and LICENSE
+ABOUT = {"dataset_info.json", "state.json", "dataset_dict.json"}  # what Hugging Face's datasets says of its tables
 
 
 def is_table(path: Path) -> bool:
@@ -112,7 +113,7 @@ def is_table(path: Path) -> bool:
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
     inner = (file for file in path.rglob("*") if file.is_file() and all(map(is_users, file.relative_to(path).parts)))
-    suffixes = {file.suffix.lower() for file in inner} - BESIDE
+    suffixes = {file.suffix.lower() for file in inner if file.name not in ABOUT} - BESIDE
     return bool(suffixes) and suffixes <= SUFFIXES
 
 

@@ -1,10 +1,11 @@
-"""Tables in a user's files, row by row: CSV, whatever separates its cells, also packed, Parquet and JSON lines."""
+"""Tables in a user's files, row by row: CSV, whatever separates its cells, Parquet, Arrow, JSON lines, and packed."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from torchloom.errors import InputError
 from torchloom.system.words import counted
 
 SEPARATORS = (",", ";", "\t", "|")
-BINARY = {".parquet", ".jsonl", ".ndjson"}  # what pyarrow reads, and has types
+BINARY = {".parquet", ".arrow", ".jsonl", ".ndjson"}  # what pyarrow reads, and has types
 TEXT = {".csv", ".tsv"}
 PACKED = {".zip", ".gz"}  # of one CSV file, or in the latter of one of the others
 SUFFIXES = TEXT | BINARY | PACKED
@@ -125,16 +126,47 @@ def _has_odd_quotes(path: Path) -> bool:
             return True
 
 
+def _read_arrow(source: Any) -> Any:
+    """A table in either of Arrow's formats: of files, or of streams, as Hugging Face's datasets saves them."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(source)) if isinstance(source, Path) else source as file:
+        start = file.read(6)
+        file.seek(0)
+        return (pyarrow.ipc.open_file if start == b"ARROW1" else pyarrow.ipc.open_stream)(file).read_all()
+
+
+def with_names(table: Any) -> Any:
+    """The table with the names of classes in place of their numbers, where Hugging Face's datasets has said these.
+
+    A number below 0 is a gap there.
+    """
+    import pyarrow
+
+    said = (table.schema.metadata or {}).get(b"huggingface")
+    try:
+        features = json.loads(said)["info"]["features"] if said else {}
+        named = {name: each["names"] for name, each in features.items() if each.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return table  # as another version has it
+    for name, names in named.items():
+        place = table.column_names.index(name)
+        cells = [names[number] if number is not None and number >= 0 else None for number in table[name].to_pylist()]
+        table = table.set_column(place, name, pyarrow.array(cells, pyarrow.string()))
+    return table
+
+
 def _batches(path: Path) -> Any:
     import pyarrow
-    from pyarrow import json, parquet
+    from pyarrow import json as json_lines
+    from pyarrow import parquet
 
-    read: Any = parquet.read_table if _kind(path) == ".parquet" else json.read_json
+    read: Any = {".parquet": parquet.read_table, ".arrow": _read_arrow}.get(_kind(path), json_lines.read_json)
     try:
         if path.suffix.lower() != ".gz":
-            return read(path)
+            return with_names(read(path))
         with _unpacked(path) as file:
-            return read(pyarrow.BufferReader(file.read()))
+            return with_names(read(pyarrow.BufferReader(file.read())))
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot be read as a table ({reason})") from error
