@@ -15,6 +15,7 @@ import torch
 import yaml
 from kedro.io import DataCatalog
 
+from tests.exported import SERIES
 from tests.tables import people, reviews, write
 from tests.training.test_uneven import COUNTS, NAMES, TRAIN, plan
 from torchloom.config import (
@@ -379,3 +380,9 @@ def test_groups_that_cannot_be_kept_together_are_told(tmp_path: Path) -> None:
     assert sorted(np.flatnonzero(grouped_choice(np.arange(6) % 2, np.arange(6) // 2, 0.1, seed=0)) % 2) == [0, 1]
     with pytest.raises(InputError, match=r"^folds\.count 5: there are only 4 groups"):
         Fold(number=0, count=5, validation=0, seed=0).numbers(np.arange(20) % 2, True, np.arange(20) // 5)
+
+
+def test_a_forecast_has_no_folds() -> None:
+    plan = LoaderPlan.model_construct(info=SERIES, fold=Fold(number=0, count=2, validation=0, seed=0))
+    with pytest.raises(InputError, match="folds: are drawn by chance"):
+        plan.numbers("test")

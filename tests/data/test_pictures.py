@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.tables import Row, write
 from torchloom.config import FolderPreprocessConfig, PicturesPreprocessConfig
-from torchloom.data.masks import UNKNOWN, fitted, learn_coding, mask_values
+from torchloom.data.masks import UNKNOWN, fitted, learn_coding, read_mask
 from torchloom.data.readers.folder import find as find_classes
 from torchloom.data.readers.folder import takes as takes_classes
 from torchloom.data.readers.pictures import find, preprocess, preprocess_entry, propose, takes
@@ -22,6 +22,7 @@ from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, read_info
 
+RED, BLACK = (1 << 24) + 0xFF0000, 1 << 24
 Prepared = tuple[Tensors, Tensors, Tensors, dict[str, Any]]
 
 
@@ -166,9 +167,6 @@ def test_a_picture_in_two_splits_is_told(table: Path, tmp_path: Path, caplog: py
 # ---- masks ---------------------------------------------------------------------------------------------------------
 
 
-RED, BLACK = (1 << 24) + 0xFF0000, 1 << 24
-
-
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> BytesIO:
     file = BytesIO()
     image.save(file, kind, **options)
@@ -201,16 +199,16 @@ def with_palette() -> Image.Image:
     ids=["grey", "palette", "grey with alpha", "grey as colour", "16 bits", "1 bit", "colours"],
 )
 def test_what_a_mask_holds(image: Image.Image, values: np.ndarray) -> None:
-    found, lossy = mask_values(encoded(image))
-    assert found.tolist() == values.tolist()
-    assert not lossy
+    found = read_mask(encoded(image))
+    assert found.values.tolist() == values.tolist()
+    assert not found.lossy
 
 
 def test_what_is_transparent_in_places_is_refused() -> None:
     alpha = np.full_like(NUMBERS, 255)
     alpha[0, 0] = 0
     with pytest.raises(InputError, match="is transparent in places"):
-        mask_values(encoded(Image.fromarray(np.stack([NUMBERS, alpha], 2), "LA")))
+        read_mask(encoded(Image.fromarray(np.stack([NUMBERS, alpha], 2), "LA")))
 
 
 @pytest.mark.parametrize(
@@ -253,17 +251,22 @@ def test_which_classes_there_are(
         ({0: 40, 127: 30, 255: 30}, True, {}, "3 different values, which cannot all be classes"),
         ({0: 9, 3: 1}, False, {"classes": {"a": 0, "b": 4}}, r"no training mask has 4; they have 0 \(90.00%\)"),
         ({0: 9, 3: 1, 4: 1}, False, {"classes": {"a": 0, "b": 4}}, "also hold 3, of which nothing says"),
+        ({0: 9, 3: 1}, False, {"classes": {"a": 0, "b": 3, "c": 3}}, "3 stands for two things"),
+        ({0: 9, 3: 1}, False, {"classes": {"a": 0, "b": 3}, "ignore": [0]}, "0 stands for two things|#000000 stands"),
+        ({0: 9, RED: 1}, True, {}, "the masks hold colours, and are JPEG or WebP"),
+        (dict.fromkeys(range(300), 1), False, {"classes": {f"c{n}": n for n in range(300)}}, "may be 254 at most"),
     ],
 )
 def test_what_cannot_be_classes(counts: dict[int, int], lossy: bool, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        learn_coding(Counter(counts), lossy, settings.get("classes", {}), ())
+        learn_coding(Counter(counts), lossy, settings.get("classes", {}), settings.get("ignore", ()))
 
 
 def test_a_jpeg_of_black_and_white_is_taken_for_it(caplog: pytest.LogCaptureFixture) -> None:
     truth = np.zeros((64, 64), dtype=np.uint8)
     truth[np.hypot(*np.mgrid[-32:32, -30:34]) < 20] = 255
-    values, lossy = mask_values(encoded(Image.fromarray(truth), "JPEG", quality=90))
+    mask = read_mask(encoded(Image.fromarray(truth), "JPEG", quality=90))
+    values, lossy = mask.values, mask.lossy
     assert lossy
     assert len(np.unique(values)) > 10
     coding = learn_coding(Counter(values.flatten().tolist()), lossy, {}, ())
@@ -372,6 +375,82 @@ def test_values_that_only_test_masks_have_are_told(tmp_path: Path) -> None:
     Image.fromarray(scene(0)[1] // 2).save(tmp_path / "own/test/masks/0.png")
     with pytest.raises(InputError, match=r"test/masks/0\.png: holds 127, of which nothing says what class it is"):
         prepared(tmp_path / "own", tmp_path)
+
+
+def test_a_coloured_mask_that_shows_nothing_is_no_class_of_its_own(tmp_path: Path) -> None:
+    folder = scenes(tmp_path / "own")
+    for number in range(12):
+        mask = scene(number)[1] * (number % 3 > 0)
+        colours = np.stack([mask, 0 * mask, 0 * mask], 2)
+        Image.fromarray(colours).save(folder / f"masks/{number}.png")
+    known = prepared(folder, tmp_path)[3]
+    assert known["target"]["classes"] == ["#000000", "#ff0000"]
+    named = prepared(folder, tmp_path, classes={"cell": "#ff0000", "rest": 0})[3]
+    assert named["target"]["classes"] == ["cell", "rest"]
+
+
+def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
+    folder = scenes(tmp_path / "own")
+    for number in range(12):
+        image = Image.fromarray((scene(number)[1] // 255).astype(np.uint8), "P")
+        image.putpalette([0, 0, 0, 255, 255, 255])
+        image.save(folder / f"masks/{number}.png")
+    assert prepared(folder, tmp_path)[3]["target"]["classes"] == ["0", "1"]
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.save(folder / "masks/4.png")
+    with pytest.raises(InputError, match=r"place 1 is #ff.* in one and #ff.* in another"):
+        prepared(folder, tmp_path)
+    Image.fromarray(scene(4)[1]).save(folder / "masks/4.png")
+    with pytest.raises(InputError, match=r"some masks have a palette, and others none|holds 255, of which nothing"):
+        prepared(folder, tmp_path)
+
+
+def test_a_class_without_a_pixel_is_refused(tmp_path: Path) -> None:
+    folder = scenes(tmp_path / "own")
+    for number in range(12):
+        (folder / f"masks/{number}.png").unlink()
+        Image.fromarray((scene(number)[1] // 255).astype(np.uint8)).save(folder / f"masks/{number}.jpg")
+    with pytest.raises(InputError, match="no pixel of the training masks is of the class 255"):
+        prepared(folder, tmp_path)
+
+
+def test_names_that_two_files_have_are_refused(tmp_path: Path, table: Path) -> None:
+    folder = scenes(tmp_path / "own2")
+    scene(0)[0].save(folder / "images/3.jpg")
+    with pytest.raises(InputError, match=r"images/3\.jpg and images/3\.png have one name in common"):
+        prepared(folder, tmp_path)
+    draw(table.parent / "shots/3.jpg", 9)
+    table.write_text(table.read_text().replace(".png", ""))
+    with pytest.raises(InputError, match="1 of the train rows name pictures that are not in"):
+        prepared(table, tmp_path, target="kind")
+
+
+def test_what_a_table_beside_masks_says_is_no_matter(tmp_path: Path) -> None:
+    folder = scenes(tmp_path / "own")
+    write(folder / "class_dict.csv", [{"name": "cell", "r": 255, "g": 255, "b": 255}])
+    assert prepared(folder, tmp_path)[3]["target"]["classes"] == ["0", "255"]
+
+
+def test_groups_stay_together_and_are_known_to_folds(tmp_path: Path, table: Path) -> None:
+    for cache in ("always", "never"):
+        *parts, known = prepared(table, tmp_path, target="kind", split_by={"group": "who"}, cache=cache)
+        groups = [set(np.asarray(part.arrays["groups"]).tolist()) for part in parts]
+        assert sum(map(len, groups)) == len(set().union(*groups)) == 5
+        opened = read_info(known).opened(parts[0].arrays, parts[0].description or {})
+        assert "groups" in opened
+
+
+def test_a_class_that_cannot_be_read_is_refused(tmp_path: Path, table: Path) -> None:
+    for number in range(15, 30):
+        (table.parent / f"shots/{number}.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="no training picture of 'light' can be read"):
+        prepared(table, tmp_path, target="kind", skip_unreadable=True)
+
+
+def test_rows_without_a_path_are_told(tmp_path: Path, table: Path) -> None:
+    table.write_text(table.read_text().replace("shots/7.png", ""))
+    with pytest.raises(InputError, match="train rows without a path in shot: the numbers 8"):
+        prepared(table, tmp_path, target="kind")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,12 @@ def test_those_of_one_time_stay_together() -> None:
     assert [row["day"] for row in numbers["test"]] == ["60", "70", "80"]  # and not by their letters
 
 
+def test_dates_and_numbers_are_not_compared() -> None:
+    rows = [{"day": day, "answer": "yes"} for day in ["2024-01-05", "20240106", "2024-01-07", "2024-01-08"]]
+    with pytest.raises(InputError, match=r"split_by\.time day: holds dates, but also numbers"):
+        cut(rows, split_by={"time": "day"}, test_fraction=0.5)
+
+
 def test_the_values_of_a_column_that_are_named() -> None:
     parts = cut(visits(), split_by={"column": "hospital", "test": ["Köln"], "validation": [3]})
     assert values(parts, "hospital") == {"train": {"Ulm"}, "validation": {"3"}, "test": {"Köln"}}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from torchloom.config import PicturesPreprocessConfig
+from torchloom.data import masks
 from torchloom.data.image_files import in_threads
-from torchloom.data.masks import UNKNOWN, Coding, fitted, learn_coding, mask_values, unknown_values, upright_size
+from torchloom.data.masks import UNKNOWN, Coding, Mask, fitted, learn_coding, unknown_values, upright_size, value_name
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 from torchloom.system.progress import step_bar
@@ -30,35 +33,58 @@ def learn(listing: Listing, config: PicturesPreprocessConfig, places: list[int])
     from torchloom.system.devices import usable_cores
 
     counts: Counter[int] = Counter()
+    palette: dict[int, int] = {}
+    with_palette: set[bool] = set()
     lossy = False
     with ThreadPoolExecutor(usable_cores(), "masks") as pool, step_bar() as bar:
         task = bar.add_task("masks", total=len(places), status="")
-        for each, changed in bar.track(in_threads(pool, partial(_counted, listing), places), task_id=task):
+        for each, mask in bar.track(in_threads(pool, partial(_counted, listing), places), task_id=task):
+            if mask is None:
+                continue
             counts.update(each)
-            lossy |= changed
+            lossy |= mask.lossy
+            with_palette.add(mask.palette is not None)
+            _check_palette(listing, palette, mask.palette or {})
+            palette |= mask.palette or {}
             if len(counts) > MOST_COLOURS:
                 raise InputError(f"{listing.folder}: the masks hold more than {MOST_COLOURS:,} different colours")
+    if len(with_palette) > 1:
+        raise InputError(f"{listing.folder}: some masks have a palette, and others none. Save them all in one form")
     if not counts:
         raise InputError(f"{listing.folder}: no training mask can be read")
-    coding = learn_coding(counts, lossy, config.classes, config.ignore)
+    coding = replace(learn_coding(counts, lossy, config.classes, config.ignore), palette=palette)
     values = np.array(list(counts), dtype=np.int64)
     pixels = np.bincount(coding(values), weights=list(counts.values()), minlength=len(coding.classes))
     shares = pixels[: len(coding.classes)] / counts.total()
+    if not shares.all():
+        lacking = coding.classes[shares.tolist().index(0)]
+        raise InputError(f"{listing.folder}: no pixel of the training masks is of the class {lacking}")
     logger.info(
         "masks: %s", ", ".join(f"{name} {share:.1%}" for name, share in zip(coding.classes, shares, strict=True))
     )
     return coding
 
 
-def _counted(listing: Listing, place: int) -> tuple[Counter[int], bool]:
+def _check_palette(listing: Listing, known: Mapping[int, int], palette: Mapping[int, int]) -> None:
+    """InputError when a place in a mask's palette is another colour than in others."""
+    for place, colour in palette.items():
+        if known.get(place, colour) != colour:
+            raise InputError(
+                f"{listing.folder}: masks have different palettes: place {place} is {value_name(known[place])} in one "
+                f"and {value_name(colour)} in another. Save them as colours, without palettes"
+            )
+
+
+def _counted(listing: Listing, place: int) -> tuple[Counter[int], Mask | None]:
     """How often a mask has which value; nothing where it cannot be read, which `decode` will say."""
     try:
         with open(os.path.join(listing.folder, listing.names[place]), "rb") as file:
-            values, lossy = mask_values(file)
+            mask = masks.read_mask(file)
     except (OSError, InputError):
-        return Counter(), False
-    unique, counts = np.unique(values, return_counts=True)
-    return Counter(dict(zip(unique.tolist(), counts.tolist(), strict=True))), lossy
+        return Counter(), None
+    unique, counts = np.unique(mask.values, return_counts=True)
+    found = Counter(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
+    return found, replace(mask, values=unique)
 
 
 def read_mask(
@@ -71,10 +97,11 @@ def read_mask(
             size = upright_size(file)
         path = os.path.join(listing.folder, listing.names[mask])
         with open(path, "rb") as file:
-            values = mask_values(file)[0]
-        numbers = coding(values)
+            found = masks.read_mask(file)
+        _check_palette(listing, coding.palette, found.palette or {})
+        numbers = coding(found.values)
         if (numbers == UNKNOWN).any():
-            raise InputError(f"holds {unknown_values(values[numbers == UNKNOWN].tolist())}")
+            raise InputError(f"holds {unknown_values(found.values[numbers == UNKNOWN].tolist())}")
         return fitted(numbers, size, (config.size[0], config.size[1]), config.fit)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error

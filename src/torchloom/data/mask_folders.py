@@ -71,8 +71,8 @@ def pairs(listing: Listing, pictures: str, masks: str) -> dict[str, list[dict[st
     InputError when a picture has none; masks without a picture are left out.
     """
     found: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
-    by_name = {_common(name, masks): name for name in listing.names if masks in PurePosixPath(name).parts[:-1]}
-    mine = [name for name in listing.names if pictures in PurePosixPath(name).parts[:-1]]
+    by_name = _by_common(listing, masks)
+    mine = list(_by_common(listing, pictures).values())
     lacking = [name for name in mine if _common(name, pictures) not in by_name]
     if lacking:
         raise InputError(f"{listing.folder}: no mask of the same name in {masks} for {first_of(lacking)}")
@@ -80,6 +80,17 @@ def pairs(listing: Listing, pictures: str, masks: str) -> dict[str, list[dict[st
         found[split_of(listing, name)].append({PICTURE: name, MASK: by_name.pop(_common(name, pictures))})
     if by_name:
         logger.warning("%s: %s without a picture are left out", listing.folder, counted(len(by_name), "mask"))
+    return found
+
+
+def _by_common(listing: Listing, folder: str) -> dict[str, str]:
+    """The files in folders of that name; InputError when two would go together with one in the other folder."""
+    found: dict[str, str] = {}
+    for name in listing.names:
+        if folder in PurePosixPath(name).parts[:-1]:
+            other = found.setdefault(_common(name, folder), name)
+            if other != name:
+                raise InputError(f"{listing.folder}: {other} and {name} have one name in common. Rename or move one")
     return found
 
 

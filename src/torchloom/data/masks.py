@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
@@ -27,6 +27,7 @@ UNKNOWN = 254  # stands among numbers of classes for values that are of none
 MOST = 64  # values that are classes of their own, where nothing says which are
 LOSSY = {"JPEG", "WEBP"}  # formats that make values in between
 NEAR, MOSTLY = 32, 0.9  # so near to black or white are so many of the pixels of a black and white mask that is lossy
+NEARLY_GREY = 12  # by which channels may differ in a format that makes values in between
 COLOUR = 1 << 24  # is added to the red, green and blue of what is no grey
 TURNED = 0x0112  # the EXIF tag of how a camera was held
 PROPORTIONS = 0.02  # by which those of a mask may differ from its picture's
@@ -39,30 +40,53 @@ class Coding:
     classes: Sequence[str]
     numbers: Mapping[int, int]
     nearest: bool
+    palette: Mapping[int, int] = field(default_factory=dict)  # the colours of its places, where masks have one
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape -> numbers of classes, uint8, IGNORED or UNKNOWN."""
+        if max(self.numbers) >= COLOUR:
+            values = as_colours(values)
         known = np.array(sorted(self.numbers))
         numbers = np.array([self.numbers[value] for value in known.tolist()], dtype=np.uint8)
         if self.nearest:
             found: np.ndarray = numbers[np.searchsorted((known[1:] + known[:-1]) / 2, values)]
-            return found
+            return np.where(values < COLOUR, found, np.uint8(UNKNOWN))
         places = np.searchsorted(known, values).clip(max=len(known) - 1)
         coded: np.ndarray = np.where(known[places] == values, numbers[places], np.uint8(UNKNOWN))
         return coded
 
 
-def mask_values(file: IO[bytes]) -> tuple[np.ndarray, bool]:
-    """A mask's values (H, W) int64, and whether its format may have changed them.
+@dataclass(frozen=True)
+class Mask:
+    """`values` (H, W) int64 are grey levels, places in a palette, or colours, see `value_name`.
 
-    They are grey levels, places in a palette, or colours, see `value_name`. InputError when it cannot be read, or is
-    transparent in places.
+    `lossy` is whether its format may have changed them, and `palette` has the colours of the places that come up.
     """
+
+    values: np.ndarray
+    lossy: bool
+    palette: Mapping[int, int] | None
+
+
+def read_mask(file: IO[bytes]) -> Mask:
+    """InputError when it cannot be read, or is transparent in places."""
     with opened_image(file) as picture:
-        return _values(picture), picture.format in LOSSY
+        lossy = picture.format in LOSSY
+        values = _values(picture, lossy)
+        return Mask(values, lossy, _palette(picture, values) if picture.mode in {"P", "PA"} else None)
 
 
-def _values(picture: Image.Image) -> np.ndarray:
+def as_colours(values: np.ndarray) -> np.ndarray:
+    """Grey levels as the colours that they are."""
+    return np.where((values < COLOUR) & (values < 256), COLOUR + 0x010101 * values, values)
+
+
+def _palette(picture: Image.Image, values: np.ndarray) -> dict[int, int]:
+    colours = np.reshape(picture.getpalette("RGB") or [], (-1, 3)).astype(np.int64) @ [1 << 16, 1 << 8, 1]
+    return {place: COLOUR + int(colours[place]) for place in np.unique(values).tolist() if place < len(colours)}
+
+
+def _values(picture: Image.Image, lossy: bool) -> np.ndarray:
     if picture.mode == "1":
         picture = picture.convert("L")
     elif picture.mode not in {"P", "PA", "L", "LA", "RGB", "RGBA", "I", "F"} and not picture.mode.startswith("I;16"):
@@ -74,7 +98,7 @@ def _values(picture: Image.Image) -> np.ndarray:
         values = values[..., :-1]
     if values.ndim == 2:
         return _whole(values)
-    if values.shape[2] == 1 or (values == values[..., :1]).all():
+    if values.shape[2] == 1 or np.ptp(values, axis=2).max() <= (NEARLY_GREY if lossy else 0):
         return _whole(values[..., 0])
     red, green, blue = np.moveaxis(values.astype(np.int64), 2, 0)
     colours: np.ndarray = COLOUR + (red << 16) + (green << 8) + blue
@@ -93,8 +117,27 @@ def value_name(value: int) -> str:
     return f"#{value - COLOUR:06x}" if value >= COLOUR else str(value)
 
 
-def _value(name: int | str) -> int:
-    return name if isinstance(name, int) else COLOUR + int(name.removeprefix("#"), 16)
+def _value(name: int | str, coloured: bool = True) -> int:
+    value = name if isinstance(name, int) else COLOUR + int(name.removeprefix("#"), 16)
+    return int(as_colours(np.array(value))) if coloured else value
+
+
+def _coloured(counts: Counter[int]) -> Counter[int]:
+    """With grey levels among colours as the colours that they are."""
+    found: Counter[int] = Counter()
+    for value, count in counts.items():
+        found[_value(value)] += count
+    return found
+
+
+def _check(counts: Counter[int], lossy: bool, classes: Mapping[str, int | str], ignore: Sequence[int | str]) -> None:
+    if lossy and max(counts) >= COLOUR:
+        raise InputError("the masks hold colours, and are JPEG or WebP, and these change colours. Save them as PNG")
+    twice = [value for value, count in Counter(map(_value, [*classes.values(), *ignore])).items() if count > 1]
+    if twice:
+        raise InputError(f"preprocess.classes and ignore: {value_name(twice[0])} stands for two things")
+    if len(classes) > UNKNOWN:
+        raise InputError(f"preprocess.classes: there are {len(classes)}, and may be {UNKNOWN} at most")
 
 
 def unknown_values(values: Iterable[int]) -> str:
@@ -111,9 +154,13 @@ def learn_coding(
     formats that make values in between black and white are taken for the nearer one, and what else there is must be
     said by `classes`. InputError when it is unclear.
     """
-    ignored = {_value(value) for value in ignore}
+    _check(counts, lossy, classes, ignore)
+    coloured = max(counts) >= COLOUR
+    if coloured:
+        counts = _coloured(counts)
+    ignored = {_value(value, coloured) for value in ignore}
     if classes:
-        given = {_value(value): number for number, value in enumerate(classes.values())}
+        given = {_value(value, coloured): number for number, value in enumerate(classes.values())}
         lacking = [] if lossy else sorted(map(value_name, given.keys() - counts.keys()))
         if lacking:
             raise InputError(f"preprocess.classes: no training mask has {lacking[0]}; they have {_named(counts)}")
@@ -138,6 +185,8 @@ def learn_coding(
         values.remove(255)
     if len(values) < 2:
         raise InputError(f"the training masks hold {_named(counts)} alone: to tell pixels apart takes two classes")
+    if len(values) > UNKNOWN:
+        raise InputError(f"the training masks hold {len(values)} values, and there may be {UNKNOWN} classes at most")
     numbers = {value: number for number, value in enumerate(values)}
     return Coding(list(map(value_name, values)), numbers | dict.fromkeys(ignored, IGNORED), nearest=False)
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from unicodedata import normalize
 
-from torchloom.datasets.listing import Listing
+from torchloom.datasets.listing import Listing, first_of
+from torchloom.system.words import counted
+
+logger = logging.getLogger(__name__)
 
 LOOKED_AT = 1000  # rows of a table, to find the column of paths
 Placed = Callable[[Any], int | None]
 
 
 def places(listing: Listing) -> Placed:
-    """Where in the listing the file is that a cell names: by its path there, which may lack the ending."""
+    """Where in the listing the file is that a cell names: by its path there, which may lack an ending that is clear."""
     plain = {normalize("NFC", name): place for place, name in enumerate(listing.names)}
-    short = {name.rpartition(".")[0]: place for name, place in plain.items()}
+    stems = Counter(name.rpartition(".")[0] for name in plain)
+    short = {stem: place for name, place in plain.items() if stems[stem := name.rpartition(".")[0]] == 1}
 
     def place(cell: Any) -> int | None:
         if not isinstance(cell, str | int) or isinstance(cell, bool) or not str(cell).strip():
@@ -37,3 +43,22 @@ def path_column(rows: Sequence[dict[str, Any]], place: Placed, others: Iterable[
         if name not in others and 2 * sum(place(row.get(name)) is not None for row in looked_at) > len(looked_at):
             return name
     return None
+
+
+def say_twice(parts: Mapping[str, Sequence[dict[str, Any]]], column: str, place: Placed, unit: str) -> None:
+    """Warn of files that several rows name, however they write it, and of those that are in several splits."""
+    names: dict[int | None, str] = {}
+    counts: Counter[int | None] = Counter()
+    splits: dict[int | None, set[str]] = {}
+    for split, rows in parts.items():
+        for row in rows:
+            found = place(row[column])
+            counts[found] += 1
+            names.setdefault(found, str(row[column]))
+            splits.setdefault(found, set()).add(split)
+    if twice := [found for found, count in counts.items() if count > 1]:
+        across = [found for found in twice if len(splits[found]) > 1]
+        logger.warning(
+            "%s in more than one row, %d of them in more than one split: %s",
+            *(counted(len(twice), unit), len(across), first_of([names[found] for found in across or twice])),
+        )

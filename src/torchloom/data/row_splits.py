@@ -101,6 +101,8 @@ def _groups(rows: Sequence[Row], by: SplitByConfig) -> list[str]:
 def _latest(column: str, rows: list[Row], fraction: float) -> np.ndarray:
     """The rows after a time; those of one time stay together."""
     times = np.array([_time(column, row[column]) for row in rows])
+    if len({isinstance(row[column], datetime.date) or not is_number(row[column]) for row in rows}) > 1:
+        raise InputError(f"preprocess.split_by.time {column}: holds dates, but also numbers. Write all in one form")
     wanted = round(fraction * len(rows))
     return times > np.sort(times)[len(rows) - wanted - 1] if 0 < wanted < len(rows) else np.zeros(len(rows), bool)
 

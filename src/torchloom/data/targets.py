@@ -34,6 +34,11 @@ class Target(BaseModel):
         """Whether each sample is of one class, whose number the array has."""
         return False
 
+    @property
+    def in_order(self) -> bool:
+        """Whether samples follow each other, and so cannot be divided by chance."""
+        return False
+
     def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
         """The same with what is measured of the training samples, (N, …), measured of these."""
         return self
@@ -164,6 +169,10 @@ class Horizon(Target):
 
     array: str = "times"
     steps: int
+
+    @property
+    def in_order(self) -> bool:
+        return True
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "steps ahead", self.steps

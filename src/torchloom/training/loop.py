@@ -312,7 +312,7 @@ class Running:
         """The means over all samples so far, those of all `ranks`; the loss's is by its weights."""
         sums = {name: float(value) for name, value in self.sums.items()}
         totals = ranks.total({**sums, "": self.count})
-        weight = totals.pop(WEIGHT, totals[""])
+        weight = totals.pop(WEIGHT, totals[""]) or 1.0  # of nothing but what is ignored the loss is 0
         return {name: total / (weight if name == "loss" else totals[""]) for name, total in totals.items() if name}
 
     def rate(self, ranks: Ranks = ALONE) -> float:

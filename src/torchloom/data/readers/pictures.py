@@ -23,13 +23,14 @@ from torchloom.data.images import describe_classes
 from torchloom.data.mask_files import learn, read_mask
 from torchloom.data.mask_folders import MASK, PICTURE, has_pairs, pairs, two_folders
 from torchloom.data.masks import Coding, upright_size
-from torchloom.data.paths import LOOKED_AT, Placed, path_column, places
+from torchloom.data.paths import LOOKED_AT, Placed, path_column, places, say_twice
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.readers.folder import recipe
-from torchloom.data.row_splits import split_rows
+from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_target
 from torchloom.data.rows import Row, first_rows, is_table, read_entry, read_files
+from torchloom.data.splits import missing_classes
 from torchloom.data.tables import SUFFIXES as TABLES
 from torchloom.data.targets import Classes, Target
 from torchloom.datasets.listing import Listing, first_of, scan
@@ -55,6 +56,8 @@ def find(config: PicturesPreprocessConfig) -> Listing:
 
 
 def _has_tables(path: Path) -> bool:
+    if path.is_dir() and has_pairs(path):  # beside which a table may name the classes
+        return False
     return is_table(path) or (path.is_dir() and any(file.suffix.lower() in TABLES for file in path.iterdir()))
 
 
@@ -99,17 +102,29 @@ def _prepare(
     if asked:
         rows = {name: asked.known(name, part) for name, part in rows.items()}
     split = split_rows(rows, config, asked.held if asked else _nothing)
-    _say_twice(split, config.picture)
+    say_twice(split, config.picture, place, "picture")
     target, learnt = asked.targets(split) if asked else (None, {})
     parts = {name: _part(part, place, config) for name, part in split.items()}
-    if target:
-        parts = {name: replace(part, arrays={target.array: learnt[name]}) for name, part in parts.items()}
+    groups = groups_of(split, config)
+    told = {name: {target.array: learnt[name]} if target else {} for name in parts}
+    parts = {name: replace(part, arrays=told[name] | groups[name]) for name, part in parts.items()}
     coding = _coding(listing, config, parts["train"])
     reading = partial(read_mask, listing, config, coding) if coding else None
     splits, known = decode(listing, config, parts, scratch, reading)
+    _check_read(listing, splits, target)
     info = known | {"column": config.picture if listing.lists or config.entry else None}
     info |= _described(coding, target, splits)
     return splits["train"], splits["validation"], splits["test"], info
+
+
+def _check_read(listing: Listing, splits: Mapping[str, Tensors], target: Target | None) -> None:
+    """InputError unless of what could be read there is something to test, and to train of each class."""
+    if not len(splits["test"].arrays.get("images", splits["test"].arrays.get("stamps", ()))):
+        raise InputError(f"{listing.folder}: no test picture can be read")
+    if isinstance(target, Classes):
+        labels = np.asarray(splits["train"].arrays[target.array])
+        if missing := missing_classes(labels, target.classes):
+            raise InputError(f"{listing.folder}: no training picture of {missing} can be read")
 
 
 def _nothing(row: Row) -> list[str]:  # noqa: ARG001
@@ -177,10 +192,13 @@ def _with_pictures(
     missing = [str(row.get(name)) for row in rows for name in columns if place(row.get(name)) is None]
     if not missing:
         return rows
+    empty = [str(number) for number, row in enumerate(rows, 1) for name in columns if row.get(name) in {"", None}]
     found = (
         f"{config.place}: {len(missing):,} of the {split} rows name pictures that are not in {listing.folder}: "
         f"{first_of(missing)}"
     )
+    if len(empty) == len(missing):
+        found = f"{config.place}: {split} rows without a path in {' or '.join(columns)}: the numbers {first_of(empty)}"
     if not config.skip_unreadable:
         raise InputError(
             f"{found}. Say where the paths begin, preprocess.folder, or leave such rows out, "
@@ -188,20 +206,6 @@ def _with_pictures(
         )
     logger.warning("%s. They are left out", found)
     return [row for row in rows if all(place(row.get(name)) is not None for name in columns)]
-
-
-def _say_twice(parts: Mapping[str, Sequence[Row]], column: str) -> None:
-    splits: dict[str, set[str]] = {}
-    counts = Counter(str(row[column]) for part in parts.values() for row in part)
-    for split, part in parts.items():
-        for row in part:
-            splits.setdefault(str(row[column]), set()).add(split)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        across = [name for name in twice if len(splits[name]) > 1]
-        logger.warning(
-            "%s in more than one row, %d of them in more than one split: %s",
-            *(counted(len(twice), "picture"), len(across), first_of(across or twice)),
-        )
 
 
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------

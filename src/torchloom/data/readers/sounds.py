@@ -20,7 +20,7 @@ from torchloom.config import SoundFilesPreprocessConfig, parts_of
 from torchloom.data.class_folders import class_roots, place_pictures, split_of
 from torchloom.data.paths import LOOKED_AT, path_column, places
 from torchloom.data.readers import Proposal
-from torchloom.data.row_splits import split_rows
+from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target
 from torchloom.data.rows import Row, first_rows, read_entry, read_files, some
 from torchloom.data.sound_files import SUFFIXES, library
@@ -227,7 +227,11 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
         if not parts[split]:
             raise InputError(f"{config.place}: no {split} sound can be read")
     target, learnt = asked.targets(parts)
-    tensors = {split: part.tensors({target.array: learnt[split]}, found.place.column) for split, part in stored.items()}
+    groups = groups_of(parts, config)
+    tensors = {
+        split: part.tensors({target.array: learnt[split], **groups[split]}, found.place.column)
+        for split, part in stored.items()
+    }
     mean, std = measured(stored["train"], rate, config.mels)
     info = {
         "kind": "audio",
