@@ -228,3 +228,12 @@ def test_what_a_row_tells() -> None:
     assert number.told({"x": "0"}) == [0.0]
     assert numbers.told({"x": "0", "y": 2}) == [0.0, 2.0]
     assert numbers.told({"x": "0", "y": "?"}) is None
+
+
+def test_lists_hold_labels_and_nothing_else(tmp_path: Path) -> None:
+    rows = [{"x": number, "tags": [["a"], ["b", None], ["a", "b"]][number % 3]} for number in range(30)]
+    config = TableFilesPreprocessConfig(entry="rows", target="tags", columns={"x": "number"})
+    assert table.preprocess_entry(rows, config)[3]["target"]["labels"] == ["a", "b"]
+    rows[3]["tags"] = [["a"]]
+    with pytest.raises(InputError, match=r"preprocess\.target 'tags': .* is of the type list"):
+        table.preprocess_entry(rows, config)

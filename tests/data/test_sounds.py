@@ -375,3 +375,17 @@ def test_a_file_in_memory_is_read_as_one_on_the_disk(tmp_path: Path) -> None:
         path = save(tmp_path / name, tone(440, 0.5, 22_050), 22_050)
         np.testing.assert_array_equal(read_sound(io.BytesIO(path.read_bytes()), 8000), read(path))
         assert soundfile.info(str(path)).frames >= 11_025
+
+
+def test_a_sound_in_two_splits_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = whistles(tmp_path / "all")
+    again = [{**row, "sound": f"./{row['sound']}"} for row in rows]
+    prepared(write(tmp_path / "all/list.csv", [*rows, *again]), target="height")
+    assert re.search(rf"{len(rows)} sounds in more than one row, [1-9]\d* of them in more than one split", caplog.text)
+
+
+def test_groups_of_sounds_are_known_to_folds(tmp_path: Path) -> None:
+    whistles(tmp_path / "flat")
+    *parts, _ = prepared(tmp_path / "flat", **NAMES, split_by={"group": "speaker"})
+    groups = [set(np.asarray(part.arrays["groups"]).tolist()) for part in parts]
+    assert sum(map(len, groups)) == len(set().union(*groups)) > 1

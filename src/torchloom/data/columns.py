@@ -129,7 +129,7 @@ def labels_in(cell: Any, separator: str | None) -> list[str]:
     if cell is None:
         return []
     parts = cell if is_list(cell) else written(cell).split(separator) if separator else [cell]
-    return list(dict.fromkeys(part for part in map(written, parts) if part))
+    return list(dict.fromkeys(part for part in map(written, filter(lambda each: each is not None, parts)) if part))
 
 
 def date_parts(value: Any) -> list[float]:

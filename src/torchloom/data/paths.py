@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 from unicodedata import normalize
 
@@ -45,11 +45,13 @@ def path_column(rows: Sequence[dict[str, Any]], place: Placed, others: Iterable[
     return None
 
 
-def say_twice(parts: Mapping[str, Sequence[dict[str, Any]]], column: str, place: Placed, unit: str) -> None:
+def say_twice(
+    parts: Mapping[str, Sequence[dict[str, Any]]], column: str, place: Callable[[Any], Hashable], unit: str
+) -> None:
     """Warn of files that several rows name, however they write it, and of those that are in several splits."""
-    names: dict[int | None, str] = {}
-    counts: Counter[int | None] = Counter()
-    splits: dict[int | None, set[str]] = {}
+    names: dict[Hashable, str] = {}
+    counts: Counter[Hashable] = Counter()
+    splits: dict[Hashable, set[str]] = {}
     for split, rows in parts.items():
         for row in rows:
             found = place(row[column])

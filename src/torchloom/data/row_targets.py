@@ -186,12 +186,13 @@ class AskedLabels(Asked):
     def held(self, row: Row) -> list[str]:
         cells = {name: None if is_gap(row[name], self.gaps) else row[name] for name in self.columns}
         cell, *others = cells.values()
-        if not others and (self.config.separator or is_list(cell)):
-            return labels_in(cell, self.config.separator)
+        apart = not others and (self.config.separator or is_list(cell))
         try:
+            if apart:
+                return labels_in(cell, self.config.separator)
             return [name for name, cell in cells.items() if flag(cell)]
         except ValueError as error:
-            advice = "" if others else ". Where labels stand in one column, say preprocess.separator"
+            advice = "" if others or apart else ". Where labels stand in one column, say preprocess.separator"
             raise InputError(f"{self.called}: {error}{advice}") from None
 
     def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:

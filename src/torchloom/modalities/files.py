@@ -115,6 +115,8 @@ def _fail(error: InputError) -> None:
 
 def _binary(path: Path, read: Callable[[Any], Any]) -> Any:
     try:
+        if path.exists() and not path.is_file():
+            raise InputError("is no file")
         with path.open("rb") as file:
             if not file.read(1):
                 raise InputError("is empty")

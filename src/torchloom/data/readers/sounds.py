@@ -7,6 +7,7 @@ that they may be more than the memory holds.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from torchloom.config import SoundFilesPreprocessConfig, parts_of
 from torchloom.data.class_folders import class_roots, place_pictures, split_of
-from torchloom.data.paths import LOOKED_AT, path_column, places
+from torchloom.data.paths import LOOKED_AT, path_column, places, say_twice
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target
@@ -218,6 +219,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
     asked = asked_of(found.rows, config)
     rows = {split: asked.known(split, part) for split, part in found.rows.items()}
     parts = split_rows(rows, config, asked.held)
+    say_twice(parts, found.place.column, lambda cell: os.path.normpath(str(cell)), "sound")
     rate = config.rate or _usual_rate(found.place, parts["train"])
     reading = Reading(found.place, rate, scratch)
     stored = reading.splits(parts)
