@@ -27,8 +27,9 @@ from torchloom.modalities import ImageInfo, read_info
 from torchloom.models import build_model, build_network
 from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems import problem_of
+from torchloom.problems.segmentation.colours import overlaid
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig
-from torchloom.problems.segmentation.metrics import answers, boundary, overlaid, segmentation_metrics
+from torchloom.problems.segmentation.metrics import answers, boundary, segmentation_metrics
 from torchloom.training.checkpoint import Checkpoint
 
 SEGMENTATION = problem_of("segmentation")
@@ -96,10 +97,19 @@ def test_the_loss_is_the_mean_over_all_pixels() -> None:
 
 def test_a_picture_shows_the_classes_but_for_the_first() -> None:
     images = torch.full((1, 1, 1, 3), 255, dtype=torch.uint8)
-    shown = overlaid(images, torch.tensor([[[0, 1, 2]]]))
+    shown = overlaid(images.numpy(), np.array([[[0, 1, IGNORED]]]))
     assert shown.shape == (1, 3, 1, 3)
-    assert shown[0, :, 0, 0].tolist() == [1, 1, 1]
-    torch.testing.assert_close(shown[0, :, 0, 1], torch.tensor([1, (1 + 166 / 255) / 2, 0.5]))
+    assert shown[0, :, 0, 0].tolist() == shown[0, :, 0, 2].tolist() == [1, 1, 1]
+    np.testing.assert_allclose(shown[0, :, 0, 1], [1, (1 + 166 / 255) / 2, 0.5], rtol=1e-6)
+
+
+def test_a_model_that_answers_the_commonest_class_is_told_so() -> None:
+    metrics, _ = segmentation_metrics(torch.tensor([[0, 20], [0, 80]]), torch.ones(2, 2), ["a", "b"])
+    assert metrics["mean_iou_of_the_commonest"] == pytest.approx(0.4)
+    assert metrics["mean_iou"] == pytest.approx(0.4)
+    assert "always answering the commonest class (0.4000)" in str(SEGMENTATION.doubt(metrics))
+    good, _ = segmentation_metrics(torch.tensor([[15, 5], [5, 75]]), torch.ones(2, 2), ["a", "b"])
+    assert SEGMENTATION.doubt(good) is None
 
 
 # ---- the network ---------------------------------------------------------------------------------------------------

@@ -320,7 +320,7 @@ def test_a_folder_of_pictures_and_one_of_masks(tmp_path: Path, ending: str, plac
     given = {"picture": "raw", "mask": "SegmentationClass"} if "x/raw" in places else {}
     folder = scenes(tmp_path / "own", 12, ending, places)
     train, validation, test, known = prepared(folder, tmp_path, size=[32, 48], channels=1, fit="squash", **given)
-    assert read_info(known).target == Classes(array="masks", classes=["0", "255"])
+    assert read_info(known).target == Classes(array="masks", classes=["0", "255"], values=[0, 255])
     assert known["images"] == {"train": 9, "validation": 1, "test": 2}
     assert known["column"] is None
     for part in (train, validation, test):

@@ -130,7 +130,11 @@ def test_what_the_block_says(by: dict[str, Any], message: str) -> None:
 
 def test_what_splits_a_table_is_not_learnt_from(tmp_path: Path) -> None:
     path = write(tmp_path / "visits.csv", visits())
-    given = {"files": str(path), "target": "answer", "columns": {"day": "category", "subset": "out"}}
+    given = {
+        "files": str(path),
+        "target": "answer",
+        "columns": {"day": "category", "subset": "out", "patient": "category"},
+    }
     cases = {("group", "patient"): ["day", "hospital"], ("time", "day"): ["patient", "day", "hospital"]}
     for by, columns in cases.items():
         block = TableFilesPreprocessConfig.model_validate({**given, "split_by": dict([by])})

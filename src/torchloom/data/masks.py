@@ -42,6 +42,12 @@ class Coding:
     nearest: bool
     palette: Mapping[int, int] = field(default_factory=dict)  # the colours of its places, where masks have one
 
+    @property
+    def greys(self) -> list[int]:
+        """The value of each class, where all are greys of 8 bits; else nothing."""
+        values = [value for value, number in sorted(self.numbers.items(), key=lambda each: each[1]) if number < UNKNOWN]
+        return values if max(values) < 256 else []
+
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape -> numbers of classes, uint8, IGNORED or UNKNOWN."""
         if max(self.numbers) >= COLOUR:

@@ -65,6 +65,7 @@ class Classes(Target):
     array: str = "labels"
     classes: list[str]
     name: str | None = None
+    values: list[int] = Field([])  # of masks the grey level of each class, where all have one
 
     @property
     def one_class(self) -> bool:

@@ -153,7 +153,7 @@ def _described(coding: Coding | None, target: Target | None, splits: Mapping[str
         labels = {name: np.asarray(tensors.arrays["labels"]) for name, tensors in splits.items()}
         return {**describe_classes(target.classes, labels), "target": target.model_dump()}
     if coding:
-        target = Classes(array="masks", classes=list(coding.classes))
+        target = Classes(array="masks", classes=list(coding.classes), values=coding.greys)
     assert target
     counts = {name: len(tensors.arrays[target.array]) for name, tensors in splits.items()}
     return {"target": target.model_dump(), "images": counts}

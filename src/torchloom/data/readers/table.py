@@ -172,7 +172,7 @@ def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> N
 
 def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Column]:
     """What each column is but for the target, by the training rows; those of no use are left out, with a warning."""
-    apart = {*config.targets} | (config.split_by.apart - config.columns.keys() if config.split_by else set())
+    apart = {*config.targets} | (config.split_by.apart if config.split_by else set())
     names = [name for name in rows[0] if name not in apart]
     found, seen = [], {}
     for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,9 @@ from torchloom.problems.base import Columns, Objective, Problem, check_count
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from torchloom.config import AnswerConfig
@@ -105,7 +107,8 @@ class Segmentation(Problem):
         """The metrics over all pixels, a table by class, and figures."""
         import torch
 
-        from torchloom.problems.segmentation.metrics import answers, overlaid, segmentation_metrics
+        from torchloom.problems.segmentation.colours import overlaid
+        from torchloom.problems.segmentation.metrics import answers, segmentation_metrics
         from torchloom.system import figures
         from torchloom.system.devices import choose_device
 
@@ -114,14 +117,16 @@ class Segmentation(Problem):
         found = answers(model, loaders.loader("test", device), len(classes))
         metrics, per_class = segmentation_metrics(found.pixels, found.boundaries, classes)
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(found.ious)}
+        if doubt := self.doubt(metrics):
+            logger.warning(doubt)
         logger.info("test mean IoU %.4f, pixel accuracy %.4f", metrics["mean_iou"], metrics["accuracy"])
 
         def shown(numbers: list[int]) -> Any:
             images, masks = loaders.chosen("test", numbers)
             with torch.no_grad():
                 answer = model(images.to(device)).argmax(1).cpu()
-            truth = (overlaid(images, masks) * 255).to(torch.uint8)
-            return figures.reconstruction_grid(truth, overlaid(images, answer))
+            truth, found = (torch.from_numpy(overlaid(images.numpy(), each.numpy())) for each in (masks, answer))
+            return figures.reconstruction_grid((truth * 255).to(torch.uint8), found)
 
         order = found.ious.argsort(descending=True, stable=True).tolist()
         return {
@@ -159,8 +164,33 @@ class Segmentation(Problem):
         shares = ((row[f"share_{name}"], name) for name in _classes(model.info))
         return ", ".join(f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True)[:3])
 
+    def sheet(self, model: Model, shown: list[tuple[str, Any, dict[str, Any]]]) -> Figure:
+        """Each picture under its mask in colours."""
+        import numpy as np
+        from PIL import Image
+
+        from torchloom.problems.segmentation.colours import overlaid
+        from torchloom.system.figures import contact_sheet
+
+        numbers = np.zeros(256, dtype=np.uint8)
+        numbers[_greys(model.info)] = np.arange(len(_classes(model.info)))
+        pictures = []
+        for _, image, row in shown:
+            mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["mask_png"]))))
+            pictures.append((255 * overlaid(image[None], numbers[mask][None])[0]).astype(np.uint8))
+        return contact_sheet(pictures, [self.caption(model, row) for *_, row in shown])
+
+    def doubt(self, metrics: Mapping[str, Any]) -> str | None:
+        always = metrics.get("mean_iou_of_the_commonest", 0.0)
+        if metrics["mean_iou"] > 1.02 * always:
+            return None
+        return (
+            f"It is no better (mean IoU {metrics['mean_iou']:.4f}) than by always answering the commonest class "
+            f"({always:.4f})."
+        )
+
     def said(self, model: Model) -> dict[str, Any]:
-        return {"classes": _classes(model.info)}
+        return {"classes": _classes(model.info), "values": _greys(model.info).tolist()}
 
 
 PROBLEM = Segmentation
@@ -175,7 +205,15 @@ def _segment(model: Model, names: list[str], samples: list[Any]) -> Columns:
     # one view: maps of others would have to be turned back
     masks = model.run("maps", **model.info.batch(samples)).argmax(1).astype("uint8")  # (B, H, W)
     shares = {name: (masks == number).mean((1, 2)) for number, name in enumerate(names)}
-    return {**shares, "mask_png": [_png(mask) for mask in masks]}
+    return {**shares, "mask_png": [_png(_greys(model.info)[mask]) for mask in masks]}
+
+
+def _greys(info: Info) -> np.ndarray:
+    """The grey level that stands for each class in masks that are answers (classes,) uint8."""
+    import numpy as np
+
+    assert isinstance(info.target, Classes)
+    return np.array(info.target.values or range(len(info.target.classes)), dtype=np.uint8)
 
 
 def _png(mask: Any) -> str:

@@ -15,8 +15,6 @@ from torchloom.problems.evaluation import smaller_batches
 from torchloom.system.devices import enough_memory
 from torchloom.system.progress import step_bar
 
-COLOURS = [(0, 0, 0), (255, 166, 0), (0, 114, 255), (0, 200, 120), (220, 40, 160), (250, 230, 60), (130, 90, 220)]
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -93,6 +91,7 @@ def segmentation_metrics(
         "mean_iou": iou[known].mean().item(),
         "mean_dice": dice[known].mean().item(),
         "mean_boundary_iou": edge[known].mean().item(),
+        "mean_iou_of_the_commonest": (true.max() / true.sum() / (true > 0).sum()).item(),
     }
     columns = {
         "iou": iou.tolist(),
@@ -101,13 +100,3 @@ def segmentation_metrics(
         "pixels": true.long().tolist(),
     }
     return metrics, {name: {key: column[row] for key, column in columns.items()} for row, name in enumerate(classes)}
-
-
-def overlaid(images: Tensor, masks: Tensor) -> Tensor:
-    """Images (B, C, H, W) uint8 under masks (B, H, W) in colours, on [0, 1].
-
-    The first class, and what is IGNORED, has none.
-    """
-    colours = torch.tensor(COLOURS, dtype=torch.float32)[masks.long() % len(COLOURS)].permute(0, 3, 1, 2) / 255
-    pixels = images.float().expand(-1, 3, -1, -1) / 255
-    return torch.where(((masks > 0) & (masks != IGNORED))[:, None], pixels / 2 + colours / 2, pixels)
