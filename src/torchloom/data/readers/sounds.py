@@ -293,6 +293,8 @@ def propose(path: Path, target: str | None) -> Proposal:
     check_split(known, told, asked)
     seconds, seen = _lengths(found.place, rows)
     seen += asked.lines([row for part in known.values() for row in part])
+    if config.names:
+        seen.append(f"parts of the names: {_shown_parts(listing, config.names)}")
     preprocess = {"reader": "sounds", "files": str(path), **own}
     return Proposal(preprocess, asked.problem, _recipe(len(rows), seconds), seen)
 
