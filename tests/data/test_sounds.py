@@ -350,7 +350,9 @@ def test_sounds_are_looked_at(tmp_path: Path) -> None:
         "target": "part1",
     }
     assert (proposal.problem, proposal.blocks["model"]) == ("classification", {"name": "audio_cnn"})
-    assert list(proposal.seen) == [
+    *seen, parts = proposal.seen
+    assert parts.startswith("parts of the names: part1 (3 different: high, low, middle); part2 (")
+    assert seen == [
         "30 sounds of 0.10 to 0.29 seconds, 0.20 in the middle, 0.1 minutes in all",
         "by samples a second: 30 of 8,000",
         "part1: one of 3 classes: high 33.3%, low 33.3%, middle 33.3%",
