@@ -14,12 +14,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, MemoryDataset
 
 from conftest import kedro, kedro_run, make_project
 from reports import check_page
 from torchloom.cli import runs
+from torchloom.datasets.reports import CSVDataset
 from torchloom.errors import InputError
+from torchloom.records.running import _summary
 from torchloom.records.runs import as_text, comparison, git_state, read_runs, training_rate
 
 TASK = "linear_regression"
@@ -186,3 +188,11 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path, monkeypatch
     assert git_state() == {"commit": commit, "changed": False}
     (tmp_path / "file").write_text("2")
     assert git_state() == {"commit": commit, "changed": True}
+
+
+def test_what_is_in_no_file_is_not_named(tmp_path: Path) -> None:
+    """A user's catalog may keep it in memory, or elsewhere."""
+    kept = CSVDataset(filepath=str(tmp_path / "08_reporting/shapes/per_class.csv"))
+    catalog = DataCatalog({"shapes.per_class": kept, "shapes.notes": MemoryDataset()})
+    lines = _summary("shapes", {"shapes.per_class", "shapes.notes"}, catalog)
+    assert [line.split()[0] for line in lines] == ["shapes", "reports:"]

@@ -287,7 +287,8 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
     profile = catalog.load(f"{task}.profile") if f"{task}.profile" in made else {}
     unwritten = {f"{task}.formats", f"{task}.profile", *([] if formats else [f"{task}.formats_report"])}
-    paths = [_path(catalog, name) for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
+    own = [name for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
+    paths = [_path(catalog, name) for name in own if hasattr(catalog.get(name), "_filepath")]  # a user's may have none
     kinds = {
         "page": [path for path in paths if path.suffix == ".html"],
         "card": [path for path in paths if path.suffix == ".md"],
