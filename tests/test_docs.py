@@ -142,7 +142,7 @@ def test_the_site_is_built(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "sphinx", *options, "docs", str(built)], cwd=ROOT, check=True, timeout=300)
     reference = (built / "reference" / "parameters.html").read_text()
     assert "epochs of linear rise to the full learning rate" in reference
-    assert "a CSV, Parquet or JSON lines file" in reference
+    assert "a CSV, Parquet, Arrow or JSON lines file" in reference
     assert "initialization" in (built / "reference" / "choices.html").read_text()
 
 
