@@ -17,13 +17,21 @@ from torchloom.data.class_folders import split_of
 from torchloom.data.columns import is_flag, written
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
 from torchloom.data.text import spoken_words
-from torchloom.datasets.listing import Listing, is_users
+from torchloom.datasets.listing import Listing, is_users, scan
 from torchloom.errors import InputError, telling
 from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+
+
+def find_tables(config: TablePlace) -> Listing:
+    """List the file, or the tables in the folder."""
+    assert config.files is not None
+    listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
+    listing.say_links()
+    return listing
 
 
 def read_entry(table: Any, config: TablePlace) -> dict[str, list[Row]]:

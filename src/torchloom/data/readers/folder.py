@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -30,11 +30,8 @@ from torchloom.errors import InputError, printable
 from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 SPLITS = ("train", "validation", "test")
-ROOM = 0.8  # share of the free disk space that may be taken
-BLOCK = 128  # pictures decoded before they are written
 
 
 # ---- what there is -------------------------------------------------------------------------------------------------

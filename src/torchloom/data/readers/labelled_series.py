@@ -13,10 +13,9 @@ from torchloom.config import LabelledSeriesPreprocessConfig
 from torchloom.data.columns import gaps_of, is_gap, is_number, written
 from torchloom.data.row_splits import split_rows
 from torchloom.data.row_targets import asked_of
-from torchloom.data.rows import Row, read_entry, read_files
+from torchloom.data.rows import Row, find_tables, read_entry, read_files
 from torchloom.data.series import in_order, of_length, values_of
-from torchloom.data.tables import SUFFIXES
-from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.listing import Listing
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.system.words import listed
@@ -29,10 +28,7 @@ CHANNEL = "value"  # what a series in a row is called
 
 def find(config: LabelledSeriesPreprocessConfig) -> Listing:
     """List the file, or the tables in the folder."""
-    assert config.files is not None
-    listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
-    listing.say_links()
-    return listing
+    return find_tables(config)
 
 
 def preprocess(

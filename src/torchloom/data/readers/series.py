@@ -19,7 +19,7 @@ from torchloom.config import SeriesPreprocessConfig
 from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, written
 from torchloom.data.moments import Clock, calendar_of, clock_of, read_date, read_moment
 from torchloom.data.readers import Proposal
-from torchloom.data.rows import Row, first_rows, is_table, read_entry, read_files
+from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files
 from torchloom.data.series import Piece, pieces, read_rows_in_order
 from torchloom.data.tables import SUFFIXES
 from torchloom.data.targets import Horizon
@@ -37,10 +37,7 @@ SPLITS = ("train", "validation", "test")
 
 def find(config: SeriesPreprocessConfig) -> Listing:
     """List the file, or the tables in the folder."""
-    assert config.files is not None
-    listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
-    listing.say_links()
-    return listing
+    return find_tables(config)
 
 
 def preprocess(

@@ -23,6 +23,7 @@ from torchloom.data.rows import (
     LOOKED_AT,
     Row,
     check_cells,
+    find_tables,
     first_rows,
     is_table,
     read_entry,
@@ -47,10 +48,7 @@ ROWS_OF_A_BIN = 20  # at least, on average
 
 def find(config: TableFilesPreprocessConfig) -> Listing:
     """List the file, or the tables in the folder."""
-    assert config.files is not None
-    listing = scan(Path(config.files), "preprocess.files", SUFFIXES)
-    listing.say_links()
-    return listing
+    return find_tables(config)
 
 
 def preprocess(

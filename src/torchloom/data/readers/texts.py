@@ -5,7 +5,6 @@ The texts of a table may be in any script, and of any length; the label may be a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,6 @@ from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, telling
 from torchloom.system.progress import track
 from torchloom.system.words import are, listed
-
-logger = logging.getLogger(__name__)
 
 TEXTS = {".txt"}
 FOLDER, TEXT = "class", "text"  # the columns of what lies in folders
