@@ -107,7 +107,10 @@ def test_texts_are_told_from_tables(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         proposal = propose(path, "verdict")
     assert caplog.messages == []  # what there is to know is said once
-    assert (proposal.problem, proposal.blocks["model"]) == ("classification", {"name": "text_ngrams"})
+    assert (proposal.problem, proposal.blocks["model"]) == (
+        "classification",
+        {"name": "text_ngrams", "members": 3},
+    )
     assert proposal.preprocess == {"reader": "texts", "files": str(path), "text": "review", "target": "verdict"}
     assert list(proposal.seen) == [
         "70 texts of 11 words on average, at most 11",

@@ -53,6 +53,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "text_ngrams",
         {"rows": 50, "ngram_width": 8, "embedding": 16, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0},
     ),
+    "text_ngrams of two": (
+        "text_ngrams",
+        {"rows": 50, "ngram_width": 8, "beside": "nothing", "dropout": 0.0, "members": 2},
+    ),
     "language_rnn lstm": (
         "language_rnn",
         {"embedding": 16, "width": 32, "layers": 1, "tied": True, "embedding_dropout": 0.0, "dropout": 0.0},

@@ -47,6 +47,17 @@ def test_a_network_over_the_words_is_added(beside: str) -> None:
     torch.testing.assert_close(both, network(tokens, lengths) + deep @ others.T)
 
 
+def test_members_are_learnt_each_and_answer_together() -> None:
+    sizes, arguments = {"tokens": 20, "outputs": 3}, {"rows": 101, "width": 4, "dropout": 0.0, "embedding_dropout": 0.0}
+    network = build_network("text_ngrams", sizes, {"members": 3, **arguments})
+    documents = torch.tensor([[3, 4, 5], [6, 7, 0]]), torch.tensor([3, 2])
+    each, mean = network.train()(*documents), network.eval()(*documents)
+    assert each.shape == (2, 3, 3)
+    torch.testing.assert_close(each[:, 1], network.members[1](*documents))  # type: ignore[index, operator]
+    torch.testing.assert_close(mean, each.mean(1))
+    assert (each.std(1) > 1e-3).all()
+
+
 def test_convolutions_see_the_words_of_a_document_alone() -> None:
     torch.manual_seed(0)
     network = build_network("text_cnn", {"tokens": 20, "outputs": 3}, {"embedding": 4, "width": 5, "kernels": [1, 3]})

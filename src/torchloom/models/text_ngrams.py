@@ -2,7 +2,9 @@
 
 Joulin, Grave, Bojanowski, Mikolov, "Bag of tricks for efficient text classification", EACL 2017 (arXiv:1607.01759).
 That what is learnt by heart and what is learnt in general go together: Cheng et al., "Wide & deep learning for
-recommender systems", DLRS 2016 (arXiv:1606.07792).
+recommender systems", DLRS 2016 (arXiv:1606.07792). That several of them, which begin differently, err less together:
+Lakshminarayanan, Pritzel, Blundell, "Simple and scalable predictive uncertainty estimation using deep ensembles",
+NeurIPS 2017 (arXiv:1612.01474).
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ def build(
     width: Count = 64,
     embedding_dropout: Fraction = 0.4,
     dropout: Fraction = 0.5,
+    members: Count = 1,
 ) -> nn.Module:
     """The sum of vectors, `ngram_width` wide, of all runs of up to `longest` tokens, and beside it what the network
     `beside`, of that `embedding` and `width`, has before its last layer -> linear to `outputs`. The runs share a table
-    of so many `rows` by chance."""
+    of so many `rows` by chance. The answer is the mean of what `members` such networks say."""
     same: dict[str, Any] = {
         "embedding": embedding,
         "width": width,
@@ -42,8 +45,24 @@ def build(
         "dropout": dropout,
     }
     networks = {"text_cnn": text_cnn, "text_rnn": text_rnn}
-    deep = networks[beside].build(tokens, outputs, **same) if beside in networks else None
-    return TextNgrams(tokens, outputs, longest, rows, ngram_width, dropout, deep)
+
+    def member() -> nn.Module:
+        deep = networks[beside].build(tokens, outputs, **same) if beside in networks else None
+        return TextNgrams(tokens, outputs, longest, rows, ngram_width, dropout, deep)
+
+    return member() if members == 1 else Members([member() for _ in range(members)])
+
+
+class Members(nn.Module):
+    """In training the answers are those of each member (B, members, outputs), to be held to the target each."""
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        answers = torch.stack([member(tokens, lengths) for member in self.members], dim=1)
+        return answers if self.training else answers.mean(1)
 
 
 class TextNgrams(nn.Module):

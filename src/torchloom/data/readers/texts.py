@@ -175,6 +175,7 @@ def _has_token(text: Any, config: TextFilesPreprocessConfig) -> bool:
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 700, 20, 3  # of a training that is proposed
+MEMBERS, FEW = 3, 1_000_000  # networks that answer together, where the texts have fewer words than that
 
 
 def takes(path: Path, target: str | None) -> bool:
@@ -225,7 +226,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     preprocess = {"reader": "texts", "files": str(path), **own}
     blocks = {
         "data": {"max_tokens": 400},
-        "model": {"name": "text_ngrams"},
+        "model": {"name": "text_ngrams", **({"members": MEMBERS} if sum(counts) < FEW else {})},
         "train": train,
         "evaluate": {},
         "export": {},
