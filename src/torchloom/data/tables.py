@@ -72,26 +72,6 @@ def separator_of(line: str) -> str:
     return max(SEPARATORS, key=line.count)
 
 
-def as_rows(table: Any) -> list[dict[str, Any]]:
-    """The rows of a table of Arrow, Polars or pandas, or those of a list, by the names of their columns."""
-    if isinstance(table, list):
-        odd = next((place for place, row in enumerate(table) if not isinstance(row, Mapping)), None)
-        if odd is not None:
-            raise InputError(
-                f"is a list whose entry {odd} is {table[odd]!r}, and no row: values by the names of columns"
-            )
-        return table
-    if hasattr(table, "to_pylist"):
-        return table.to_pylist()  # type: ignore[no-any-return]
-    if hasattr(table, "to_dicts"):
-        return table.to_dicts()  # type: ignore[no-any-return]
-    if hasattr(table, "to_dict"):
-        return table.to_dict("records")  # type: ignore[no-any-return]
-    raise InputError(
-        f"is of the type {type(table).__name__}, and no table of pandas, Polars or Arrow, nor a list of rows"
-    )
-
-
 def _cells(file: TextIO, separator: str, quoting: int = csv.QUOTE_MINIMAL, strict: bool = False) -> Rows:
     """The rows of a CSV file that are not empty."""
     seen: list[str] = []  # the lines of a row
