@@ -116,6 +116,28 @@ class FolderPreprocessConfig(OwnFiles, PictureConfig, PreprocessConfig):
     )
 
 
+class ArraysPreprocessConfig(OwnFiles, PreprocessConfig):
+    """The block `preprocess` of pictures in arrays of NumPy, (N, H, W) or (N, H, W, C) uint8, with a class for each.
+
+    What has no arrays with the name of a split, such as x_test and y_test, is cut from the training data.
+    """
+
+    files: Place = Field(
+        description="an .npz file, or a folder of .npz and .npy files: a path, or an address such as s3://bucket/x.npz"
+    )
+    pictures: str | None = Field(
+        None,
+        min_length=1,
+        description="what the array of pictures is called, without its split; none: the only one",
+    )
+    target: str | None = Field(
+        None,
+        min_length=1,
+        description="what the array of classes is called, without its split; none: the only one",
+    )
+    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without arrays to test")
+
+
 class TextPreprocessConfig(ReaderConfig):
     """The block `preprocess` of one long text, which is cut in two places: training, validation and test in a row."""
 

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
+from torchloom.data import arrays
 from torchloom.errors import InputError
 from torchloom.system.words import counted
 
 SEPARATORS = (",", ";", "\t", "|")
-BINARY = {".parquet", ".arrow", ".jsonl", ".ndjson"}  # what pyarrow reads, and has types
+BINARY = {".parquet", ".arrow", ".jsonl", ".ndjson"} | arrays.ENDINGS  # what has types
 TEXT = {".csv", ".tsv"}
 PACKED = {".zip", ".gz"}  # of one CSV file, or in the latter of one of the others
 SUFFIXES = TEXT | BINARY | PACKED
@@ -141,7 +142,8 @@ def _batches(path: Path) -> Any:
     from pyarrow import json as json_lines
     from pyarrow import parquet
 
-    read: Any = {".parquet": parquet.read_table, ".arrow": _read_arrow}.get(_kind(path), json_lines.read_json)
+    readers: dict[str, Any] = {".parquet": parquet.read_table, ".arrow": _read_arrow}
+    read = (readers | dict.fromkeys(arrays.ENDINGS, arrays.read_table)).get(_kind(path), json_lines.read_json)
     try:
         if path.suffix.lower() != ".gz":
             return with_names(read(path))
