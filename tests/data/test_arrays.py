@@ -3,12 +3,18 @@
 import io
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
+from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
 
+from conftest import ROOT, kedro_run
+from tests.test_docs import commands
+from torchloom.cli import new_task
 from torchloom.config import ArraysPreprocessConfig
 from torchloom.data.arrays import MAGIC, pictures_in, read_table, stacked
 from torchloom.data.readers import propose
@@ -201,3 +207,18 @@ def test_pictures_of_a_file_are_samples(tmp_path: Path) -> None:
     assert [(name, row) for name, _, row in found] == [(f"x_test:{place}", {"y": y[place]}) for place in range(4)]
     with pytest.raises(InputError, match=r"^holds no pictures$"):
         list(pictures_in(saved(tmp_path / "y.npz", y=y), len))  # type: ignore[arg-type]
+
+
+def test_a_file_of_arrays_becomes_a_task(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's own line; what it writes is trained."""
+    (command,) = (each for each in commands(ROOT / "docs/how-to/own-images.md") if "task new" in each)
+    x, y = pictures(80)
+    saved(project / "mnist.npz", x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
+    monkeypatch.chdir(project)
+    bootstrap_project(project)
+    given = command.removeprefix("uv run kedro task new ").split()
+    made = CliRunner().invoke(new_task, given, obj=SimpleNamespace(project_path=project), catch_exceptions=False)
+    assert "train: 60 pictures of 8 x 6 x 1, test: 20 pictures of 8 x 6 x 1" in made.output
+    small = {"model": {"name": "mlp", "hidden": [8], "width": None}, "train": {"epochs": 8, "threads": 1}}
+    catalog = kedro_run(project, "numerals", env="local", params={"numerals": small}, to_nodes=["numerals.train"])
+    assert catalog.load("numerals.history")[-1]["val_accuracy"] == 1.0

@@ -17,6 +17,7 @@ import yaml
 from conftest import kedro_run
 from tests.postgres import PASSWORD, postgres
 from tests.tables import people, write
+from tests.test_extending import block
 from torchloom.data.entries import as_rows
 from torchloom.errors import InputError
 
@@ -81,28 +82,24 @@ def databases(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> d
     with duckdb.connect(str(tmp_path / "people.duckdb")) as connection:
         connection.execute(f"create table people as select * from read_csv('{path}', types = {{'bike': 'varchar'}})")
     frame.to_sql("people", sqlalchemy.create_engine(server), index=False, if_exists="replace")
-    duck = {"backend": "duckdb", "database": str(tmp_path / "people.duckdb"), "read_only": True}
-    query = "select * from people order by id"
+    guide = yaml.safe_load(block("people_in_duckdb:"))
+    guide["people_in_duckdb"]["connection"]["database"] = str(tmp_path / "people.duckdb")
+    query = guide["people_at_the_server"]
     return {
         "csv": {"type": "pandas.CSVDataset", "filepath": str(path)},
         "chunks": {"type": "pandas.CSVDataset", "filepath": str(path), "load_args": {"chunksize": 70}},
         "lazy": {"type": "polars.LazyPolarsDataset", "filepath": str(path), "file_format": "csv"},
-        "duck": {"type": "ibis.TableDataset", "table_name": "people", "connection": duck},
-        "server": {"type": "pandas.SQLTableDataset", "table_name": "people", "credentials": "server"},
-        "query": {"type": "pandas.SQLQueryDataset", "sql": query, "credentials": "server"},
-        "parts": {
-            "type": "pandas.SQLQueryDataset",
-            "sql": query,
-            "credentials": "server",
-            "load_args": {"chunksize": 70},
-        },
+        "duck": guide["people_in_duckdb"],
+        "server": {"type": "pandas.SQLTableDataset", "table_name": "people", "credentials": "my_server"},
+        "query": query,
+        "parts": {**query, "load_args": {"chunksize": 70}},
     }
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")  # of ibis
 def test_rows_out_of_databases_are_those_of_a_file(project: Path, databases: dict[str, Any], server: str) -> None:
-    (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"server": {"con": server}}))
+    (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"my_server": {"con": server}}))
     (project / "conf/base/catalog_people.yml").write_text(
         yaml.safe_dump({f"{name}_rows": entry for name, entry in databases.items()})
     )

@@ -17,8 +17,10 @@ from kedro.framework.startup import bootstrap_project
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from conftest import kedro_run
+from conftest import ROOT, kedro_run
 from tests.tables import people, write
+from tests.test_docs import commands
+from tests.test_extending import block
 from torchloom.cli import new_task
 from torchloom.config import PicturesPreprocessConfig, TableFilesPreprocessConfig
 from torchloom.config.checks import check_block
@@ -28,7 +30,7 @@ from torchloom.datasets.remote import Remote
 from torchloom.errors import InputError, without_secrets
 from torchloom.runner import SkipUnchanged
 
-BUCKET = "loom"
+BUCKET = "bucket"
 KEYS = {"key": "me", "secret": "never to be seen"}
 
 
@@ -50,16 +52,16 @@ def store(s3: dict[str, Any]) -> Iterator[Any]:
     system = fsspec.filesystem("s3", **s3)
     yield system
     system.invalidate_cache()
-    if system.exists(f"{BUCKET}/reviews"):
-        system.rm(f"{BUCKET}/reviews", recursive=True)
+    if system.exists(f"{BUCKET}/own"):
+        system.rm(f"{BUCKET}/own", recursive=True)
 
 
 FILES = {"a.csv": b"x,y\n1,2\n", "val/b.csv": b"x,y\n3,4\n", "val/empty.csv": b""}
 HIDDEN = {".git/config": b"no", "__MACOSX/a.csv": b"no", "folder/": b""}
-ADDRESS = f"s3://{BUCKET}/reviews/"
+ADDRESS = f"s3://{BUCKET}/own/"
 
 
-def lay(system: Any, files: dict[str, bytes], top: str = f"{BUCKET}/reviews") -> None:
+def lay(system: Any, files: dict[str, bytes], top: str = f"{BUCKET}/own") -> None:
     for name, data in files.items():
         system.pipe_file(f"{top}/{name}", data)
 
@@ -113,7 +115,7 @@ def test_what_changes_there_changes_here(tmp_path: Path, store: Any, s3: dict[st
     assert before == remote(tmp_path, s3).fingerprint()
     reads.clear()
     lay(store, {"a.csv": b"x,y\n9,9\n"})  # of the same size
-    store.rm(f"{BUCKET}/reviews/val/b.csv")
+    store.rm(f"{BUCKET}/own/val/b.csv")
     (folder / "val/empty.csv").write_bytes(b"damaged")
     assert remote(tmp_path, s3).fingerprint() != before
     bring(tmp_path, s3)
@@ -172,7 +174,7 @@ def test_an_interrupted_one_goes_on(
     folder = bring(tmp_path, s3)
     assert held(folder) == {"a.csv": b"0123456789", "b.csv": b"abcdefghij", "c.csv": b"x"}
     assert reads == ["b.csv", "c.csv"]
-    assert opened[1:] == [(f"{BUCKET}/reviews/b.csv", 4)]  # after what had arrived
+    assert opened[1:] == [(f"{BUCKET}/own/b.csv", 4)]  # after what had arrived
 
 
 def test_without_the_network_what_was_brought_will_do(
@@ -191,8 +193,8 @@ def test_without_the_network_what_was_brought_will_do(
     assert bring(tmp_path, away) == folder
     assert "Going on with what was brought before" in caplog.text
     assert remote(tmp_path, away).fingerprint() == before
-    with pytest.raises(InputError, match=r"^preprocess\.files s3://loom/other: cannot be reached \("):
-        bring(tmp_path, away, "s3://loom/other")
+    with pytest.raises(InputError, match=r"^preprocess\.files s3://bucket/other: cannot be reached \("):
+        bring(tmp_path, away, "s3://bucket/other")
 
 
 @pytest.mark.parametrize(
@@ -200,8 +202,8 @@ def test_without_the_network_what_was_brought_will_do(
     [
         ("s3://nowhere/x", {}, r"there is no such file, folder or bucket$"),
         (f"s3://{BUCKET}/nothing/", {}, r"there is no such file, folder or bucket$"),
-        ("s4://loom/x", {}, r"is no address that fsspec knows \(Protocol not known: s4\); there are s3, gs"),
-        ("gs://loom/x", {}, r": Please install gcsfs to access Google Storage$"),
+        ("s4://bucket/x", {}, r"is no address that fsspec knows \(Protocol not known: s4\); there are s3, gs"),
+        ("gs://bucket/x", {}, r": Please install gcsfs to access Google Storage$"),
         (ADDRESS, {"kay": "me"}, r"the entry of credentials\.yml is not for such addresses \(.*kay"),
     ],
 )
@@ -236,13 +238,13 @@ TASK = {
     "evaluate": {},
     "export": {},
 }
-PREPROCESS = {"reader": "table", "files": f"{ADDRESS}people.csv", "credentials": "mine", "target": "bike"}
+PREPROCESS = yaml.safe_load(block("people_elsewhere:"))["people_elsewhere"]["preprocess"]  # of the guide
 
 
 @pytest.fixture
 def lent(project: Path, s3: dict[str, Any]) -> Path:
     """A project with credentials and a task on a table that is elsewhere."""
-    (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"mine": s3}))
+    (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"my_s3": s3}))
     blocks = {"riders": {"preprocess": PREPROCESS}, "rides": TASK}
     (project / "conf/base/parameters/rides.yml").write_text(yaml.safe_dump(blocks))
     return project
@@ -259,7 +261,7 @@ def test_a_task_on_a_table_elsewhere(lent: Path, tmp_path: Path, store: Any, rea
     catalog = kedro_run(lent, "rides", env="local", to_nodes=["rides.export_onnx"])
     assert catalog.load("riders_info")["rows"]["train"] == 115
     assert pipelines["rides"].inputs() >= {"riders_remote"}
-    params = {"predict": {"model": "rides", "files": f"{ADDRESS}people.csv", "credentials": "mine"}}
+    params = {"predict": {"model": "rides", "files": ADDRESS, "credentials": "my_s3"}}
     answers = kedro_run(lent, "predict", env="local", params=params).load("predict.predictions_parquet")
     assert answers.num_rows == 160
     assert reads == ["people.csv", "people.csv"]  # each has a place of its own
@@ -277,11 +279,11 @@ def test_a_task_on_a_table_elsewhere(lent: Path, tmp_path: Path, store: Any, rea
 
 
 def test_credentials_that_are_not_there(lent: Path, store: Any) -> None:
-    (lent / "conf/local/credentials.yml").write_text("mime: {key: a}\n")
+    (lent / "conf/local/credentials.yml").write_text("my_s4: {key: a}\n")
     with pytest.raises(
         InputError,
-        match=r"^riders\.preprocess\.credentials: given 'mine'; unknown entry of conf/local/credentials\.yml "
-        r"\(did you mean mime\?\)",
+        match=r"^riders\.preprocess\.credentials: given 'my_s3'; unknown entry of conf/local/credentials\.yml "
+        r"\(did you mean my_s4\?\)",
     ):
         kedro_run(lent, "rides", env="local", to_nodes=["riders.find_files"])
     blocks = {"riders": {"preprocess": {**PREPROCESS, "files": "people.csv"}}, "rides": TASK}
@@ -293,10 +295,11 @@ def test_credentials_that_are_not_there(lent: Path, store: Any) -> None:
 def test_task_new_looks_at_an_address(
     project: Path, s3: dict[str, Any], store: Any, tmp_path: Path, reads: list[str]
 ) -> None:
-    (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"mine": s3}))
+    (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"my_s3": s3}))
     upload(store, write(tmp_path / "people.csv", people(300)))
     bootstrap_project(project)
-    given = ["bikes", "--data", f"{ADDRESS}people.csv", "--credentials", "mine", "--target", "bike"]
+    (command,) = (each for each in commands(ROOT / "docs/how-to/own-data.md") if "new bikes_elsewhere" in each)
+    given = command.removeprefix("uv run kedro task new ").split()
     place = SimpleNamespace(project_path=project)
     before = Path.cwd()
     os.chdir(project)
@@ -305,10 +308,10 @@ def test_task_new_looks_at_an_address(
     finally:
         os.chdir(before)
     assert made.exit_code == 0, made.output
-    blocks = yaml.safe_load((project / "conf/base/parameters/bikes.yml").read_text())
-    preprocess = blocks["bikes_data"]["preprocess"]
-    assert (preprocess["files"], preprocess["credentials"]) == (f"{ADDRESS}people.csv", "mine")
-    kedro_run(project, "bikes", env="local", to_nodes=["bikes_data.preprocess"])
+    blocks = yaml.safe_load((project / "conf/base/parameters/bikes_elsewhere.yml").read_text())
+    preprocess = blocks["bikes_elsewhere_data"]["preprocess"]
+    assert (preprocess["files"], preprocess["credentials"]) == (f"{ADDRESS}people.csv", "my_s3")
+    kedro_run(project, "bikes_elsewhere", env="local", to_nodes=["bikes_elsewhere_data.preprocess"])
     assert reads == ["people.csv"]  # once for both
 
 
@@ -326,6 +329,6 @@ def test_pictures_and_the_table_that_names_them(project: Path, store: Any, s3: d
     *splits, _ = pictures.preprocess(pictures.find(here), here, tmp_path)
     assert [len(part.arrays["labels"]) for part in splits] == [22, 2, 6]
     with pytest.raises(
-        InputError, match=r"^preprocess\.files s3://loom/reviews/kinds\.csv: is one table\. Say where the paths in it"
+        InputError, match=r"^preprocess\.files s3://bucket/own/kinds\.csv: is one table\. Say where the paths in it"
     ):
         found.brought(config.model_copy(update={"folder": None}))
