@@ -17,6 +17,7 @@ from PIL import Image
 from tests.sounds import save, tone, whistles
 from tests.tables import as_columns, films, hours, people, reviews, steps, waves, write
 from torchloom.config import (
+    ArraysPreprocessConfig,
     DataConfig,
     DebuggingConfig,
     DistributedConfig,
@@ -37,6 +38,7 @@ from torchloom.config import (
 )
 from torchloom.data.pictures import decode_image
 from torchloom.data.readers import (
+    arrays,
     cifar10,
     diabetes,
     imdb,
@@ -52,6 +54,7 @@ from torchloom.data.readers import (
 from torchloom.data.readers import folder as reader
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
+from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import open_model
 from torchloom.inference.serving import answerer
@@ -426,6 +429,37 @@ def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
     task.classified(task.asked(write(tmp_path / "asked.csv", asked, ";")))
     del asked[0]["bike"]
     task.classified(task.served([{name: None if cell == "?" else cell for name, cell in row.items()} for row in asked]))
+
+
+def test_arrays_of_numpy(tmp_path: Path) -> None:
+    """As rows, and as pictures with their classes."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    features = generator.normal(labels[:, None], 1.0, (120, 4)).astype(np.float32)
+    for split, part in {"train": slice(0, 90), "test": slice(90, 120)}.items():
+        (tmp_path / "rows").mkdir(exist_ok=True)
+        np.savez(tmp_path / f"rows/{split}.npz", x=features[part], y=np.array(["a", "b", "c"])[labels[part]])
+    config = TableFilesPreprocessConfig(files=str(tmp_path / "rows"), target="y")
+    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), {"name": "linear"})
+    task.classified(task.asked(tmp_path / "rows/test.npz"))
+    assert_as_measured(task, 30)
+    pixels = (60 * labels[:, None, None, None] + generator.integers(0, 120, (120, 8, 6, 3))).astype(np.uint8)
+    path, asked = tmp_path / "x.npz", tmp_path / "asked.npz"
+    np.savez(path, x_train=pixels[:90], y_train=labels[:90], x_test=pixels[90:], y_test=labels[90:])
+    np.savez(asked, x=pixels[90:], y=labels[90:])
+    block = ArraysPreprocessConfig(files=str(path))
+    prepared = arrays.preprocess(arrays.find(block), block, tmp_path)
+    task = Trained(tmp_path / "pictures", prepared, {"name": "mlp", "hidden": [8]})
+    task.classified(task.asked(asked))
+    assert_as_measured(task, 30)
+    bodies = []
+    for picture in pixels[90:]:
+        np.save(body := io.BytesIO(), picture)
+        bodies.append(body.getvalue())
+    task.classified(task.served(bodies))
+    np.save(body := io.BytesIO(), pixels)
+    with pytest.raises(InputError, match=r"^the body: holds several pictures\. Send one at a time$"):
+        task.served([body.getvalue()])
 
 
 @pytest.mark.parametrize("columns", [["age"], ["town"], ["since"], ["income"]])

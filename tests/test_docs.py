@@ -40,6 +40,11 @@ ELSEWHERE = {
     "uv run python -m benchmarks*": "tests/test_benchmarks.py::test_the_command_reports",
     "uv run kedro run --pipelines mnist_resnet": "tests/test_extending.py::test_add_a_task_and_a_network",
     "uv run kedro task new bikes *": "tests/test_task_command.py::test_a_table_becomes_a_file_that_trains",
+    "uv run kedro task new bikes_elsewhere *": "tests/datasets/test_remote.py::test_task_new_looks_at_an_address",
+    "uv run kedro run --pipelines predict --params predict.model=bikes,predict.files=s3:*": (
+        "tests/datasets/test_remote.py::test_a_task_on_a_table_elsewhere"
+    ),
+    "uv run kedro task new numerals *": "tests/data/test_arrays.py::test_a_file_of_arrays_becomes_a_task",
     "uv run kedro run --pipelines bikes": "tests/test_extending.py::test_a_table_of_ones_own",
     "uv run kedro run --pipelines predict --params predict.model=bikes,predict.files=rows.csv": (
         "tests/test_extending.py::test_a_table_of_ones_own"
@@ -119,6 +124,8 @@ ADDED = {  # tasks, by who follows the page
 }
 MADE = {  # by who follows the page
     "conf/parameters.schema.json",
+    "conf/base/catalog_people.yml",
+    "conf/local/credentials.yml",
     "conf/base/parameters/bikes.yml",
     "conf/base/parameters/loads.yml",
     "conf/base/parameters/genres.yml",

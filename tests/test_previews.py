@@ -1,5 +1,7 @@
 """What kedro-viz gets to know of the project; what a browser makes of it is in test_tasks.py."""
 
+import inspect
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,17 @@ from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Node, Pipeline
 
 from conftest import TASKS, make_project
 from tests.exported import GREY, checkpoint
 from torchloom import pipeline_registry
 from torchloom.config.loader import newest_loader, read_parameters
+from torchloom.data.readers import texts
 from torchloom.datasets.reports import JSONDataset
 from torchloom.models.summary import layers
 from torchloom.problems import problem_of
+from torchloom.records.provenance import code_of
 from torchloom.reporting import previews
 from torchloom.training.checkpoint import CheckpointDataset
 
@@ -104,3 +109,31 @@ def test_every_stage_that_trains_has_a_preview_before_anything_has_run(
         assert preview is not None
         assert preview.to_dict()["kind"] == "text"
         assert f"kedro run --pipelines {node.namespace}" in preview.content
+
+
+def test_what_data_are_made_of_is_in_the_graph(catalog: DataCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that a user's own node makes, and files at an address; the code is the reader's all the same."""
+    read = {
+        "riders": {"reader": "table", "entry": "model_input_table", "target": "bike"},
+        "remarks": {"reader": "texts", "files": "s3://bucket/remarks/", "target": "verdict"},
+    }
+    blocks: dict[str, Any] = {name: {"preprocess": block} for name, block in read.items()}
+    blocks |= {f"{name}_told": {"task": {"problem": "classification", "data": name}} for name in read}
+    monkeypatch.setitem(newest_loader().data, "parameters", {**read_parameters(newest_loader()), **blocks})
+    registered = pipeline_registry.register_pipelines()
+    own = Pipeline([Node(sorted, inputs="companies", outputs="model_input_table", name="own")])
+    manager = managers.DataAccessManager()
+    whole = {name: own + registered[f"{name}_told"] for name in read}
+    manager.add_catalog(catalog, whole)
+    manager.add_pipelines(whole)
+    edges = {}
+    for name in whole:
+        names = {node.id: node.name for node in manager.get_nodes_for_registered_pipeline(name)}
+        found = manager.get_edges_for_registered_pipeline(name)
+        edges[name] = {(names[edge.source], names[edge.target]) for edge in found}
+    assert edges["riders"] >= {("own", "model_input_table"), ("model_input_table", "preprocess")}
+    assert edges["remarks"] >= {("remarks_remote", "find_files"), ("find_files", "remarks_files")}
+    (node,) = (node for node in registered["remarks_told"].nodes if node.name == "remarks.find_files")
+    assert code_of(node.func)[0] == code_of(texts.find)[0]
+    assert inspect.getsource(node.func) == inspect.getsource(texts.find)
+    assert pickle.loads(pickle.dumps(node)).func.function is texts.find

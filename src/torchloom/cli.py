@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from pathlib import Path
 
 import click
 from kedro.framework.startup import ProjectMetadata
@@ -79,10 +80,10 @@ def task() -> None:
     "--data",
     "path",
     required=True,
-    type=click.Path(exists=True),
     help="A table, a text, or a folder: of tables, texts or sounds, or with a folder of pictures, texts or sounds for "
-    "each class.",
+    "each class; by its path, or an address such as s3://bucket/folder/.",
 )
+@click.option("--credentials", help="Of data at an address the entry of credentials.yml that lets you in.")
 @click.option(
     "--target",
     "targets",
@@ -92,11 +93,14 @@ def task() -> None:
 @click.option("--problem", help="What is asked, where data could be for several: forecasting of a table by time.")
 @click.pass_obj
 def new_task(
-    metadata: ProjectMetadata, name: str, path: str, targets: tuple[str, ...], problem: str | None = None
+    metadata: ProjectMetadata,
+    name: str,
+    path: str,
+    targets: tuple[str, ...],
+    problem: str | None = None,
+    credentials: str | None = None,
 ) -> None:
     """Look at data, and write a file of parameters for the task NAME."""
-    from pathlib import Path
-
     from kedro.framework.project import settings
 
     from torchloom.config.checks import UnknownNameError
@@ -104,6 +108,7 @@ def new_task(
     from torchloom.data.readers import propose
     from torchloom.errors import InputError
     from torchloom.problems import check_problem
+    from torchloom.system.addresses import is_address
     from torchloom.system.files import atomic_write
     from torchloom.tasks import read_tasks
 
@@ -119,15 +124,38 @@ def new_task(
             check_problem(problem)
         except UnknownNameError as error:
             raise InputError(f"--problem {problem}: {error}") from error
-    proposal = propose(Path(path).expanduser().resolve(), ",".join(targets) or None, problem)
+    place = _here(path, data, credentials)
+    proposal = propose(place, ",".join(targets) or None, problem)
     own = {"task": {"problem": proposal.problem, "data": data}, **proposal.blocks}
-    blocks = {data: {"preprocess": proposal.preprocess}, name: own}
+    preprocess = proposal.preprocess
+    if is_address(path):
+        preprocess = {key: path if value == str(place) else value for key, value in preprocess.items()}
+        preprocess |= {"credentials": credentials} if credentials else {}
+    blocks = {data: {"preprocess": preprocess}, name: own}
     read_tasks({**parameters, **blocks})  # whether there can be a task of that name
     comments = "".join(f"# {_in_one_line(line)}\n" for line in ["What kedro task new has seen:", *proposal.seen])
     written = comments + as_yaml(blocks)
     with atomic_write(file) as temporary:
         temporary.write_text(written, encoding="utf-8")
     click.echo("\n".join([*proposal.seen, "", f"written to {file}. Train with", f"  kedro run --pipelines {name}"]))
+
+
+def _here(place: str, data: str, credentials: str | None) -> Path:
+    """Where data are on this machine; from an address they are brought first, to where the data set will have them."""
+    from kedro.framework.session import KedroSession
+
+    from torchloom.config.loader import credentials_of
+    from torchloom.system.addresses import is_address
+
+    if is_address(place):
+        with KedroSession.create() as session:
+            context = session.load_context()
+            remote = context.catalog.load(f"{data}_remote")  # type: ignore[attr-defined]
+        remote.options = credentials_of(context.config_loader, credentials, "--credentials")  # type: ignore[attr-defined]
+        return Path(remote.bring(place, "--data")).resolve()
+    if not Path(place).expanduser().exists():
+        raise click.BadParameter(f"Path {place!r} does not exist.", param_hint="--data")
+    return Path(place).expanduser().resolve()
 
 
 def _in_one_line(text: str) -> str:
@@ -166,8 +194,6 @@ def list_tasks(env: str | None) -> None:
 @click.option("--port", "-p", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
 def serve(model: str, env: str | None, port: int) -> None:
     """Answer over HTTP on this machine with MODEL: a task that was exported, an ONNX file or a checkpoint."""
-    from pathlib import Path
-
     from kedro.framework.session import KedroSession
 
     from torchloom.config import ServeConfig

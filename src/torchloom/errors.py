@@ -1,6 +1,7 @@
 """The one exception for what a user can mend."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,10 @@ import click
 from kedro.io import DatasetError
 
 LONGEST_LINE = 2000  # characters
+SECRETS = (  # in an address: a password, and what a link is signed with
+    re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)"),
+    re.compile(r"([?&][\w.-]*(?:sig|signature|token|secret|password|credential|key)=)[^&\s'\"]+", re.IGNORECASE),
+)
 
 
 class InputError(click.ClickException, DatasetError):
@@ -42,8 +47,15 @@ def telling(place: object) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """`text` with everything that could steer a terminal escaped, save line ends, and overlong lines cut."""
-    return "\n".join("".join(map(_escaped, _cut(line))) for line in text.split("\n"))
+    """`text` with everything that could steer a terminal escaped, save line ends, and long lines and secrets cut."""
+    return "\n".join("".join(map(_escaped, _cut(line))) for line in without_secrets(text).split("\n"))
+
+
+def without_secrets(text: str) -> str:
+    """`text` with … in place of the passwords and signatures of addresses."""
+    for secret in SECRETS:
+        text = secret.sub(r"\1…", text)
+    return text
 
 
 def _escaped(character: str) -> str:

@@ -17,12 +17,13 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 
 from torchloom.config.checks import check_parameters
-from torchloom.config.loader import read_parameters
+from torchloom.config.loader import credentials_of, read_parameters
 from torchloom.errors import InputError, is_news
+from torchloom.system.addresses import addresses_in
 from torchloom.system.locks import command
 from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
 from torchloom.system.processes import check_beginning
-from torchloom.tasks import all_blocks, is_task
+from torchloom.tasks import all_blocks, is_task, readers_of
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -59,6 +60,19 @@ class ProjectHooks:
             from torchloom.records.tracking import open_mlflow
 
             open_mlflow(context)
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
+        """Tell the entries of files at an address which that is, and by which credentials."""
+        assert self.context is not None
+        loader = self.context.config_loader
+        parameters = read_parameters(loader)
+        blocks = {f"{name}.preprocess": parameters[name]["preprocess"] for name in readers_of(parameters)}
+        for key, block in {**blocks, "predict": parameters["predict"]}.items():
+            if addresses := addresses_in(block):
+                owner, _, kind = key.partition(".")
+                options = credentials_of(loader, block.get("credentials"), f"{key}.credentials")
+                catalog.load(f"{owner}_remote" if kind else f"{owner}.remote").told(kind or owner, addresses, options)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

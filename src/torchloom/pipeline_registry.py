@@ -9,7 +9,9 @@ from kedro.pipeline import Pipeline
 from torchloom.config.checks import unknown
 from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.errors import InputError
-from torchloom.tasks import Task, entry_of, pipeline_of, readers_of, tasks_of
+from torchloom.tasks import Task, origin_of, pipeline_of, readers_of, tasks_of
+
+DataSet = tuple[str, str, str | None, bool]  # its name, its reader and its origin, as tasks.origin_of has it
 
 
 class Pipelines(dict[str, Pipeline]):
@@ -37,14 +39,14 @@ def register_pipelines() -> Pipelines:
     loader = newest_loader()
     tasks = tuple(tasks_of(loader).values())
     parameters = read_parameters(loader)
-    data_sets = {(name, reader, entry_of(parameters[name])) for name, reader in readers_of(parameters).items()}
+    data_sets = {(name, reader, *origin_of(parameters[name])) for name, reader in readers_of(parameters).items()}
     return Pipelines(_pipelines(tasks, frozenset(data_sets)))
 
 
 @lru_cache(maxsize=4)  # each session asks anew
-def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[tuple[str, str, str | None]]) -> dict[str, Pipeline]:
+def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[DataSet]) -> dict[str, Pipeline]:
     own: dict[str, Pipeline] = {task.name: Deferred(partial(pipeline_of, task)) for task in tasks}
-    unused = data_sets - {(task.data_set, task.reader, task.entry) for task in tasks}
+    unused = data_sets - {(task.data_set, task.reader, task.entry, task.remote) for task in tasks}
     parts = [own[task.name] for task in tasks if not task.recipe.apart]
     return {
         **own,
@@ -66,7 +68,7 @@ def _sweep() -> Pipeline:
     return pipeline.create_pipeline()
 
 
-def _together(parts: list[Pipeline], unused: frozenset[tuple[str, str, str | None]]) -> Pipeline:
+def _together(parts: list[Pipeline], unused: frozenset[DataSet]) -> Pipeline:
     from torchloom.pipelines import preparation
 
     whole = [*parts, *(preparation.create_pipeline(*data_set) for data_set in unused)]

@@ -26,6 +26,7 @@ from torchloom.data.readers import check_reader, default_reader
 from torchloom.data.readers import reader as reader_of
 from torchloom.errors import InputError
 from torchloom.problems import check_problem, problem_of
+from torchloom.system.addresses import addresses_in
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Task:
     data_set: str
     reader: str
     entry: str | None  # of the catalog, where the reader takes the data from one
+    remote: bool  # whether files of the user's own are at an address
 
     @property
     def recipe(self) -> Recipe:
@@ -105,7 +107,7 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
         kind = _kind_of(block)
         assert kind is not None
         problem, data_set = _problem(block, blocks), _data_set(block, blocks)
-        own = readers[data_set], entry_of(parameters[data_set])
+        own = readers[data_set], *origin_of(parameters[data_set])
         tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, *own)
     return tasks
 
@@ -139,6 +141,11 @@ def entry_of(block: Any) -> str | None:
     preprocess = block["preprocess"]
     entry = preprocess.get("entry") if isinstance(preprocess, Mapping) else None
     return None if entry is None else str(entry)
+
+
+def origin_of(block: Any) -> tuple[str | None, bool]:
+    """The entry of the catalog that a data set is made of, if it says one, and whether it has files at an address."""
+    return entry_of(block), bool(addresses_in(block["preprocess"]))
 
 
 def _is_data_set(block: Any) -> bool:
@@ -268,7 +275,7 @@ def pipeline_of(task: Task) -> Pipeline:
 
     more = {"data": task.data_set} if task.recipe.anew else {}
     own = task.recipe.create_pipeline(task.name, task.problem, {**dict(task.sources), **more})
-    prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry)
+    prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry, task.remote)
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     parts = [own, reporting.create_pipeline(task.name, own, source)]
     parts += [prepared] if own.inputs() & prepared.outputs() else []

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from torchloom.data import tables
-from torchloom.data.tables import as_rows, opened_table, read_text
+from torchloom.data.tables import opened_table, read_text
 from torchloom.errors import InputError
 
 
@@ -120,8 +120,3 @@ def test_a_very_long_text_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a.txt").write_text("123456")
     with pytest.raises(InputError, match=r"^holds more than 5 characters"):
         read_text(tmp_path / "a.txt")
-
-
-def test_a_list_must_be_one_of_rows() -> None:
-    with pytest.raises(InputError, match=r"^is a list whose entry 1 is 2, and no row"):
-        as_rows([{"a": 1}, 2])

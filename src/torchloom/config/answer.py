@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from torchloom.config.base import Block, Count, Fit, NotNegative, Seed, ValueRange, Views
+from torchloom.config.base import Block, Count, Fit, NotNegative, Place, Seed, ValueRange, Views
 
 
 class ContinueConfig(Block):
@@ -37,10 +37,11 @@ class PredictConfig(AnswerConfig):
     """The block `predict`: a trained model and a user's own files."""
 
     model: str = Field(description="a task that was exported; or a .onnx file, or a checkpoint (.safetensors)")
-    files: str = Field(
-        description="pictures, texts or CSV files: a folder, looked through with all below it, or one file; of one "
-        "text file each line is a text of its own"
+    files: Place = Field(
+        description="pictures, texts or CSV files: a folder, looked through with all below it, or one file, by a path "
+        "or an address such as s3://bucket/folder/; of one text file each line is a text of its own"
     )
+    credentials: str | None = Field(None, min_length=1, description="of files at an address, as preprocess.credentials")
     batch_size: Count = Field(128, description="samples at once")
     pictures: Count = Field(45, description="on the contact sheet")
 

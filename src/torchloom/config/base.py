@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from torchloom.errors import without_secrets
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -34,6 +36,16 @@ def _black_below_white(values: list[float]) -> list[float]:
     return values
 
 
+def _without_secrets(place: str) -> str:
+    if without_secrets(place) != place:
+        raise ValueError(
+            "has a password or a signature in it, which records and reports would show. Write what lets you in into "
+            "conf/local/credentials.yml, and name that entry: credentials"
+        )
+    return place
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_without_secrets)]  # a path, or an address
 ValueRange = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_black_below_white)]
 Fit = Literal["crop", "pad", "squash"]
 Views = Literal["one", "mirror", "mirror_and_shift"]

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config.checks import check_yaml
+from torchloom.config.checks import check_yaml, unknown
 from torchloom.errors import InputError
 
 
@@ -55,6 +55,21 @@ def read_parameters(loader: AbstractConfigLoader) -> dict[str, Any]:
         name = loader.env or getattr(loader, "default_run_env", None)
         raise InputError(f"the configuration of the environment {name!r} cannot be read: {error}") from error
     return parameters
+
+
+def credentials_of(loader: AbstractConfigLoader, name: str | None, key: str) -> dict[str, Any]:
+    """The entry `name` of the credentials; InputError, which names the parameter `key`, when there is no such entry."""
+    if not name:
+        return {}
+    try:
+        known = loader["credentials"]
+    except MissingConfigException:
+        known = {}
+    except (ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:  # which may quote what it read
+        raise InputError(f"{key} {name}: credentials.yml cannot be read ({type(error).__name__})") from None
+    if not isinstance(known.get(name), dict):
+        raise InputError(f"{key}: given {name!r}; {unknown(name, known, 'entry of conf/local/credentials.yml')}")
+    return dict(known[name])
 
 
 def newest_loader() -> ConfigLoader:

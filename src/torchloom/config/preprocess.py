@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from torchloom.config.base import Block, Count, Fit, Fraction, Seed, ValueRange
+from torchloom.config.base import Block, Count, Fit, Fraction, Place, Seed, ValueRange
 from torchloom.config.choices import answering_for
+from torchloom.system.addresses import addresses_in
 
 
 def _once(names: list[str]) -> list[str]:
@@ -46,6 +47,23 @@ class PreprocessConfig(ReaderConfig):
     seed: Seed = Field(0, description="draws the validation split")
 
 
+class OwnFiles(ReaderConfig):
+    """What is asked of the files of a user's own, wherever they are."""
+
+    credentials: str | None = Field(
+        None,
+        min_length=1,
+        description="of files at an address such as s3://bucket/folder/ the entry of Kedro's credentials.yml that lets "
+        "you in; none: what fsspec finds in the environment",
+    )
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> OwnFiles:
+        if self.credentials and not addresses_in(vars(self)):
+            raise ValueError("must have an address such as s3://bucket/folder/ where there are credentials")
+        return self
+
+
 class SplitFolders(Block):
     """Which folders of pictures are which split, all others being left out; none of them: no folder is."""
 
@@ -81,14 +99,14 @@ class PictureConfig(Block):
     )
 
 
-class FolderPreprocessConfig(PictureConfig, PreprocessConfig):
+class FolderPreprocessConfig(OwnFiles, PictureConfig, PreprocessConfig):
     """The block `preprocess` of a folder of pictures, in a subfolder for each class.
 
     The class folders lie in the folder itself, or in its folders of the splits; a split that has no folder is cut from
     the training data.
     """
 
-    folder: str = Field(min_length=1, description="where the pictures are; looked through with all below it")
+    folder: Place = Field(description="where the pictures are, a path or an address; looked through with all below it")
     splits: SplitFolders | None = Field(
         None, description="none knows the folders of splits by their usual names; with {} every folder is a class"
     )
@@ -98,6 +116,28 @@ class FolderPreprocessConfig(PictureConfig, PreprocessConfig):
     )
 
 
+class ArraysPreprocessConfig(OwnFiles, PreprocessConfig):
+    """The block `preprocess` of pictures in arrays of NumPy, (N, H, W) or (N, H, W, C) uint8, with a class for each.
+
+    What has no arrays with the name of a split, such as x_test and y_test, is cut from the training data.
+    """
+
+    files: Place = Field(
+        description="an .npz file, or a folder of .npz and .npy files: a path, or an address such as s3://bucket/x.npz"
+    )
+    pictures: str | None = Field(
+        None,
+        min_length=1,
+        description="what the array of pictures is called, without its split; none: the only one",
+    )
+    target: str | None = Field(
+        None,
+        min_length=1,
+        description="what the array of classes is called, without its split; none: the only one",
+    )
+    test_fraction: Fraction = Field(0.1, description="share of each class to test, one or more, without arrays to test")
+
+
 class TextPreprocessConfig(ReaderConfig):
     """The block `preprocess` of one long text, which is cut in two places: training, validation and test in a row."""
 
@@ -105,10 +145,10 @@ class TextPreprocessConfig(ReaderConfig):
     validation_fraction: Fraction = Field(0.1, description="share of what remains, at its end, to validate")
 
 
-class BookPreprocessConfig(TextPreprocessConfig):
+class BookPreprocessConfig(OwnFiles, TextPreprocessConfig):
     """The block `preprocess` of a running text of one's own; what has no file of a split's name is cut off its end."""
 
-    files: str = Field(min_length=1, description="a text file in UTF-8, or a folder of .txt and .md files")
+    files: Place = Field(description="a text file in UTF-8, or a folder of .txt and .md files: a path or an address")
     tokens: Literal["characters", "subwords"] = Field(
         "characters", description="what it is cut into; subwords are learnt on the training text, and need that extra"
     )
@@ -178,14 +218,13 @@ class SplitByConfig(Block):
         return self
 
 
-class TablePlace(ReaderConfig):
+class TablePlace(OwnFiles):
     """Where rows of one's own are: in files, or in an entry of the catalog."""
 
-    files: str | None = Field(
+    files: Place | None = Field(
         None,
-        min_length=1,
         description="a CSV, Parquet, Arrow or JSON lines file, or a folder of such, which are put together but for "
-        "files or folders with the names of splits",
+        "files or folders with the names of splits: a path, or an address such as s3://bucket/rows.csv",
     )
     entry: str | None = Field(
         None,
@@ -260,8 +299,8 @@ class PicturesPreprocessConfig(PictureConfig, RowsPreprocessConfig):
         description="the column that is to be told from the picture, or several, as of a table; where there are masks "
         "none",
     )
-    folder: str | None = Field(
-        None, min_length=1, description="where the paths in the table begin; none: in the folder of the table"
+    folder: Place | None = Field(
+        None, description="where the paths in the table begin, a path or an address; none: in the folder of the table"
     )
     picture: str | None = Field(
         None,
@@ -342,8 +381,8 @@ class SoundFilesPreprocessConfig(RowsPreprocessConfig):
         min_length=1,
         description="of a table the column with the paths of the sounds; none: the one that has such",
     )
-    folder: str | None = Field(
-        None, min_length=1, description="where the paths in the table begin; none: in the folder of the table"
+    folder: Place | None = Field(
+        None, description="where the paths in the table begin, a path or an address; none: in the folder of the table"
     )
     splits: SplitFolders | None = Field(
         None, description="of class folders; none knows those of splits by their usual names"

@@ -52,7 +52,7 @@ def prepare(
     scaled to [0, 1], and how many images of each class each split has.
     """
     for name, part in (("training", train), ("test", test)):
-        _check(name, part, classes)
+        check_labels(name, part, classes)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(f"training images are {train.images.shape[1:]} (H, W, C), test images {test.images.shape[1:]}")
     chosen = choose_validation(train.labels, config)
@@ -65,10 +65,11 @@ def prepare(
     return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
 
 
-def describe_classes(classes: list[str], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What is known of the classes of images, see `prepare`; `labels` (N,) are each split's."""
+def describe_classes(classes: list[str], labels: Mapping[str, np.ndarray], name: str | None = None) -> dict[str, Any]:
+    """What is known of the classes of images, see `prepare`; `labels` (N,) are each split's, `name` what a user calls
+    them."""
     return {
-        "target": Classes(classes=classes).model_dump(),
+        "target": Classes(classes=classes, name=name).model_dump(),
         "images": {
             name: dict(zip(classes, np.bincount(part, minlength=len(classes)).tolist(), strict=True))
             for name, part in labels.items()
@@ -96,7 +97,7 @@ def _warn_of_few_greys(std: np.ndarray) -> None:
         )
 
 
-def _check(name: str, part: LabelledImages, classes: list[str]) -> None:
+def check_labels(name: str, part: LabelledImages, classes: list[str]) -> None:
     """InputError unless labels and images go together and every class is there, as no other can be learnt or judged."""
     if not len(part.labels):
         raise InputError(f"the {name} data hold no image")

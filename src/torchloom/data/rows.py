@@ -15,7 +15,8 @@ from typing import Any
 from torchloom.config import TablePlace
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import is_flag, written
-from torchloom.data.tables import SUFFIXES, as_rows, opened_table
+from torchloom.data.entries import as_rows
+from torchloom.data.tables import SUFFIXES, opened_table
 from torchloom.data.text import spoken_words
 from torchloom.datasets.listing import Listing, is_users, scan
 from torchloom.errors import InputError, telling

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
+from torchloom.data import arrays
 from torchloom.errors import InputError
 from torchloom.system.words import counted
 
 SEPARATORS = (",", ";", "\t", "|")
-BINARY = {".parquet", ".arrow", ".jsonl", ".ndjson"}  # what pyarrow reads, and has types
+BINARY = {".parquet", ".arrow", ".jsonl", ".ndjson"} | arrays.ENDINGS  # what has types
 TEXT = {".csv", ".tsv"}
 PACKED = {".zip", ".gz"}  # of one CSV file, or in the latter of one of the others
 SUFFIXES = TEXT | BINARY | PACKED
@@ -70,26 +71,6 @@ def _kind(path: Path) -> str:
 def separator_of(line: str) -> str:
     """What separates the cells of a line of names: the most frequent of the usual marks, else a comma."""
     return max(SEPARATORS, key=line.count)
-
-
-def as_rows(table: Any) -> list[dict[str, Any]]:
-    """The rows of a table of Arrow, Polars or pandas, or those of a list, by the names of their columns."""
-    if isinstance(table, list):
-        odd = next((place for place, row in enumerate(table) if not isinstance(row, Mapping)), None)
-        if odd is not None:
-            raise InputError(
-                f"is a list whose entry {odd} is {table[odd]!r}, and no row: values by the names of columns"
-            )
-        return table
-    if hasattr(table, "to_pylist"):
-        return table.to_pylist()  # type: ignore[no-any-return]
-    if hasattr(table, "to_dicts"):
-        return table.to_dicts()  # type: ignore[no-any-return]
-    if hasattr(table, "to_dict"):
-        return table.to_dict("records")  # type: ignore[no-any-return]
-    raise InputError(
-        f"is of the type {type(table).__name__}, and no table of pandas, Polars or Arrow, nor a list of rows"
-    )
 
 
 def _cells(file: TextIO, separator: str, quoting: int = csv.QUOTE_MINIMAL, strict: bool = False) -> Rows:
@@ -161,7 +142,8 @@ def _batches(path: Path) -> Any:
     from pyarrow import json as json_lines
     from pyarrow import parquet
 
-    read: Any = {".parquet": parquet.read_table, ".arrow": _read_arrow}.get(_kind(path), json_lines.read_json)
+    readers: dict[str, Any] = {".parquet": parquet.read_table, ".arrow": _read_arrow}
+    read = (readers | dict.fromkeys(arrays.ENDINGS, arrays.read_table)).get(_kind(path), json_lines.read_json)
     try:
         if path.suffix.lower() != ".gz":
             return with_names(read(path))

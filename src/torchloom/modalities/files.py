@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torchloom.data import arrays
 from torchloom.data.columns import written
 from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
@@ -23,7 +25,8 @@ class Sample(NamedTuple):
     row: Mapping[str, Any] | None = None
 
 
-Part = tuple[int, Callable[[], Any], Mapping[str, Any] | None]  # the number of a line or a row, how it is read, the row
+# The number of a line or a row, or the name of what it is; how it is read; the row.
+Part = tuple[int | str, Callable[[], Any], Mapping[str, Any] | None]
 
 
 def _named(files: Listing) -> Iterator[tuple[Path, str]]:
@@ -38,6 +41,16 @@ def files_of(files: Listing, read: Callable[[Any], Any], column: str | None = No
         yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
     for path, name in tables:
         yield from _paths(path, name, str(column), read)
+
+
+def pictures_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+    """The same of pictures, of which a file of NumPy may have many, with their labels."""
+    places = [place for place, name in enumerate(files.names) if Path(name).suffix.lower() not in arrays.ENDINGS]
+    names, stamps = [files.names[place] for place in places], [files.stamps[place] for place in places]
+    yield from files_of(replace(files, names=names, stamps=stamps), read, column)
+    for path, name in _named(files):
+        if path.suffix.lower() in arrays.ENDINGS:
+            yield from _each(name, arrays.pictures_in(path, read))
 
 
 def _paths(table: Path, name: str, column: str, read: Callable[[Any], Any]) -> Iterator[Sample]:

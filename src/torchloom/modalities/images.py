@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torchloom.config import AnswerConfig, DataConfig, Fit, ValueRange, Views
 from torchloom.data.targets import Classes
 from torchloom.modalities.base import Axes, Info, Use
-from torchloom.modalities.files import Sample, files_of
+from torchloom.modalities.files import Sample, pictures_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -135,19 +135,21 @@ class ImageInfo(Reading, Info):
         return {"images": self.shape}
 
     def reader(self, config: AnswerConfig) -> Callable[[Any], np.ndarray]:
+        from torchloom.data.arrays import decoded
         from torchloom.data.pictures import decode_image
 
         channels, height, width = self.shape
-        return partial(
+        decode = partial(
             decode_image,
             shape=(channels, height, width),
             invert=config.invert,
             fit=self.fit,
             value_range=self.value_range,
         )
+        return partial(decoded, decode)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        return files_of(files, read, self.column)
+        return pictures_of(files, read, self.column)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"images": np.stack(samples)}

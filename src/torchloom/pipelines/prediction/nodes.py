@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torchloom.config import PredictConfig
 from torchloom.data.targets import Target
 from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.remote import Remote
 from torchloom.errors import printable
 from torchloom.system.progress import step_bar
 from torchloom.system.words import counted
@@ -30,11 +31,13 @@ logger = logging.getLogger(__name__)
 SHOWN = 5  # unreadable files in the log
 
 
-def find(config: PredictConfig) -> tuple[Listing, Listing]:
-    """Where the model and the files to look at are; InputError when one of both is not there."""
+def find(config: PredictConfig, remote: Remote | None = None) -> tuple[Listing, Listing]:
+    """Where the model and the files to look at are, which are brought from an address; InputError when one of both is
+    not there."""
     from torchloom.inference.model import find_model
 
     model = find_model(config.model, Path(config.models), "predict.model")
+    config = remote.brought(config) if remote else config
     files = scan(Path(config.files), "predict.files")
     files.say_links()
     return scan(model, "predict.model"), files

@@ -9,7 +9,7 @@ def create_pipeline() -> Pipeline:
     """find -> predict, by the block `predict` of the parameters."""
     return Pipeline(
         [
-            Node(find, inputs="params:predict", outputs=["model", "files"], name="find", tags="find"),
+            Node(find, inputs=["params:predict", "remote"], outputs=["model", "files"], name="find", tags="find"),
             Node(
                 predict,
                 inputs=["model", "files", "params:predict"],

@@ -1,0 +1,194 @@
+"""NumPy's files, .npy with one array and .npz with several: tables, and pictures. Nothing in them is unpickled."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from torchloom.data.class_folders import split_named
+from torchloom.errors import InputError
+from torchloom.system.words import listed
+
+ENDINGS = {".npy", ".npz"}
+ALONE = "x"  # what the array of a .npy file is called
+MAGIC, PACKED = b"\x93NUMPY", b"PK"  # how the two begin
+UNPACKED, TIMES = 50_000_000, 200  # bytes that any .npz may unpack to, and times its size
+CHANNELS = (1, 3)  # of a picture: grey, or coloured
+
+
+def read_arrays(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
+    """The arrays of a file by their names; InputError when it is none, is damaged, or holds Python's objects."""
+    try:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                packed = _check(file)
+        else:
+            packed = _check(source)
+        if not packed:
+            return {ALONE: np.load(source, mmap_mode="r" if isinstance(source, Path) else None, allow_pickle=False)}
+        with np.load(source, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except InputError:
+        raise
+    except Exception as error:  # numpy and zipfile answer damage with almost anything
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        if "object" in reason.lower():
+            reason = "it holds Python's objects, which are not unpickled here; save numbers or texts"
+        raise InputError(f"cannot be read as arrays of NumPy ({reason})") from error
+
+
+def _check(file: IO[bytes]) -> bool:
+    """Whether it packs several arrays, and no more than is likely; InputError when it is no file of NumPy."""
+    start = file.read(len(MAGIC))
+    file.seek(0)
+    if start == MAGIC:
+        return False
+    if not start.startswith(PACKED):
+        raise InputError("is no file of NumPy: .npy with an array, or .npz with several")
+    size = file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        if (unpacked := sum(entry.file_size for entry in archive.infolist())) > max(UNPACKED, TIMES * size):
+            raise InputError(f"unpacks to {unpacked:,} bytes, far more than it has. If that is right, save it unpacked")
+    file.seek(0)
+    return True
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+def read_table(source: Any) -> Any:
+    """A table of Arrow: of an array (N, F) the columns x0, x1, …, or those that it names; of an .npz with arrays of one
+    length N each is a column, or (N, F) several, by its name."""
+    import pyarrow
+
+    source = source if isinstance(source, Path) else io.BytesIO(source.read())
+    columns = [column for name, array in read_arrays(source).items() for column in _columns(name, array)]
+    lengths = {name: len(values) for name, values in columns}
+    if twice := [name for name, count in Counter(name for name, _ in columns).items() if count > 1]:
+        raise InputError(f"has two columns {twice[0]!r}. Rename one of the arrays")
+    if len(set(lengths.values())) != 1:
+        said = listed([f"{name} {length:,}" for name, length in lengths.items()]) or "nothing"
+        raise InputError(f"is no table, whose columns are equally long: {said}. Save one file for each split")
+    return pyarrow.table({name: _arrow(name, values) for name, values in columns})
+
+
+def _columns(name: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Of a single number none: some save what they drew with."""
+    if array.dtype.names:
+        yield from ((field, array[field]) for field in array.dtype.names)
+    elif array.ndim == 1:
+        yield name, array
+    elif array.ndim == 2:
+        numbers = range(array.shape[1])
+        yield from ((name if len(numbers) == 1 else f"{name}{number}", array[:, number]) for number in numbers)
+    elif array.ndim > 2:
+        shape = " x ".join(map(str, array.shape))
+        raise InputError(f"has {shape} values in {name}, and is no table. Pictures are for the reader arrays")
+
+
+def _arrow(name: str, values: np.ndarray) -> Any:
+    import pyarrow
+
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    try:
+        return pyarrow.array(np.ascontiguousarray(values, values.dtype.newbyteorder("=")))
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise InputError(f"{name} holds {values.dtype}, of which there is no column") from error
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+def stacked(name: str, array: np.ndarray) -> np.ndarray:
+    """Pictures (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, H, W, C) uint8, C being 1 or 3.
+
+    InputError when they are none.
+    """
+    if array.ndim == 3:
+        array = array[..., None]
+    elif array.ndim == 4 and array.shape[-1] not in CHANNELS and array.shape[1] in CHANNELS:
+        array = array.transpose(0, 2, 3, 1)
+    shape = " x ".join(map(str, array.shape))
+    if array.ndim != 4 or array.shape[-1] not in CHANNELS or not array.size:
+        raise InputError(f"{name} has {shape} values: pictures are (N, H, W) or (N, H, W, C), with C of 1 or 3")
+    if array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    if array.dtype != np.uint8:
+        raise InputError(
+            f"{name} holds {array.dtype}: pixels are uint8 here, from 0 to 255. Save them so; of shares from 0 to 1 "
+            f"that is (255 * {name}).round().astype('uint8')"
+        )
+    return array
+
+
+def is_stack(array: np.ndarray) -> bool:
+    """Whether it is several pictures: one has two dimensions, or three with its channels last."""
+    return array.ndim == 4 or (array.ndim == 3 and array.shape[-1] not in CHANNELS)
+
+
+def decoded(read: Callable[[IO[bytes]], Any], file: IO[bytes]) -> Any:
+    """What `read` makes of a file with a picture, which may be an array in a .npy file."""
+    start = file.read(len(MAGIC))
+    file.seek(0)
+    if start != MAGIC:
+        return read(file)
+    (array,) = read_arrays(file).values()
+    if is_stack(array):
+        raise InputError("holds several pictures. Send one at a time")
+    return of_array(read, stacked("it", array[None])[0])
+
+
+def of_array(read: Callable[[IO[bytes]], Any], pixels: np.ndarray) -> Any:
+    """What `read` makes of a file with such a picture (H, W, C) uint8."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG", compress_level=0)
+    file.seek(0)
+    return read(file)
+
+
+def by_split(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays by the split that a part of their name says, and by the rest of it: x_train is x, to train; those of no
+    split are to train."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        parts = [part for part in re.split(r"[\W_]+", name) if part]
+        split = next((split for part in parts if (split := split_named(part))), "train")
+        rest = "_".join(part for part in parts if not split_named(part))
+        if rest in found.setdefault(split, {}):
+            raise InputError(f"has two arrays {rest!r} to {split}, one of them {name}. Rename or remove one")
+        found[split][rest] = array
+    return found
+
+
+def labels_beside(arrays: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Those of the arrays that have one value, (N,) or (N, 1), for each of so many pictures: as (N,)."""
+    shapes = {(count,), (count, 1)}
+    return {name: array.reshape(-1) for name, array in arrays.items() if array.shape in shapes and array.size}
+
+
+def pictures_in(path: Path, read: Callable[[IO[bytes]], Any]) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+    """Each picture in a file: what it is called there, how it is read, and what the arrays beside it say of it."""
+    found = read_arrays(path)
+    names = {id(array): name for name, array in found.items()}
+    stacks = [(arrays, array) for arrays in by_split(found).values() for array in arrays.values() if array.ndim > 1]
+    stacks = [(arrays, array) for arrays, array in stacks if is_stack(array) or len(found) == 1]
+    if not stacks:
+        raise InputError("holds no pictures")
+    for arrays, array in stacks:
+        name = names[id(array)]
+        pixels = stacked(name, array if is_stack(array) else array[None])
+        labels = labels_beside(arrays, len(pixels))
+        for place in range(len(pixels)):
+            row = {label: values[place].item() for label, values in labels.items()}
+            yield f"{name}:{place}", partial(of_array, read, pixels[place]), row

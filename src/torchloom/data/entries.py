@@ -1,0 +1,65 @@
+"""Tables that an entry of the catalog gives, whichever library they are of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torchloom.errors import InputError
+
+INDEX = "__index_level_"  # how pandas begins the names of what is no column, but numbers its rows
+
+
+def as_rows(table: Any) -> list[dict[str, Any]]:
+    """The rows of a table, by the names of its columns.
+
+    That is whatever hands itself on as a stream of Arrow (tables of Arrow, pandas, Polars, DuckDB and ibis, which are
+    asked for what they stand for), an iterator of such, as of a file that is read in chunks, or a list of rows.
+    """
+    if isinstance(table, list):
+        return _checked(table)
+    try:
+        return _computed(table)
+    except InputError:
+        raise
+    except Exception as error:  # of a database, a file, or what else the table stands for
+        reason = next(iter(str(error).splitlines()), "")
+        raise InputError(f"cannot be read as a table ({type(error).__name__}: {reason})") from error
+
+
+def _computed(table: Any) -> list[dict[str, Any]]:
+    if hasattr(table, "__arrow_c_stream__"):
+        return _of_arrow(table)
+    if isinstance(table, Iterator):
+        return [row for chunk in table for row in as_rows(chunk)]
+    if hasattr(table, "collect"):  # a plan of Polars
+        return _of_arrow(table.collect())
+    if hasattr(table, "to_dict"):  # of a pandas before 2.2
+        return table.to_dict("records")  # type: ignore[no-any-return]
+    raise InputError(
+        f"is of the type {type(table).__name__}, and no table of pandas, Polars, Arrow, DuckDB or ibis, nor a list of "
+        "rows"
+    )
+
+
+def _checked(rows: list[Any]) -> list[dict[str, Any]]:
+    odd = next((place for place, row in enumerate(rows) if not isinstance(row, Mapping)), None)
+    if odd is not None:
+        raise InputError(f"is a list whose entry {odd} is {rows[odd]!r}, and no row: values by the names of columns")
+    return rows
+
+
+def _of_arrow(table: Any) -> list[dict[str, Any]]:
+    import pyarrow
+
+    try:
+        found = pyarrow.table(table)
+    except pyarrow.ArrowException:
+        if not hasattr(table, "to_dict"):
+            raise
+        return table.to_dict("records")  # type: ignore[no-any-return]  # of a column of pandas with words and numbers
+    twice = [name for name, count in Counter(found.column_names).items() if count > 1]
+    if twice:
+        raise InputError(f"has more than one column {twice[0]!r}. Rename one of them")
+    return found.select([name for name in found.column_names if not name.startswith(INDEX)]).to_pylist()  # type: ignore[no-any-return]
