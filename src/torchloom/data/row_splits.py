@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from torchloom.config import RowsPreprocessConfig, SplitByConfig
+from torchloom.config import AnewConfig, RowsPreprocessConfig, SplitByConfig
 from torchloom.data.class_folders import split_named
 from torchloom.data.columns import is_number, number, written
+from torchloom.data.folds import dealt
 from torchloom.data.moments import read_date
 from torchloom.data.splits import choice_of_labels, grouped_choice, stratified_choice
 from torchloom.errors import InputError
@@ -44,7 +45,7 @@ def split_rows(rows: Parts, config: RowsPreprocessConfig, held: Held) -> Parts:
         if not parts[split]:
             raise InputError(f"{config.place}: there are no {split} rows. Change preprocess.test_fraction, or add rows")
     groups_of(parts, config)  # none is in two splits
-    return parts
+    return dealt(parts, config) if isinstance(config, AnewConfig) else parts
 
 
 def _check_columns(rows: Parts, names: Iterable[str]) -> None:

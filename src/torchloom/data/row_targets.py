@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from torchloom.config import RowsPreprocessConfig
+from torchloom.config import AnewConfig, RowsPreprocessConfig
 from torchloom.data.columns import GAPS, MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
 from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import Row, check_cells, say_left_out
@@ -59,6 +59,10 @@ class Asked:
     def lines(self, rows: Sequence[Row]) -> list[str]:
         """What there is to know of it."""
         raise NotImplementedError
+
+    def _asks(self, parts: Iterable[str]) -> Iterable[str]:
+        """The splits whose classes or labels are asked for: of folds all, so that each is asked for the same."""
+        return parts if isinstance(self.config, AnewConfig) and self.config.fold else ["train"]
 
 
 def asked_of(read: Parts, config: RowsPreprocessConfig) -> Asked:
@@ -150,7 +154,7 @@ class AskedClass(Asked):
 
     def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
         texts = {split: [self.held(row)[0] for row in part] for split, part in parts.items()}
-        classes = sorted(set(texts["train"]), key=_in_order)
+        classes = sorted({text for split in self._asks(texts) for text in texts[split]}, key=_in_order)
         if len(classes) < 2:
             raise InputError(f"{self.called}: is {classes[0]!r} in every training row")
         places = {name: place for place, name in enumerate(classes)}
@@ -200,7 +204,7 @@ class AskedLabels(Asked):
         apart = self.config.separator is not None or any(
             is_list(row[self.columns[0]]) for part in parts.values() for row in part
         )
-        seen = {name for part in held["train"] for name in part}
+        seen = {name for split in self._asks(held) for part in held[split] for name in part}
         labels = sorted(seen, key=_in_order) if apart else self.columns
         self._check(labels, seen, held)
         places = {name: place for place, name in enumerate(labels)}

@@ -74,6 +74,13 @@ class AudioInfo(Info):
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"seconds": data.seconds, "change": data.augment_sound})
 
+    def measured(self, loaders: LoaderPlan) -> Self:
+        from torchloom.data.sounds import measured
+
+        parts = (loaders.chosen("train", [number]) for number in loaders.trained_numbers().tolist())
+        mean, std = measured((waveform[0].numpy() for waveform, *_ in parts), self.rate, len(self.mean))
+        return super().measured(loaders).model_copy(update={"mean": mean, "std": std})
+
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import SoundBatches
 

@@ -74,6 +74,15 @@ class ImageInfo(Reading, Info):
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"views": getattr(evaluation, "views", "one")})
 
+    def measured(self, loaders: LoaderPlan) -> Self:
+        from torchloom.data.images import PART, channel_counts, channel_statistics
+
+        numbers = loaders.trained_numbers().tolist()
+        parts = (loaders.chosen("train", numbers[start : start + PART])[0] for start in range(0, len(numbers), PART))
+        counts = sum(channel_counts(images.numpy().transpose(0, 2, 3, 1)) for images in parts)
+        mean, std = channel_statistics(np.asarray(counts))
+        return super().measured(loaders).model_copy(update={"mean": mean.tolist(), "std": std.tolist()})
+
     def opened(self, arrays: Mapping[str, Any], account: Mapping[str, Any]) -> Mapping[str, Any]:
         """Pictures whose pixels are not kept are the one thing that is no tensor."""
         if not account:

@@ -21,7 +21,7 @@ from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.records.runs import RunRecord, device, flat, main_figures, peak_memory, seeds, training_rate
+from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, training_rate
 from torchloom.records.tracking import Tracking
 from torchloom.system.locks import Locks
 from torchloom.system.words import times
@@ -280,7 +280,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     lines = [task]
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
-        lines[0] += "".join(f"  test {name} {value:.4f}" for name, value in main_figures(metrics).items())
+        lines[0] = "  ".join([task, *in_words(metrics)])
         lines += [f"  {doubt}" for doubt in _doubts(task, metrics, catalog)]
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from torchloom.config import TrackingConfig
 from torchloom.errors import InputError
+from torchloom.records.runs import OUT_OF_FOLD
 from torchloom.system.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ class Tracking:
 
     def results(self, metrics: Mapping[str, Any]) -> None:
         """See the figures on the test split, after the epoch that they are of."""
-        figures = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+        measured = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        figures = {name if name.startswith(OUT_OF_FOLD) else f"test_{name}": value for name, value in measured.items()}
         with self._forgiving() as tracker:
             tracker.log(figures, int(metrics.get("epoch", 0)))
 

@@ -234,7 +234,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
         split: part.tensors({target.array: learnt[split], **groups[split]}, found.place.column)
         for split, part in stored.items()
     }
-    mean, std = measured(stored["train"], rate, config.mels)
+    mean, std = measured(stored["train"].sounds(), rate, config.mels)
     info = {
         "kind": "audio",
         "target": target.model_dump(),

@@ -128,7 +128,8 @@ class Multilabel(Problem):
         first = list(range(min(config.pictures, len(marks))))
         verdicts = [_verdict(target, marks[place].numpy(), probabilities[place].numpy()) for place in first]
         logger.info(
-            "test macro F1 %.4f, all labels right %.4f", metrics.get("macro_f1", 0.0), metrics["subset_accuracy"]
+            "%s macro F1 %.4f, all labels right %.4f",
+            *(loaders.tested, metrics.get("macro_f1", 0.0), metrics["subset_accuracy"]),
         )
         return {
             "metrics": metrics,
