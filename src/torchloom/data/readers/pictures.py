@@ -112,7 +112,7 @@ def _prepare(
     reading = partial(read_mask, listing, config, coding) if coding else None
     splits, known = decode(listing, config, parts, scratch, reading)
     _check_read(listing, splits, target)
-    info = known | {"column": config.picture if listing.lists or config.entry else None}
+    info = known | {"column": config.picture if listing.lists or config.entry else None, "folder": config.folder}
     info |= _described(coding, target, splits)
     return splits["train"], splits["validation"], splits["test"], info
 
