@@ -371,7 +371,7 @@ def test_without_the_extra_no_labels_are_looked_for(
     answers = [{"sample": "0", "true": "rare", "probability_common": "0.5", "probability_rare": "0.5"}]
     with caplog.at_level(logging.INFO, logger="torchloom"):
         assert problem_of("classification").label_issues(answers, plan(tmp_path)) == []
-    assert "pip install -e '.[cleanlab]'" in caplog.text
+    assert "uv sync --extra cleanlab" in caplog.text
 
 
 # ---- the task ------------------------------------------------------------------------------------------------------
@@ -435,7 +435,10 @@ def test_rows_of_the_test_that_training_has_too_are_told(tmp_path: Path, caplog:
     )
     table.preprocess(table.find(config), config, tmp_path)
     assert "test: 2 of 22 rows are among the training rows too" in caplog.text
-    assert "says little: the numbers 11, 22" in caplog.text
+    assert (
+        "of the test rows, in the order of the files and counted from 1, the numbers 11, 22; the first is age"
+        in caplog.text
+    )
 
 
 def test_texts_that_are_there_twice_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from torchloom.data.splits import log_classes, log_labels
 from torchloom.data.spread import far_beyond, measured
 from torchloom.data.targets import Classes, Labels, Number, Numbers, Target
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import counted, listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +75,8 @@ def asked_of(read: Parts, config: RowsPreprocessConfig) -> Asked:
         for row in rows:
             if lacking := [name for name in config.targets if name not in row]:
                 raise InputError(
-                    f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows, which have "
-                    f"{listed(list(map(repr, row)))}"
+                    f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows"
+                    f"{meant(lacking[0], row)}, which have {listed(list(map(repr, row)))}"
                 )
         for name in config.targets:
             check_cells(split, [row for row in rows if not is_list(row[name])], name)
@@ -353,7 +353,11 @@ def check_target(path: Path, rows: Sequence[Row], target: str | None) -> list[st
     names = named_targets(rows, target)
     lacking = next((name for name in names if name not in rows[0]), None)
     if not names or lacking is not None:
-        wrong = f"there is no column {lacking!r}" if names else "it must be said which column is to be told"
+        wrong = (
+            f"there is no column {lacking!r}{meant(str(lacking), rows[0])}"
+            if names
+            else "it must be said which column is to be told"
+        )
         raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
     return names
 

@@ -18,6 +18,7 @@ from torchloom.config import TrackingConfig
 from torchloom.errors import InputError
 from torchloom.records.runs import OUT_OF_FOLD
 from torchloom.system.files import atomic_write
+from torchloom.system.words import extra
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Tracking:
         if find_spec(package) is None:
             raise InputError(
                 f"tracking.name {config.name} needs {package.replace('_', '-')}, which is not installed. Install the "
-                f"extra: pip install -e '.[{config.name}]'"
+                f"extra: {extra(config.name)}"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

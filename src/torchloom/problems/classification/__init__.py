@@ -20,7 +20,7 @@ from torchloom.problems.classification.config import (
     ClassifierConfig,
     EvaluateClassifierConfig,
 )
-from torchloom.system.words import listed
+from torchloom.system.words import extra, listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,7 +190,7 @@ class Classification(Problem):
         if not answers or names[0] not in answers[0]:
             return []
         if not find_spec("cleanlab"):
-            logger.info("labels that are likely wrong are looked for with the extra: pip install -e '.[cleanlab]'")
+            logger.info("labels that are likely wrong are looked for with the extra: %s", extra("cleanlab"))
             return []
         from torchloom.problems.classification.labels import label_issues
 
