@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import logging
+import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -250,6 +251,43 @@ def test_pictures_that_a_table_names(tmp_path: Path) -> None:
     assert [row["file"] for row in answers] == [row["picture"] for row in asked]
     task.classified(answers)
     task.classified([task.served([(folder / row["picture"]).read_bytes()])[0] for row in asked])
+
+
+@pytest.mark.parametrize("form", ["stem", "linked"])
+@pytest.mark.parametrize("kind", ["pictures", "sounds"])
+def test_paths_of_a_table_that_begin_elsewhere(tmp_path: Path, kind: str, form: str) -> None:
+    """As in training: without endings, and absolute ones over a link; then where the parameters say."""
+    here, there = tmp_path / "lists", tmp_path / "files"
+    if kind == "pictures":
+        draw(there, "8", 9)
+    else:
+        whistles(there, 18)
+    (tmp_path / "link").symlink_to(there)
+    names = sorted(str(path.relative_to(there)) for path in there.rglob("*.*") if path.suffix in {".png", ".wav"})
+    cells = [str(tmp_path / "link" / name) if form == "linked" else name[:-4] for name in names]
+    rows = [
+        {"path": cell, "kind": Path(name).parts[0].split("_")[0], "set": ["train", "test"][number % 2]}
+        for number, (cell, name) in enumerate(zip(cells, names, strict=True))
+    ]
+    known, block, network = {
+        "pictures": (pictures, PicturesPreprocessConfig, {"name": "mlp", "hidden": [8]}),
+        "sounds": (sounds, SoundFilesPreprocessConfig, {"name": "audio_cnn"}),
+    }[kind]
+    given: dict[str, Any] = {"files": str(write(here / "all.csv", rows)), "folder": str(there), "target": "kind"}
+    given |= {"size": [8, 8]} if kind == "pictures" else {}
+    config = block.model_validate({**given, "split_by": {"column": "set"}})
+    task = Trained(tmp_path, known.preprocess(known.find(config), config, tmp_path), network)
+    asked = [row for row in rows if row["set"] == "test"]
+    answers = task.asked(write(here / "asked/test.csv", asked))
+    assert [row["file"] for row in answers] == [row["path"] for row in asked]
+    task.classified(answers)
+    if form == "stem":
+        there.rename(tmp_path / "moved")
+        config = PredictConfig(model=str(tmp_path / "model.onnx"), files=str(here / "asked/test.csv"), models="")
+        _, _, _, lost, _ = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        assert lost.num_rows == len(asked)
+        assert re.search(r"^is not in .*asked or .*files\. Say where .* predict\.folder", lost["reason"][0].as_py())
+        task.classified(task.asked(here / "asked/test.csv", folder=str(tmp_path / "moved")))
 
 
 def test_masks(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_rare_classes_and_folds(project: Path, tmp_path: Path, monkeypatch: pyte
     few = {"train": {**small["train"], "epochs": 2}}
     catalog = kedro_run(project, "riders_folds", env="local", params={"riders": few})
     metrics = catalog.load("riders_folds.metrics")
-    assert 0 < metrics["macro_f1_deviation"] < metrics["macro_f1"] < 1
+    assert 0 < metrics["out_of_fold_macro_f1_deviation"] < metrics["out_of_fold_macro_f1"] < 1
     assert len(catalog.load("riders_folds.fold_metrics")) == 5
 
 

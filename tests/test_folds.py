@@ -16,17 +16,24 @@ import yaml
 from kedro.io import DataCatalog
 
 from tests.exported import SERIES
-from tests.tables import people, reviews, write
+from tests.sounds import save, tone
+from tests.tables import people, reviews, waves, write
 from tests.training.test_uneven import COUNTS, NAMES, TRAIN, plan
 from torchloom.config import (
+    DataConfig,
     DebuggingConfig,
     DistributedConfig,
     FoldsConfig,
+    LabelledSeriesPreprocessConfig,
+    PreprocessConfig,
+    SoundFilesPreprocessConfig,
     TableFilesPreprocessConfig,
     TextFilesPreprocessConfig,
 )
 from torchloom.data.folds import Fold
-from torchloom.data.readers import table, texts
+from torchloom.data.images import LabelledImages, prepare
+from torchloom.data.readers import labelled_series, sounds, table, texts
+from torchloom.data.row_splits import split_rows
 from torchloom.data.splits import grouped_choice
 from torchloom.errors import InputError
 from torchloom.pipelines.folds import nodes
@@ -48,6 +55,7 @@ def validated(
     solved = problem_of(problem)
     return nodes.cross_validate(
         loaders,
+        DataConfig(),
         solved.network(name="linear"),
         solved.training(**{**TRAIN, "epochs": 2, **settings}),
         solved.evaluation(pictures=1) if problem == "classification" else solved.evaluation(),
@@ -148,6 +156,118 @@ def test_columns_are_measured_as_the_reader_does(tmp_path: Path) -> None:
     assert other.info.features == loaders.info.features  # type: ignore[union-attr]
 
 
+# ---- what hangs on the samples that are trained on -----------------------------------------------------------------
+
+
+def numbered(kind: str) -> list[dict[str, Any]]:
+    """Rows with a number of their own, by which they are found again."""
+    rows = people(90) if kind == "table" else reviews(90) if kind == "texts" else waves(60)
+    serial = np.random.default_rng(1).permutation(len(rows)).tolist()
+    return [{"serial": f"{number}", **row} for number, row in zip(serial, rows, strict=True)]
+
+
+def otherwise(kind: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with all else in it that is not to be told, and could be found out of training rows."""
+    if kind == "table":
+        return {
+            **row,
+            "town": "Atlantis",
+            "age": 1000,
+            "income": 1e9,
+            "since": "1804-01-01",
+            "country": f"no {row['serial']}",
+        }
+    if kind == "texts":
+        return {**row, "review": f"atlantis atlantis {row['serial']} never seen anywhere else"}
+    return {**row, **{f"t{step}": 100 * step for step in range(20)}}  # longer than all others, too
+
+
+def fold_models(folder: Path, rows: list[dict[str, Any]], kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The model of each of two folds, and the plan of what is prepared for the task itself."""
+    from tests.test_as_tested import Trained
+
+    path, target = write(folder / "own.csv", rows), {"table": "bike", "texts": "verdict"}.get(kind, "kind")
+    known, block, network = ANEW[kind]
+    columns = {"columns": {"serial": "number", "id": "out"}} if kind == "table" else {}
+    columns |= {"columns": [f"t{step}" for step in range(20)]} if kind == "labelled_series" else {}
+    config = block(files=str(path), target=target, **columns)
+    listing = known.find(config)
+    loaders = Trained(folder, known.preprocess(listing, config, folder), {"name": network}).plan
+    found: list[Any] = []
+
+    def kept(*given: Any, **named: Any) -> Any:
+        found.append(train(*given, **named))
+        return found[-1]
+
+    train, solved = nodes.train, problem_of("classification")
+    with monkeypatch.context() as patched:
+        patched.setattr(nodes, "train", kept)
+        patched.setattr(nodes, "_measured", lambda *_: {"metrics": {}, "answers": []})  # which draws pictures
+        nodes.cross_validate(
+            *(loaders, DataConfig(), solved.network(name=network), solved.training(**{**TRAIN, "epochs": 1})),
+            *(solved.evaluation(pictures=1), FoldsConfig(count=2), DistributedConfig(), DebuggingConfig()),
+            *(TrainingStates(folder / "states"), folder / "finished", listing, config),
+            problem=solved,
+            reader=kind,
+        )
+    return [each.best for each in found], loaders
+
+
+ANEW: dict[str, tuple[Any, Any, str]] = {
+    "table": (table, TableFilesPreprocessConfig, "tabular_mlp"),
+    "texts": (texts, TextFilesPreprocessConfig, "text_ngrams"),
+    "labelled_series": (labelled_series, LabelledSeriesPreprocessConfig, "series_cnn"),
+}
+
+
+@pytest.mark.parametrize("kind", list(ANEW))
+def test_what_is_held_out_changes_nothing_of_a_model(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a vocabulary nor a category, a column, a scale or a length."""
+    rows = numbered(kind)
+    before, loaders = fold_models(tmp_path / "before", rows, kind, monkeypatch)
+    config = ANEW[kind][1](files="own.csv", target={"table": "bike", "texts": "verdict"}.get(kind, "kind"))
+    parts = split_rows({"train": rows, "validation": [], "test": []}, config, lambda row: [row[config.target]])
+    every = [*parts["train"], *parts["validation"]]
+    held = {every[number]["serial"] for number in nodes.fold_of(loaders, FoldsConfig(count=2), 0).numbers("test")}
+    assert len(held) == len(every) // 2
+    changed = [otherwise(kind, row) if row["serial"] in held else row for row in rows]
+    after, _ = fold_models(tmp_path / "after", changed, kind, monkeypatch)
+    assert before[0].info == after[0].info
+    assert before[1].info != after[1].info
+    for name, weight in before[0].weights.items():
+        assert torch.equal(weight, after[0].weights[name]), name
+
+
+def test_the_mean_of_pictures_and_of_sounds_is_that_of_what_is_trained_on(tmp_path: Path) -> None:
+    from tests.test_as_tested import Trained
+
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(40) % 2
+    parts = [LabelledImages(images[:30] // (labels[:30, None, None, None] + 1), labels[:30])]
+    parts += [LabelledImages(images[30:], labels[30:])]
+    prepared = prepare(*parts, ["light", "dark"], PreprocessConfig())
+    loaders = Trained(tmp_path, prepared, {"name": "mlp", "hidden": [4]}).plan
+    assert loaders.info.measured(loaders).mean == pytest.approx(loaders.info.mean)  # type: ignore[union-attr]
+    fold = nodes.fold_of(loaders, FoldsConfig(count=3), 1)
+    pixels = fold.trained()[0].double().numpy() / 255
+    info: Any = fold.info
+    assert info.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert info.std == pytest.approx(pixels.std((0, 2, 3)).tolist())
+
+    for number in range(24):
+        save(
+            tmp_path / f"sounds/{'low' if number % 2 else 'high'}/{number}.wav",
+            tone(300 + 900 * (number % 2), 0.1, seed=number),
+        )
+    config = SoundFilesPreprocessConfig(files=str(tmp_path / "sounds"))
+    heard = Trained(tmp_path, sounds.preprocess(sounds.find(config), config, tmp_path), {"name": "audio_cnn"}).plan
+    known: Any = heard.info
+    assert heard.info.measured(heard).mean == pytest.approx(known.mean)  # type: ignore[union-attr]
+    assert nodes.fold_of(heard, FoldsConfig(count=3), 1).info.mean != known.mean  # type: ignore[union-attr]
+
+
 # ---- the trainings -------------------------------------------------------------------------------------------------
 
 
@@ -173,9 +293,9 @@ def test_each_sample_is_answered_by_a_model_that_has_not_seen_it(tmp_path: Path,
     means, _, page = nodes.report_folds(loaders, rows, [], problem=problem_of(problem))
     name = "accuracy" if problem == "classification" else "r2"
     values = [row[name] for row in metrics]
-    assert means[name] == pytest.approx(np.mean(values))
-    assert means[f"{name}_deviation"] == pytest.approx(np.std(values, ddof=1))
-    assert "epoch" not in means
+    assert means[f"out_of_fold_{name}"] == pytest.approx(np.mean(values))
+    assert means[f"out_of_fold_{name}_deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert "out_of_fold_epoch" not in means
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in page
 
 
@@ -251,13 +371,15 @@ def test_without_the_extra_no_labels_are_looked_for(
     answers = [{"sample": "0", "true": "rare", "probability_common": "0.5", "probability_rare": "0.5"}]
     with caplog.at_level(logging.INFO, logger="torchloom"):
         assert problem_of("classification").label_issues(answers, plan(tmp_path)) == []
-    assert "pip install -e '.[cleanlab]'" in caplog.text
+    assert "uv sync --extra cleanlab" in caplog.text
 
 
 # ---- the task ------------------------------------------------------------------------------------------------------
 
 
-def test_a_task_of_folds_runs_without_the_one_that_it_is_of(run: Callable[..., DataCatalog], project: Path) -> None:
+def test_a_task_of_folds_runs_without_the_one_that_it_is_of(
+    run: Callable[..., DataCatalog], project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(project / "people.csv", people(120))
     blocks = {
         "people": {"preprocess": {"reader": "table", "files": str(project / "people.csv"), "target": "bike"}},
@@ -268,14 +390,20 @@ def test_a_task_of_folds_runs_without_the_one_that_it_is_of(run: Callable[..., D
         "bikes_folds": {"task": {"method": "folds", "of": "bikes"}, "folds": {"count": 2}},
     }
     (project / "conf/base/parameters/bikes.yml").write_text(yaml.safe_dump(blocks))
-    catalog = run("bikes_folds")
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        catalog = run("bikes_folds")
     folder = project / "data/sample/08_reporting/bikes_folds"
     metrics = json.loads((folder / "metrics.json").read_text())
     with (folder / "out_of_fold.csv").open(newline="", encoding="utf-8") as file:
         answers = list(csv.DictReader(file))
     assert len(answers) == sum(catalog.load("people_info")["rows"][split] for split in ("train", "validation"))
     right = [np.mean([row["true"] == row["predicted"] for row in answers if row["fold"] == fold]) for fold in "12"]
-    assert metrics["accuracy"] == pytest.approx(np.mean(right))
+    deviation = metrics["out_of_fold_accuracy_deviation"]
+    assert metrics["out_of_fold_accuracy"] == pytest.approx(np.mean(right))
+    assert deviation == pytest.approx(np.std(right, ddof=1))
+    assert f"bikes_folds  out-of-fold accuracy {np.mean(right):.4f} ± {deviation:.4f}" in caplog.text
+    assert "test accuracy" not in caplog.text
+    assert not (project / "data/sample/07_model_output/bikes_folds/folds/fold-1-data").exists()
     assert "<title>2 folds</title>" in (folder / "report.html").read_text()
     assert not (project / "data/sample/06_models/bikes").exists()
 
@@ -307,7 +435,10 @@ def test_rows_of_the_test_that_training_has_too_are_told(tmp_path: Path, caplog:
     )
     table.preprocess(table.find(config), config, tmp_path)
     assert "test: 2 of 22 rows are among the training rows too" in caplog.text
-    assert "says little: the numbers 11, 22" in caplog.text
+    assert (
+        "of the test rows, in the order of the files and counted from 1, the numbers 11, 22; the first is age"
+        in caplog.text
+    )
 
 
 def test_texts_that_are_there_twice_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

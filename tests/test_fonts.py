@@ -49,7 +49,8 @@ def test_without_a_font_letters_are_replaced_and_that_is_told_once(caplog: pytes
         assert drawn(["é ß Ω", "水"]) == ["é ß Ω", "\ufffd"]
     (message,) = caplog.messages
     assert message.endswith(
-        "Install a font for them, or for Chinese, Japanese and Korean the extra: pip install -e '.[cjk]'"
+        "Install a font for them, or for Chinese, Japanese and Korean the extra: uv sync --extra cjk, or "
+        "where torchloom is installed: pip install 'torchloom[cjk]'"
     )
 
 

@@ -106,7 +106,7 @@ def test_weights_are_said_in_several_ways(given: Any, expected: list[float] | No
 def test_weights_of_other_labels_are_refused() -> None:
     loaders: Any = SimpleNamespace(info=INFO, length=lambda split: 9)
     for given, message in {
-        "{left: 3.0}": r"^train\.loss\.pos_weight: 'left' is none of the labels up, down, _left \$x\$$",
+        "{left: 3.0}": r"^train\.loss\.pos_weight: 'left' is none of the labels \(did you mean '_left \$x\$'\?\): up,",
         "[1.0]": r"^train\.loss\.pos_weight: was given 1 weights, but there are 3 labels: up, down",
     }.items():
         loss = {"name": "BCEWithLogitsLoss", "pos_weight": yaml.safe_load(given)}

@@ -1,6 +1,7 @@
 """What users bring by its dotted path: a package of their own, on the path as an installed one would be."""
 
 import json
+import logging
 import re
 import shutil
 import sys
@@ -308,7 +309,7 @@ def test_a_callback_of_ones_own_sees_steps_and_ends_a_training(run: Callable[...
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("guests.counting.fails", r"evaluate\.metrics: guests\.counting\.fails fails: RuntimeError: no such thing"),
+        ("guests.counting.fails", r"evaluate\.metrics: guests\.counting\.fails fails in line \d+ of \S+: RuntimeError"),
         ("guests.counting.lost", r"evaluate\.metrics: guests\.counting\.lost is (inf|nan), which no report can hold"),
     ],
 )
@@ -365,6 +366,42 @@ def test_mistakes_in_code_of_ones_own_are_named(
     if "Error" in message:
         assert caught.value.__cause__ is not None
     assert not re.search(message, caplog.text)  # it is told once
+
+
+LATER: dict[str, tuple[str, str, str, str]] = {  # where it is named, the stage, the line and what comes of it
+    "OddLoss": ("train.loss", "guest.train", "return slope", "IndexError: list index out of range"),
+    "FlatLoss": ("train.loss", "guest.train: the gradient of what is yours", "", "RuntimeError: element 0 of tensors"),
+    "network": ("model", "guest.train", "raise ValueError", "ValueError: too many\nrows\n  line "),
+    "AtStep": ("train.callbacks", "guest.train", "self.nothing", "AttributeError: 'AtStep' object has no attribute"),
+    "AtEpoch": ("train.callbacks", "guest.train", 'row["nothing"]', "KeyError: 'nothing'"),
+    "AtFirst": ("train.callbacks", "guest.train", "raise RuntimeError", "RuntimeError: at first"),
+    "metric": ("evaluate.metrics", "evaluate.metrics", "outputs[len", "IndexError: index 1000 is out of bounds"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in {"AtEpoch", "AtFirst"} else name for name in LATER]
+)
+def test_code_of_ones_own_that_fails_later_is_named_with_its_lines(
+    guests: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, stage, line, message = LATER[name]
+    path, file, project = f"guests.mistakes.{name}", guests / "mistakes.py", make_project(tmp_path / "project")
+    recipe = {"epochs": 1, "batch_size": 50, "threads": 1, "optimizer": {"name": "SGD", "lr": 0.1}}
+    task = {**TASK, "data": {"subset": 100}, "model": {"name": "mlp", "hidden": [4]}, "train": recipe}
+    block, _, inner = key.partition(".")
+    named = [{"name": path}] if inner in {"callbacks", "metrics"} else {"name": path}
+    task[block] = {**task[block], inner: named} if inner else named
+    (project / "conf/base/parameters/guest.yml").write_text(yaml.safe_dump({"guest": task}))
+    with pytest.raises(InputError) as caught, caplog.at_level(logging.INFO, logger="torchloom"):
+        kedro_run(project, "guest", to_nodes=["guest.evaluate"])
+    place = [number for number, each in enumerate(file.read_text().splitlines(), 1) if line and line in each]
+    at = f" in line {place[0]} of {file}" if line else ""
+    assert caught.value.message.startswith(f"{stage}: {path} fails{at}: {message}")
+    assert ("in Network.forward\n" in caught.value.message) is (name == "network")  # the way there
+    assert caught.value.__cause__ is not None
+    assert "Traceback" not in caplog.text
+    assert message not in caplog.text  # it is told once
 
 
 def test_a_loss_of_ones_own_gives_a_mean(guests: Path) -> None:

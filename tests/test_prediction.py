@@ -409,6 +409,26 @@ def test_the_pipeline_leaves_its_tables_and_its_sheet(
     assert f"  answers:  {shown}\n  pictures: {folder / 'contact_sheet.png'}" in caplog.text
 
 
+def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
+    run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    run("predict", params=asked)
+    folder = project / "data/sample/07_model_output/predict"
+    (folder / "notes.txt").write_text("mine")
+    run("predict", params=asked)
+    assert not list(folder.glob("*.kept-*"))
+    for number in (1, 2):
+        (folder / "predictions.csv").write_text(f"worked on {number}")
+        run("predict", params=asked)
+        assert (folder / f"predictions.kept-{number}.csv").read_text() == f"worked on {number}"
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "predictions.csv").read_text().startswith('"file","glucose"')
+    assert "predictions.csv: is not as it was written, and is kept as predictions.kept-2.csv" in caplog.text
+    assert len(list(folder.glob("*.kept-*"))) == 2
+
+
 def test_a_mistake_in_its_parameters_is_one_message(run: Callable[..., DataCatalog], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the parameters hold 2 mistakes") as caught:
         run("predict", params={"predict": {"fil": "x", "top": 0, "model": "mnist_mlp"}})

@@ -164,7 +164,8 @@ def test_one_that_is_not_installed_is_refused_before_anything_runs(
     with caplog.at_level(logging.INFO), pytest.raises(InputError) as caught:
         tracked(project, name, 1)
     assert caught.value.message == (
-        f"tracking.name {name} needs {package}, which is not installed. Install the extra: pip install -e '.[{name}]'"
+        f"tracking.name {name} needs {package}, which is not installed. Install the extra: uv sync --extra {name}, or "
+        f"where torchloom is installed: pip install 'torchloom[{name}]'"
     )
     assert "Running node" not in caplog.text
 

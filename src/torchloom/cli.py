@@ -203,8 +203,10 @@ def serve(model: str, env: str | None, port: int) -> None:
     try:
         from torchloom.inference import serving
     except ModuleNotFoundError as error:
+        from torchloom.system.words import extra
+
         raise InputError(
-            f"kedro serve needs {error.name}, which is not installed. Install the extra: pip install -e '.[serve]'"
+            f"kedro serve needs {error.name}, which is not installed. Install the extra: {extra('serve')}"
         ) from error
     with KedroSession.create(env=env) as session:
         parameters = session.load_context().config_loader["parameters"]  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 
+from torchloom.config import own
 from torchloom.config.checks import check_parameters
 from torchloom.config.loader import credentials_of, read_parameters
 from torchloom.errors import InputError, is_news
@@ -47,7 +48,7 @@ class ProjectHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
         log_as_the_project_says(Path(context.config_loader.conf_source))
-        logging.getLogger("kedro.pipeline.node").addFilter(is_news)
+        logging.getLogger("kedro.pipeline.node").addFilter(_is_news)
         parameters = read_parameters(context.config_loader)
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
@@ -96,8 +97,16 @@ class ProjectHooks:
             self.run.end(node)
 
     @hook_impl
+    def on_node_error(self, error: Exception, node: Node) -> None:
+        """What the user's own code raises is told as such, in one message."""
+        if told := own.explained(error, node.name):
+            raise told from error
+
+    @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         self._finish("failed", error=str(error))
+        if error.__cause__:
+            logger.debug("the whole way to the error", exc_info=error.__cause__)
         if not isinstance(error, InputError) and isinstance(error.__cause__, InputError):
             # the catalog wraps what goes wrong while it saves
             raise error.__cause__
@@ -124,6 +133,12 @@ class ProjectHooks:
         if self.run:
             run, self.run = self.run, None
             run.finish(ended, **more)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log about an error says what no message will say."""
+    error = sys.exc_info()[1]
+    return is_news(record) and not (record.levelno >= logging.ERROR and error and own.explained(error, ""))
 
 
 def _from_here(block: dict[str, Any], project: Path) -> dict[str, Any]:

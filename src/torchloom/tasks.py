@@ -41,7 +41,7 @@ class Recipe:
     anew: bool = False  # whether it trains the task itself that it is made of, on the data of that one
     apart: bool = False  # whether it runs in an environment of its own, and so not together with others
 
-    def create_pipeline(self, task: str, problem: str, sources: Mapping[str, str]) -> Pipeline:
+    def create_pipeline(self, task: str, problem: str, sources: Mapping[str, Any]) -> Pipeline:
         made: Pipeline = import_module(self.package).create_pipeline(task, problem=problem, **sources)
         return made
 
@@ -273,9 +273,9 @@ def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
     from torchloom.pipelines import preparation, reporting
 
-    more = {"data": task.data_set} if task.recipe.anew else {}
-    own = task.recipe.create_pipeline(task.name, task.problem, {**dict(task.sources), **more})
     prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry, task.remote)
+    more = {"data": task.data_set, "reader": task.reader, "prepared": prepared} if task.recipe.anew else {}
+    own = task.recipe.create_pipeline(task.name, task.problem, {**dict(task.sources), **more})
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     parts = [own, reporting.create_pipeline(task.name, own, source)]
     parts += [prepared] if own.inputs() & prepared.outputs() else []

@@ -97,7 +97,11 @@ def test_lengths_and_gaps() -> None:
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        ({}, {"columns": ["t99"]}, r"waves\.csv: there is no column 't99'; there are name, kind"),
+        (
+            {},
+            {"columns": ["t99"]},
+            r"waves\.csv: there is no column 't99' \(did you mean 't9'\?\); there are name, kind",
+        ),
         ({}, {"target": "kinds"}, r"there is no column 'kinds'"),
         ({}, {"series": "wave"}, r"there is no column 'wave'"),
         ({"t3": "high"}, {"columns": COLUMNS}, r"waves\.csv: the train row 6: t3: 'high' is not a number"),

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.tables import Row, write
+from tests.tables import Row, people, write
 from torchloom.config import RowsPreprocessConfig, TableFilesPreprocessConfig
-from torchloom.data.readers.table import find, preprocess
+from torchloom.data.readers.table import find, preprocess, preprocess_entry
 from torchloom.data.row_splits import Parts, split_rows
 from torchloom.errors import InputError
 
@@ -139,3 +139,33 @@ def test_what_splits_a_table_is_not_learnt_from(tmp_path: Path) -> None:
     for by, columns in cases.items():
         block = TableFilesPreprocessConfig.model_validate({**given, "split_by": dict([by])})
         assert [column["name"] for column in preprocess(find(block), block, tmp_path)[3]["encoding"]] == columns
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        (
+            {"target": "bikes"},
+            r"preprocess\.target 'bikes': there is no such column .* \(did you mean 'bike'\?\), which",
+        ),
+        (
+            {"target": "bike", "split_by": {"group": "Town"}},
+            r"split_by: there is no column 'Town' \(did you mean 'town'",
+        ),
+        (
+            {"target": "bike", "columns": {"ages": "number"}},
+            r"columns\.ages: there is no such column \(did you mean 'a",
+        ),
+    ],
+)
+def test_the_column_that_is_likely_meant_is_named(tmp_path: Path, block: dict[str, Any], said: str) -> None:
+    given = TableFilesPreprocessConfig(files=str(write(tmp_path / "people.csv", people(30))), **block)
+    with pytest.raises(InputError, match=said):
+        preprocess(find(given), given, tmp_path)
+
+
+def test_labels_of_a_row_each_are_named_as_what_leaves_nothing_to_test() -> None:
+    rows = [{"n": number, "tags": ";".join(f"t{8 * number + place}" for place in range(8))} for number in range(120)]
+    given = TableFilesPreprocessConfig(entry="rows", target="tags", separator=";", columns={"n": "number"})
+    with pytest.raises(InputError, match=r"no test rows\. 120 of 120 rows hold a class or a label that no other row"):
+        preprocess_entry(rows, given)

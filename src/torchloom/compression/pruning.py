@@ -21,7 +21,7 @@ from torch.nn.utils import prune
 from torchloom.config import PruneConfig
 from torchloom.errors import InputError
 from torchloom.modalities.modules import NormalizedImages
-from torchloom.system.words import counted, listed
+from torchloom.system.words import counted, extra, listed
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.transfer import head_of
@@ -321,5 +321,5 @@ def _torch_pruning() -> Any:
     try:
         import torch_pruning
     except ImportError as error:
-        raise InputError("train.prune.form structured needs torch-pruning: pip install 'torchloom[prune]'") from error
+        raise InputError(f"train.prune.form structured needs torch-pruning: {extra('prune')}") from error
     return torch_pruning

@@ -17,6 +17,7 @@ from torchloom.config.federation import FederatedConfig, PartitionConfig
 from torchloom.config.folds import FoldsConfig
 from torchloom.config.model import ModelConfig
 from torchloom.config.preprocess import (
+    AnewConfig,
     ArraysPreprocessConfig,
     BookPreprocessConfig,
     DocumentPreprocessConfig,
@@ -54,6 +55,7 @@ from torchloom.config.train import (
 
 __all__ = [
     "AffineConfig",
+    "AnewConfig",
     "AnswerConfig",
     "ArraysPreprocessConfig",
     "AugmentConfig",

@@ -42,6 +42,12 @@ class PredictConfig(AnswerConfig):
         "or an address such as s3://bucket/folder/; of one text file each line is a text of its own"
     )
     credentials: str | None = Field(None, min_length=1, description="of files at an address, as preprocess.credentials")
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="where the paths in a table of pictures or sounds begin; none: in the folder of the table or, of "
+        "what is not there, where they did in training",
+    )
     batch_size: Count = Field(128, description="samples at once")
     pictures: Count = Field(45, description="on the contact sheet")
 

@@ -7,11 +7,14 @@ elsewhere, is not imported: else whoever made the file would choose what runs he
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from torchloom.config.checks import UnknownNameError, one_of
@@ -72,22 +75,78 @@ def resolve(name: str, module: Any) -> Any:
     return find(name) if is_path(name) else getattr(module, name)
 
 
+# ---- when it fails -------------------------------------------------------------------------------------------------
+
+
 @contextmanager
 def running(key: str, name: str) -> Iterator[None]:
-    """Whatever a user's own code raises is one InputError, with the line where it does; ours fails as it does.
-
-    That there is no memory left is no mistake of the code.
-    """
+    """Whatever a user's own code raises is one InputError, with the lines where it does; ours fails as it does."""
     try:
         yield
     except Exception as error:
-        if not is_path(name) or isinstance(error, InputError | MemoryError) or "memory" in str(error):
+        if not is_path(name) or _is_no_mistake(error):
             raise
-        called = traceback.extract_tb(error.__traceback__)
-        file = inspect.getsourcefile(inspect.unwrap(find(name)))
-        lines = [f" in line {each.lineno} of {each.filename}" for each in called if each.filename == file]
-        where = lines[-1] if lines else ""
-        raise InputError(f"{key}: {name} fails{where}: {type(error).__name__}: {error}") from error
+        raise _failure(key, name, error) from error
+
+
+def explained(error: BaseException, stage: str) -> InputError | None:
+    """What a stage raises as one InputError, where the user's own code has raised it, or what no gradient follows from;
+    none where it is another's mistake."""
+    if _is_no_mistake(error):
+        return None
+    if frames := _frames(error):
+        return _failure(stage, _blamed(frames), error)
+    through = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if "backward" in through and _named:
+        return _failure(f"{stage}: the gradient of what is yours", ", ".join(sorted(_named)), error)
+    return None
+
+
+def _is_no_mistake(error: BaseException) -> bool:
+    """Whether it is one that is told already; that there is no memory left is no mistake of the code."""
+    return isinstance(error, InputError | MemoryError) or "memory" in str(error)
+
+
+def _failure(where: str, name: str, error: BaseException) -> InputError:
+    """The message, with the line that fails, and below it how it was come by, as far as that is the user's own."""
+    frames = _frames(error)
+    lines = [f"line {line} of {frame.f_code.co_filename}" for frame, line in frames]
+    calls = [f"\n  {at}, in {frame.f_code.co_qualname}" for at, (frame, _) in zip(lines, frames, strict=True)]
+    at = f" in {lines[-1]}" if lines else ""
+    way = "".join(calls) if len(calls) > 1 else ""
+    return InputError(f"{where}: {name} fails{at}: {type(error).__name__}: {error}{way}")
+
+
+def _frames(error: BaseException) -> list[tuple[FrameType, int]]:
+    """The calls of functions in files of the user's own, each with its line, the innermost last."""
+    roots = [root for path in _named for root in _roots(path)]
+    found = traceback.walk_tb(error.__traceback__)
+    return [(frame, line) for frame, line in found if _is_in(frame.f_code.co_filename, roots)]
+
+
+def _is_in(file: str, roots: Iterable[Path]) -> bool:
+    return any(Path(file).is_relative_to(root) for root in roots)
+
+
+def _roots(path: str) -> Iterator[Path]:
+    """The folders of the package that has it, or the file where it is a module alone."""
+    top = sys.modules.get(path.partition(".")[0])
+    places = getattr(top, "__path__", None) or [getattr(top, "__file__", None)]
+    yield from (Path(place) for place in places if place and top is not sys.modules["torchloom"])
+
+
+def _blamed(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """Which of the named paths it is that has been called, or else the module."""
+    for frame, _ in frames:
+        owner = frame.f_locals.get("self")
+        for path in sorted(_named):
+            thing = inspect.unwrap(find(path))
+            if thing is type(owner) or getattr(thing, "__code__", None) is frame.f_code:
+                return path
+        modules = [path for path in sorted(_named) if path.rpartition(".")[0] == frame.f_globals.get("__name__")]
+        if len(modules) == 1:
+            return modules[0]
+    return str(frame.f_globals.get("__name__"))
 
 
 def _trusted(path: str) -> Any:

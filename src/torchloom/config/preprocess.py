@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from torchloom.config.base import Block, Count, Fit, Fraction, Place, Seed, ValueRange
 from torchloom.config.choices import answering_for
@@ -38,6 +39,28 @@ class ReaderConfig(Block):
         if modality is not None:
             known.check_modality(modality)
         return modality
+
+
+Numbers = Mapping[str, Sequence[int]]  # of samples, by split
+
+
+class AnewConfig(ReaderConfig):
+    """The block `preprocess` of data that are prepared anew for each fold, as what is prepared hangs on what is trained
+    on: a vocabulary, categories, columns of no use."""
+
+    _fold: Numbers | None = PrivateAttr(None)
+
+    @property
+    def fold(self) -> Numbers | None:
+        """Which samples are to train, to validate and to test, by their numbers among those that else train and then
+        validate; none: as the data are split."""
+        return self._fold
+
+    def of_fold(self, numbers: Numbers) -> Self:
+        """The block by which the data of a fold are prepared."""
+        copy = self.model_copy()
+        copy._fold = numbers
+        return copy
 
 
 class PreprocessConfig(ReaderConfig):
@@ -156,7 +179,7 @@ class BookPreprocessConfig(OwnFiles, TextPreprocessConfig):
     min_count: Count = Field(2, description="tokens that the training text holds less often are unknown")
 
 
-class DocumentPreprocessConfig(PreprocessConfig):
+class DocumentPreprocessConfig(PreprocessConfig, AnewConfig):
     """The block `preprocess` of labelled texts."""
 
     vocabulary_size: int = Field(20_000, ge=3, description="most frequent words to know, with <pad> and <unk>")
@@ -322,7 +345,7 @@ class PicturesPreprocessConfig(PictureConfig, RowsPreprocessConfig):
     )
 
 
-class TableFilesPreprocessConfig(RowsPreprocessConfig):
+class TableFilesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
     """The block `preprocess` of a table in files of one's own.
 
     Whatever is found out of its columns is found out on the training rows. Rows without a target are left out.
@@ -334,7 +357,7 @@ class TableFilesPreprocessConfig(RowsPreprocessConfig):
     most_categories: Count = Field(100, description="of a column; the rarer ones are as those that are new")
 
 
-class TextFilesPreprocessConfig(RowsPreprocessConfig):
+class TextFilesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
     """The block `preprocess` of labelled texts of one's own: a column of a table, or files in a folder for each class.
 
     The vocabulary is that of the training texts. Texts without a target, or without a token, are left out.
@@ -473,7 +496,7 @@ class SeriesPreprocessConfig(TablePlace):
         return self
 
 
-class LabelledSeriesPreprocessConfig(RowsPreprocessConfig):
+class LabelledSeriesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
     """The block `preprocess` of a table of many series, with what is to be told of each.
 
     A row is a series, and its columns of numbers are the steps; or with `series` a row is a step. A missing value is

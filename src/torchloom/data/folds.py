@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from torchloom.config import Count, Fraction, Seed
+from torchloom.config import AnewConfig, Count, Fraction, Seed
 from torchloom.data.splits import grouped_choice, stratified_choice
 from torchloom.errors import InputError
 
@@ -45,3 +46,11 @@ class Fold(BaseModel):
         else:
             chosen = grouped_choice(labels[rest], groups[rest], self.validation, self.seed)
         return {"train": rest[~chosen], "validation": rest[chosen], "test": test}
+
+
+def dealt(parts: Mapping[str, list[Any]], config: AnewConfig) -> dict[str, list[Any]]:
+    """The samples as a fold has them, if the block is that of one."""
+    if config.fold is None:
+        return dict(parts)
+    every = [*parts["train"], *parts["validation"]]
+    return {split: [every[number] for number in numbers] for split, numbers in config.fold.items()}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
 from typing import Any
 from unicodedata import normalize
 
-from torchloom.datasets.listing import Listing, first_of
+from torchloom.datasets.listing import Listing, first_of, scan
+from torchloom.errors import InputError
 from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
@@ -27,13 +30,64 @@ def places(listing: Listing) -> Placed:
     def place(cell: Any) -> int | None:
         if not isinstance(cell, str | int) or isinstance(cell, bool) or not str(cell).strip():
             return None
-        path = str(cell).strip().replace("\\", "/")
-        if os.path.isabs(path):
-            path = os.path.relpath(path, listing.folder)
+        path = _written(cell)
+        if not os.path.isabs(path):
+            return known(path)
+        found = known(os.path.relpath(path, listing.folder))
+        if found is None:  # the way there may lead over links
+            path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            found = known(os.path.relpath(path, listing.folder))
+        return found
+
+    def known(path: str) -> int | None:
         path = normalize("NFC", os.path.normpath(path))
         return plain.get(path, short.get(path))
 
     return place
+
+
+def _written(cell: Any) -> str:
+    return str(cell).strip().replace("\\", "/")
+
+
+class Finder:
+    """Finds the file that a cell names from one of the `folders` on, the first that has it.
+
+    Cells are read as `places` does, among files of the `suffixes`; the folders are listed when one names no file as it
+    stands.
+    """
+
+    def __init__(self, folders: Iterable[str | Path], suffixes: Collection[str]) -> None:
+        self.folders, self.suffixes = [Path(folder).expanduser() for folder in dict.fromkeys(folders)], suffixes
+        self.listed: list[tuple[Listing, Placed]] | None = None
+        self.lock = Lock()  # as threads ask
+
+    def __call__(self, cell: Any) -> Path:
+        """InputError where there is none."""
+        name = _written(cell)
+        for folder in self.folders if name else ():
+            if (folder / name).is_file():
+                return folder / name
+        for listing, place in self._listings():
+            if (found := place(cell)) is not None:
+                return Path(listing.folder, listing.names[found])
+        where = " or ".join(map(str, self.folders))
+        raise InputError(f"is not in {where}. Say where the paths of the table begin, predict.folder")
+
+    def _listings(self) -> list[tuple[Listing, Placed]]:
+        with self.lock:
+            if self.listed is None:
+                found = [_scanned(folder, self.suffixes) for folder in self.folders if folder.is_dir()]
+                self.listed = [(listing, places(listing)) for listing in found if listing]
+        return self.listed
+
+
+def _scanned(folder: Path, suffixes: Collection[str]) -> Listing | None:
+    """The files of the folder; None where it has no such."""
+    try:
+        return scan(folder, "predict.folder", suffixes)
+    except InputError:
+        return None
 
 
 def path_column(rows: Sequence[dict[str, Any]], place: Placed, others: Iterable[str | None]) -> str | None:

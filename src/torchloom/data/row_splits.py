@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from torchloom.config import RowsPreprocessConfig, SplitByConfig
+from torchloom.config import AnewConfig, RowsPreprocessConfig, SplitByConfig
 from torchloom.data.class_folders import split_named
 from torchloom.data.columns import is_number, number, written
+from torchloom.data.folds import dealt
 from torchloom.data.moments import read_date
 from torchloom.data.splits import choice_of_labels, grouped_choice, stratified_choice
 from torchloom.errors import InputError
-from torchloom.system.words import listed
+from torchloom.system.words import counted, listed, meant
 
 Row = dict[str, Any]
 Parts = dict[str, list[Row]]
@@ -42,9 +44,21 @@ def split_rows(rows: Parts, config: RowsPreprocessConfig, held: Held) -> Parts:
             parts["train"], parts[split] = _cut(parts["train"], _choice(config, by, held)(parts["train"], fraction))
     for split in ("train", "test"):
         if not parts[split]:
-            raise InputError(f"{config.place}: there are no {split} rows. Change preprocess.test_fraction, or add rows")
+            raise InputError(f"{config.place}: there are no {split} rows. {_why_none(parts['train'], config, held)}")
     groups_of(parts, config)  # none is in two splits
-    return parts
+    return dealt(parts, config) if isinstance(config, AnewConfig) else parts
+
+
+def _why_none(rows: list[Row], config: RowsPreprocessConfig, held: Held) -> str:
+    """What keeps rows from being drawn to test, and what to do."""
+    counts = Counter(name for row in rows for name in held(row))
+    alone = [row for row in rows if any(counts[name] == 1 for name in held(row))]
+    if config.test_fraction and 2 * len(alone) > len(rows):
+        return (
+            f"{len(alone):,} of {counted(len(rows), 'row')} hold a class or a label that no other row has, and must "
+            "train. Leave rare ones out, or say by preprocess.split_by which rows are to test"
+        )
+    return "Change preprocess.test_fraction, or add rows"
 
 
 def _check_columns(rows: Parts, names: Iterable[str]) -> None:
@@ -52,7 +66,8 @@ def _check_columns(rows: Parts, names: Iterable[str]) -> None:
         for row in (row for part in rows.values() for row in part):
             if name not in row:
                 raise InputError(
-                    f"preprocess.split_by: there is no column {name!r}; there are {listed(list(map(repr, row)))}"
+                    f"preprocess.split_by: there is no column {name!r}{meant(name, row)}; there are "
+                    f"{listed(list(map(repr, row)))}"
                 )
             if row[name] is None or not written(row[name]):
                 raise InputError(f"preprocess.split_by: the column {name!r} is empty in a row. Fill it in")

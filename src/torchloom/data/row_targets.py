@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from torchloom.config import RowsPreprocessConfig
+from torchloom.config import AnewConfig, RowsPreprocessConfig
 from torchloom.data.columns import GAPS, MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
 from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import Row, check_cells, say_left_out
@@ -21,7 +21,7 @@ from torchloom.data.splits import log_classes, log_labels
 from torchloom.data.spread import far_beyond, measured
 from torchloom.data.targets import Classes, Labels, Number, Numbers, Target
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import counted, listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Asked:
         """What there is to know of it."""
         raise NotImplementedError
 
+    def _asks(self, parts: Iterable[str]) -> Iterable[str]:
+        """The splits whose classes or labels are asked for: of folds all, so that each is asked for the same."""
+        return parts if isinstance(self.config, AnewConfig) and self.config.fold else ["train"]
+
 
 def asked_of(read: Parts, config: RowsPreprocessConfig) -> Asked:
     """What is to be told of these rows; InputError where it cannot be that.
@@ -71,8 +75,8 @@ def asked_of(read: Parts, config: RowsPreprocessConfig) -> Asked:
         for row in rows:
             if lacking := [name for name in config.targets if name not in row]:
                 raise InputError(
-                    f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows, which have "
-                    f"{listed(list(map(repr, row)))}"
+                    f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows"
+                    f"{meant(lacking[0], row)}, which have {listed(list(map(repr, row)))}"
                 )
         for name in config.targets:
             check_cells(split, [row for row in rows if not is_list(row[name])], name)
@@ -150,7 +154,7 @@ class AskedClass(Asked):
 
     def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
         texts = {split: [self.held(row)[0] for row in part] for split, part in parts.items()}
-        classes = sorted(set(texts["train"]), key=_in_order)
+        classes = sorted({text for split in self._asks(texts) for text in texts[split]}, key=_in_order)
         if len(classes) < 2:
             raise InputError(f"{self.called}: is {classes[0]!r} in every training row")
         places = {name: place for place, name in enumerate(classes)}
@@ -200,7 +204,7 @@ class AskedLabels(Asked):
         apart = self.config.separator is not None or any(
             is_list(row[self.columns[0]]) for part in parts.values() for row in part
         )
-        seen = {name for part in held["train"] for name in part}
+        seen = {name for split in self._asks(held) for part in held[split] for name in part}
         labels = sorted(seen, key=_in_order) if apart else self.columns
         self._check(labels, seen, held)
         places = {name: place for place, name in enumerate(labels)}
@@ -349,7 +353,11 @@ def check_target(path: Path, rows: Sequence[Row], target: str | None) -> list[st
     names = named_targets(rows, target)
     lacking = next((name for name in names if name not in rows[0]), None)
     if not names or lacking is not None:
-        wrong = f"there is no column {lacking!r}" if names else "it must be said which column is to be told"
+        wrong = (
+            f"there is no column {lacking!r}{meant(str(lacking), rows[0])}"
+            if names
+            else "it must be said which column is to be told"
+        )
         raise InputError(f"{path}: {wrong}. Say --target with one of {listed(list(map(repr, rows[0])))}")
     return names
 

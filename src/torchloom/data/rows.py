@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from torchloom.config import TablePlace
@@ -19,7 +20,7 @@ from torchloom.data.entries import as_rows
 from torchloom.data.tables import SUFFIXES, opened_table
 from torchloom.data.text import spoken_words
 from torchloom.datasets.listing import Listing, is_users, scan
-from torchloom.errors import InputError, telling
+from torchloom.errors import InputError, printable, telling
 from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
@@ -102,9 +103,16 @@ def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> 
         if again:
             logger.warning(
                 "%s: %d of %s are among the training rows too, with this or another target, and what is measured on "
-                "them says little: the numbers %s",
-                *(split, len(again), counted(len(parts[split]), "row"), listed(again)),
+                "them says little: of the %s rows, in the order of the files and counted from 1, the numbers %s; the "
+                "first is %s",
+                *(split, len(again), counted(len(parts[split]), "row"), split, listed(again)),
+                _shown(parts[split][int(again[0]) - 1], names),
             )
+
+
+def _shown(row: Row, names: Sequence[str]) -> str:
+    """The row as a person finds it again."""
+    return printable(listed([f"{name} {short(written(row.get(name)))}" for name in names], 5))
 
 
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from torchloom.errors import InputError
+from torchloom.system.words import extra
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 LONGEST = 3600  # seconds of a file
@@ -27,7 +28,7 @@ def library() -> ModuleType:
         import soxr  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: of a system without libsndfile
         raise InputError(
-            f"sounds need the packages soundfile and soxr ({error}). Install them: pip install -e '.[sound]'"
+            f"sounds need the packages soundfile and soxr ({error}). Install them: {extra('sound')}"
         ) from error
     return soundfile  # type: ignore[no-any-return]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -132,10 +132,10 @@ class Reading:
         logger.warning("%sThey are left out", said)
 
 
-def measured(stored: Stored, rate: int, mels: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each band of the log-mel spectrograms, over all frames of the sounds."""
+def measured(sounds: Iterable[np.ndarray], rate: int, mels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each band of the log-mel spectrograms, over all frames of the sounds (T,)."""
     sums, count = np.zeros((2, mels)), 0
-    for sound in stored.sounds():
+    for sound in sounds:
         for block in log_mel_blocks(sound, rate, mels):
             sums += [block.sum(0, dtype=np.float64), np.square(block, dtype=np.float64).sum(0)]
             count += len(block)

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.errors import InputError
-from torchloom.system.words import listed
+from torchloom.system.words import extra, listed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -276,7 +276,6 @@ def _tokenizers() -> Any:
         import tokenizers
     except ModuleNotFoundError:
         raise InputError(
-            "subwords need the package tokenizers, which is not installed. Install the extra: pip install -e "
-            "'.[subwords]'"
+            f"subwords need the package tokenizers, which is not installed. Install the extra: {extra('subwords')}"
         ) from None
     return tokenizers

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from torchloom.config import AnswerConfig, Count, DataConfig, Positive, SoundAugmentConfig
-from torchloom.data.sound_files import library, read_sound
+from torchloom.data.sound_files import SUFFIXES, library, read_sound
 from torchloom.data.spectrograms import FLOOR, hop_of, log_mel, window_of
 from torchloom.modalities.base import Axes, Info, Use
-from torchloom.modalities.files import Sample, files_of
+from torchloom.modalities.files import InFiles
 
 if TYPE_CHECKING:
     from typing import Self
@@ -21,18 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
-    from torchloom.datasets.listing import Listing
     from torchloom.training.loaders import LoaderPlan
 
 PICTURE = (48, 96)  # height and width of a spectrogram that is shown
 RANGE = 2.5  # deviations from the mean that are black and white there
 
 
-class AudioInfo(Info):
+class AudioInfo(InFiles, Info):
     """Sounds of one channel at one `rate`, in samples a second.
 
     `mean` and `std` are of the log-mel spectrograms of the training sounds, in each band. Of sounds of more than
-    `seconds` the middle counts. In a user's tables the paths of the files stand in the `column`.
+    `seconds` the middle counts.
     """
 
     kind: Literal["audio"] = "audio"
@@ -41,7 +40,6 @@ class AudioInfo(Info):
     std: list[float] = Field(min_length=1)
     seconds: Positive = 10.0
     change: SoundAugmentConfig = Field(default_factory=SoundAugmentConfig)
-    column: str | None = None
 
     inputs: ClassVar = ("waveforms", "lengths")
     axes: ClassVar[Axes] = {"waveforms": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
@@ -52,6 +50,7 @@ class AudioInfo(Info):
     samples: ClassVar = "sounds"
     own_keys: ClassVar = frozenset({"data.augment_sound", "data.seconds"})
     body: ClassVar = "a sound as it is in its file"
+    suffixes: ClassVar = SUFFIXES
     card: ClassVar = "templates/audio.md"
 
     @model_validator(mode="after")
@@ -73,6 +72,13 @@ class AudioInfo(Info):
 
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"seconds": data.seconds, "change": data.augment_sound})
+
+    def measured(self, loaders: LoaderPlan) -> Self:
+        from torchloom.data.sounds import measured
+
+        parts = (loaders.chosen("train", [number]) for number in loaders.trained_numbers().tolist())
+        mean, std = measured((waveform[0].numpy() for waveform, *_ in parts), self.rate, len(self.mean))
+        return super().measured(loaders).model_copy(update={"mean": mean, "std": std})
 
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import SoundBatches
@@ -140,8 +146,8 @@ class AudioInfo(Info):
         start = max(0, len(sound) - self.longest) // 2
         return sound[start : start + self.longest]
 
-    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        return files_of(files, read, self.column)
+    def told(self, config: AnswerConfig) -> Self:
+        return self.named_from(getattr(config, "folder", None))
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         lengths = np.array([len(sound) for sound in samples], dtype=np.int64)

@@ -85,7 +85,7 @@ class Info(BaseModel):
     def measured(self, loaders: LoaderPlan) -> Self:
         """The same with what is measured of the training samples, such as scales, measured of those of `loaders`.
 
-        What the prepared arrays themselves hang on, such as a vocabulary, stays.
+        What the prepared arrays themselves hang on, such as a vocabulary, stays: see config.AnewConfig.
         """
         target = self.target.measured(loaders.learnt().numpy()) if self.target else None
         return self.model_copy(update={"target": target})

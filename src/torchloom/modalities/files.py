@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from torchloom.data import arrays
 from torchloom.data.columns import written
+from torchloom.data.paths import Finder
 from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.datasets.listing import Listing
@@ -34,31 +37,54 @@ def _named(files: Listing) -> Iterator[tuple[Path, str]]:
     return zip(files.paths, map(_readable, files.names), strict=True)
 
 
-def files_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
-    """Each file, opened in binary; or those whose paths are in that column of tables, where the folder has such."""
-    tables = [(path, name) for path, name in _named(files) if column and path.suffix.lower() in SUFFIXES]
-    if not tables:
-        yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
-    for path, name in tables:
-        yield from _paths(path, name, str(column), read)
+class InFiles(BaseModel):
+    """How a user's samples lie in files that are a sample each, and that tables may name.
+
+    The paths stand in the `column`; `folder` is where they began in training, if not in the folder of the table.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
+
+    column: str | None = None
+    folder: str | None = None
+    _asked: str | None = PrivateAttr(None)
+
+    suffixes: ClassVar[Collection[str]]
+
+    def named_from(self, folder: str | None) -> Self:
+        """The same where paths are said to begin in that folder now."""
+        copy = self.model_copy()
+        copy._asked = folder
+        return copy
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        """Each file, opened in binary; or those that tables name, where the folder has such."""
+        tables = [(path, name) for path, name in _named(files) if self.column and path.suffix.lower() in SUFFIXES]
+        if not tables:
+            yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
+        for path, name in tables:
+            folders = [self._asked] if self._asked else [str(path.parent), files.folder, self.folder]
+            yield from _paths(path, name, str(self.column), Finder(filter(None, folders), self.suffixes), read)
 
 
-def pictures_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+class PicturesInFiles(InFiles):
     """The same of pictures, of which a file of NumPy may have many, with their labels."""
-    places = [place for place, name in enumerate(files.names) if Path(name).suffix.lower() not in arrays.ENDINGS]
-    names, stamps = [files.names[place] for place in places], [files.stamps[place] for place in places]
-    yield from files_of(replace(files, names=names, stamps=stamps), read, column)
-    for path, name in _named(files):
-        if path.suffix.lower() in arrays.ENDINGS:
-            yield from _each(name, arrays.pictures_in(path, read))
+
+    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        places = [place for place, name in enumerate(files.names) if Path(name).suffix.lower() not in arrays.ENDINGS]
+        names, stamps = [files.names[place] for place in places], [files.stamps[place] for place in places]
+        yield from super().samples_in(replace(files, names=names, stamps=stamps), read)
+        for path, name in _named(files):
+            if path.suffix.lower() in arrays.ENDINGS:
+                yield from _each(name, arrays.pictures_in(path, read))
 
 
-def _paths(table: Path, name: str, column: str, read: Callable[[Any], Any]) -> Iterator[Sample]:
-    """The files that a table names, by their paths from its folder on."""
+def _paths(table: Path, name: str, column: str, find: Finder, read: Callable[[Any], Any]) -> Iterator[Sample]:
+    """The files that a table names."""
 
     def path_in(row: dict[str, Any]) -> str:
         check_columns([column], row)
-        return str(row[column]).replace("\\", "/")
+        return "" if row[column] is None else str(row[column]).replace("\\", "/")
 
     for called, path, row in _each(name, _rows(table, path_in)):
         try:
@@ -66,7 +92,11 @@ def _paths(table: Path, name: str, column: str, read: Callable[[Any], Any]) -> I
         except InputError as error:
             yield Sample(called, partial(_fail, error))
         else:
-            yield Sample(found, partial(_binary, table.parent / found, read), row)
+            yield Sample(found or called, partial(_found, find, found, read), row)
+
+
+def _found(find: Finder, path: str, read: Callable[[Any], Any]) -> Any:
+    return _binary(find(path), read)
 
 
 def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:

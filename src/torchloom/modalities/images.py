@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from torchloom.config import AnswerConfig, DataConfig, Fit, ValueRange, Views
+from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.targets import Classes
 from torchloom.modalities.base import Axes, Info, Use
-from torchloom.modalities.files import Sample, pictures_of
+from torchloom.modalities.files import PicturesInFiles
 
 if TYPE_CHECKING:
     from typing import Self
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
-    from torchloom.datasets.listing import Listing
     from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
@@ -48,14 +48,13 @@ class Reading(BaseModel):
     views: Views = "one"
 
 
-class ImageInfo(Reading, Info):
+class ImageInfo(PicturesInFiles, Reading, Info):
     """Images; `mean` and `std` per channel, on the scale [0, 1]."""
 
     kind: Literal["images"] = "images"
     shape: list[int]  # channels, height, width
     mean: list[float]
     std: list[float]
-    column: str | None = None  # of the tables that name such pictures the one with their paths
 
     inputs: ClassVar = ("images",)
     axes: ClassVar[Axes] = {"images": {0: "batch"}}
@@ -66,6 +65,7 @@ class ImageInfo(Reading, Info):
     samples: ClassVar = "images"
     own_keys: ClassVar = frozenset({"data.augment", "train.whitening", "evaluate.views"})
     body: ClassVar = "a picture as it is in its file"
+    suffixes: ClassVar = SUFFIXES
     card: ClassVar = "templates/images.md"
 
     def sizes(self) -> dict[str, Any]:
@@ -73,6 +73,15 @@ class ImageInfo(Reading, Info):
 
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"views": getattr(evaluation, "views", "one")})
+
+    def measured(self, loaders: LoaderPlan) -> Self:
+        from torchloom.data.images import PART, channel_counts, channel_statistics
+
+        numbers = loaders.trained_numbers().tolist()
+        parts = (loaders.chosen("train", numbers[start : start + PART])[0] for start in range(0, len(numbers), PART))
+        counts = sum(channel_counts(images.numpy().transpose(0, 2, 3, 1)) for images in parts)
+        mean, std = channel_statistics(np.asarray(counts))
+        return super().measured(loaders).model_copy(update={"mean": mean.tolist(), "std": std.tolist()})
 
     def opened(self, arrays: Mapping[str, Any], account: Mapping[str, Any]) -> Mapping[str, Any]:
         """Pictures whose pixels are not kept are the one thing that is no tensor."""
@@ -129,7 +138,8 @@ class ImageInfo(Reading, Info):
                 f"{key} {json.dumps(value)} instead of {json.dumps(trained[key])}" for key, value in otherwise.items()
             ]
             logger.info("pictures are not put to the model as those of its test were: %s", ", ".join(lines))
-        return self.model_copy(update={key: value for key, value in otherwise.items() if key != "invert"})
+        asked = self.model_copy(update={key: value for key, value in otherwise.items() if key != "invert"})
+        return asked.named_from(getattr(config, "folder", None))
 
     def shapes(self) -> dict[str, list[int]]:
         return {"images": self.shape}
@@ -147,9 +157,6 @@ class ImageInfo(Reading, Info):
             value_range=self.value_range,
         )
         return partial(decoded, decode)
-
-    def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        return pictures_of(files, read, self.column)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"images": np.stack(samples)}

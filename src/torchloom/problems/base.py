@@ -136,7 +136,7 @@ class Problem:
         return []
 
     def label_issues(self, answers: list[Columns], loaders: LoaderPlan) -> list[Columns]:
-        """The samples whose labels are nearly certainly wrong, the surest first.
+        """The samples whose labels are likely wrong and should be looked at, the surest first.
 
         `answers` are rows of `answers_to` of models that have not seen the sample, with its number among those of the
         test split of `loaders`, `sample`.

@@ -65,11 +65,9 @@ def own_metrics(
         name, metric = config.name.rpartition(".")[2], own.find(config.name)
         if name in known or name in found:
             raise InputError(f"evaluate.metrics: there is a metric {name} already; give {config.name} another name")
-        measure: Any = metric(**config.arguments) if inspect.isclass(metric) else partial(metric, **config.arguments)
-        try:
-            found[name] = float(measure(outputs, targets))
-        except Exception as error:  # whatever a user's metric raises
-            raise InputError(f"evaluate.metrics: {config.name} fails: {type(error).__name__}: {error}") from error
+        with own.running("evaluate.metrics", config.name):
+            made: Any = metric(**config.arguments) if inspect.isclass(metric) else partial(metric, **config.arguments)
+            found[name] = float(made(outputs, targets))
         if not math.isfinite(found[name]):
             raise InputError(f"evaluate.metrics: {config.name} is {found[name]}, which no report can hold")
     return found

@@ -17,7 +17,7 @@ from torchloom.config import LossConfig, NotNegative, own
 from torchloom.config.checks import arguments_of, check_call, parts_of
 from torchloom.errors import InputError, printable
 from torchloom.problems.base import WEIGHT
-from torchloom.system.words import listed
+from torchloom.system.words import listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,9 @@ def check_weights(name: str, arguments: dict[str, Any], classes: list[str], what
             raise InputError(f"train.loss.{key}: {name} was given {len(weights)} weights, but {shown}")
         for given in weights if isinstance(weights, dict) else ():
             if _class_of(given, classes) is None:
-                raise InputError(f"train.loss.{key}: {given!r} is none of the {what}; {shown}")
+                raise InputError(
+                    f"train.loss.{key}: {given!r} is none of the {what}{meant(str(given), classes)}; {shown}"
+                )
 
 
 def _class_of(key: Any, classes: Sequence[str]) -> int | None:

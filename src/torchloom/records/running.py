@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.records.runs import RunRecord, device, flat, main_figures, peak_memory, seeds, training_rate
+from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, training_rate
 from torchloom.records.tracking import Tracking
 from torchloom.system.locks import Locks
 from torchloom.system.words import times
@@ -125,6 +126,8 @@ class Run:
         if node.namespace in self.readers:
             self.locks.wait_for(node.namespace)
             self._reserve(node)
+        if node.namespace == "predict":
+            self._set_aside(node)
         self.descriptions[node.name] = self.records.describe(node, self.catalog)
         task = str(node.namespace)
         if self.tracking.tracker and task in self.known and not node.tags & BEFORE:
@@ -164,6 +167,16 @@ class Run:
                         f"{node.name} would change data that {name} is being run on, by {self.locks.holder(name)}. "
                         f"Wait until it is over. What would change them: {'; '.join(reasons)}"
                     )
+
+    def _set_aside(self, node: Node) -> None:
+        """Keep under another name what is not as the node has written it: somebody has worked on it since."""
+        record = self.records.read(node) or {"outputs": {}}
+        for name in node.outputs:
+            path = getattr(self.catalog.get(name), "_filepath", None)
+            if path and fingerprint(self.catalog, name) not in {None, record["outputs"].get(name)}:
+                kept = _free(Path(str(path)))
+                Path(str(path)).rename(kept)
+                logger.warning("%s: is not as it was written, and is kept as %s", path, kept.name)
 
     def end(self, node: Node) -> None:
         """All outputs are saved."""
@@ -280,7 +293,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     lines = [task]
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
-        lines[0] += "".join(f"  test {name} {value:.4f}" for name, value in main_figures(metrics).items())
+        lines[0] = "  ".join([task, *in_words(metrics)])
         lines += [f"  {doubt}" for doubt in _doubts(task, metrics, catalog)]
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
@@ -338,6 +351,12 @@ def _is_report(path: Path) -> bool:
 
 def _path(catalog: DataCatalog, name: str) -> Path:
     return Path(str(catalog.get(name)._filepath))  # type: ignore[union-attr]
+
+
+def _free(path: Path) -> Path:
+    """The first place beside the file where nothing is, by a number before its suffix."""
+    names = (path.with_name(f"{path.stem}.kept-{number}{path.suffix}") for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _relative(path: Path) -> str:

@@ -35,14 +35,24 @@ FIGURES = (
 )  # of any problem of ours
 
 
+OUT_OF_FOLD = "out_of_fold_"  # the names of means over folds begin with it
 RATES = {"samples_per_second"}  # which stand beside them in a record
 
 
 def main_figures(metrics: Mapping[str, Any], most: int = len(FIGURES)) -> dict[str, float]:
     """The figures that say how good a model is, at most so many; of a user's own problem the first of its metrics."""
     measured = [name for name, value in metrics.items() if isinstance(value, float) and name not in RATES]
-    names = [name for name in FIGURES if name in metrics] or measured
-    return {name: metrics[name] for name in names[:most]}
+    known = [name for figure in FIGURES for name in (figure, OUT_OF_FOLD + figure) if name in metrics]
+    return {name: metrics[name] for name in (known or measured)[:most]}
+
+
+def in_words(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """The main figures, as `test accuracy 0.9000`; of folds as `out-of-fold accuracy 0.9000 ± 0.0100`."""
+    for name, value in main_figures(metrics).items():
+        if name.startswith(OUT_OF_FOLD):
+            yield f"out-of-fold {name.removeprefix(OUT_OF_FOLD)} {value:.4f} ± {metrics[f'{name}_deviation']:.4f}"
+        else:
+            yield f"test {name} {value:.4f}"
 
 
 class RunRecord:

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 
 from torchloom.config import TrackingConfig
 from torchloom.errors import InputError
+from torchloom.records.runs import OUT_OF_FOLD
 from torchloom.system.files import atomic_write
+from torchloom.system.words import extra
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class Tracking:
         if find_spec(package) is None:
             raise InputError(
                 f"tracking.name {config.name} needs {package.replace('_', '-')}, which is not installed. Install the "
-                f"extra: pip install -e '.[{config.name}]'"
+                f"extra: {extra(config.name)}"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +90,8 @@ class Tracking:
 
     def results(self, metrics: Mapping[str, Any]) -> None:
         """See the figures on the test split, after the epoch that they are of."""
-        figures = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+        measured = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        figures = {name if name.startswith(OUT_OF_FOLD) else f"test_{name}": value for name, value in measured.items()}
         with self._forgiving() as tracker:
             tracker.log(figures, int(metrics.get("epoch", 0)))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchloom.config import SweepConfig
 from torchloom.errors import InputError
+from torchloom.system.words import extra
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -58,6 +59,6 @@ def _module() -> ModuleType:
         from torchloom.sweeps import search as sweep
     except ModuleNotFoundError as error:
         raise InputError(
-            f"a sweep needs {error.name}, which is not installed. Install the extra: pip install -e '.[sweep]'"
+            f"a sweep needs {error.name}, which is not installed. Install the extra: {extra('sweep')}"
         ) from error
     return sweep

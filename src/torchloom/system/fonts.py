@@ -11,6 +11,8 @@ from pathlib import Path
 from matplotlib import rcParams
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
+from torchloom.system.words import extra
+
 logger = logging.getLogger(__name__)
 
 OTHERS = re.compile(  # families with letters beyond Latin, Greek and Cyrillic, as systems have them
@@ -37,8 +39,8 @@ def drawable() -> frozenset[int]:
 def _warn() -> None:
     logger.warning(
         "figures show %s in place of letters that no installed font has. Install a font for them, or for Chinese, "
-        "Japanese and Korean the extra: pip install -e '.[cjk]'",
-        MISSING,
+        "Japanese and Korean the extra: %s",
+        *(MISSING, extra("cjk")),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 def counted(count: int, noun: str) -> str:
@@ -29,6 +30,17 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     if len(names) <= most + 1:  # one more name is no longer than what would stand for it
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most:,} others"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What is likely meant by a name that is none of those that are known, to go on with in a message."""
+    near = get_close_matches(name, list(known), 1) or [each for each in known if each.lower() == name.lower()]
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def extra(name: str) -> str:
+    """How to install an extra of this package, in a clone of the project and elsewhere."""
+    return f"uv sync --extra {name}, or where torchloom is installed: pip install 'torchloom[{name}]'"
 
 
 def directed(ratio: float, more: str, less: str) -> tuple[float, str]:

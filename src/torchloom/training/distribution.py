@@ -415,8 +415,9 @@ def _run_rank(name: str) -> None:
     except KeyboardInterrupt:
         outcome = ("stopped", None)
     except Exception as error:
-        kind = "refused" if isinstance(error, InputError) else "failed"
-        message = error.message if isinstance(error, InputError) else traceback.format_exc()
+        told = error if isinstance(error, InputError) else own.explained(error, "train")
+        kind = "refused" if told else "failed"
+        message = told.message if told else traceback.format_exc()
         _write(folder / f"{FAILED}-{os.getpid()}", (kind, message))
         raise
     if local_rank == 0:

@@ -54,6 +54,7 @@ class LoaderPlan(BaseModel):
     seed: Seed
     batches: Count | None = None  # of each split at most; see DebuggingConfig
     fold: Fold | None = None  # of the samples of all files, those that belong to a split
+    tested: str = "test"  # what is measured on the split test is called so
     overfit: Count | None = None  # so many training samples, as they are, are those to train and to validate on
 
     @field_validator("splits")

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from torchloom.config import own
 from torchloom.errors import InputError
@@ -67,3 +67,11 @@ def propose(path: Path, target: str | None, problem: str | None = None) -> Propo
 def reader(name: str) -> ModuleType:
     module: ModuleType = own.find(name) if own.is_path(name) else import_module(f"torchloom.data.readers.{name}")
     return module
+
+
+def block_of(name: str) -> Any:
+    """The model of the block `preprocess` that goes with the reader, as far as its annotations can be resolved."""
+    try:
+        return get_type_hints(reader(name).preprocess).get("config")
+    except NameError:
+        return None

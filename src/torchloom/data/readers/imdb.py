@@ -24,6 +24,7 @@ from torchloom.config import DocumentPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.documents import lengths, pack
 from torchloom.data.download import write_sums
+from torchloom.data.folds import dealt
 from torchloom.data.splits import choose_validation, log_classes
 from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
@@ -62,6 +63,7 @@ def preprocess(raw: RawFiles, config: DocumentPreprocessConfig) -> tuple[Tensors
         "validation": [review for review, taken in zip(reviews["train"], chosen, strict=True) if taken],
         "test": reviews["test"],
     }
+    splits = dealt(splits, config)
     log_classes(CLASSES, {name: np.array([review.label for review in part], int) for name, part in splits.items()})
     texts = (review.text for review in splits["train"])
     tokenizer = Tokenizer.of_words(texts, config.vocabulary_size, config.min_count)

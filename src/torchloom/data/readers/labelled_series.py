@@ -18,7 +18,7 @@ from torchloom.data.series import in_order, of_length, values_of
 from torchloom.datasets.listing import Listing
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import listed
+from torchloom.system.words import listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def _columns(rows: Sequence[Row], config: LabelledSeriesPreprocessConfig, gaps: 
     splitting = config.split_by.names if config.split_by else []
     others = [*config.targets, *splitting, *filter(None, [config.series, config.time])]
     if unknown := [name for name in [*config.columns, *others] if name not in rows[0]]:
-        raise InputError(f"{config.place}: there is no column {unknown[0]!r}; there are {listed(list(rows[0]))}")
+        near = meant(unknown[0], rows[0])
+        raise InputError(f"{config.place}: there is no column {unknown[0]!r}{near}; there are {listed(list(rows[0]))}")
     if config.columns:
         return config.columns
     left = [name for name in rows[0] if name not in others]

@@ -36,7 +36,7 @@ from torchloom.data.targets import Classes, Target
 from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import counted, listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _prepare(
     reading = partial(read_mask, listing, config, coding) if coding else None
     splits, known = decode(listing, config, parts, scratch, reading)
     _check_read(listing, splits, target)
-    info = known | {"column": config.picture if listing.lists or config.entry else None}
+    info = known | {"column": config.picture if listing.lists or config.entry else None, "folder": config.folder}
     info |= _described(coding, target, splits)
     return splits["train"], splits["validation"], splits["test"], info
 
@@ -164,7 +164,9 @@ def _columns(rows: Sequence[Row], place: Placed, config: PicturesPreprocessConfi
     names = list(rows[0])
     for key in ("picture", "mask"):
         if (name := getattr(config, key)) and name not in names:
-            raise InputError(f"preprocess.{key} {name}: there is no such column; there are {listed(names)}")
+            raise InputError(
+                f"preprocess.{key} {name}: there is no such column{meant(name, names)}; there are {listed(names)}"
+            )
     picture = config.picture or path_column(rows, place, [config.mask, *config.targets])
     if not picture:
         raise InputError(

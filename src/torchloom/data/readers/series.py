@@ -26,7 +26,7 @@ from torchloom.data.targets import Horizon
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import counted, listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -233,8 +233,8 @@ def _check_columns(row: Row, config: SeriesPreprocessConfig, time: str) -> None:
     for key, names in {**keys, "series": [config.series] if config.series else []}.items():
         if unknown := [name for name in names if name not in row]:
             raise InputError(
-                f"{config.place}: preprocess.{key} {unknown[0]!r}: there is no such column; there are "
-                f"{listed(list(row))}"
+                f"{config.place}: preprocess.{key} {unknown[0]!r}: there is no such column{meant(unknown[0], row)}; "
+                f"there are {listed(list(row))}"
             )
 
 
@@ -352,7 +352,8 @@ def propose(path: Path, target: str | None) -> Proposal:
     rows = _all_rows(read_files(scan(path, "--data", SUFFIXES)), config)
     time = _time_column(rows[:LOOKED_AT], config, gaps)
     if target not in {None, *rows[0]} - {time}:
-        raise InputError(f"{path}: there is no column {target!r} to forecast. There are {listed(list(rows[0]))}")
+        near = meant(str(target), rows[0])
+        raise InputError(f"{path}: there is no column {target!r} to forecast{near}. There are {listed(list(rows[0]))}")
     columns = columns or _columns(rows, config, time, gaps)
     found = read_series(rows, config, time, columns, gaps)
     longest = max(map(len, found.pieces))

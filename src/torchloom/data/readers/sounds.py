@@ -30,7 +30,7 @@ from torchloom.data.tables import SUFFIXES as TABLES
 from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed
+from torchloom.system.words import counted, listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,9 @@ def _rows_of_table(read: dict[str, list[Row]], listing: Listing, config: SoundFi
     column = config.path or path_column(rows, place, config.targets)
     if column is None or any(column not in row for row in rows):
         wrong = (
-            f"preprocess.path {column!r}: not all rows have it" if column else "no column names sounds that are there"
+            f"preprocess.path {column!r}: not all rows have it{meant(column, rows[0])}"
+            if column
+            else "no column names sounds that are there"
         )
         raise InputError(
             f"{config.place}: {wrong}. Name the one that does, preprocess.path, and where its paths begin, "
@@ -158,9 +160,10 @@ def _rows_by_name(listing: Listing, config: SoundFilesPreprocessConfig) -> Found
             "names of the files mean, as preprocess.names: '{digit}_{speaker}_{take}'"
         )
     if not set(config.targets) <= set(parts_of(config.names)):
+        known = parts_of(config.names)
         raise InputError(
-            f"preprocess.target {config.target!r}: is no part of preprocess.names, which has "
-            f"{listed(parts_of(config.names))}"
+            f"preprocess.target {config.target!r}: is no part of preprocess.names{meant(config.targets[0], known)}, "
+            f"which has {listed(known)}"
         )
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     for name, parts in zip(listing.names, _parts(listing, config.names), strict=True):
@@ -234,7 +237,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
         split: part.tensors({target.array: learnt[split], **groups[split]}, found.place.column)
         for split, part in stored.items()
     }
-    mean, std = measured(stored["train"], rate, config.mels)
+    mean, std = measured(stored["train"].sounds(), rate, config.mels)
     info = {
         "kind": "audio",
         "target": target.model_dump(),
@@ -242,6 +245,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
         "mean": mean,
         "std": std,
         "column": found.place.column if found.of_table else None,
+        "folder": config.folder,
         "sounds": {split: len(part) for split, part in parts.items()},
         "training_seconds": _seconds(stored["train"], rate),
     }

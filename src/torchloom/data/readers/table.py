@@ -37,7 +37,7 @@ from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import are, listed
+from torchloom.system.words import are, listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,9 @@ def _gives_away(rows: Sequence[Row], name: str, asked: Asked) -> bool:
 def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> None:
     names = [name for name in rows[0] if name not in config.targets] if rows else []
     if unknown := config.columns.keys() - set(names):
-        raise InputError(f"preprocess.columns.{sorted(unknown)[0]}: there is no such column; there are {listed(names)}")
+        name = sorted(unknown)[0]
+        near = meant(name, names)
+        raise InputError(f"preprocess.columns.{name}: there is no such column{near}; there are {listed(names)}")
 
 
 # ---- columns -------------------------------------------------------------------------------------------------------

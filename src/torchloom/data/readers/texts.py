@@ -37,7 +37,7 @@ from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, telling
 from torchloom.system.progress import track
-from torchloom.system.words import are, listed
+from torchloom.system.words import are, listed, meant
 
 TEXTS = {".txt"}
 FOLDER, TEXT = "class", "text"  # the columns of what lies in folders
@@ -140,7 +140,10 @@ def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
     names = [name for name in rows[0] if name not in config.targets] if rows else []
     if config.text:
         if config.text not in names:
-            raise InputError(f"preprocess.text {config.text!r}: there is no such column; there are {listed(names)}")
+            near = meant(config.text, names)
+            raise InputError(
+                f"preprocess.text {config.text!r}: there is no such column{near}; there are {listed(names)}"
+            )
         return config.text
     found = text_column(rows[:LOOKED_AT], config.targets)
     if not found and len(names) == 1 and not all(is_number(row[names[0]]) for row in rows):

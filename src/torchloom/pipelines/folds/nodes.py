@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import statistics
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from torchloom.config import DebuggingConfig, DistributedConfig, FoldsConfig
+from torchloom.config import AnewConfig, DataConfig, DebuggingConfig, DistributedConfig, FoldsConfig
+from torchloom.data import readers
 from torchloom.data.folds import Fold
+from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
-from torchloom.pipelines.training.nodes import Trained, train
+from torchloom.pipelines.training.nodes import Trained, build_dataloaders, train
 from torchloom.problems.base import Problem
 from torchloom.records.provenance import code_of, strings
+from torchloom.records.runs import OUT_OF_FOLD
 from torchloom.system.files import atomic_write
 from torchloom.system.words import counted
 from torchloom.training.loaders import LoaderPlan
@@ -23,12 +28,14 @@ from torchloom.training.state import TrainingStates
 logger = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
-ISSUES = 20  # on the page; the file has all of them
+Prepared = tuple[Tensors, Tensors, Tensors, dict[str, Any]]
+ISSUES, SHOWN = "label_issues.csv", 20  # on the page; the file has all of them
 COUNTS = {"fold", "epoch", "test_samples"}  # of a fold, of which no mean is a metric
 
 
 def cross_validate(
     loaders: LoaderPlan,
+    data: DataConfig,
     network: Any,
     training: Any,
     evaluation: Any,
@@ -37,14 +44,18 @@ def cross_validate(
     debugging: DebuggingConfig,
     states: TrainingStates,
     finished: Path,
+    source: Any = None,
+    preparation: Any = None,
     *,
     problem: Problem,
+    reader: str = "",
 ) -> tuple[Rows, Rows]:
     """Train once without each fold of the training and validation samples; the test split is not touched.
 
     Returns the metrics of each training on its fold, and what it answers to each sample of it, by the sample's number
     among those of training and then validation. What is done with a fold is kept in the folder `finished`: a run that
-    was stopped goes on, in the middle of a training too. InputError when something cannot be trained or divided.
+    was stopped goes on, in the middle of a training too. With a `reader` the data of each fold are prepared anew from
+    the `source`, as the block `preparation` says. InputError when something cannot be trained or divided.
     """
     if debugging.on:
         raise InputError("debugging: folds are whole trainings; leave it, or its environment, out")
@@ -52,21 +63,45 @@ def cross_validate(
     training = training.model_copy(update={"resume": "never" if training.resume == "never" else "auto"})
     results = []
     for number in range(folds.count):
+        logger.info("fold %d of %d", number + 1, folds.count)
         plan = fold_of(loaders, folds, number)
+        room = finished / f"fold-{number + 1}-data"
+        numbers = plan.numbers("test").tolist()
+        if reader:
+            tensors = _prepared(plan, source, preparation, reader, room)
+            anew = build_dataloaders(*tensors, data, training, evaluation, debugging)
+            plan = anew.model_copy(update={"tested": plan.tested})
         digest = _digest(problem, plan, network, training, evaluation)
         own = TrainingStates(states.folder / f"fold-{number + 1}-{digest[:16]}")
         path = finished / f"fold-{number + 1}.json"
         result = _kept(path, digest)
-        logger.info("fold %d %s", number + 1, f"is done: {path}" if result else f"of {folds.count}")
-        if result is None:
+        if result:
+            logger.info("fold %d is done: %s", number + 1, path)
+        else:
             trained = train(plan, network, training, distributed, debugging, own, problem=problem)
-            result = {"recipe": digest, **_measured(problem, plan, trained, evaluation)}
+            result = {"recipe": digest, **_measured(problem, plan, numbers, trained, evaluation)}
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        shutil.rmtree(room, ignore_errors=True)
         for left in states.folder.glob(f"fold-{number + 1}-*"):  # of this training, and of others before it
             TrainingStates(left).clear()
         results.append(result)
     return _together(results)
+
+
+def _prepared(plan: LoaderPlan, source: Any, preparation: AnewConfig, reader: str, room: Path) -> Prepared:
+    """What the reader makes of the data of a fold: nothing of it hangs on samples that are not to train."""
+    known, splits = readers.reader(reader), ("train", "validation", "test")
+    numbers = {split: plan.numbers(split).tolist() if plan.splits[split] else [] for split in splits}
+    function = known.preprocess if getattr(preparation, "entry", None) is None else known.preprocess_entry
+    scratch = [room] if "scratch" in signature(function).parameters else []
+    room.mkdir(parents=True, exist_ok=True)
+    *made, info = function(source, preparation.of_fold(numbers), *scratch)
+    datasets = [TensorsDataset(filepath=str(room / f"{split}.safetensors")) for split in splits]
+    for dataset, tensors in zip(datasets, made, strict=True):
+        dataset.save(tensors)
+    train, validation, test = (dataset.load() for dataset in datasets)
+    return train, validation, test, info
 
 
 def _together(results: list[dict[str, Any]]) -> tuple[Rows, Rows]:
@@ -86,11 +121,12 @@ def _digest(problem: Problem, plan: LoaderPlan, network: Any, training: Any, eva
     return hashlib.sha256(json.dumps([blocks, code], sort_keys=True).encode()).hexdigest()
 
 
-def _measured(problem: Problem, plan: LoaderPlan, trained: Trained, evaluation: Any) -> dict[str, Any]:
-    """How the model does on its fold, and its answer to each sample of it."""
+def _measured(
+    problem: Problem, plan: LoaderPlan, numbers: list[int], trained: Trained, evaluation: Any
+) -> dict[str, Any]:
+    """How the model does on its fold, and its answer to each sample of it, whose `numbers` these are."""
     made = problem.evaluate(trained.best, plan, trained.history, evaluation)
     rows = problem.answers_to(trained.best, plan, evaluation)
-    numbers = plan.numbers("test").tolist()
     answers = [{"sample": sample, **row} for sample, row in zip(numbers, rows, strict=True)] if rows else []
     return {"metrics": made["metrics"], "answers": answers}
 
@@ -101,7 +137,7 @@ def fold_of(loaders: LoaderPlan, folds: FoldsConfig, number: int) -> LoaderPlan:
     share = loaders.length("validation") / (loaders.length("train") + loaders.length("validation"))
     fold = Fold(number=number, count=folds.count, validation=share, seed=folds.seed)
     splits = {"train": together, "validation": together if share else [], "test": together}
-    plan = loaders.model_copy(update={"splits": splits, "fold": fold})
+    plan = loaders.model_copy(update={"splits": splits, "fold": fold, "tested": "out-of-fold"})
     return plan.model_copy(update={"info": plan.info.measured(plan)})
 
 
@@ -122,29 +158,36 @@ def report_folds(
     metrics: dict[str, float] = {}
     for name in [name for name in rows[0] if name not in COUNTS]:
         values = [row[name] for row in rows]
-        metrics |= {name: statistics.fmean(values), f"{name}_deviation": statistics.stdev(values)}
-        logger.info("%s %.4f ± %.4f over %d folds", name, metrics[name], metrics[f"{name}_deviation"], len(rows))
+        mean, deviation = statistics.fmean(values), statistics.stdev(values)
+        metrics |= {f"{OUT_OF_FOLD}{name}": mean, f"{OUT_OF_FOLD}{name}_deviation": deviation}
+        logger.info("out-of-fold %s %.4f ± %.4f over %d folds", name, mean, deviation, len(rows))
     together = [*loaders.splits["train"], *loaders.splits["validation"]]
     whole = loaders.model_copy(update={"splits": {**loaders.splits, "test": together}})
     issues = problem.label_issues(answers, whole)
     if issues:
-        logger.warning("%s nearly certainly wrong; see label_issues.csv", counted(len(issues), "label"))
+        found = f"{counted(len(issues), 'label')} of {len(answers):,}"
+        logger.warning("%s may be wrong, by the answers of models that have not seen them: look at %s", found, ISSUES)
     return metrics, issues, _page(problem.called(loaders.info), rows, metrics, issues)
 
 
 def _page(called: str, folds: Rows, metrics: dict[str, float], issues: Rows) -> str:
     from torchloom.reporting.page import Facts, Section, Table, render
 
-    means = [name for name in folds[0] if name in metrics]
-    over = {name.replace("_", " "): f"{metrics[name]:.4f} ± {metrics[f'{name}_deviation']:.4f}" for name in means}
-    rows = [{"fold": str(int(row["fold"])), **{name: row[name] for name in means}} for row in folds]
-    caption = f"Labels that are nearly certainly wrong: the first {ISSUES} of {len(issues):,}"
+    names = [name for name in folds[0] if name not in COUNTS]
+    means = {name: metrics[f"{OUT_OF_FOLD}{name}"] for name in names}
+    over = {
+        f"out-of-fold {name}".replace("_", " "): f"{mean:.4f} ± {metrics[f'{OUT_OF_FOLD}{name}_deviation']:.4f}"
+        for name, mean in means.items()
+    }
+    rows = [{"fold": str(int(row["fold"])), **{name: row[name] for name in names}} for row in folds]
+    caption = f"Labels to look at, which may be wrong: the first {SHOWN} of {len(issues):,}; all are in {ISSUES}"
     return render(
         f"{len(folds)} folds",
-        f"{called.capitalize()}: a training without each fold, measured on that fold.",
-        {name.replace("_", " "): metrics[name] for name in means[:4]},
+        f"{called.capitalize()}: a training without each fold, measured on that fold. Of the folds there are the mean "
+        "± the standard deviation.",
+        dict(list(over.items())[:4]),
         [
             Section("Mean and standard deviation", [Facts("Over the folds", over), Table("Each fold", rows)]),
-            Section("Labels", [Table(caption, issues[:ISSUES])] if issues else []),
+            Section("Labels", [Table(caption, issues[:SHOWN])] if issues else []),
         ],
     )

@@ -1,7 +1,7 @@
 """The graph of a task that learns from a data set, and the parts of it that other methods share."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -115,12 +115,16 @@ def compared(*after: str, loaders: str = "dataloaders") -> Node:
     )
 
 
-def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared: Iterable[str] = ()) -> Pipeline:
-    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`, parameters too."""
+def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared: Collection[str] = ()) -> Pipeline:
+    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`, parameters too.
+
+    What is `prepared` is called so everywhere, and so are blocks of parameters among it.
+    """
     used = {name for node in nodes for name in node.inputs}
     blocks = {name: name.replace("base_", f"{base}.", 1) for name in used if name.startswith("params:base_")}
-    parameters = {**{name: name for name in used & set(TOGETHER)}, **blocks}
-    inputs = {name: name for name in prepared}
+    shared = {*TOGETHER, *(name for name in prepared if name.startswith("params:"))}
+    parameters = {**{name: name for name in used & shared}, **blocks}
+    inputs = {name: name for name in prepared if name not in shared}
     inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
     with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
         warnings.filterwarnings("ignore", message="One or more dataset names contain")

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Classes
-from torchloom.errors import InputError
+from torchloom.errors import InputError, printable
 from torchloom.modalities import Info, check_suits
 from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
 from torchloom.problems.classification.config import (
@@ -20,7 +20,7 @@ from torchloom.problems.classification.config import (
     ClassifierConfig,
     EvaluateClassifierConfig,
 )
-from torchloom.system.words import listed
+from torchloom.system.words import extra, listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,7 +146,14 @@ class Classification(Problem):
         calibration = figures.nothing(f"{loss} gives no probabilities, and so nothing to calibrate")
         if link:
             calibration = figures.calibration(measures.reliability(logits, labels, link), metrics["calibration_error"])
-        logger.info("test accuracy %.4f, loss %.4f", metrics["accuracy"], metrics["loss"])
+        said = (
+            f"; {classes[threshold[0]]!r} is the answer from a probability of {threshold[1]:.4g} on"
+            if threshold
+            else ""
+        )
+        logger.info(
+            "%s accuracy %.4f, loss %.4f%s", loaders.tested, metrics["accuracy"], metrics["loss"], printable(said)
+        )
         if doubt := self.doubt(metrics):
             logger.warning(doubt)
         return {
@@ -183,7 +190,7 @@ class Classification(Problem):
         if not answers or names[0] not in answers[0]:
             return []
         if not find_spec("cleanlab"):
-            logger.info("labels that are likely wrong are looked for with the extra: pip install -e '.[cleanlab]'")
+            logger.info("labels that are likely wrong are looked for with the extra: %s", extra("cleanlab"))
             return []
         from torchloom.problems.classification.labels import label_issues
 
@@ -373,9 +380,7 @@ def _chosen_threshold(checkpoint: Checkpoint, loaders: LoaderPlan, config: Class
         device = choose_device(config.device)
         model = loaders.info.viewed(checkpoint.build()).to(device)
         (logits,), labels = predict(model, loaders.loader("validation", device))
-        least, value = best_threshold(scores(logits, checkpoint.link)[:, rare], labels == rare, least)
-        said = int(checkpoint.training["epoch"]), config.threshold, value, classes[rare], least
-        logger.info("epoch %d: validation %s is %.4f where %r is the answer from a probability of %.4g on", *said)
+        least, _ = best_threshold(scores(logits, checkpoint.link)[:, rare], labels == rare, least)
     return {"class": classes[rare], "probability": least}
 
 

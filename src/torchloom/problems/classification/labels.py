@@ -1,4 +1,4 @@
-"""Labels that are nearly certainly wrong, by what models that have not seen them say."""
+"""Labels that are likely wrong, by what models that have not seen them say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from cleanlab.filter import find_label_issues
 
-SURE = 0.05  # greatest probability of a label that is nearly certainly wrong
+SURE = 0.05  # greatest probability of a label that is to be looked at
 
 
 def label_issues(

@@ -14,7 +14,7 @@ from torchloom.errors import InputError
 from torchloom.modalities import Info
 from torchloom.problems.base import Columns, Figures, Objective, Problem, run
 from torchloom.problems.multilabel.config import EvaluateMultilabelConfig, MultilabelConfig, MultilabelTrainConfig
-from torchloom.system.words import listed
+from torchloom.system.words import listed, meant
 
 if TYPE_CHECKING:
     import pyarrow
@@ -128,7 +128,8 @@ class Multilabel(Problem):
         first = list(range(min(config.pictures, len(marks))))
         verdicts = [_verdict(target, marks[place].numpy(), probabilities[place].numpy()) for place in first]
         logger.info(
-            "test macro F1 %.4f, all labels right %.4f", metrics.get("macro_f1", 0.0), metrics["subset_accuracy"]
+            "%s macro F1 %.4f, all labels right %.4f",
+            *(loaders.tested, metrics.get("macro_f1", 0.0), metrics["subset_accuracy"]),
         )
         return {
             "metrics": metrics,
@@ -206,7 +207,9 @@ def _check_weights(given: Any, labels: list[str]) -> None:
             f"{listed(labels)}"
         )
     if isinstance(given, dict) and (unknown := [name for name in given if name not in labels]):
-        raise InputError(f"train.loss.pos_weight: {unknown[0]!r} is none of the labels {listed(labels)}")
+        raise InputError(
+            f"train.loss.pos_weight: {unknown[0]!r} is none of the labels{meant(unknown[0], labels)}: {listed(labels)}"
+        )
 
 
 def _weights(given: Any, labels: list[str], loaders: LoaderPlan) -> list[float] | None:

@@ -103,7 +103,7 @@ class Regression(Problem):
         more = info.columns(loaders, [row["test_sample"] for row in missed])
         plot = figures.coefficient_plot(table) if table else figures.nothing("coefficients are those of numbers")
         beside = f", in closed form {metrics['closed_form_r2']:.4f}" if "closed_form_r2" in metrics else ""
-        logger.info("test R² %.4f%s", metrics["r2"], beside)
+        logger.info("%s R² %.4f%s", loaders.tested, metrics["r2"], beside)
         if doubt := self.doubt(metrics):
             logger.warning(doubt)
         return {

@@ -119,7 +119,7 @@ class Segmentation(Problem):
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(found.ious)}
         if doubt := self.doubt(metrics):
             logger.warning(doubt)
-        logger.info("test mean IoU %.4f, pixel accuracy %.4f", metrics["mean_iou"], metrics["accuracy"])
+        logger.info("%s mean IoU %.4f, pixel accuracy %.4f", loaders.tested, metrics["mean_iou"], metrics["accuracy"])
 
         def shown(numbers: list[int]) -> Any:
             images, masks = loaders.chosen("test", numbers)
