@@ -110,11 +110,11 @@ def _checked(sound: Any) -> Iterator[np.ndarray]:
     least, greatest, count = np.inf, -np.inf, 0
     mixed, alone = 0.0, 0.0  # the power of the mean, and the mean power of the channels
     for frames in _frames(sound):
-        block = frames.mean(1, dtype=np.float32) if frames.shape[1] > 1 else frames[:, 0].copy()
+        block: np.ndarray = frames.mean(1, dtype=np.float32) if frames.shape[1] > 1 else frames[:, 0].copy()
         if not np.isfinite(block).all():
             raise InputError("has samples that are no numbers (NaN or infinite)")
         count += len(block)
-        least, greatest = min(least, float(block.min())), max(greatest, float(block.max()))
+        least, greatest = min(least, block.min(initial=np.inf)), max(greatest, block.max(initial=-np.inf))
         mixed, alone = mixed + _power(block), alone + _power(frames) / frames.shape[1]
         yield block
     if not count:
