@@ -15,6 +15,7 @@ from PIL import Image
 from tests.tables import Row, write
 from torchloom.config import FolderPreprocessConfig, PicturesPreprocessConfig
 from torchloom.data.masks import UNKNOWN, fitted, learn_coding, read_mask
+from torchloom.data.readers import propose as proposed
 from torchloom.data.readers.folder import find as find_classes
 from torchloom.data.readers.folder import takes as takes_classes
 from torchloom.data.readers.pictures import find, preprocess, preprocess_entry, propose, takes
@@ -522,24 +523,51 @@ def test_rows_without_a_path_are_told(tmp_path: Path, table: Path) -> None:
         prepared(table, tmp_path, target="kind")
 
 
+BOX, COCO, VOC = "0 0.5 0.5 0.1 0.1\n1 .2 .3 .1 .1", '{"images": [], "annotations": []}', "<annotation><object/>"
+
+
 @pytest.mark.parametrize(
-    ("file", "name"),
+    ("pictures", "file", "text", "name"),
     [
-        ("labels/0.txt", "YOLO"),
-        ("labels/train/0.txt", "YOLO"),
-        ("train/_annotations.coco.json", "COCO"),
-        ("annotations/instances_train2017.json", "COCO"),
-        ("Annotations/0.xml", "Pascal VOC"),
+        ("images/train", "labels/0.txt", BOX, "YOLO"),
+        ("images/train", "labels/train/0.txt", BOX, "YOLO"),
+        ("train/images", "train/labels/0.txt", BOX, "YOLO"),
+        ("train", "train/0.txt", BOX, "YOLO"),
+        ("", "0.txt", BOX, "YOLO"),
+        ("train", "train/_annotations.coco.json", COCO, "COCO"),
+        ("train2017", "annotations/instances_train2017.json", COCO, "COCO"),
+        ("train/images", "train/annotations.json", COCO, "COCO"),
+        ("data", "labels.json", COCO, "COCO"),
+        ("JPEGImages", "Annotations/0.xml", VOC, "Pascal VOC"),
+        ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/Annotations/0.xml", VOC, "Pascal VOC"),
+        ("train", "train/0.xml", VOC, "Pascal VOC"),
+        ("", "0.json", '{"version": "5.0", "shapes": [{}]}', "labelme"),
     ],
 )
-def test_boxes_are_refused_by_their_name(tmp_path: Path, file: str, name: str) -> None:
-    draw(tmp_path / "own/images/train/0.png", 9)
-    (tmp_path / "own" / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / "own" / file).write_text("0 0.5 0.5 0.1 0.1")
+def test_boxes_are_refused_by_their_name(tmp_path: Path, pictures: str, file: str, text: str, name: str) -> None:
+    own = tmp_path / "own"
+    for number in range(3):
+        draw(own / pictures / f"{number}.png", 9)
+    (own / file).parent.mkdir(parents=True, exist_ok=True)
+    (own / file).write_text(text)
     with pytest.raises(InputError, match=f"as {name} has it"):
-        find_classes(FolderPreprocessConfig(folder=str(tmp_path / "own")))
+        find_classes(FolderPreprocessConfig(folder=str(own)))
     with pytest.raises(InputError, match=f"as {name} has it"):
-        prepared(tmp_path / "own", tmp_path)
+        prepared(own, tmp_path)
+    with pytest.raises(InputError, match=f"as {name} has it"):
+        proposed(own, None)
+
+
+def test_texts_beside_pictures_are_no_boxes(tmp_path: Path) -> None:
+    """Nor does it matter what lies beside those of several classes."""
+    for number in range(8):
+        draw(tmp_path / f"own/{number % 2}/{number}.png", 9)
+        (tmp_path / f"own/{number % 2}/{number}.txt").write_text(BOX)
+    assert len(find_classes(FolderPreprocessConfig(folder=str(tmp_path / "own"))).names) == 8
+    draw(tmp_path / "flat/0.png", 9)
+    (tmp_path / "flat/0.txt").write_text("a red house")
+    with pytest.raises(InputError, match="has no subfolders with pictures"):
+        find_classes(FolderPreprocessConfig(folder=str(tmp_path / "flat")))
 
 
 def test_a_class_may_be_called_mask(tmp_path: Path) -> None:

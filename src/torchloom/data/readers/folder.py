@@ -24,6 +24,7 @@ from torchloom.data.mask_folders import has_pairs
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
+from torchloom.data.tables import SUFFIXES as TABLES
 from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, printable
@@ -38,10 +39,11 @@ SPLITS = ("train", "validation", "test")
 
 
 def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (pictures have none)
-    """Whether it is a folder with folders of pictures, and these are no pictures and their masks."""
+    """Whether it is a folder of pictures that no table beside them and no masks say anything of."""
     if not path.is_dir() or has_pairs(path):
         return False
-    return any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
+    beside = any(file.suffix.lower() in TABLES for file in path.iterdir())  # a table may say what those on top are
+    return any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*" if beside else "**/*"))
 
 
 def propose(path: Path, target: str | None) -> Proposal:
@@ -93,6 +95,15 @@ def check_class_folders(listing: Listing, config: FolderPreprocessConfig) -> Non
     elif strays:
         raise InputError(_in_no_class(listing.folder, strays, roots))
     check_none_empty(listing, roots, placed, given, "picture")
+
+
+def _has_classes(listing: Listing, config: FolderPreprocessConfig) -> bool:
+    """Whether each picture clearly lies in one of several class folders."""
+    try:
+        placed = place_pictures(listing.names, class_roots(listing, config.splits))
+    except InputError:
+        return False
+    return all(placed) and len({place[1] for place in placed if place}) > 1
 
 
 def _in_no_class(folder: str, strays: list[str], roots: Mapping[str, str]) -> str:
@@ -161,7 +172,7 @@ def find(config: FolderPreprocessConfig) -> Listing:
     """List the pictures of a folder that has a subfolder for each class."""
     listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
     listing.say_links()
-    check_no_boxes(listing)
+    check_no_boxes(listing, by_content=not _has_classes(listing, config))
     check_class_folders(listing, config)
     found, others = counted(len(listing.names), "picture"), counted(sum(listing.others.values()), "other file")
     kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in listing.others.items())
