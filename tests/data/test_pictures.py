@@ -558,6 +558,24 @@ def test_boxes_are_refused_by_their_name(tmp_path: Path, pictures: str, file: st
         proposed(own, None)
 
 
+def test_boxes_of_what_looks_like_classes(tmp_path: Path) -> None:
+    for name in ("coco/train2017/0.png", "coco/val2017/0.png"):
+        draw(tmp_path / name, 9)
+    (tmp_path / "coco/annotations").mkdir()
+    (tmp_path / "coco/annotations/instances_val2017.json").write_text(COCO)
+    with pytest.raises(InputError, match="as COCO has it"):
+        find_classes(FolderPreprocessConfig(folder=str(tmp_path)))
+
+
+def test_texts_on_pictures_are_no_book(tmp_path: Path) -> None:
+    for number in range(3):
+        draw(tmp_path / f"{number}.png", 9)
+        (tmp_path / f"{number}.txt").write_text(BOX)
+    (tmp_path / "classes.txt").write_text("cat")
+    with pytest.raises(InputError, match="as YOLO has it"):
+        proposed(tmp_path, None)
+
+
 def test_texts_beside_pictures_are_no_boxes(tmp_path: Path) -> None:
     """Nor does it matter what lies beside those of several classes."""
     for number in range(8):
@@ -566,6 +584,7 @@ def test_texts_beside_pictures_are_no_boxes(tmp_path: Path) -> None:
     assert len(find_classes(FolderPreprocessConfig(folder=str(tmp_path / "own"))).names) == 8
     draw(tmp_path / "flat/0.png", 9)
     (tmp_path / "flat/0.txt").write_text("a red house")
+    (tmp_path / "flat/sizes.txt").write_text(BOX)
     with pytest.raises(InputError, match="has no subfolders with pictures"):
         find_classes(FolderPreprocessConfig(folder=str(tmp_path / "flat")))
 
