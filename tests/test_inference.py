@@ -6,7 +6,9 @@ import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 import exported
 from tests.sounds import save, tone
 from torchloom.config import AnswerConfig, Fit
+from torchloom.data import pictures
 from torchloom.data.pictures import decode_image, deep_extremes
 from torchloom.data.text import LONGEST_TEXT
 from torchloom.datasets.onnx import seal
@@ -174,10 +177,58 @@ def test_a_picture_is_turned_upright() -> None:
     np.testing.assert_array_equal(decoded(data)[0], GREY)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
     first, second = Image.new("RGB", (8, 6), "white"), Image.new("RGB", (8, 6), "black")
     assert (decoded(saved(first, kind, save_all=True, append_images=[second], duration=100)) == 255).all()
+
+
+def test_a_file_of_several_pages_is_refused() -> None:
+    """Such as a stack of a microscope, of which the first page alone would be learnt; but not for smaller copies."""
+    first, second = Image.new("RGB", (8, 6), "white"), Image.new("RGB", (8, 6), "black")
+    with pytest.raises(InputError, match=r"holds 3 pages, of which only the first would count\. Save each in a file"):
+        decoded(saved(first, "TIFF", save_all=True, append_images=[second, second]))
+    assert (decoded(saved(first, "TIFF", save_all=True, append_images=[second.resize((4, 3))])) == 255).all()
+
+
+BROAD = np.asarray(Image.fromarray(GREY).resize((333, 251), Image.Resampling.BICUBIC))
+LARGE_ONES = {
+    "colour": np.stack([BROAD, BROAD[::-1], 255 - BROAD], 2),
+    "transparent": np.stack([BROAD, BROAD[::-1]], 2),
+    "16 bits": BROAD.astype(np.uint16) * 257,
+    "floats": BROAD.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE_ONES)
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_large_picture_is_much_the_same(kind: str, turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is worked on in bands, and made smaller before it is resized."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image = Image.fromarray(LARGE_ONES[kind])
+    data = saved(image, "TIFF" if kind == "floats" else "PNG", exif=exif)
+    asked: dict[str, Any] = {"shape": (3, 12, 16), "value_range": [0, 255] if kind == "floats" else None}
+    whole = decoded(data, **asked).astype(int)
+    assert whole.std() > 5
+    monkeypatch.setattr(pictures, "LARGE", 20_000)
+    monkeypatch.setattr(pictures, "BAND", 5_000)
+    difference = np.abs(decoded(data, **asked) - whole)
+    assert difference.max() > 0
+    assert difference.mean() < 2
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def others() -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(pictures.ONE_AT_A_TIME.acquire, blocking=False).result()
+
+    with pictures.opened_image(io.BytesIO(saved(Image.fromarray(GREY)))):
+        assert others()
+    monkeypatch.setattr(pictures, "ONE_AT_A_TIME", RLock())
+    monkeypatch.setattr(pictures, "LARGE", 10)
+    with pictures.opened_image(io.BytesIO(saved(Image.fromarray(GREY)))):
+        assert not others()
 
 
 def test_a_large_jpeg_is_much_the_same() -> None:

@@ -1,5 +1,7 @@
 """Pictures that a table names, and pictures with masks: which there are, and what is to be told of them."""
 
+import subprocess
+import sys
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +15,7 @@ from PIL import Image
 from tests.tables import Row, write
 from torchloom.config import FolderPreprocessConfig, PicturesPreprocessConfig
 from torchloom.data.masks import UNKNOWN, fitted, learn_coding, read_mask
+from torchloom.data.readers import propose as proposed
 from torchloom.data.readers.folder import find as find_classes
 from torchloom.data.readers.folder import takes as takes_classes
 from torchloom.data.readers.pictures import find, preprocess, preprocess_entry, propose, takes
@@ -346,10 +349,77 @@ def test_masks_that_a_table_names(tmp_path: Path) -> None:
     assert takes(folder / "all.csv", None)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+@pytest.mark.parametrize(
+    ("picture", "mask"),
+    [
+        ((6, False), (1, True)),
+        ((6, False), (1, False)),
+        ((8, False), (8, False)),
+        ((1, True), (8, False)),
+        ((1, True), (6, True)),
+    ],
+    ids=["as the picture is seen", "as it is stored", "both turned", "the mask turned", "the mask turned wrongly"],
+)
+def test_a_mask_lies_as_its_picture_does(
+    tmp_path: Path, kind: str, picture: tuple[int, bool], mask: tuple[int, bool]
+) -> None:
+    """However a camera was held: of each the turn that its file says, and whether its pixels are upright already."""
+    folder = tmp_path / "own"
+    for number in range(8):
+        image, values = scene(number)
+        for place, each, (turn, upright), form in (
+            ("images", image, picture, kind),
+            ("masks", Image.fromarray(values), mask, "PNG"),
+        ):
+            exif = Image.Exif()
+            exif[0x0112] = turn
+            back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[max(picture[0], mask[0])]
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            stored = each if upright else each.transpose(back)
+            stored.save(folder / place / f"{number}.{form.lower()}", form, exif=exif)
+    train, *_ = prepared(folder, tmp_path, size=[32, 48], channels=1, fit="squash", classes={"wall": 0, "square": 255})
+    expected = np.asarray(train.arrays["images"])[..., 0] > 128
+    assert expected.any()
+    assert (np.asarray(train.arrays["masks"]) == expected).all()
+
+
 def turned(folder: Path) -> None:
+    """So that the sizes do not tell how the mask lies on it."""
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 3
     scene(0)[0].save(folder / "images/0.png", exif=exif)
+
+
+PEAK = """
+import io, resource, sys
+from torchloom.data.masks import learn_coding, read_mask
+from torchloom.data.pictures import decode_image
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+files = [io.BytesIO(open(path, "rb").read()) for path in sys.argv[1:]]
+before = peak()
+decode_image(files[0], (3, 64, 64))
+mask = read_mask(files[1])
+learn_coding(mask.counts, False, {}, [])(mask.values)
+print(peak() - before)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no module resource")
+def test_large_pictures_and_masks_take_little_memory(tmp_path: Path) -> None:
+    """A byte or two beyond the four that a pixel in colour takes once it is decoded."""
+    side = 4100
+    pixels = np.zeros((side, side, 3), dtype=np.uint8)
+    pixels[:, 2000:] = 255
+    paths = [tmp_path / "picture.png", tmp_path / "mask.png"]
+    for path in paths:
+        Image.fromarray(pixels).save(path, compress_level=1)
+    done = subprocess.run([sys.executable, "-c", PEAK, *map(str, paths)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 7.5 * side**2
 
 
 @pytest.mark.parametrize(
@@ -358,7 +428,7 @@ def turned(folder: Path) -> None:
         (lambda folder: (folder / "masks/3.png").unlink(), r"no mask of the same name in masks for images/3\.png"),
         (lambda folder: (folder / "masks/3.png").write_bytes(b"GIF8"), r"masks/3\.png: is not a picture"),
         (lambda folder: Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "masks/3.png"), "32 x 32 pixels"),
-        (turned, "is to be turned as its camera says"),
+        (turned, r"masks/0\.png: has the EXIF orientation 1, and its picture 3: it is unclear"),
         (lambda folder: (folder / "masks").rename(folder / "others"), r"preprocess\.picture and preprocess\.mask"),
     ],
 )
@@ -453,24 +523,70 @@ def test_rows_without_a_path_are_told(tmp_path: Path, table: Path) -> None:
         prepared(table, tmp_path, target="kind")
 
 
+BOX, COCO, VOC = "0 0.5 0.5 0.1 0.1\n1 .2 .3 .1 .1", '{"images": [], "annotations": []}', "<annotation><object/>"
+
+
 @pytest.mark.parametrize(
-    ("file", "name"),
+    ("pictures", "file", "text", "name"),
     [
-        ("labels/0.txt", "YOLO"),
-        ("labels/train/0.txt", "YOLO"),
-        ("train/_annotations.coco.json", "COCO"),
-        ("annotations/instances_train2017.json", "COCO"),
-        ("Annotations/0.xml", "Pascal VOC"),
+        ("images/train", "labels/0.txt", BOX, "YOLO"),
+        ("images/train", "labels/train/0.txt", BOX, "YOLO"),
+        ("train/images", "train/labels/0.txt", BOX, "YOLO"),
+        ("train", "train/0.txt", BOX, "YOLO"),
+        ("", "0.txt", BOX, "YOLO"),
+        ("train", "train/_annotations.coco.json", COCO, "COCO"),
+        ("train2017", "annotations/instances_train2017.json", COCO, "COCO"),
+        ("train/images", "train/annotations.json", COCO, "COCO"),
+        ("data", "labels.json", COCO, "COCO"),
+        ("JPEGImages", "Annotations/0.xml", VOC, "Pascal VOC"),
+        ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/Annotations/0.xml", VOC, "Pascal VOC"),
+        ("train", "train/0.xml", VOC, "Pascal VOC"),
+        ("", "0.json", '{"version": "5.0", "shapes": [{}]}', "labelme"),
     ],
 )
-def test_boxes_are_refused_by_their_name(tmp_path: Path, file: str, name: str) -> None:
-    draw(tmp_path / "own/images/train/0.png", 9)
-    (tmp_path / "own" / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / "own" / file).write_text("0 0.5 0.5 0.1 0.1")
+def test_boxes_are_refused_by_their_name(tmp_path: Path, pictures: str, file: str, text: str, name: str) -> None:
+    own = tmp_path / "own"
+    for number in range(3):
+        draw(own / pictures / f"{number}.png", 9)
+    (own / file).parent.mkdir(parents=True, exist_ok=True)
+    (own / file).write_text(text)
     with pytest.raises(InputError, match=f"as {name} has it"):
-        find_classes(FolderPreprocessConfig(folder=str(tmp_path / "own")))
+        find_classes(FolderPreprocessConfig(folder=str(own)))
     with pytest.raises(InputError, match=f"as {name} has it"):
-        prepared(tmp_path / "own", tmp_path)
+        prepared(own, tmp_path)
+    with pytest.raises(InputError, match=f"as {name} has it"):
+        proposed(own, None)
+
+
+def test_boxes_of_what_looks_like_classes(tmp_path: Path) -> None:
+    for name in ("coco/train2017/0.png", "coco/val2017/0.png"):
+        draw(tmp_path / name, 9)
+    (tmp_path / "coco/annotations").mkdir()
+    (tmp_path / "coco/annotations/instances_val2017.json").write_text(COCO)
+    with pytest.raises(InputError, match="as COCO has it"):
+        find_classes(FolderPreprocessConfig(folder=str(tmp_path)))
+
+
+def test_texts_on_pictures_are_no_book(tmp_path: Path) -> None:
+    for number in range(3):
+        draw(tmp_path / f"{number}.png", 9)
+        (tmp_path / f"{number}.txt").write_text(BOX)
+    (tmp_path / "classes.txt").write_text("cat")
+    with pytest.raises(InputError, match="as YOLO has it"):
+        proposed(tmp_path, None)
+
+
+def test_texts_beside_pictures_are_no_boxes(tmp_path: Path) -> None:
+    """Nor does it matter what lies beside those of several classes."""
+    for number in range(8):
+        draw(tmp_path / f"own/{number % 2}/{number}.png", 9)
+        (tmp_path / f"own/{number % 2}/{number}.txt").write_text(BOX)
+    assert len(find_classes(FolderPreprocessConfig(folder=str(tmp_path / "own"))).names) == 8
+    draw(tmp_path / "flat/0.png", 9)
+    (tmp_path / "flat/0.txt").write_text("a red house")
+    (tmp_path / "flat/sizes.txt").write_text(BOX)
+    with pytest.raises(InputError, match="has no subfolders with pictures"):
+        find_classes(FolderPreprocessConfig(folder=str(tmp_path / "flat")))
 
 
 def test_a_class_may_be_called_mask(tmp_path: Path) -> None:

@@ -181,6 +181,42 @@ def test_channels_are_mixed_and_then_resampled(tmp_path: Path) -> None:
     assert len(found) == 4000
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.aiff", "a.au", "a.caf", "a.w64"])
+def test_what_ends_too_early_is_told(name: str) -> None:
+    """And not read as a shorter sound; a tail that is none of it is no matter."""
+    written = {"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {"format": name[2:].upper()}
+    file = io.BytesIO()
+    soundfile.write(file, tone(440, 4.0, 16_000), 16_000, **written)
+    whole = file.getvalue()
+    assert len(read_sound(io.BytesIO(whole + bytes(100)), 16_000)) == pytest.approx(64_000, abs=50)
+    for share in (0.9, 0.1):
+        with pytest.raises(InputError, match=r"is cut short: it |cannot be read as sound|holds no sound"):
+            read_sound(io.BytesIO(whole[: int(share * len(whole))]), 16_000)
+
+
+@pytest.mark.parametrize("announced", [0x7FFF_F000, 0xFFFF_FFFF])
+def test_a_stream_does_not_say_how_long_it_is(announced: int) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, tone(440, 0.5), 8000, format="WAV")
+    length = announced.to_bytes(4, "little")
+    streamed = bytearray(file.getvalue())
+    streamed[4:8], streamed[40:44] = length, length
+    assert len(read_sound(io.BytesIO(streamed), 8000)) == 4000
+
+
+def test_channels_that_cancel_out_are_told(tmp_path: Path) -> None:
+    """Which is another thing than silence, and is so too where noise is left over."""
+    wave = tone(440, 0.5)
+    for name, noise in (("exact", 0.0), ("noisy", 1e-4)):
+        other = -wave + noise * tone(900, 0.5, seed=1)
+        path = save(tmp_path / f"{name}.wav", np.stack([wave, other], 1), subtype="FLOAT")
+        with pytest.raises(InputError, match=r"has channels that cancel each other out when they are mixed to one"):
+            read(path)
+    with pytest.raises(InputError, match=r"is silent"):
+        read(save(tmp_path / "silent.wav", np.zeros((800, 2), np.float32)))
+    assert read(save(tmp_path / "one.wav", np.stack([wave, 0 * wave], 1))).std() > 0.05
+
+
 def test_resampling_leaves_what_can_be_left(tmp_path: Path) -> None:
     """Tones below half of the new rate stay as they are, in phase too; those above are gone, not folded back."""
     time = np.arange(44_100) / 44_100
@@ -280,6 +316,23 @@ def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "soxr", None)
     with pytest.raises(InputError, match=r"sounds need the packages soundfile and soxr.*pip install -e '\.\[sound\]'"):
         prepared(tmp_path / "all", **NAMES)
+
+
+def test_sounds_of_other_kinds_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A class of nothing else would be lost."""
+    for number in range(12):
+        save(tmp_path / f"all/{('one', 'two')[number % 2]}/{number}.wav", tone(300 + 400 * (number % 2), 0.1))
+    (tmp_path / "all/one/more.m4a").write_bytes(b"any")
+    assert prepared(tmp_path / "all")[3]["target"]["classes"] == ["one", "two"]
+    assert any("left out, as they cannot be read here: 1 .m4a. ffmpeg makes WAV" in line for line in caplog.messages)
+    (tmp_path / "all/three").mkdir()
+    (tmp_path / "all/three/a.WMA").write_bytes(b"any")
+    with pytest.raises(
+        InputError, match=r"class folders without a sound: three, which holds \.wma .* ffmpeg makes WAV"
+    ):
+        prepared(tmp_path / "all")
+    with pytest.raises(InputError, match=r"holds no files of the kinds .*; those there are \.wma$"):
+        prepared(tmp_path / "all/three")
 
 
 @pytest.mark.parametrize(

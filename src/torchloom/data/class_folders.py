@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from unicodedata import normalize
 
 from torchloom.config import SplitFolders
-from torchloom.datasets.listing import Listing, first_of
+from torchloom.datasets.listing import Listing, first_of, is_users
 from torchloom.errors import InputError
+from torchloom.system.words import listed
 
 FILLER = "(?:seg|set|split|data|dataset|images?|imgs?|pictures|photos)?"
 SPLIT = re.compile(  # in lower case, without spaces and marks: Training, seg_test, val-images, hold_out, …
@@ -61,6 +62,46 @@ def place_pictures(names: list[str], roots: Iterable[str]) -> list[tuple[str, st
         return (root, folder) if root is not None and rest else None
 
     return [place(name) for name in names]
+
+
+def check_none_empty(
+    listing: Listing,
+    roots: Mapping[str, str],
+    placed: Iterable[tuple[str, str] | None],
+    given: bool,
+    unit: str,
+    advice: str = "",
+) -> None:
+    """InputError unless each folder of a class, or of a split where these are not `given`, holds a file of the listing.
+
+    `placed` is what `place_pictures` says of them, and `advice` what to do with files of other kinds.
+    """
+    there = _folders(listing.folder, roots) | (set() if given else _splits_beside(listing.folder, roots))
+    if empty := sorted(there - {"".join(place) for place in placed if place}):
+        named = first_of([f"{folder}{_instead(listing, folder)}" for folder in empty])
+        raise InputError(
+            f"{listing.folder}: class folders without a {unit}: {named} (links to folders are not followed). Remove "
+            f"them, or put {unit}s there{advice}"
+        )
+
+
+def _instead(listing: Listing, folder: str) -> str:
+    """What the folder holds of other kinds, in words."""
+    files = (path for path in Path(listing.folder, folder).rglob("*") if is_users(path.name) and path.is_file())
+    endings = {path.suffix.lower() for path in files} - {"", *listing.suffixes}
+    return f", which holds {listed(sorted(endings))}" if endings else ""
+
+
+def _folders(folder: str, roots: Iterable[str]) -> set[str]:
+    """The folders on the disk that lie in one of the `roots`, as paths below `folder`."""
+    found = ((root, path) for root in roots for path in Path(folder, root).iterdir())
+    return {f"{root}{path.name}" for root, path in found if is_users(path.name) and path.is_dir()}
+
+
+def _splits_beside(folder: str, roots: Mapping[str, str]) -> set[str]:
+    """The folders with the name of a split that hold none of the `roots`; none where the data are not split."""
+    around = {root.partition("/")[0] for root in roots}
+    return {name for name in _folders(folder, [""]) - around if split_named(name)} if min(roots) else set()
 
 
 def _tree(names: list[str]) -> Tree:

@@ -15,14 +15,23 @@ import numpy as np
 from torchloom.config import PicturesPreprocessConfig
 from torchloom.data import masks
 from torchloom.data.image_files import in_threads
-from torchloom.data.masks import UNKNOWN, Coding, Mask, fitted, learn_coding, unknown_values, upright_size, value_name
+from torchloom.data.masks import (
+    MOST_COLOURS,
+    UNKNOWN,
+    Coding,
+    Mask,
+    fitted,
+    learn_coding,
+    unknown_values,
+    upright,
+    upright_size,
+    value_name,
+)
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 from torchloom.system.progress import step_bar
 
 logger = logging.getLogger(__name__)
-
-MOST_COLOURS = 100_000  # a photograph has so many, and no mask
 
 
 def learn(listing: Listing, config: PicturesPreprocessConfig, places: list[int]) -> Coding:
@@ -38,10 +47,10 @@ def learn(listing: Listing, config: PicturesPreprocessConfig, places: list[int])
     lossy = False
     with ThreadPoolExecutor(usable_cores(), "masks") as pool, step_bar() as bar:
         task = bar.add_task("masks", total=len(places), status="")
-        for each, mask in bar.track(in_threads(pool, partial(_counted, listing), places), task_id=task):
+        for mask in bar.track(in_threads(pool, partial(_measured, listing), places), task_id=task):
             if mask is None:
                 continue
-            counts.update(each)
+            counts.update(mask.counts)
             lossy |= mask.lossy
             with_palette.add(mask.palette is not None)
             _check_palette(listing, palette, mask.palette or {})
@@ -75,16 +84,13 @@ def _check_palette(listing: Listing, known: Mapping[int, int], palette: Mapping[
             )
 
 
-def _counted(listing: Listing, place: int) -> tuple[Counter[int], Mask | None]:
-    """How often a mask has which value; nothing where it cannot be read, which `decode` will say."""
+def _measured(listing: Listing, place: int) -> Mask | None:
+    """A mask without its pixels; None where it cannot be read, which `decode` will say."""
     try:
         with open(os.path.join(listing.folder, listing.names[place]), "rb") as file:
-            mask = masks.read_mask(file)
+            return replace(masks.read_mask(file), values=np.empty((0, 0), dtype=np.uint8))
     except (OSError, InputError):
-        return Counter(), None
-    unique, counts = np.unique(mask.values, return_counts=True)
-    found = Counter(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
-    return found, replace(mask, values=unique)
+        return None
 
 
 def read_mask(
@@ -94,15 +100,15 @@ def read_mask(
     path = os.path.join(listing.folder, listing.names[picture])
     try:
         with open(path, "rb") as file:
-            size = upright_size(file)
+            size, turn = upright_size(file)
         path = os.path.join(listing.folder, listing.names[mask])
         with open(path, "rb") as file:
             found = masks.read_mask(file)
         _check_palette(listing, coding.palette, found.palette or {})
-        numbers = coding(found.values)
-        if (numbers == UNKNOWN).any():
-            raise InputError(f"holds {unknown_values(found.values[numbers == UNKNOWN].tolist())}")
-        return fitted(numbers, size, (config.size[0], config.size[1]), config.fit)
+        values = np.array(list(found.counts), dtype=np.int64)
+        if (unknown := values[coding(values) == UNKNOWN]).size:
+            raise InputError(f"holds {unknown_values(unknown.tolist())}")
+        return fitted(coding(upright(found, size, turn)), size, (config.size[0], config.size[1]), config.fit)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except InputError as error:

@@ -53,7 +53,7 @@ def two_folders(listing: Listing, config: PicturesPreprocessConfig) -> tuple[str
     with_masks = set().union(*(folders for folders in there.values() if folders & set(masks)))
     pictures = [config.picture] if config.picture else [name for name in names if name not in with_masks]
     if len(masks) != 1 or len(pictures) != 1:
-        check_no_boxes(listing)
+        check_no_boxes(listing, by_content=True)
         raise InputError(
             f"{listing.folder}: holds neither a table with the paths of its pictures, nor clearly a folder of pictures "
             f"and one of their masks; there are {listed(names) or 'no folders'}. Say which they are, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from torchloom.config import Fit
-from torchloom.data.pictures import opened_image
+from torchloom.data.pictures import BAND, bands, opened_image, turn_of, turned
 from torchloom.data.targets import IGNORED
 from torchloom.errors import InputError
 from torchloom.system.words import listed
@@ -29,7 +29,9 @@ LOSSY = {"JPEG", "WEBP"}  # formats that make values in between
 NEAR, MOSTLY = 32, 0.9  # so near to black or white are so many of the pixels of a black and white mask that is lossy
 NEARLY_GREY = 12  # by which channels may differ in a format that makes values in between
 COLOUR = 1 << 24  # is added to the red, green and blue of what is no grey
-TURNED = 0x0112  # the EXIF tag of how a camera was held
+WIDTH, HEIGHT = 256, 257  # the TIFF tags of a picture as it is stored: Pillow has it upright
+BYTES = {"P", "PA", "L", "LA", "RGB", "RGBA"}  # Pillow's names of pixels of 8 bits a channel
+MOST_COLOURS = 100_000  # a photograph has so many, and no mask
 PROPORTIONS = 0.02  # by which those of a mask may differ from its picture's
 
 
@@ -50,6 +52,15 @@ class Coding:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape -> numbers of classes, uint8, IGNORED or UNKNOWN."""
+        if values.dtype == np.uint8:
+            numbers: np.ndarray = self._coded(np.arange(256))[values]
+            return numbers
+        coded = np.empty(values.shape, dtype=np.uint8)
+        for rows in _rows(values):
+            coded[rows] = self._coded(values[rows])
+        return coded
+
+    def _coded(self, values: np.ndarray) -> np.ndarray:
         if max(self.numbers) >= COLOUR:
             values = as_colours(values)
         known = np.array(sorted(self.numbers))
@@ -64,54 +75,128 @@ class Coding:
 
 @dataclass(frozen=True)
 class Mask:
-    """`values` (H, W) int64 are grey levels, places in a palette, or colours, see `value_name`.
+    """`values` (H, W) are grey levels, places in a palette, or colours, see `value_name`: uint8, or int32 where these
+    are too great. They lie as they are to be seen; `turn` is how the camera was held, by the file.
 
-    `lossy` is whether its format may have changed them, and `palette` has the colours of the places that come up.
+    `counts` are how often each comes up, of more than MOST_COLOURS the first ones; `lossy` is whether its format may
+    have changed them, and `palette` has the colours of the places that come up.
     """
 
     values: np.ndarray
+    counts: Counter[int]
     lossy: bool
     palette: Mapping[int, int] | None
+    turn: int
 
 
 def read_mask(file: IO[bytes]) -> Mask:
     """InputError when it cannot be read, or is transparent in places."""
     with opened_image(file) as picture:
-        lossy = picture.format in LOSSY
+        lossy, turn = picture.format in LOSSY, turn_of(picture)
         values = _values(picture, lossy)
-        return Mask(values, lossy, _palette(picture, values) if picture.mode in {"P", "PA"} else None)
+        counts = _counted(values)
+        palette = _palette(picture, counts) if picture.mode in {"P", "PA"} else None
+        return Mask(_turned(values, turn_of(picture)), counts, lossy, palette, turn)  # Pillow turns TIFF itself
+
+
+def _turned(values: np.ndarray, turn: int) -> np.ndarray:
+    return values if turn == 1 else np.asarray(turned(Image.fromarray(values), turn))
+
+
+def upright(mask: Mask, size: tuple[int, int], turn: int) -> np.ndarray:
+    """The values of the mask of a picture that is of this `size` (width, height) when upright, as it lies on that.
+
+    Where the camera was held otherwise for one of the two, by their files, its proportions say whether it is a mask of
+    the picture as it is seen or as it is stored. InputError where they do not.
+    """
+    if mask.turn == turn:
+        return mask.values
+    back = {6: 8, 8: 6}.get(mask.turn, mask.turn)
+    stored = _turned(_turned(mask.values, back), turn)
+    seen_fits, stored_fits = (_alike(values.shape[::-1], size) for values in (mask.values, stored))
+    if seen_fits and stored_fits:
+        raise InputError(
+            f"has the EXIF orientation {mask.turn}, and its picture {turn}: it is unclear how it lies on that. Save "
+            "both upright"
+        )
+    return stored if stored_fits else mask.values
+
+
+def _alike(one: tuple[int, ...], other: tuple[int, int]) -> bool:
+    """Whether the proportions are the same."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= PROPORTIONS
 
 
 def as_colours(values: np.ndarray) -> np.ndarray:
     """Grey levels as the colours that they are."""
+    values = values.astype(np.int64)
     return np.where((values < COLOUR) & (values < 256), COLOUR + 0x010101 * values, values)
 
 
-def _palette(picture: Image.Image, values: np.ndarray) -> dict[int, int]:
+def _rows(values: np.ndarray) -> Iterator[slice]:
+    """The rows in pieces that take little memory to work on."""
+    step = max(1, BAND // max(1, values[:1].size))
+    return (slice(start, start + step) for start in range(0, len(values), step))
+
+
+def _counted(values: np.ndarray) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for rows in _rows(values):
+        if values.dtype == np.uint8:
+            counts = np.bincount(values[rows].ravel(), minlength=256)
+            there = np.flatnonzero(counts)
+            counts = counts[there]
+        else:
+            there, counts = np.unique(values[rows], return_counts=True)
+        found.update(dict(zip(there.tolist(), counts.tolist(), strict=True)))
+        if len(found) > MOST_COLOURS:
+            break
+    return found
+
+
+def _palette(picture: Image.Image, places: Iterable[int]) -> dict[int, int]:
     colours = np.reshape(picture.getpalette("RGB") or [], (-1, 3)).astype(np.int64) @ [1 << 16, 1 << 8, 1]
-    return {place: COLOUR + int(colours[place]) for place in np.unique(values).tolist() if place < len(colours)}
+    return {place: COLOUR + int(colours[place]) for place in sorted(places) if place < len(colours)}
 
 
 def _values(picture: Image.Image, lossy: bool) -> np.ndarray:
     if picture.mode == "1":
         picture = picture.convert("L")
-    elif picture.mode not in {"P", "PA", "L", "LA", "RGB", "RGBA", "I", "F"} and not picture.mode.startswith("I;16"):
+    elif picture.mode not in {*BYTES, "I", "F"} and not picture.mode.startswith("I;16"):
         picture = picture.convert("RGB")
-    values = np.asarray(picture)
-    if picture.mode in {"PA", "LA", "RGBA"}:
-        if np.ptp(values[..., -1]):
-            raise InputError("is transparent in places, and nothing says of which class these are. Save it without")
-        values = values[..., :-1]
-    if values.ndim == 2:
-        return _whole(values)
-    if values.shape[2] == 1 or np.ptp(values, axis=2).max() <= (NEARLY_GREY if lossy else 0):
-        return _whole(values[..., 0])
-    red, green, blue = np.moveaxis(values.astype(np.int64), 2, 0)
+    if picture.mode in {"PA", "LA", "RGBA"} and len({end for part in _arrays(picture) for end in _ends(part)}) > 1:
+        raise InputError("is transparent in places, and nothing says of which class these are. Save it without")
+    tolerance = NEARLY_GREY if lossy else 0
+    grey = picture.mode not in {"RGB", "RGBA"} or all(
+        np.ptp(part[..., :3], axis=2).max() <= tolerance for part in _arrays(picture)
+    )
+    values = np.empty(picture.size[::-1], dtype=np.uint8 if grey and picture.mode in BYTES else np.int32)
+    start = 0
+    for part in _arrays(picture):
+        values[start : start + len(part)] = _whole(part if part.ndim == 2 else part[..., 0]) if grey else _colours(part)
+        start += len(part)
+    return values
+
+
+def _arrays(picture: Image.Image) -> Iterator[np.ndarray]:
+    """The pixels (H, W) or (H, W, C) in pieces that take little memory."""
+    return (np.asarray(part) for _, part in bands(picture))
+
+
+def _ends(part: np.ndarray) -> tuple[int, int]:
+    """The least and the greatest of what the last channel has."""
+    return int(part[..., -1].min()), int(part[..., -1].max())
+
+
+def _colours(part: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(part[..., :3].astype(np.int32), 2, 0)
     colours: np.ndarray = COLOUR + (red << 16) + (green << 8) + blue
     return colours
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
     whole: np.ndarray = values.astype(np.int64)
     if (whole != values).any() or (whole < 0).any() or (whole >= COLOUR).any():
         raise InputError("holds values that are no whole numbers from 0 on, and so of no class")
@@ -201,12 +286,12 @@ def _named(counts: Counter[int]) -> str:
     return listed([f"{value_name(value)} ({count / counts.total():.2%})" for value, count in counts.most_common(10)])
 
 
-def upright_size(file: IO[bytes]) -> tuple[int, int]:
-    """Width and height of a picture; InputError when a camera was held in a way that its mask may not know of."""
+def upright_size(file: IO[bytes]) -> tuple[tuple[int, int], int]:
+    """Width and height of a picture when it is upright, and how its camera was held."""
     with opened_image(file) as picture:
-        if picture.getexif().get(TURNED, 1) != 1:
-            raise InputError("is to be turned as its camera says, and its mask may be so already. Save it upright")
-        return picture.size
+        tags, turn = getattr(picture, "tag_v2", {}), turn_of(picture)
+        width, height = tags.get(WIDTH, picture.width), tags.get(HEIGHT, picture.height)
+        return ((height, width) if turn > 4 else (width, height)), turn
 
 
 def fitted(numbers: np.ndarray, size: tuple[int, int], shape: tuple[int, int], fit: Fit) -> np.ndarray:
@@ -216,7 +301,7 @@ def fitted(numbers: np.ndarray, size: tuple[int, int], shape: tuple[int, int], f
     """
     mask = Image.fromarray(numbers)
     if mask.size != size:
-        if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > PROPORTIONS:
+        if not _alike(mask.size, size):
             raise InputError(f"is a mask of {mask.width} x {mask.height} pixels for a picture of {size[0]} x {size[1]}")
         mask = mask.resize(size, Image.Resampling.NEAREST)
     target = shape[1], shape[0]

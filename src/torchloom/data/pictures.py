@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import RLock
 from typing import IO
 
 import numpy as np
@@ -17,8 +18,13 @@ from torchloom.data.picture_formats import FORMATS
 from torchloom.errors import InputError
 
 LARGEST_IMAGE = 100_000_000  # pixels; decoded, each takes up to four bytes
+LARGE = 16_000_000  # pixels, of which one picture is decoded at a time, and made smaller on the way
+BAND = 1 << 22  # pixels that are worked on at once
+ONE_AT_A_TIME = RLock()
 SIXTEEN_BITS = 65_535  # the greatest value
 PHOTOMETRIC = 262  # the TIFF tag that is 0 where 0 is white
+SUBFILE = 254  # the one that is above 0 on a page that is a smaller copy, or says what is transparent in another
+ORIENTATION = 274  # the tag, of EXIF too, of how a camera was held
 
 # Of odd metadata, which does not matter here. Not around each call: threads would undo each other's settings.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -34,9 +40,9 @@ def decode_image(
     """A picture as (C, H, W) uint8 of this `shape`, grey when C is 1 and else in colour.
 
     It is turned upright as its camera says, what is transparent becomes white, and of an animation the first picture
-    counts. `crop` cuts the middle out, `pad` adds black borders, `squash` changes the proportions. `value_range` says
-    what becomes black and white of more than 8 bits a channel. `invert` swaps light and dark. Raises InputError when it
-    cannot be read.
+    counts; a TIFF file of several pages is refused. `crop` cuts the middle out, `pad` adds black borders, `squash`
+    changes the proportions. `value_range` says what becomes black and white of more than 8 bits a channel. `invert`
+    swaps light and dark. Raises InputError when it cannot be read.
     """
     channels, height, width = shape
     mode = "RGB" if channels == 3 else "L"
@@ -46,7 +52,8 @@ def decode_image(
         values = _value_range(picture, value_range)
         white_is_zero = _deep(picture) and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
         _scale_transparent(picture)
-        upright = _flat(ImageOps.exif_transpose(picture), values, white_is_zero).convert(mode)
+        flat = _reduced(picture, mode, 2 * enough, lambda part: _flat(part, values, white_is_zero).convert(mode))
+        upright = turned(flat, turn_of(picture))
     if fit == "crop":
         sized = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
     elif fit == "pad":
@@ -59,11 +66,20 @@ def decode_image(
 
 @contextmanager
 def opened_image(file: IO[bytes]) -> Iterator[ImageFile]:
-    """A picture that is not decoded yet; what is found to be wrong with it, then or later, is an InputError."""
+    """A picture that is not decoded yet; what is found to be wrong with it, then or later, is an InputError.
+
+    A LARGE one is held by one thread at a time.
+    """
     try:
-        with Image.open(file, formats=FORMATS) as picture:
-            if picture.width * picture.height > LARGEST_IMAGE:
+        with ExitStack() as stack:
+            picture = stack.enter_context(Image.open(file, formats=FORMATS))
+            pixels = picture.width * picture.height
+            if pixels > LARGEST_IMAGE:
                 raise InputError(f"has too many pixels: {picture.width} x {picture.height}, above {LARGEST_IMAGE:,}")
+            if picture.format == "TIFF":
+                _check_one_page(picture)
+            if pixels > LARGE:
+                stack.enter_context(ONE_AT_A_TIME)
             yield picture
     except InputError:
         raise
@@ -73,6 +89,59 @@ def opened_image(file: IO[bytes]) -> Iterator[ImageFile]:
         raise InputError(f"is not a picture that can be read here: {', '.join(FORMATS)}") from error
     except Exception as error:  # each format has its own
         raise InputError(f"is a damaged picture ({str(error) or type(error).__name__})") from error
+
+
+def _check_one_page(picture: ImageFile) -> None:
+    """InputError when a TIFF file has a second picture beside the first, and not a smaller copy of it."""
+    size = picture.size
+    try:
+        picture.seek(1)
+    except EOFError:
+        return
+    alike = picture.size == size and not getattr(picture, "tag_v2", {}).get(SUBFILE)
+    picture.seek(0)
+    if alike:
+        pages = getattr(picture, "n_frames", 2)
+        raise InputError(f"holds {pages} pages, of which only the first would count. Save each in a file of its own")
+
+
+def bands(picture: Image.Image, multiple: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """A picture in pieces of so few rows, `multiple` times any number, that these take little memory, each with the
+    number of its first row."""
+    rows = max(1, BAND // (picture.width * multiple)) * multiple
+    if rows >= picture.height:
+        yield 0, picture
+        return
+    for start in range(0, picture.height, rows):
+        yield start, picture.crop((0, start, picture.width, min(start + rows, picture.height)))
+
+
+def _reduced(
+    picture: Image.Image, mode: str, enough: int, flattened: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """The picture `flattened` to this mode, as it is; of a LARGE one the means of squares, so that it still has
+    `enough` pixels to a side."""
+    if picture.width * picture.height <= LARGE:
+        return flattened(picture)
+    factor = max(1, min(picture.size) // enough)
+    whole = Image.new(mode, (-(-picture.width // factor), -(-picture.height // factor)))
+    for start, part in bands(picture, factor):
+        whole.paste(flattened(part).reduce(factor), (0, start // factor))
+    return whole
+
+
+def turn_of(picture: Image.Image) -> int:
+    """How a camera was held, as EXIF numbers it: 1 is upright."""
+    turn = picture.getexif().get(ORIENTATION, 1)
+    return turn if turn in range(1, 9) else 1
+
+
+def turned(image: Image.Image, turn: int) -> Image.Image:
+    """The image upright that a camera took which was held like this."""
+    if turn == 1:
+        return image
+    image.getexif()[ORIENTATION] = turn
+    return ImageOps.exif_transpose(image)
 
 
 def _value_range(picture: ImageFile, given: Sequence[float] | None) -> Sequence[float] | None:
@@ -112,12 +181,16 @@ def deep_extremes(file: IO[bytes]) -> tuple[float, float, bool] | None:
         in_colour = _deep_colour(picture)
         if not in_colour and not _deep(picture):
             return None
-        values = np.asarray(picture)
-        if in_colour:  # the higher 8 bits
-            return 0.0, 256.0 * int(values.max()) + 255, True
-        least, greatest = float(values.min()), float(values.max())
-        whole = values.dtype.kind != "f" or bool((values == np.rint(values)).all())
-    return (least, greatest, whole) if math.isfinite(greatest - least) else None
+        parts = [_extremes(np.asarray(part)) for _, part in bands(picture)]
+    least, greatest = min(part[0] for part in parts), max(part[1] for part in parts)
+    if in_colour:  # the higher 8 bits
+        return 0.0, 256.0 * greatest + 255, True
+    return (least, greatest, all(part[2] for part in parts)) if math.isfinite(sum(map(sum, parts))) else None
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float, bool]:
+    whole = values.dtype.kind != "f" or bool((values == np.rint(values)).all())
+    return float(values.min()), float(values.max()), whole
 
 
 def _scale_transparent(picture: ImageFile) -> None:

@@ -87,7 +87,9 @@ def scan(path: Path, key: str, suffixes: Collection[str] = ()) -> Listing:
     if not found:
         kinds = f" of the kinds {', '.join(sorted(suffixes))}" if suffixes else ""
         links = f"; links to folders, and to nothing, are skipped: {first_of(skipped)}" if skipped else ""
-        raise InputError(f"{key} {path}: the folder holds no files{kinds}{links}")
+        there = first_of(sorted(set(map(_suffix, everything)) - {""}))
+        instead = f"; those there are {there}" if there else ""
+        raise InputError(f"{key} {path}: the folder holds no files{kinds}{instead}{links}")
     names, stamps = [name for name, _ in found], [stamp for _, stamp in found]
     others = Counter(map(_suffix, everything)) if suffixes else {}
     left = {suffix: count for suffix, count in sorted(others.items()) if suffix not in suffixes}

@@ -71,7 +71,8 @@ def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a running t
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
     files = [each for each in path.rglob("*.*") if is_users(each.name) and each.is_file()]
-    texts = [each for each in files if _is_text(each)]
+    others = {each.stem for each in files if not _is_text(each)}
+    texts = [each for each in files if _is_text(each) and each.stem not in others]  # else it is about the other
     return {each.parent for each in texts} == {path} and 2 * len(texts) > len(files) and not is_table(path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -17,14 +17,15 @@ import numpy as np
 
 from torchloom.config import FolderPreprocessConfig
 from torchloom.data.boxes import check_no_boxes
-from torchloom.data.class_folders import class_roots, place_pictures, split_named
+from torchloom.data.class_folders import check_none_empty, class_roots, place_pictures
 from torchloom.data.decoding import Part, decode
 from torchloom.data.images import describe_classes
 from torchloom.data.mask_folders import has_pairs
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.readers import Proposal
 from torchloom.data.splits import choose_validation, log_classes, missing_classes, stratified_choice
-from torchloom.datasets.listing import Listing, first_of, is_users, scan
+from torchloom.data.tables import SUFFIXES as TABLES
+from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, printable
 from torchloom.system.words import counted
@@ -38,10 +39,11 @@ SPLITS = ("train", "validation", "test")
 
 
 def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (pictures have none)
-    """Whether it is a folder with folders of pictures, and these are no pictures and their masks."""
+    """Whether it is a folder of pictures that no table beside them and no masks say anything of."""
     if not path.is_dir() or has_pairs(path):
         return False
-    return any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
+    beside = any(file.suffix.lower() in TABLES for file in path.iterdir())  # a table may say what those on top are
+    return any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*" if beside else "**/*"))
 
 
 def propose(path: Path, target: str | None) -> Proposal:
@@ -92,15 +94,16 @@ def check_class_folders(listing: Listing, config: FolderPreprocessConfig) -> Non
         logger.info("%s: %d pictures outside of preprocess.splits are left out", listing.folder, len(strays))
     elif strays:
         raise InputError(_in_no_class(listing.folder, strays, roots))
-    used = {"".join(place) for place in placed if place}
-    empty = sorted(
-        (_folders(listing.folder, roots) | (set() if given else _splits_beside(listing.folder, roots))) - used
-    )
-    if empty:
-        raise InputError(
-            f"{listing.folder}: class folders without a picture: {first_of(empty)} (links to folders are not followed)"
-            ". Remove them, or put pictures there"
-        )
+    check_none_empty(listing, roots, placed, given, "picture")
+
+
+def _has_classes(listing: Listing, config: FolderPreprocessConfig) -> bool:
+    """Whether each picture clearly lies in one of several class folders."""
+    try:
+        placed = place_pictures(listing.names, class_roots(listing, config.splits))
+    except InputError:
+        return False
+    return all(placed) and len({place[1] for place in placed if place}) > 1
 
 
 def _in_no_class(folder: str, strays: list[str], roots: Mapping[str, str]) -> str:
@@ -109,18 +112,6 @@ def _in_no_class(folder: str, strays: list[str], roots: Mapping[str, str]) -> st
         f"{folder}: in no {kind}: {first_of(strays)}. Move them there, or out of this folder; or say which folders to "
         "use, preprocess.splits: {train: …, test: …}, or {} when every folder is a class"
     )
-
-
-def _folders(folder: str, roots: Iterable[str]) -> set[str]:
-    """The folders on the disk that lie in one of the `roots`, as paths below `folder`."""
-    found = ((root, path) for root in roots for path in Path(folder, root).iterdir())
-    return {f"{root}{path.name}" for root, path in found if is_users(path.name) and path.is_dir()}
-
-
-def _splits_beside(folder: str, roots: Mapping[str, str]) -> set[str]:
-    """The folders with the name of a split that hold none of the `roots`; none where the data are not split."""
-    around = {root.partition("/")[0] for root in roots}
-    return {name for name in _folders(folder, [""]) - around if split_named(name)} if min(roots) else set()
 
 
 def split_pictures(listing: Listing, config: FolderPreprocessConfig) -> tuple[list[str], dict[str, Part]]:
@@ -181,7 +172,7 @@ def find(config: FolderPreprocessConfig) -> Listing:
     """List the pictures of a folder that has a subfolder for each class."""
     listing = scan(Path(config.folder), "preprocess.folder", SUFFIXES)
     listing.say_links()
-    check_no_boxes(listing)
+    check_no_boxes(listing, by_content=not _has_classes(listing, config))
     check_class_folders(listing, config)
     found, others = counted(len(listing.names), "picture"), counted(sum(listing.others.values()), "other file")
     kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in listing.others.items())

@@ -291,6 +291,6 @@ def _propose_masks(
 def _size(listing: Listing, place: int) -> tuple[int, int]:
     try:
         with open(os.path.join(listing.folder, listing.names[place]), "rb") as file:
-            return upright_size(file)
+            return upright_size(file)[0]
     except (OSError, InputError):
         return 0, 0

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torchloom.config import SoundFilesPreprocessConfig, parts_of
-from torchloom.data.class_folders import class_roots, place_pictures, split_of
+from torchloom.data.class_folders import check_none_empty, class_roots, place_pictures, split_of
 from torchloom.data.paths import LOOKED_AT, path_column, places, say_twice
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target
 from torchloom.data.rows import Row, first_rows, read_entry, read_files, some
-from torchloom.data.sound_files import SUFFIXES, library
+from torchloom.data.sound_files import SUFFIXES, UNREADABLE, library
 from torchloom.data.sounds import Place, Reading, Stored, measured, rates_in_words
 from torchloom.data.tables import SUFFIXES as TABLES
 from torchloom.datasets.listing import Listing, first_of, scan
@@ -35,6 +35,7 @@ from torchloom.system.words import counted, listed, meant
 logger = logging.getLogger(__name__)
 
 HIGHEST = 16_000  # samples a second, unless the parameters say more
+ADVICE = ". ffmpeg makes WAV files of others: ffmpeg -i one.m4a one.wav"
 FOLDER, FILE = "class", "file"  # the columns of what lies in folders
 
 
@@ -59,6 +60,9 @@ def find(config: SoundFilesPreprocessConfig) -> Listing:
         listing = scan(folder, "preprocess.folder" if config.folder else "preprocess.files", SUFFIXES)
         listing = replace(listing, lists=[str(files.resolve())])
     listing.say_links()
+    if unknown := {ending: count for ending, count in listing.others.items() if ending in UNREADABLE}:
+        said = ", ".join(f"{count:,} {ending}" for ending, count in unknown.items())
+        logger.warning("%s: sounds that are left out, as they cannot be read here: %s%s", listing.folder, said, ADVICE)
     return listing
 
 
@@ -184,6 +188,7 @@ def _rows_of_folders(listing: Listing, config: SoundFilesPreprocessConfig) -> Fo
             f"{listing.folder}: in no folder of a class: {first_of(strays)}. Move them there; or say what the names of "
             "the files mean, as preprocess.names: '{digit}_{speaker}_{take}', and which part to tell, as target"
         )
+    check_none_empty(listing, roots, placed, bool(config.splits and config.splits.train), "sound", ADVICE)
     for name, place, more in zip(listing.names, placed, parts, strict=True):
         if place:
             found[roots[place[0]]].append({FILE: name, FOLDER: place[1], **more})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import TextFilesPreprocessConfig
-from torchloom.data.class_folders import class_roots, place_pictures
+from torchloom.data.class_folders import check_none_empty, class_roots, place_pictures
 from torchloom.data.columns import is_number
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
@@ -96,7 +96,9 @@ def _read_folders(listing: Listing, config: TextFilesPreprocessConfig) -> dict[s
         raise InputError(f"{config.files}: is one text, not a folder with a folder of texts for each class")
     roots = class_roots(listing, config.splits)
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    for path, name, place in zip(listing.paths, listing.names, place_pictures(listing.names, roots), strict=True):
+    placed = place_pictures(listing.names, roots)
+    check_none_empty(listing, roots, placed, bool(config.splits and config.splits.train), "text")
+    for path, name, place in zip(listing.paths, listing.names, placed, strict=True):
         if place is None:
             raise InputError(f"{listing.folder}: {name} lies in no folder of a class")
         with telling(path):
