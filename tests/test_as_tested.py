@@ -66,6 +66,12 @@ from torchloom.training.loaders import LoaderPlan
 
 pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]
 
+ROW_NETWORKS: dict[str, dict[str, Any]] = {
+    "linear": {"name": "linear"},
+    "tabular_mlp": {"name": "tabular_mlp", "hidden": [8]},
+    "tabm": {"name": "tabm", "hidden": [8]},
+    "ft_transformer": {"name": "ft_transformer", "width": 8, "heads": 2, "layers": 2, "feedforward": 8},
+}
 TRAIN = {"epochs": 1, "batch_size": 8, "optimizer": {"name": "Adam", "lr": 0.005}, "threads": 1}
 
 
@@ -410,7 +416,7 @@ def test_a_text_is_continued_by_what_was_foretold(tmp_path: Path) -> None:
     assert [row["continuation"] for row in rows] == expected
 
 
-@pytest.mark.parametrize("network", ["tabular_mlp", "tabm", "linear"])
+@pytest.mark.parametrize("network", ROW_NETWORKS)
 def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
     """In another order of columns, with more of them, with gaps and new words, as a file has them and as JSON has."""
     rows = people(160)
@@ -420,8 +426,7 @@ def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
     write(tmp_path / "people/train.csv", rows[:120])
     write(tmp_path / "people/test.csv", rows[120:])
     config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="bike")
-    hidden = {} if network == "linear" else {"hidden": [8]}
-    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), {"name": network, **hidden})
+    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), ROW_NETWORKS[network])
     asked = [{"more": "x", **dict(reversed(row.items()))} for row in rows[120:]]
     task.classified(task.asked(write(tmp_path / "asked.csv", asked, ";")))
     del asked[0]["bike"]
@@ -458,13 +463,14 @@ def test_an_answer_says_what_is_odd_about_its_row(tmp_path: Path) -> None:
     assert answer["remarks"] == "age is missing"
 
 
-def test_numbers_that_are_told_from_rows_with_gaps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["tabm", "ft_transformer"])
+def test_numbers_that_are_told_from_rows_with_gaps(tmp_path: Path, network: str) -> None:
     rows = people(160)
     write(tmp_path / "people/train.csv", rows[:120])
     write(tmp_path / "people/test.csv", rows[120:])
     config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="age")
     prepared = table.preprocess(table.find(config), config, tmp_path)
-    task = Trained(tmp_path, prepared, {"name": "tabm", "hidden": [8]}, "regression")
+    task = Trained(tmp_path, prepared, ROW_NETWORKS[network], "regression")
     (expected,) = task.tested()
     for answers in (task.asked(tmp_path / "people/test.csv"), task.served(rows[120:])):
         np.testing.assert_allclose([row["age"] for row in answers], expected, rtol=1e-4)
@@ -530,10 +536,10 @@ def of_films(folder: Path, problem: str, network: dict[str, Any], columns: bool 
 
 
 @pytest.mark.parametrize("columns", [False, True])
-@pytest.mark.parametrize("network", [{"name": "tabm", "hidden": [8]}, {"name": "linear"}])
-def test_rows_with_several_labels(tmp_path: Path, columns: bool, network: dict[str, Any]) -> None:
+@pytest.mark.parametrize("network", ["tabm", "linear", "ft_transformer"])
+def test_rows_with_several_labels(tmp_path: Path, columns: bool, network: str) -> None:
     settings = {"target": ["horror", "drama"]} if columns else {"target": "tags", "separator": ";"}
-    task = of_films(tmp_path, "multilabel", network, columns, **settings)
+    task = of_films(tmp_path, "multilabel", ROW_NETWORKS[network], columns, **settings)
     (logits,) = task.tested()
     names = task.plan.info.target.labels  # type: ignore[union-attr]
     rows = task.asked(tmp_path / "films/test.csv")
@@ -585,10 +591,12 @@ def assert_as_measured(task: Trained, count: int) -> None:
         assert name == "samples" or value == pytest.approx(measured[name], abs=1e-4), name
 
 
-@pytest.mark.parametrize("scale", ["linear", "log", "robust"])
-def test_rows_with_several_numbers(tmp_path: Path, scale: str) -> None:
-    network = {"name": "tabular_mlp", "hidden": [8]}
-    task = of_films(tmp_path, "regression", network, target=["lat", "minutes"], target_scale=scale)
+@pytest.mark.parametrize(
+    ("network", "scale"),
+    [("tabular_mlp", "linear"), ("tabular_mlp", "log"), ("tabular_mlp", "robust"), ("ft_transformer", "log")],
+)
+def test_rows_with_several_numbers(tmp_path: Path, network: str, scale: str) -> None:
+    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], target=["lat", "minutes"], target_scale=scale)
     (expected,) = task.tested()
     rows = task.asked(tmp_path / "films/test.csv")
     for answers in (rows, task.served(films(40, seed=1))):
@@ -657,7 +665,7 @@ def test_a_few_huge_numbers_do_not_keep_the_others_from_being_learnt(
     assert task.measured()["mae"] < huge / 100
 
 
-@pytest.mark.parametrize("network", ["linear", "tabular_mlp", "tabm"])
+@pytest.mark.parametrize("network", ROW_NETWORKS)
 def test_columns_that_are_nearly_constant_cannot_explode(tmp_path: Path, network: str) -> None:
     generator = np.random.default_rng(0)
     rows = [
@@ -672,8 +680,7 @@ def test_columns_that_are_nearly_constant_cannot_explode(tmp_path: Path, network
     config = TableFilesPreprocessConfig(entry="rows", target="y")
     prepared = table.preprocess_entry(rows, config)
     assert {column["name"] for column in prepared[3]["encoding"]} == {"x", "still", "seldom"}
-    hidden = {} if network == "linear" else {"hidden": [8]}
-    task = Trained(tmp_path, prepared, {"name": network, **hidden}, "regression")
+    task = Trained(tmp_path, prepared, ROW_NETWORKS[network], "regression")
     others = [{**rows[0], "still": still, "seldom": seldom} for still in (-1e30, 0, 1e30) for seldom in (-1e30, 1e30)]
     (tmp_path / "model.onnx").write_bytes(export_checkpoint(task.checkpoint))
     answers = task.served(others)

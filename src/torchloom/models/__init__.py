@@ -8,7 +8,7 @@ and so says what it is for:
 - `build(shape, outputs, …)`: images (B, C, H, W) -> (B, outputs), such as logits of classes
 - `build(tokens, outputs, …)`: documents, tokens (B, T) and lengths (B,) -> (B, outputs)
 - `build(mels, outputs, …)`: sounds, as log-mel spectrograms (B, mels, F) and frames (B,) -> (B, outputs)
-- `build(features, outputs, …)`: rows of numbers (B, features) -> (B, outputs)
+- `build(features, outputs, …)`: rows of numbers (B, features) -> (B, outputs); `columns` says which column each is of
 - `build(shape, maps, …)`: images -> (B, maps, H, W), such as logits of each pixel
 - `build(window, channels, horizon, …)`: windows of a series (B, window, channels) -> (B, horizon, channels)
 - `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`
