@@ -749,19 +749,28 @@ def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str
     assert expected.std(0).min() > 0
 
 
-def of_waves(folder: Path, rows: list[list[dict[str, Any]]], problem: str, **settings: Any) -> Trained:
+WAVE_NETWORKS: dict[str, dict[str, Any]] = {
+    "series_cnn": {"name": "series_cnn", "widths": [8], "kernels": [3]},
+    "series_lstm": {"name": "series_lstm", "width": 8},
+    "tcn": {"name": "tcn", "width": 8, "blocks": 2},
+}
+
+
+def of_waves(
+    folder: Path, rows: list[list[dict[str, Any]]], problem: str, network: str = "series_cnn", **settings: Any
+) -> Trained:
     for name, part in zip(("train", "test"), rows, strict=True):
         write(folder / f"waves/{name}.csv", part)
     config = LabelledSeriesPreprocessConfig.model_validate({"files": str(folder / "waves"), **settings})
     prepared = labelled_series.preprocess(labelled_series.find(config), config, folder)
-    return Trained(folder, prepared, {"name": "series_cnn", "widths": [8], "kernels": [3]}, problem)
+    return Trained(folder, prepared, WAVE_NETWORKS[network], problem)
 
 
-def test_series_in_rows_are_told_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["series_cnn", "tcn"])
+def test_series_in_rows_are_told_apart(tmp_path: Path, network: str) -> None:
     rows = waves(40, seed=1)
-    task = of_waves(
-        tmp_path, [waves(80), rows], "classification", target="kind", columns=[f"t{step}" for step in range(20)]
-    )
+    given = {"target": "kind", "columns": [f"t{step}" for step in range(20)]}
+    task = of_waves(tmp_path, [waves(80), rows], "classification", network, **given)
     asked = [{"more": 1, **dict(reversed(row.items()))} for row in rows]
     task.classified(task.asked(write(tmp_path / "asked.csv", asked, ";")))
     task.classified(task.served(asked))
@@ -770,7 +779,7 @@ def test_series_in_rows_are_told_apart(tmp_path: Path) -> None:
 def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
     rows = waves(40, seed=1)
     given = {"target": "kind", "series": "wave", "time": "step", "length": 18}
-    task = of_waves(tmp_path, [steps(waves(80)), steps(rows)], "classification", **given)
+    task = of_waves(tmp_path, [steps(waves(80)), steps(rows)], "classification", "series_lstm", **given)
     answers = {row["file"]: row for row in task.asked(write(tmp_path / "asked.csv", steps(rows)))}
     names = list(dict.fromkeys(row["wave"] for row in steps(rows)))
     task.classified([answers[f"asked.csv:{name}"] for name in names])
@@ -780,7 +789,7 @@ def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
 def test_a_number_is_told_from_a_series(tmp_path: Path) -> None:
     rows = waves(40, seed=1)
     columns = [f"t{step}" for step in range(20)]
-    task = of_waves(tmp_path, [waves(80), rows], "regression", target="height", columns=columns)
+    task = of_waves(tmp_path, [waves(80), rows], "regression", "series_lstm", target="height", columns=columns)
     (expected,) = task.tested()
     for answers in (task.asked(tmp_path / "waves/test.csv"), task.served(rows)):
         np.testing.assert_allclose([row["height"] for row in answers], expected, rtol=1e-4)
