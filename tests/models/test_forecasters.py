@@ -128,8 +128,8 @@ def test_a_convolutional_network_of_series() -> None:
 
 def test_naive_forecasts() -> None:
     windows = torch.arange(10.0).reshape(1, 10, 1)
-    assert Naive(1, 3)(windows).flatten().tolist() == [9, 9, 9]
-    assert Naive(4, 6)(windows, windows).flatten().tolist() == [6, 7, 8, 9, 6, 7]
+    assert Naive(1, 3, 1)(windows).flatten().tolist() == [9, 9, 9]
+    assert Naive(4, 6, 1)(windows, windows).flatten().tolist() == [6, 7, 8, 9, 6, 7]
 
 
 @pytest.mark.parametrize(
