@@ -70,6 +70,12 @@ from torchloom.training.loaders import LoaderPlan
 
 pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]
 
+ROW_NETWORKS: dict[str, dict[str, Any]] = {
+    "linear": {"name": "linear"},
+    "tabular_mlp": {"name": "tabular_mlp", "hidden": [8]},
+    "tabm": {"name": "tabm", "hidden": [8]},
+    "ft_transformer": {"name": "ft_transformer", "width": 8, "heads": 2, "layers": 2, "feedforward": 8},
+}
 TRAIN = {"epochs": 1, "batch_size": 8, "optimizer": {"name": "Adam", "lr": 0.005}, "threads": 1}
 
 
@@ -451,7 +457,7 @@ def test_a_text_is_continued_by_what_was_foretold(tmp_path: Path) -> None:
     assert [row["continuation"] for row in rows] == expected
 
 
-@pytest.mark.parametrize("network", ["tabular_mlp", "tabm", "linear"])
+@pytest.mark.parametrize("network", ROW_NETWORKS)
 def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
     """In another order of columns, with more of them, with gaps and new words, as a file has them and as JSON has."""
     rows = people(160)
@@ -461,8 +467,7 @@ def test_rows_of_words_and_gaps(tmp_path: Path, network: str) -> None:
     write(tmp_path / "people/train.csv", rows[:120])
     write(tmp_path / "people/test.csv", rows[120:])
     config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="bike")
-    hidden = {} if network == "linear" else {"hidden": [8]}
-    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), {"name": network, **hidden})
+    task = Trained(tmp_path, table.preprocess(table.find(config), config, tmp_path), ROW_NETWORKS[network])
     asked = [{"more": "x", **dict(reversed(row.items()))} for row in rows[120:]]
     task.classified(task.asked(write(tmp_path / "asked.csv", asked, ";")))
     del asked[0]["bike"]
@@ -530,13 +535,14 @@ def test_an_answer_says_what_is_odd_about_its_row(tmp_path: Path) -> None:
     assert answer["remarks"] == "age is missing"
 
 
-def test_numbers_that_are_told_from_rows_with_gaps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["tabm", "ft_transformer"])
+def test_numbers_that_are_told_from_rows_with_gaps(tmp_path: Path, network: str) -> None:
     rows = people(160)
     write(tmp_path / "people/train.csv", rows[:120])
     write(tmp_path / "people/test.csv", rows[120:])
     config = TableFilesPreprocessConfig(files=str(tmp_path / "people"), target="age")
     prepared = table.preprocess(table.find(config), config, tmp_path)
-    task = Trained(tmp_path, prepared, {"name": "tabm", "hidden": [8]}, "regression")
+    task = Trained(tmp_path, prepared, ROW_NETWORKS[network], "regression")
     (expected,) = task.tested()
     for answers in (task.asked(tmp_path / "people/test.csv"), task.served(rows[120:])):
         np.testing.assert_allclose([row["age"] for row in answers], expected, rtol=1e-4)
@@ -602,10 +608,10 @@ def of_films(folder: Path, problem: str, network: dict[str, Any], columns: bool 
 
 
 @pytest.mark.parametrize("columns", [False, True])
-@pytest.mark.parametrize("network", [{"name": "tabm", "hidden": [8]}, {"name": "linear"}])
-def test_rows_with_several_labels(tmp_path: Path, columns: bool, network: dict[str, Any]) -> None:
+@pytest.mark.parametrize("network", ["tabm", "linear", "ft_transformer"])
+def test_rows_with_several_labels(tmp_path: Path, columns: bool, network: str) -> None:
     settings = {"target": ["horror", "drama"]} if columns else {"target": "tags", "separator": ";"}
-    task = of_films(tmp_path, "multilabel", network, columns, **settings)
+    task = of_films(tmp_path, "multilabel", ROW_NETWORKS[network], columns, **settings)
     (logits,) = task.tested()
     names = task.plan.info.target.labels  # type: ignore[union-attr]
     rows = task.asked(tmp_path / "films/test.csv")
@@ -657,10 +663,12 @@ def assert_as_measured(task: Trained, count: int) -> None:
         assert name == "samples" or value == pytest.approx(measured[name], abs=1e-4), name
 
 
-@pytest.mark.parametrize("scale", ["linear", "log", "robust"])
-def test_rows_with_several_numbers(tmp_path: Path, scale: str) -> None:
-    network = {"name": "tabular_mlp", "hidden": [8]}
-    task = of_films(tmp_path, "regression", network, target=["lat", "minutes"], target_scale=scale)
+@pytest.mark.parametrize(
+    ("network", "scale"),
+    [("tabular_mlp", "linear"), ("tabular_mlp", "log"), ("tabular_mlp", "robust"), ("ft_transformer", "log")],
+)
+def test_rows_with_several_numbers(tmp_path: Path, network: str, scale: str) -> None:
+    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], target=["lat", "minutes"], target_scale=scale)
     (expected,) = task.tested()
     rows = task.asked(tmp_path / "films/test.csv")
     for answers in (rows, task.served(films(40, seed=1))):
@@ -729,7 +737,7 @@ def test_a_few_huge_numbers_do_not_keep_the_others_from_being_learnt(
     assert task.measured()["mae"] < huge / 100
 
 
-@pytest.mark.parametrize("network", ["linear", "tabular_mlp", "tabm"])
+@pytest.mark.parametrize("network", ROW_NETWORKS)
 def test_columns_that_are_nearly_constant_cannot_explode(tmp_path: Path, network: str) -> None:
     generator = np.random.default_rng(0)
     rows = [
@@ -744,8 +752,7 @@ def test_columns_that_are_nearly_constant_cannot_explode(tmp_path: Path, network
     config = TableFilesPreprocessConfig(entry="rows", target="y")
     prepared = table.preprocess_entry(rows, config)
     assert {column["name"] for column in prepared[3]["encoding"]} == {"x", "still", "seldom"}
-    hidden = {} if network == "linear" else {"hidden": [8]}
-    task = Trained(tmp_path, prepared, {"name": network, **hidden}, "regression")
+    task = Trained(tmp_path, prepared, ROW_NETWORKS[network], "regression")
     others = [{**rows[0], "still": still, "seldom": seldom} for still in (-1e30, 0, 1e30) for seldom in (-1e30, 1e30)]
     (tmp_path / "model.onnx").write_bytes(export_checkpoint(task.checkpoint))
     answers = task.served(others)
@@ -814,19 +821,28 @@ def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str
     assert expected.std(0).min() > 0
 
 
-def of_waves(folder: Path, rows: list[list[dict[str, Any]]], problem: str, **settings: Any) -> Trained:
+WAVE_NETWORKS: dict[str, dict[str, Any]] = {
+    "series_cnn": {"name": "series_cnn", "widths": [8], "kernels": [3]},
+    "series_lstm": {"name": "series_lstm", "width": 8},
+    "tcn": {"name": "tcn", "width": 8, "blocks": 2},
+}
+
+
+def of_waves(
+    folder: Path, rows: list[list[dict[str, Any]]], problem: str, network: str = "series_cnn", **settings: Any
+) -> Trained:
     for name, part in zip(("train", "test"), rows, strict=True):
         write(folder / f"waves/{name}.csv", part)
     config = LabelledSeriesPreprocessConfig.model_validate({"files": str(folder / "waves"), **settings})
     prepared = labelled_series.preprocess(labelled_series.find(config), config, folder)
-    return Trained(folder, prepared, {"name": "series_cnn", "widths": [8], "kernels": [3]}, problem)
+    return Trained(folder, prepared, WAVE_NETWORKS[network], problem)
 
 
-def test_series_in_rows_are_told_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["series_cnn", "tcn"])
+def test_series_in_rows_are_told_apart(tmp_path: Path, network: str) -> None:
     rows = waves(40, seed=1)
-    task = of_waves(
-        tmp_path, [waves(80), rows], "classification", target="kind", columns=[f"t{step}" for step in range(20)]
-    )
+    given = {"target": "kind", "columns": [f"t{step}" for step in range(20)]}
+    task = of_waves(tmp_path, [waves(80), rows], "classification", network, **given)
     asked = [{"more": 1, **dict(reversed(row.items()))} for row in rows]
     task.classified(task.asked(write(tmp_path / "asked.csv", asked, ";")))
     task.classified(task.served(asked))
@@ -835,7 +851,7 @@ def test_series_in_rows_are_told_apart(tmp_path: Path) -> None:
 def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
     rows = waves(40, seed=1)
     given = {"target": "kind", "series": "wave", "time": "step", "length": 18}
-    task = of_waves(tmp_path, [steps(waves(80)), steps(rows)], "classification", **given)
+    task = of_waves(tmp_path, [steps(waves(80)), steps(rows)], "classification", "series_lstm", **given)
     answers = {row["file"]: row for row in task.asked(write(tmp_path / "asked.csv", steps(rows)))}
     names = list(dict.fromkeys(row["wave"] for row in steps(rows)))
     task.classified([answers[f"asked.csv:{name}"] for name in names])
@@ -845,7 +861,7 @@ def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
 def test_a_number_is_told_from_a_series(tmp_path: Path) -> None:
     rows = waves(40, seed=1)
     columns = [f"t{step}" for step in range(20)]
-    task = of_waves(tmp_path, [waves(80), rows], "regression", target="height", columns=columns)
+    task = of_waves(tmp_path, [waves(80), rows], "regression", "series_lstm", target="height", columns=columns)
     (expected,) = task.tested()
     for answers in (task.asked(tmp_path / "waves/test.csv"), task.served(rows)):
         np.testing.assert_allclose([row["height"] for row in answers], expected, rtol=1e-4)

@@ -38,6 +38,7 @@ from torchloom.modalities import (
 )
 from torchloom.modalities.modules import LogMel
 from torchloom.models import build_model, network_names
+from torchloom.models.ft_transformer import ColumnTokens
 from torchloom.models.summary import TIME, layers
 from torchloom.models.tabm import Shared, TabM
 from torchloom.problems import problem_of
@@ -131,13 +132,14 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("linear", ROWS, {}),
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
     ("tabm", ROWS, {"members": 3, "hidden": [8, 4]}),
+    ("ft_transformer", ROWS, {"width": 8, "heads": 2, "layers": 2, "feedforward": 6}),
     ("unet", COLOURS, {"width": 4, "depth": 2}),
     ("series_cnn", WAVES, {"widths": [4, 4], "kernels": [5, 3]}),
 ]
 PROBLEMS = {
     "autoencoder": "reconstruction",
     "language_rnn": "language_model",
-    **dict.fromkeys(("linear", "tabular_mlp", "tabm"), "regression"),
+    **dict.fromkeys(("linear", "tabular_mlp", "tabm", "ft_transformer"), "regression"),
     **dict.fromkeys(("dlinear", "patchtst", "series_lstm", "tcn"), "forecasting"),
     "unet": "segmentation",
 }
@@ -160,6 +162,8 @@ def closed_form(layer: nn.Module, output: list[Any]) -> int:
         return math.prod(shape) * layer.weight.shape[1]  # of each member; scales are taken element by element
     if isinstance(layer, TabM):
         return layer.weight.numel()  # from the last hidden layer to the outputs
+    if isinstance(layer, ColumnTokens):
+        return layer.weight.numel()
     if isinstance(layer, nn.ConvTranspose2d):  # whose kernels meet without a gap or an overlap
         return math.prod(shape) * layer.in_channels
     return math.prod(shape) * layer.weight[0].numel() if isinstance(layer, nn.Conv1d | nn.Conv2d) else 0
@@ -176,6 +180,8 @@ def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[s
     expected = sum(closed_form(model.get_submodule(row["name"]), row["output_shape"]) for row in rows)
     if name == "patchtst":  # 5 patches of 8 entries, and two layers: the scores, and what they weigh
         expected += 2 * 2 * 5 * 5 * 8
+    if name == "ft_transformer":  # 4 tokens of 8 entries, and in the last layer the answers of the first one alone
+        expected += 2 * (4 + 1) * 4 * 8
     if isinstance(model, LogMel):  # one second, each frame of which is a product with all kernels and then filters
         frames = 1000 // model.hop + 1
         expected += frames * (model.kernels.numel() + model.filters.numel())

@@ -27,8 +27,12 @@ HISTORY = [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0}]
 
 @pytest.fixture
 def plan(tmp_path: Path) -> LoaderPlan:
+    return prepared(tmp_path, hours(400))
+
+
+def prepared(tmp_path: Path, rows: list[dict[str, Any]]) -> LoaderPlan:
     config = SeriesPreprocessConfig(
-        files=str(write(tmp_path / "hours.csv", hours(400))), columns=["load", "heat"], window=30, horizon=5
+        files=str(write(tmp_path / "hours.csv", rows)), columns=["load", "heat"], window=30, horizon=5
     )
     *parts, info = preprocess(find(config), config, tmp_path)
     datasets = [TensorsDataset(filepath=str(tmp_path / f"{number}.safetensors")) for number in range(3)]
@@ -104,6 +108,37 @@ def test_the_loss_is_of_columns_with_deviation_1(plan: LoaderPlan, checkpoint: C
     torch.testing.assert_close(loss.detach(), off.abs().mean())
     torch.testing.assert_close(figures["mae"].detach(), off.abs().mean())
     torch.testing.assert_close(figures["mse"].detach(), off.square().mean())
+
+
+def test_what_was_never_measured_is_neither_learnt_nor_judged(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """A batch with filled values has the loss, the gradient and the errors of the others alone."""
+    rows: list[dict[str, Any]] = hours(400)
+    for row in [*rows[60:62], *rows[340:343], rows[370]]:
+        row["load"] = ""
+    plan = prepared(tmp_path, rows)
+    batch = plan.chosen("train", [28, 29, 200])
+    missing = batch[1].isnan()
+    assert 0 < missing.sum() < missing.numel()
+    config = ForecastingTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}})
+    for name in ("MSELoss", "L1Loss"):
+        loss_of = config.model_copy(update={"loss": config.loss.model_copy(update={"name": name})})
+        model: Any = checkpoint.build()
+        loss, figures = FORECASTING.objective(loss_of, plan.info)(model, batch)
+        loss.backward()
+        found = [parameter.grad.clone() for parameter in model.parameters()]
+        model.zero_grad()
+        off = ((model(batch[0]) - batch[1]) / torch.tensor(plan.info.std))[~missing]  # type: ignore[attr-defined]
+        expected = off.square().mean() if name == "MSELoss" else off.abs().mean()
+        expected.backward()
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(found, [parameter.grad for parameter in model.parameters()])
+        torch.testing.assert_close(figures["mae"], off.abs().mean())
+    metrics = FORECASTING.evaluate(checkpoint, plan, HISTORY, EvaluateForecasterConfig())["metrics"]
+    batch = plan.chosen("test", range(plan.length("test")))
+    off = ((checkpoint.build()(batch[0]) - batch[1]) / torch.tensor(plan.info.std)).detach()  # type: ignore[attr-defined]
+    assert off.isnan().sum() == 4 * 5
+    assert metrics["mse"] == pytest.approx(off.square().nanmean().item(), rel=1e-2)
+    np.testing.assert_allclose(metrics["mse"], off.square().nanmean(0).mean().item(), rtol=1e-4)
 
 
 def test_what_is_shown_is_spread_over_the_test_rows() -> None:

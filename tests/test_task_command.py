@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from conftest import ROOT, kedro, kedro_run
-from tests.tables import as_columns, films, hours, people, reviews, write
+from tests.tables import as_columns, films, hours, people, reviews, steps, waves, write
 from torchloom.cli import new_task
 from torchloom.config.loader import ConfigLoader, as_yaml, check_name
 from torchloom.data.readers import propose
@@ -97,7 +97,8 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     (tmp_path / "notes.bin").write_text("hello")
     with pytest.raises(
         InputError,
-        match=r"notes\.bin: no reader knows what to make of it.* book, folder, pictures, series, sounds, table, texts$",
+        match=r"notes\.bin: no reader knows what to make of it.* book, folder, labelled_series, pictures, series, "
+        r"sounds, table, texts$",
     ):
         propose(tmp_path / "notes.bin", None)
 
@@ -415,6 +416,52 @@ def test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for(project: Path
     wrong = ["more", "--data", str(path), "--problem", "forcasting"]
     answered = CliRunner().invoke(new_task, wrong, obj=SimpleNamespace(project_path=project)).output
     assert "--problem forcasting: must be a problem or the dotted path of one of yours (did you mean forec" in answered
+
+
+@pytest.mark.parametrize(("long", "target"), [(False, "kind"), (True, "kind"), (False, "height")])
+def test_series_with_a_label_become_a_task(tmp_path: Path, long: bool, target: str) -> None:
+    rows = [{name: cell for name, cell in row.items() if name != "height" or target == name} for row in waves(60)]
+    path = write(tmp_path / "waves.csv", steps(rows) if long else rows)
+    found = propose(path, target)
+    form = {"series": "wave", "time": "step", "columns": ["x", "y"]} if long else {"columns": COLUMNS_OF_WAVES}
+    assert found.preprocess == {"reader": "labelled_series", "files": str(path), "target": target, **form}
+    assert (found.problem, found.blocks["model"]) == (
+        "regression" if target == "height" else "classification",
+        {"name": "series_cnn"},
+    )
+    where = "step, by wave and step: x, y" if long else "series: t0 to t19"
+    assert found.seen[0] == f"60 series of 15 to 20 steps, a row for each {where}"
+    left = {"kind": "left out: name", "height": "left out: name, kind"}[target]
+    assert (found.seen[-1] == left) is not long
+
+
+COLUMNS_OF_WAVES = [f"t{step}" for step in range(20)]
+
+
+def test_tables_that_are_no_series_stay_tables(tmp_path: Path) -> None:
+    """Of columns that count on and have nothing to do with each other, of groups without a time, of counted rows."""
+    generator = np.random.default_rng(0)
+    numbers = generator.normal(size=(200, 20)).tolist()
+    apart = [
+        {"label": "ab"[place % 2], **dict(zip(COLUMNS_OF_WAVES, row, strict=True))} for place, row in enumerate(numbers)
+    ]
+    grouped = [
+        {"label": "ab"[place // 100 % 2], "number": place, "group": f"g{place // 10}", "x": row[0]}
+        for place, row in enumerate(numbers)
+    ]
+    for name, rows in {"apart": apart, "grouped": grouped}.items():
+        assert propose(write(tmp_path / f"{name}.csv", rows), "label").preprocess["reader"] == "table"
+    stepped = [{**row, "step": place % 10} for place, row in enumerate(grouped)]
+    assert propose(write(tmp_path / "stepped.csv", stepped), "label").preprocess["series"] == "group"
+
+
+def test_a_table_without_names_of_columns_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "waves_TRAIN.tsv"
+    path.write_text("1\t0.5\t-0.25\n2\t0.75\t0.25\n")
+    with pytest.raises(
+        InputError, match=r"waves_TRAIN\.tsv: its first line has numbers alone, and no names of columns"
+    ):
+        propose(path, "label")
 
 
 def proposed_columns(path: Path, target: str) -> Any:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tests.tables import hours, write
 from torchloom.config import AnswerConfig, DataConfig, SeriesPreprocessConfig
 from torchloom.data.mapped import join
-from torchloom.data.moments import Clock, calendar_of, clock_of, read_moment
+from torchloom.data.moments import Clock, calendar_of, clock_of, ends_of_summer_time, read_moment
 from torchloom.data.readers.series import find, preprocess, preprocess_entry
 from torchloom.data.series import pieces
 from torchloom.datasets.tensors import Tensors
@@ -60,6 +60,10 @@ def moments(*dates: str) -> np.ndarray:
         ("2024-02-28 23:00,2024-02-29 00:00,2024-02-29 02:00,2024-02-29 03:00", "1 hour", 24, "2024-02-29 04:00:00", 3),
         ("2024-01-01 00:15,2024-01-01 00:30,2024-01-01 00:45", "15 minutes", 96, "2024-01-01 01:00:00", 3),
         ("2024-02-27,2024-02-28,2024-02-29", "1 day", 7, "2024-03-01", 2),
+        ("2024-01-04,2024-01-05,2024-01-08,2024-01-10,2024-01-11,2024-01-12", "1 business day", 5, "2024-01-15", 2),
+        ("1969-12-25 09:30,1969-12-26 09:30,1969-12-29 09:30", "1 business day", 5, "1969-12-30 09:30:00", 2),
+        ("2024-01-01,2024-01-02,2024-01-04,2024-01-05", "1 day", 7, "2024-01-06", 2),
+        ("2024-01-05,2024-01-06,2024-01-08,2024-01-09", "1 day", 7, "2024-01-10", 2),
         ("2024-01-01,2024-01-08,2024-01-15", "1 week", 52, "2024-01-22", 1),
         ("2023-11-01,2023-12-01,2024-02-01,2024-03-01", "1 month", 12, "2024-04-01", 1),
         ("2023-12-31,2024-01-31,2024-02-29", "1 month", 12, "2024-03-31", 1),
@@ -108,6 +112,30 @@ def test_what_is_not_regular_is_named() -> None:
         Clock(months=1).places(moments("2024-01-01", "2024-02-01", "2024-03-02"))
 
 
+def test_a_weekend_is_no_business_day() -> None:
+    clock = Clock(microseconds=24 * 3_600_000_000, business=True)
+    assert clock.places(moments("2024-01-05", "2024-01-08", "2024-01-15")).tolist() == [0, 1, 6]
+    for odd in ("2024-01-06", "2024-01-08 09:00"):
+        with pytest.raises(
+            ValueError, match=f"{odd}.* is not a whole number of steps of 1 business day after 2024-01-05"
+        ):
+            clock.places(moments("2024-01-05", odd))
+
+
+@pytest.mark.parametrize(
+    ("again", "expected"),
+    [
+        (["2024-10-27 02:00", "2024-10-27 02:30", "2025-10-26 02:00"], True),
+        (["2024-11-03 01:00"], True),
+        (["2024-10-28 02:00"], False),
+        (["2024-10-27 12:00"], False),
+        (["2024-10-27 02:00", "2024-11-03 01:00"], False),
+    ],
+)
+def test_an_hour_that_comes_twice_when_clocks_are_put_back(again: list[str], expected: bool) -> None:
+    assert ends_of_summer_time(moments(*again)) is expected
+
+
 def test_the_calendar_is_a_place_on_circles() -> None:
     found = calendar_of(moments("2024-01-01 06:00", "2024-01-08 06:00", "2024-01-08 18:00"), ["day", "week"])
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
@@ -126,7 +154,7 @@ def test_gaps_are_filled_from_the_past_alone() -> None:
     found = pieces(moments("2024-01-01")[0] + place * 3_600_000_000, values, clock, 2)
     assert [piece.values[:, 0].tolist() for piece in found][1] == [5, 6]
     np.testing.assert_array_equal(found[0].values[:, 0], [nan, 1, 1, 1, 2, 2, 2, nan])
-    assert found[0].filled.tolist() == [0, 0, 1, 1, 0, 1, 1, 0]
+    assert found[0].filled[:, 0].tolist() == [False, False, True, True, False, True, True, False]
     (whole,) = found[0].whole()
     assert whole.values[:, 0].tolist() == [1, 1, 1, 2, 2, 2]
     assert [clock.written(int(piece.moments[0])) for piece in found] == ["2024-01-01 00:00:00", "2024-01-01 12:00:00"]
@@ -140,7 +168,11 @@ def test_what_is_missing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         train, validation, test, known = prepared(write(tmp_path / "hours.csv", shuffled), longest_gap=2)
     assert "rows were not in the order of time" in caplog.messages
     assert "297 rows, 1 hour apart, from 2024-01-01 00:00:00 to 2024-01-13 11:00:00" in caplog.messages
-    assert "4 values are missing and filled with the last ones before" in caplog.messages
+    told = "4 values are missing and filled with the last ones before, to forecast from, not to judge by"
+    assert told in caplog.messages
+    assert {"train: 213 rows, 171 windows", "validation: 24 rows, 8 windows", "test: 60 rows, 55 windows"} <= {
+        *caplog.messages
+    }
     assert "longer gaps cut it into 2 pieces, and no window reaches across" in caplog.messages
     load = np.asarray(train.arrays["series"])[:, 0]
     assert load[9] == load[10] == np.float32(rows[8]["load"])
@@ -165,7 +197,8 @@ def test_no_window_reaches_across_a_longer_gap(tmp_path: Path) -> None:
 def test_rows_that_are_there_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = hours(300)
     same = prepared(write(tmp_path / "same.csv", [*rows[:50], *rows[40:]]))
-    assert "10 rows are there more than once, with the same values; one of each is kept" in caplog.messages
+    times = "2024-01-02 16:00:00, 2024-01-02 17:00:00, 2024-01-02 18:00:00 and 7 others"
+    assert f"10 rows are there more than once, with the same values: {times}; one of each is kept" in caplog.messages
     np.testing.assert_array_equal(
         same[0].arrays["series"], prepared(write(tmp_path / "b.csv", rows))[0].arrays["series"]
     )
@@ -174,6 +207,68 @@ def test_rows_that_are_there_twice(tmp_path: Path, caplog: pytest.LogCaptureFixt
         InputError, match=r"other\.csv: 2024-01-01 07:00:00 is there more than once.* as preprocess\.series"
     ):
         prepared(other)
+
+
+def test_the_end_of_summer_time_is_told(tmp_path: Path) -> None:
+    rows = hours(300)
+    for place, row in enumerate(rows):  # as clocks show it: an hour twice, and then on from there
+        row["time"] = str(datetime(2024, 10, 20) + timedelta(hours=place - (place > 170)))
+    with pytest.raises(
+        InputError, match=r"2024-10-27 02:00:00 is there more than once, with other values, as an hour is"
+    ):
+        prepared(write(tmp_path / "hours.csv", rows))
+
+
+def business_days(count: int) -> list[dict[str, Any]]:
+    days = [datetime(2024, 1, 1) + timedelta(days=place) for place in range(count)]
+    return [{**row, "time": str(day.date())} for row, day in zip(hours(count), days, strict=True) if day.weekday() < 5]
+
+
+def test_no_weekend_is_filled_among_business_days(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = business_days(280)
+    train, _, _, known = prepared(write(tmp_path / "days.csv", rows))
+    assert (info_of(known).clock.step, known["clock"]["business"]) == ("1 business day", True)
+    assert "filled" not in caplog.text
+    assert "filled" not in train.arrays
+    np.testing.assert_array_equal(train.arrays["series"], values_of(rows[:144], "load", "heat"))
+    window = info_of(known).reader(AnswerConfig(models=""))(rows[:40])
+    ahead = [info_of(known).clock.written(int(moment)) for moment in window.ahead]
+    assert ahead == [row["time"] for row in rows[40:46]]
+    with pytest.raises(InputError, match="2024-01-06 is not a whole number of steps of 1 business day"):
+        info_of(known).reader(AnswerConfig(models=""))([*rows, {**rows[0], "time": "2024-01-06"}])
+
+
+def test_what_is_filled_is_in_windows_and_not_in_what_follows(tmp_path: Path) -> None:
+    rows = hours(400)
+    rows[30]["load"] = rows[31]["load"] = rows[330]["heat"] = ""
+    del rows[200]
+    train, _, _, known = prepared(write(tmp_path / "hours.csv", rows), known=["plan"])
+    assert int(np.asarray(train.arrays["filled"]).sum()) == 4
+    use = Use(DataConfig(), 0, False, torch.device("cpu"), (0, 1))
+    batches = info_of(known).batches({name: torch.as_tensor(array) for name, array in train.arrays.items()}, use)
+    series, ahead, truth = batches[torch.tensor([4, 10, 50])]
+    assert series[1, 20:22, 0].tolist() == [np.float32(rows[29]["load"])] * 2
+    assert not series.isnan().any()
+    assert not ahead.isnan().any()
+    expected = values_of([{**row, "load": row["load"] or np.nan} for row in rows[28:34]], "load", "heat")
+    np.testing.assert_array_equal(truth[0], expected)
+    assert not truth[1:].isnan().any()
+    batches.streamed = True
+    np.testing.assert_array_equal(batches[torch.tensor([4])][-1][0], expected)
+
+
+def test_gaps_in_what_is_known_ahead_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = hours(400)
+    rows[30]["plan"] = rows[50]["plan"] = ""
+    train, _, _, known = prepared(write(tmp_path / "hours.csv", rows), known=["plan"])
+    assert "2 values of what is known ahead are missing and filled with the last ones before" in caplog.messages
+    assert "to judge by" not in caplog.text
+    assert "filled" not in train.arrays
+    asked: list[dict[str, Any]] = [*hours(30), *({**row, "load": "", "heat": ""} for row in hours(36)[30:])]
+    asked[33]["plan"] = ""
+    info = info_of(known)
+    read = info.reader(AnswerConfig(models=""))
+    assert info.remarks([read(asked)]) == ["1 value missing, and filled with the last before"]
 
 
 # ---- which rows are which split ------------------------------------------------------------------------------------
@@ -253,6 +348,29 @@ def test_what_is_known_ahead(tmp_path: Path) -> None:
     )
 
 
+def test_columns_that_are_not_forecast(tmp_path: Path) -> None:
+    """They are in windows, and in nothing that follows, also where they go on after what is forecast."""
+    rows = hours(400)
+    train, _, _, known = prepared(write(tmp_path / "hours.csv", rows), columns=["load"], past=["heat"], known=["plan"])
+    info = info_of(known)
+    assert (info.channels, info.past, info.sizes()) == (["load"], ["heat"], {"window": 24, "channels": 2})
+    values = values_of(rows, "load", "heat")
+    np.testing.assert_allclose([*info.mean, *info.past_mean], values[:288].astype(np.float64).mean(0))
+    use = Use(DataConfig(), 0, False, torch.device("cpu"), (0, 1))
+    batches = info.batches({name: torch.as_tensor(array) for name, array in train.arrays.items()}, use)
+    series, _, truth = batches[torch.tensor([7])]
+    np.testing.assert_array_equal(series[0], values[7:31])
+    np.testing.assert_array_equal(truth[0], values[31:37, :1])
+    asked = [{**row, "load": row["load"] if place < 30 else ""} for place, row in enumerate(rows[:36])]
+    window = info.reader(AnswerConfig(models=""))(asked)
+    assert info.clock.written(int(window.ahead[0])) == rows[30]["time"]
+    np.testing.assert_array_equal(window.series, values[6:30])
+    with pytest.raises(InputError, match="lacks 'heat'"):
+        info.reader(AnswerConfig(models=""))(
+            [{"time": row["time"], "load": row["load"], "plan": 0} for row in rows[:40]]
+        )
+
+
 def test_training_and_validation_are_strung_together(tmp_path: Path) -> None:
     """As data.include_validation does: the windows are those of both, and none lies across."""
     rows = hours(400)
@@ -317,6 +435,7 @@ def test_the_same_in_other_files(tmp_path: Path, kind: str) -> None:
             r"preprocess\.columns 'loads': there is no such column; there are time, load, heat",
         ),
         ({}, {"known": ["plans"]}, r"preprocess\.known 'plans': there is no such column"),
+        ({}, {"past": ["plans"]}, r"preprocess\.past 'plans': there is no such column"),
         ({}, {"time": "when"}, r"preprocess\.time 'when': there is no such column"),
         ({}, {"series": "stations"}, r"preprocess\.series 'stations': there is no such column"),
         ({}, {"window": 300}, r"the train rows have no window of 300 \+ 6 rows without a longer gap"),

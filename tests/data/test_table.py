@@ -353,7 +353,7 @@ def test_what_does_not_belong_together_is_refused(change: dict[str, Any]) -> Non
     columns = [{"name": "a"}, {"name": "b", "kind": "category", "values": ["x"]}]
     good = {"kind": "table", "features": ["a", "b"], "mean": [0.0, 0.0], "std": [1.0, 1.0], "encoding": columns}
     good |= {"bins": [[0.0, 1.0], []], "gaps": ["a"]}
-    assert read_info(good).sizes() == {"features": 1 + 1 + 2}
+    assert read_info(good).sizes() == {"features": 1 + 1 + 2, "columns": [0, 0, 1, 1]}
     with pytest.raises(InputError, match="do not belong together"):
         read_info(good | change)
 

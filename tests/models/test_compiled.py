@@ -74,6 +74,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
     "tabular_mlp": ("tabular_mlp", {"hidden": [8], "dropout": 0.0}),
     "tabm": ("tabm", {"members": 3, "hidden": [8, 8], "dropout": 0.0}),
+    "ft_transformer": (
+        "ft_transformer",
+        {"width": 8, "heads": 2, "layers": 2, "feedforward": 6, "attention_dropout": 0.0, "dropout": 0.0},
+    ),
     "dlinear": ("dlinear", {"kernel": 3}),
     "patchtst": ("patchtst", {"patch": 4, "stride": 2, "layers": 1, "dropout": 0.0}),
     "tcn": ("tcn", {"width": 8, "blocks": 2, "dropout": 0.0, "normalization": "last"}),
@@ -159,6 +163,8 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
         return build_model(name, arguments, info, CLASSIFICATION), sounds()
     if name in {"linear", "tabular_mlp", "tabm"}:
         return build_network(name, {"features": 5, "outputs": 1}, arguments), rows()
+    if name == "ft_transformer":
+        return build_network(name, {"columns": [0, 0, 1, 2, 0], "outputs": 1}, arguments), rows()
     if name == "series_cnn":
         return build_network(name, {"channels": 3, "outputs": 4}, arguments), windows()
     if name in {"dlinear", "patchtst", "tcn", "series_lstm"}:

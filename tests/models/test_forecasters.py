@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torchloom.errors import InputError
 from torchloom.models import build_network, network_names
-from torchloom.models._windows import Normalization, normalized
+from torchloom.models._windows import Normalization, ReversibleNorm, normalized
 from torchloom.problems.forecasting.config import ForecasterConfig
 from torchloom.problems.forecasting.scaling import Naive, WithKnown
 
@@ -128,8 +128,8 @@ def test_a_convolutional_network_of_series() -> None:
 
 def test_naive_forecasts() -> None:
     windows = torch.arange(10.0).reshape(1, 10, 1)
-    assert Naive(1, 3)(windows).flatten().tolist() == [9, 9, 9]
-    assert Naive(4, 6)(windows, windows).flatten().tolist() == [6, 7, 8, 9, 6, 7]
+    assert Naive(1, 3, 1)(windows).flatten().tolist() == [9, 9, 9]
+    assert Naive(4, 6, 1)(windows, windows).flatten().tolist() == [6, 7, 8, 9, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -149,3 +149,45 @@ def test_naive_forecasts() -> None:
 def test_arguments_that_do_not_fit(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         seeded(name, {**SIZES, "outputs": 2}, **arguments)
+
+
+# ---- series with a label -------------------------------------------------------------------------------------------
+
+WHOLE = {"window": 40, "channels": 3, "outputs": 5}
+OF_LABELS: list[tuple[str, dict[str, Any]]] = [
+    ("series_cnn", {"widths": [8], "kernels": [3]}),
+    ("series_lstm", {"width": 8}),
+    ("series_lstm", {"width": 8, "normalization": "last"}),
+    ("tcn", {"width": 8}),
+    ("tcn", {"width": 8, "normalization": "instance"}),
+]
+
+
+def test_all_networks_of_labels_are_tested() -> None:
+    assert {name for name, _ in OF_LABELS} == set(network_names({"outputs"}, {"window", "channels"}))
+
+
+@pytest.mark.parametrize(("name", "arguments"), OF_LABELS)
+def test_each_series_has_answers_of_its_own(name: str, arguments: dict[str, Any]) -> None:
+    """Which hang on all of it, and on its level but where that is taken out."""
+    network, series = seeded(name, WHOLE, **arguments).eval(), torch.randn(4, 40, 3)
+    found = network(series)
+    assert found.shape == (4, 5)
+    torch.testing.assert_close(network(series[1:2]), found[1:2], rtol=1e-4, atol=1e-5)
+    gradients = torch.autograd.grad(network.train()(series).square().sum(), list(network.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    network.eval()
+    first = series.clone()
+    first[:, 0] += 1
+    assert (network(first) - found).abs().max() > 1e-8
+    same = (network(series + 3) - found).abs().max() < 1e-4
+    assert same == ("normalization" in arguments)
+
+
+@pytest.mark.parametrize("name", ["tcn", "series_lstm"])
+def test_a_network_of_several_problems_gets_the_sizes_of_one(name: str) -> None:
+    assert not isinstance(seeded(name, WHOLE), ReversibleNorm)
+    assert isinstance(seeded(name), ReversibleNorm)
+    assert name not in network_names({"maps"}) + network_names({"outputs"}, {"shape"})
+    with pytest.raises(InputError, match=rf"model\.name {name}: needs data that have .*channels; these have"):
+        seeded(name, {"shape": 3, "outputs": 2})

@@ -454,9 +454,14 @@ class SeriesPreprocessConfig(TablePlace):
         description="how it is written, as %d.%m.%Y %H:%M has it; none: 2024-01-31 18:30 and its kin",
     )
     columns: list[str] = Field(
-        [], description="what is forecast, from its own past; none: all other columns of numbers"
+        [], description="what is forecast, from the past of all of them; none: all other columns of numbers"
     )
-    known: list[str] = Field([], description="columns of numbers that are known for the rows ahead, too, as of a plan")
+    past: list[str] = Field(
+        [], description="columns of numbers that it is forecast from, too, and that are not forecast (past covariates)"
+    )
+    known: list[str] = Field(
+        [], description="columns of numbers that are known for the rows ahead, too, as of a plan (known covariates)"
+    )
     calendar: bool = Field(
         False,
         description="whether the time of the day, of the week and of the year are known ahead, as far as rows differ",
@@ -469,8 +474,8 @@ class SeriesPreprocessConfig(TablePlace):
     longest_gap: int = Field(
         4,
         ge=0,
-        description="so many missing values or rows on end are filled with the last value before; at more the series "
-        "is cut, and no window reaches across",
+        description="so many missing values or rows on end are filled with the last value before, to forecast from, "
+        "but neither learnt nor judged. At more the series is cut, and no window reaches across",
     )
     train: End | None = Field(
         None, description="the first so many rows, or those before a date; none: by the fractions, from the end"
@@ -487,11 +492,11 @@ class SeriesPreprocessConfig(TablePlace):
         for given in (self.train, self.validation, self.test):
             if isinstance(given, int) and given < 0:
                 raise ValueError(f"must have no {given} rows in a split")
-        named = [*self.columns, *self.known, *filter(None, [self.time, self.series])]
+        named = [*self.columns, *self.past, *self.known, *filter(None, [self.time, self.series])]
         twice = [name for name in named if named.count(name) > 1]
         if twice:
             raise ValueError(
-                f"must name each column once in columns, known, time and series, and not {twice[0]!r} twice"
+                f"must name each column once in columns, past, known, time and series, and not {twice[0]!r} twice"
             )
         return self
 

@@ -17,6 +17,7 @@ UNITS = {"week": 604_800_000_000, "day": 86_400_000_000, "hour": 3_600_000_000, 
 UNITS |= {"second": 1_000_000, "millisecond": 1000, "microsecond": 1}  # in microseconds
 DAY, WEEK, YEAR = UNITS["day"], UNITS["week"], 31_556_952_000_000
 LATEST = 9000  # year: what is forecast comes after it
+MONDAY, SUNDAY, BUSINESS = 4, 6, 5  # the first Monday, in days after 1970-01-01; days after one; days for business
 PERIODS = {"day": DAY, "week": WEEK, "year": YEAR}  # of a calendar
 
 
@@ -37,6 +38,8 @@ def read_date(value: Any, form: str | None = None) -> datetime.datetime:
 class Clock(BaseModel):
     """How a series counts its time: a step of so many `microseconds`, or `months`, and how its moments are written.
 
+    Of `business` days, from Monday to Friday, those of a weekend are no steps.
+
     Moments are microseconds since 1970, as the file writes them, or where it names a zone, in UTC. Those of months are
     all at the same day and time, or `ends`, all as long before the end of their months.
     """
@@ -48,6 +51,7 @@ class Clock(BaseModel):
     months: int = 0
     microseconds: int = 0
     ends: bool = False
+    business: bool = False
 
     def read(self, value: Any) -> int:
         """ValueError of what is no date, or has a zone where others have none."""
@@ -71,6 +75,9 @@ class Clock(BaseModel):
             month, inside = _months(moments, self.ends)
             steps, rest = np.divmod(month - month[0], self.months)
             rest = rest + (inside != inside[0])
+        elif self.business:
+            day, inside = _business_days(moments)
+            steps, rest = day - day[0], (inside != inside[0]) | _at_weekends(moments)
         else:
             steps, rest = np.divmod(moments - moments[0], self.microseconds)
         if rest.any():
@@ -84,6 +91,10 @@ class Clock(BaseModel):
     def after(self, moment: int, steps: Iterable[int]) -> np.ndarray:
         """The moments so many steps after one, int64."""
         count = np.fromiter(steps, dtype=np.int64)
+        if self.business:
+            day, inside = _business_days(np.array([moment]))
+            week, place = np.divmod(day + count, BUSINESS)
+            return np.asarray((week * 7 + place + MONDAY) * DAY + inside)
         if not self.months:
             return moment + count * self.microseconds
         month, inside = _months(np.array([moment]), self.ends)
@@ -94,6 +105,8 @@ class Clock(BaseModel):
     @property
     def step(self) -> str:
         """In words."""
+        if self.business:
+            return "1 business day"
         if self.months:
             return counted(self.months // 12, "year") if self.months % 12 == 0 else counted(self.months, "month")
         unit = next(name for name, size in UNITS.items() if self.microseconds % size == 0)
@@ -104,6 +117,8 @@ class Clock(BaseModel):
         """How many steps make the period that such series usually have: a day, of days a week, else a year; or 1."""
         if self.months:
             return max(12 // self.months, 1)
+        if self.business:
+            return BUSINESS
         if self.microseconds in {DAY, WEEK}:
             return 7 if self.microseconds == DAY else 52
         return DAY // self.microseconds if DAY % self.microseconds == 0 else 1
@@ -136,12 +151,35 @@ def clock_of(runs: Sequence[np.ndarray], form: str | None, utc: bool) -> Clock:
             if len(np.unique(np.concatenate([inside for _, inside in found]))) == 1:
                 months = _most_frequent(np.concatenate([np.diff(month) for month, _ in found]))
                 return Clock(form=form, utc=utc, months=months, ends=ends)
-    return Clock(form=form, utc=utc, microseconds=_most_frequent(apart))
+    step = _most_frequent(apart)
+    weeks_apart = any((run[-1] // DAY - MONDAY) // 7 > (run[0] // DAY - MONDAY) // 7 for run in runs if len(run))
+    business = step == DAY and weeks_apart and not any(_at_weekends(run).any() for run in runs)
+    return Clock(form=form, utc=utc, microseconds=step, business=business)
+
+
+def ends_of_summer_time(moments: np.ndarray) -> bool:
+    """Whether (T,) moments may be those that come twice when clocks are put back: on one Sunday of a year, at night."""
+    days = np.unique(moments // DAY)
+    years = days.astype("datetime64[D]").astype("datetime64[Y]")
+    nightly = (moments % DAY < 4 * UNITS["hour"]).all() and ((days - MONDAY) % 7 == SUNDAY).all()
+    return bool(nightly and len(np.unique(years)) == len(days))
 
 
 def _most_frequent(values: np.ndarray) -> int:
     different, counts = np.unique(values, return_counts=True)
     return int(different[np.argmax(counts)])
+
+
+def _business_days(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many days from Monday to Friday each moment is after the first Monday, and how far it is into its day."""
+    day, inside = np.divmod(moments, DAY)
+    week, place = np.divmod(day - MONDAY, 7)
+    return week * BUSINESS + place, inside
+
+
+def _at_weekends(moments: np.ndarray) -> np.ndarray:
+    weekends: np.ndarray = (moments // DAY - MONDAY) % 7 >= BUSINESS
+    return weekends
 
 
 def _months(moments: np.ndarray, ends: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torchloom.config import TablePlace
 from torchloom.data.class_folders import split_of
-from torchloom.data.columns import is_flag, written
+from torchloom.data.columns import is_flag, is_number, written
 from torchloom.data.entries import as_rows
 from torchloom.data.tables import SUFFIXES, opened_table
 from torchloom.data.text import spoken_words
@@ -57,6 +57,7 @@ def read_files(listing: Listing) -> dict[str, list[Row]]:
 def read_rows(path: Path) -> list[Row]:
     with opened_table(path) as (names, lines):
         twice = [name for name, count in Counter(names).items() if count > 1]
+        _check_names(names)
         if twice:
             raise InputError(
                 f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them"
@@ -69,6 +70,14 @@ def read_rows(path: Path) -> list[Row]:
     if not rows:
         raise InputError("holds no rows below its line of names")
     return rows
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if names and all(map(is_number, names)) and any("." in name for name in names):
+        raise InputError(
+            "its first line has numbers alone, and no names of columns. Put a line of names above it, such as "
+            "label,t0,t1,t2 …"
+        )
 
 
 def say_left_out(split: str, count: int, why: str) -> None:
@@ -139,6 +148,7 @@ def first_rows(path: Path, count: int) -> list[Row]:
     if path.is_dir():
         path = min(file for file in path.rglob("*.*") if file.suffix.lower() in SUFFIXES and is_users(file.name))
     with telling(path), opened_table(path) as (names, lines):
+        _check_names(names)
         return [dict(zip(names, cells, strict=False)) for _, cells in islice(lines, count)]
 
 

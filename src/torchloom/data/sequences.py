@@ -194,10 +194,11 @@ class TextWindows(Gathered):
 
 class SeriesWindows(Gathered):
     """`self[indices]` is a batch: windows (B, window, columns) float32, what is known of their steps and of those ahead
-    (B, window + horizon, K) float32, if anything is, and what follows them (B, horizon, columns) float32.
+    (B, window + horizon, K) float32, if anything is, and what follows them in the first `targets` columns
+    (B, horizon, targets) float32.
 
     `series` (T, columns) and `known` (T, K) are kept once: a window is gathered by the row that it begins at, of
-    `starts` (N,).
+    `starts` (N,). What was never measured, as `filled` (T, columns) uint8 says, is NaN in what follows.
     """
 
     def __init__(
@@ -206,11 +207,14 @@ class SeriesWindows(Gathered):
         starts: Tensor,
         window: int,
         horizon: int,
+        targets: int,
         known: Tensor | None = None,
+        filled: Tensor | None = None,
         device: torch.device | None = None,
     ) -> None:
         super().__init__(series.device, device)
-        self.series, self.known, self.starts, self.window = series, known, starts, window
+        self.series, self.known, self.filled, self.starts = series, known, filled, starts
+        self.window, self.targets = window, targets
         self.places = torch.arange(window + horizon, device=series.device)
 
     def __len__(self) -> int:
@@ -218,7 +222,8 @@ class SeriesWindows(Gathered):
 
     def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         rows = self.starts[indices.to(self.starts.device)][:, None] + self.places  # (B, window + horizon)
-        return tuple(self.steps(array, rows) for array in (self.series, self.known) if array is not None)
+        arrays = (self.series, self.known, self.filled)
+        return tuple(self.steps(array, rows) for array in arrays if array is not None)
 
     def steps(self, array: Tensor, rows: Tensor) -> Tensor:
         if self.streamed:
@@ -227,5 +232,9 @@ class SeriesWindows(Gathered):
         return array.index_select(0, rows.flatten()).reshape(*rows.shape, -1)
 
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        series, *known = parts
-        return series[:, : self.window], *known, series[:, self.window :]
+        series, *more = parts
+        ahead = series[:, self.window :, : self.targets]
+        if self.filled is not None:
+            *more, filled = more
+            ahead = ahead.masked_fill(filled[:, self.window :, : self.targets] > 0, torch.nan)
+        return series[:, : self.window], *more, ahead

@@ -17,7 +17,7 @@ from torchloom.errors import InputError
 class Piece:
     """Steps one after the other: moments (T,) int64, and values (T, columns) float32, NaN where there is none.
 
-    `filled` (T,) says of how many values the last one before stands in for them.
+    `filled` (T, columns) says for which of them the last one before stands in.
     """
 
     moments: np.ndarray
@@ -89,7 +89,7 @@ def _piece(places: np.ndarray, moments: np.ndarray, values: np.ndarray, clock: C
     last = np.maximum.accumulate(np.where(there, steps, -1), axis=0)
     near = (last >= 0) & (steps - last <= longest_gap)
     filled = np.where(near, np.take_along_axis(known, np.maximum(last, 0), axis=0), np.float32(np.nan))
-    return Piece(clock.after(int(moments[0]), range(length)), filled, (near & ~there).sum(1))
+    return Piece(clock.after(int(moments[0]), range(length)), filled, near & ~there)
 
 
 def values_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], missing: Iterable[str]) -> np.ndarray:

@@ -50,14 +50,16 @@ class Window:
 class SeriesInfo(Info):
     """Columns of a table by time, the `channels`, with mean and standard deviation of each over the training rows.
 
-    `known` are columns that are known for the steps ahead, too, and `calendar` periods, in which the place of each step
-    is known. `series` is the column that says which of several series a row is of.
+    `past` are columns that they are forecast from, too, and that are not forecast. `known` are columns that are known
+    for the steps ahead, too, and `calendar` periods, in which the place of each step is known. `series` is the column
+    that says which of several series a row is of.
     """
 
     kind: Literal["series"] = "series"
     time: str
     clock: Clock
     channels: list[str]
+    past: list[str] = Field([])
     known: list[str] = Field([])
     calendar: list[str] = Field([])
     series: str | None = None
@@ -66,6 +68,8 @@ class SeriesInfo(Info):
     missing: list[str] = Field([])
     mean: list[float]
     std: list[float]
+    past_mean: list[float] = Field([])
+    past_std: list[float] = Field([])
     known_mean: list[float] = Field([])
     known_std: list[float] = Field([])
 
@@ -80,8 +84,9 @@ class SeriesInfo(Info):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        sizes = {len(self.mean), len(self.std)}, {len(self.known_mean), len(self.known_std)}
-        if sizes != ({len(self.channels)}, {len(self.known)}):
+        given = [(self.mean, self.std), (self.past_mean, self.past_std), (self.known_mean, self.known_std)]
+        named = [self.channels, self.past, self.known]
+        if [{len(mean), len(std)} for mean, std in given] != [{len(names)} for names in named]:
             raise ValueError("channels, and what is said of them, do not belong together")
         return self
 
@@ -94,6 +99,11 @@ class SeriesInfo(Info):
         return {name: {0: "batch"} for name in self.inputs}
 
     @property
+    def seen(self) -> list[str]:
+        """The columns that a window has."""
+        return [*self.channels, *self.past]
+
+    @property
     def known_width(self) -> int:
         """How many numbers are known of each step, ahead, too."""
         return len(self.known) + 2 * len(self.calendar)
@@ -104,35 +114,38 @@ class SeriesInfo(Info):
         return self.target.steps if isinstance(self.target, Horizon) else 0
 
     def sizes(self) -> dict[str, Any]:
-        return {"window": self.window, "channels": len(self.channels)}
+        return {"window": self.window, "channels": len(self.seen)}
 
     def meanings(self) -> dict[str, Any]:
-        return {"channels": self.channels}
+        return {"channels": self.seen}
 
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import SeriesWindows
 
-        return SeriesWindows(
-            arrays["series"], arrays["starts"][:-1], self.window, self.steps, arrays.get("known"), use.device
-        )
+        lengths = self.window, self.steps, len(self.channels)
+        more = arrays.get("known"), arrays.get("filled")
+        return SeriesWindows(arrays["series"], arrays["starts"][:-1], *lengths, *more, use.device)
 
     def scaled(self, network: nn.Module) -> nn.Module:
         from torchloom.modalities.modules import StandardizedSeries
 
         rest = 2 * len(self.calendar)
         known = [*self.known_mean, *[0.0] * rest], [*self.known_std, *[1.0] * rest]
-        return StandardizedSeries(network, (self.mean, self.std), *([known] if self.known_width else []))
+        series = [*self.mean, *self.past_mean], [*self.std, *self.past_std]
+        return StandardizedSeries(network, series, *([known] if self.known_width else []))
 
     def example(self, batch: int, time: int) -> dict[str, Tensor]:
         import torch
 
-        found = {"series": torch.tensor(self.mean).repeat(batch, self.window, 1)}
+        found = {"series": torch.tensor([*self.mean, *self.past_mean]).repeat(batch, self.window, 1)}
         if self.known_width:
             found["known"] = torch.zeros(batch, self.window + self.steps, self.known_width)
         return found
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "columns", ", ".join(self.channels)
+        if self.past:
+            yield "columns that are not forecast", ", ".join(self.past)
         if self.known or self.calendar:
             yield "known ahead", ", ".join([*self.known, *(f"time of the {name}" for name in self.calendar)])
         yield "step", self.clock.step
@@ -141,7 +154,8 @@ class SeriesInfo(Info):
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def described(self) -> dict[str, Any]:
-        inside = {"input": "the channels in their own units, by time", "inside_the_graph": "(x - mean) / std"}
+        of = "the columns of `channels` and of `past`" if self.past else "the channels"
+        inside = {"input": f"{of} in their own units, by time", "inside_the_graph": "(x - mean) / std"}
         if self.known_width:
             inside["known"] = (
                 "of the steps of the window and of those ahead the columns of `known`, then sine and cosine of 2 pi t "
@@ -150,7 +164,7 @@ class SeriesInfo(Info):
         return {**super().described(), "preprocessing": inside}
 
     def shapes(self) -> dict[str, list[int]]:
-        shapes = {"series": [self.window, len(self.channels)]}
+        shapes = {"series": [self.window, len(self.seen)]}
         return {**shapes, "known": [self.window + self.steps, self.known_width]} if self.known_width else shapes
 
     def reader(self, config: AnswerConfig) -> Callable[[Sequence[Row]], Window]:
@@ -164,14 +178,14 @@ class SeriesInfo(Info):
         if not all(isinstance(row, Mapping) for row in rows) or not rows:
             raise InputError("must be rows of a table, an object with the columns by name for each")
         known = {name for row in rows for name in row}
-        check_columns([self.time, *self.channels, *self.known], dict.fromkeys(known))
+        check_columns([self.time, *self.seen, *self.known], dict.fromkeys(known))
         gaps = Encoder([], self.missing).gaps
-        names = [*self.channels, *self.known]
+        names = [*self.seen, *self.known]
         moments, values, _ = read_rows_in_order(rows, self.time, names, self.clock.read, gaps)
         if len(again := np.flatnonzero(np.diff(moments) == 0)):
             raise InputError(f"{self.clock.written(moments[again[0]])} is there more than once")
-        width = len(self.channels)
-        there = np.flatnonzero(~np.isnan(values[:, :width]).all(1))
+        width = len(self.seen)
+        there = np.flatnonzero(~np.isnan(values[:, : len(self.channels)]).all(1))
         if not len(there):
             raise InputError(f"has no value in {', '.join(self.channels)}")
         end = int(moments[there[-1]])
@@ -185,6 +199,7 @@ class SeriesInfo(Info):
         self._check_past(past.values, end)
         ahead = self.clock.after(end, range(1, self.steps + 1))
         shown = piece.values[last - self.window : last + self.steps, width:]
+        filled = int(past.filled.sum() + piece.filled[last : last + self.steps, width:].sum())
         if self.known and (len(shown) < self.window + self.steps or np.isnan(shown).any()):
             raise InputError(
                 f"needs {', '.join(self.known)} in rows for the {counted(self.steps, 'step')} ahead, from "
@@ -193,7 +208,7 @@ class SeriesInfo(Info):
         waves = calendar_of(np.concatenate([past.moments, ahead]), self.calendar)
         known_ahead = np.concatenate([shown, waves], axis=1) if self.known else waves
         name = written(rows[0].get(self.series, "")) if self.series else ""
-        return Window(name, past.values[:, :width], known_ahead, past.moments, ahead, int(past.filled.sum()))
+        return Window(name, past.values[:, :width], known_ahead, past.moments, ahead, filled)
 
     def _check_past(self, values: np.ndarray, end: int) -> None:
         gaps = np.flatnonzero(np.isnan(values).any(1))
@@ -219,7 +234,7 @@ class SeriesInfo(Info):
 
     def said(self) -> dict[str, Any]:
         ahead = {"known": [self.time, *self.known]} if self.known else {}
-        return {"columns": [self.time, *self.channels], "window": self.window, "step": self.clock.step, **ahead}
+        return {"columns": [self.time, *self.seen], "window": self.window, "step": self.clock.step, **ahead}
 
 
 class LabelledSeriesInfo(Info):

@@ -51,7 +51,7 @@ class TableInfo(Info):
 
     inputs: ClassVar = ("features",)
     axes: ClassVar[Axes] = {"features": {0: "batch"}}
-    size_names: ClassVar = ("features",)
+    size_names: ClassVar = ("features", "columns")
     content: ClassVar = "features"
     tag: ClassVar = "tabular"
     unit: ClassVar = "row"
@@ -80,14 +80,21 @@ class TableInfo(Info):
         return [counts.get(feature, 0) for feature in self.features]
 
     def sizes(self) -> dict[str, Any]:
-        """`features` is how many numbers a network gets of each row."""
-        if not self.encoding:
-            return {"features": len(self.features)}
-        bins = sum(len(bins) - 1 for bins in self.bins if bins)
-        return {"features": bins + len(self.gaps) + sum(self.categories)}
+        """`features` is how many numbers a network gets of each row, `columns` of which feature here each is."""
+        places = list(range(len(self.features)))
+        if self.encoding:
+            bins = [place for place, edges in enumerate(self.bins) for _ in edges[1:]]
+            places = [*bins, *self._gaps, *(place for place, count in enumerate(self.categories) for _ in range(count))]
+        return {"features": len(places), "columns": places}
+
+    @property
+    def _gaps(self) -> list[int]:
+        """The places of the features that may be missing."""
+        return [place for place, feature in enumerate(self.features) if feature in self.gaps]
 
     def meanings(self) -> dict[str, Any]:
-        return {"features": [column.model_dump() for column in self.encoding] or self.features}
+        features = [column.model_dump() for column in self.encoding] or self.features
+        return {"features": features, "columns": features}
 
     def measured(self, loaders: LoaderPlan) -> Self:
         from torchloom.data.readers.table import statistics
@@ -113,8 +120,7 @@ class TableInfo(Info):
 
         if not self.encoding:
             return StandardizedTable(network, self.mean, self.std)
-        gaps = [place for place, feature in enumerate(self.features) if feature in self.gaps]
-        return EncodedTable(network, self.bins, self.categories, gaps)
+        return EncodedTable(network, self.bins, self.categories, self._gaps)
 
     def as_numbers(self) -> tuple[TableInfo, Callable[[Tensor], Tensor]]:
         """A table of numbers alone that says the same, and what makes its features of those here."""

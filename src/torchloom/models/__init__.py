@@ -8,11 +8,14 @@ and so says what it is for:
 - `build(shape, outputs, …)`: images (B, C, H, W) -> (B, outputs), such as logits of classes
 - `build(tokens, outputs, …)`: documents, tokens (B, T) and lengths (B,) -> (B, outputs)
 - `build(mels, outputs, …)`: sounds, as log-mel spectrograms (B, mels, F) and frames (B,) -> (B, outputs)
-- `build(features, outputs, …)`: rows of numbers (B, features) -> (B, outputs)
+- `build(features, outputs, …)`: rows of numbers (B, features) -> (B, outputs); `columns` says which column each is of
 - `build(shape, maps, …)`: images -> (B, maps, H, W), such as logits of each pixel
 - `build(window, channels, horizon, …)`: windows of a series (B, window, channels) -> (B, horizon, channels)
+- `build(window, channels, outputs, …)`: whole series (B, window, channels) -> (B, outputs)
 - `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`
 - `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
+
+Sizes of outputs whose default is None are those of several problems, which one network is for: it gets one of them.
 """
 
 from __future__ import annotations
@@ -47,15 +50,25 @@ def network_names(outputs: Collection[str] | None = None, inputs: Collection[str
 
 
 def _asks_for(name: str, outputs: Collection[str], inputs: Collection[str] | None) -> bool:
-    asked = set(sizes_of(name))
+    asked, needed = set(sizes_of(name)), set(_needed(name))
     given = asked - OUTPUTS - set(outputs)
-    return asked - given == set(outputs) and bool(given) and (inputs is None or given <= set(inputs))
+    fits = needed - given <= set(outputs) <= asked
+    return fits and bool(given) and (inputs is None or given <= set(inputs))
 
 
 def sizes_of(name: str) -> tuple[str, ...]:
     """The sizes that the network's `build` asks for, e.g. ("shape", "outputs")."""
+    return tuple(parameter.name for parameter in _sizes(name))
+
+
+def _needed(name: str) -> list[str]:
+    """Those of them that it cannot do without: all but outputs with a default."""
+    return [size.name for size in _sizes(name) if size.default is size.empty or size.name not in OUTPUTS]
+
+
+def _sizes(name: str) -> list[inspect.Parameter]:
     parameters = inspect.signature(_build(name)).parameters.values()
-    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
 
 def _module(name: str) -> ModuleType:
@@ -96,11 +109,12 @@ def check_arguments(name: str, arguments: dict[str, Any]) -> None:
 
 def build_network(name: str, sizes: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
     """The network `name` with freshly drawn weights, for data of these `sizes`."""
-    missing = [size for size in sizes_of(name) if size not in sizes]
+    missing = [size for size in _needed(name) if size not in sizes]
     if missing:
         raise InputError(f"model.name {name}: needs data that have {' and '.join(missing)}; these have {list(sizes)}")
+    known = {size: sizes[size] for size in sizes_of(name) if size in sizes}
     try:
-        network: nn.Module = _build(name)(*(sizes[size] for size in sizes_of(name)), **arguments)
+        network: nn.Module = _build(name)(**known, **arguments)
     except ValueError as error:
         raise InputError(f"model.name {name}: {error}") from error
     return network

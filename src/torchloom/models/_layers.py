@@ -5,6 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import AfterValidator, WithJsonSchema
 from torch import Tensor, nn
 
@@ -123,6 +124,27 @@ def dense(
     if dropout:
         layers.append(nn.Dropout(dropout))
     return layers
+
+
+class Attention(nn.Module):
+    """Each place of a sequence (N, T, width) -> what it gathers from all of them (N, T, width), in several heads.
+
+    Vaswani et al., "Attention is all you need", NeurIPS 2017 (arXiv:1706.03762).
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.queries_keys_values, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, asking: int | None = None) -> Tensor:
+        """With `asking` only of so many first places (N, asking, width)."""
+        three = self.queries_keys_values(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = three.unbind()  # each (N, heads, T, width / heads)
+        dropout = self.dropout if self.training else 0.0
+        seen = F.scaled_dot_product_attention(queries[:, :, :asking], keys, values, dropout_p=dropout)
+        mixed: Tensor = self.mixed(seen.transpose(1, 2).flatten(2))
+        return mixed
 
 
 def check_side(shape: tuple[int, int, int], smallest: int, network: str) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
+from torchloom.models._layers import Attention
 from torchloom.models._windows import Normalization, normalized
 
 
@@ -81,8 +82,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
-        self.queries_keys_values, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.attention = Attention(width, heads)
         self.dense = nn.Sequential(
             nn.Linear(width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, width)
         )
@@ -92,13 +92,6 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(0, x + self.dropout(self.attention(x)))
         return self.norm(1, x + self.dropout(self.dense(x)))
-
-    def attention(self, x: Tensor) -> Tensor:
-        three = self.queries_keys_values(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        queries, keys, values = three.unbind()  # each (N, heads, patches, width / heads)
-        seen = F.scaled_dot_product_attention(queries, keys, values)
-        mixed: Tensor = self.mixed(seen.transpose(1, 2).flatten(2))
-        return mixed
 
     def norm(self, number: int, x: Tensor) -> Tensor:
         normed: Tensor = self.norms[number](x.transpose(1, 2)).transpose(1, 2)

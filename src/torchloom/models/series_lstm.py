@@ -1,42 +1,46 @@
-"""A recurrent network over a window, whose last state says all that comes.
+"""A recurrent network over a window, whose last state says what comes, or what the whole of it is.
 
 Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
 """
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
 from torchloom.models._recurrent import Cell, make_rnn
-from torchloom.models._windows import Normalization, normalized
+from torchloom.models._windows import Normalization, answers, normalized
 
 
 def build(
     channels: int,
-    horizon: int,
+    horizon: int | None = None,
+    outputs: int | None = None,
     *,
     cell: Cell = "lstm",
     width: Count = 64,
     layers: Count = 1,
     dropout: Fraction = 0.2,
-    normalization: Normalization = "instance",
+    normalization: Normalization | None = None,
 ) -> nn.Module:
-    """Windows (B, window, channels) -> `layers` of LSTM or GRU -> linear to (B, horizon, channels).
+    """Windows (B, window, channels) -> `layers` of LSTM or GRU -> linear to (B, horizon, channels) or (B, outputs).
 
     `normalization` is one of _windows.normalized.
     """
     rnn = make_rnn(cell, channels, width, layers, bidirectional=False, dropout=dropout)
-    return normalized(SeriesLSTM(rnn, horizon, dropout), channels, normalization)
+    network = SeriesLSTM(rnn, answers(channels, horizon, outputs), dropout)
+    return normalized(network, channels, normalization, ahead=outputs is None)
 
 
 class SeriesLSTM(nn.Module):
-    def __init__(self, rnn: nn.RNNBase, horizon: int, dropout: float) -> None:
+    def __init__(self, rnn: nn.RNNBase, shape: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.rnn, self.dropout = rnn, nn.Dropout(dropout)
-        self.head = nn.Linear(rnn.hidden_size, horizon * rnn.input_size)
+        self.rnn, self.dropout, self.shape = rnn, nn.Dropout(dropout), shape
+        self.head = nn.Linear(rnn.hidden_size, math.prod(shape))
 
     def forward(self, windows: Tensor) -> Tensor:
         last = self.rnn(windows)[0][:, -1]  # (B, width)
-        ahead: Tensor = self.head(self.dropout(last)).unflatten(1, (-1, windows.shape[2]))
-        return ahead
+        found: Tensor = self.head(self.dropout(last)).unflatten(1, self.shape)
+        return found

@@ -13,21 +13,22 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from torchloom.config import Count, Fraction
-from torchloom.models._windows import Normalization, normalized
+from torchloom.models._windows import Normalization, answers, normalized
 
 
 def build(
     window: int,
     channels: int,
-    horizon: int,
+    horizon: int | None = None,
+    outputs: int | None = None,
     *,
     width: Count = 64,
     kernel: Count = 3,
     blocks: Count | None = None,
     dropout: Fraction = 0.2,
-    normalization: Normalization = "instance",
+    normalization: Normalization | None = None,
 ) -> nn.Module:
-    """Windows (B, window, channels) -> (B, horizon, channels).
+    """Windows (B, window, channels) -> (B, horizon, channels), or whole series -> (B, outputs).
 
     Without `blocks` there are as many as it takes for the last step to see the whole window. `normalization` is one of
     _windows.normalized.
@@ -35,23 +36,27 @@ def build(
     if kernel < 2:
         raise ValueError(f"kernel {kernel}: must be 2 or more steps, or no step sees another one")
     needed = math.ceil(math.log2((window - 1) / (2 * (kernel - 1)) + 1))  # of two convolutions each
-    network = TCN(channels, horizon, width, kernel, blocks or max(needed, 1), dropout)
-    return normalized(network, channels, normalization)
+    shape = answers(channels, horizon, outputs)
+    network = TCN(channels, shape, width, kernel, blocks or max(needed, 1), dropout)
+    return normalized(network, channels, normalization, ahead=outputs is None)
 
 
 class TCN(nn.Module):
-    def __init__(self, channels: int, horizon: int, width: int, kernel: int, blocks: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, shape: tuple[int, ...], width: int, kernel: int, blocks: int, dropout: float
+    ) -> None:
         super().__init__()
+        self.shape = shape
         inputs = [channels, *[width] * (blocks - 1)]
         self.blocks = nn.Sequential(
             *(Block(inputs[number], width, kernel, 2**number, dropout) for number in range(blocks))
         )
-        self.head = nn.Linear(width, horizon * channels)
+        self.head = nn.Linear(width, math.prod(shape))
 
     def forward(self, windows: Tensor) -> Tensor:
         last = self.blocks(windows.transpose(1, 2))[:, :, -1]  # (B, width)
-        ahead: Tensor = self.head(last).unflatten(1, (-1, windows.shape[2]))
-        return ahead
+        found: Tensor = self.head(last).unflatten(1, self.shape)
+        return found
 
 
 class Block(nn.Module):

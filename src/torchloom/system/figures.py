@@ -368,15 +368,16 @@ def forecasts(
         before = window[len(window) - begins :]
         steps = np.arange(1, len(ahead) + 1)
         for place, panel in enumerate(row):
-            panel.plot(np.arange(1 - begins, 1), before[:, place], color="grey", linewidth=0.8)
+            panel.plot(np.arange(1 - begins, 1), before[:, place], color="grey", linewidth=0.8, label="window")
             if truth is not None:
-                panel.plot(steps, truth[:, place], color="black", linewidth=0.8)
-            panel.plot(steps, ahead[:, place], color="C1", linewidth=1.2)
+                panel.plot(steps, truth[:, place], color="black", linewidth=0.8, label="what came")
+            panel.plot(steps, ahead[:, place], color="C1", linewidth=1.2, label="forecast")
             panel.axvline(0.5, color="grey", linewidth=0.5, linestyle=":")
             panel.tick_params(labelsize=6)
         row[0].set_title(_short(title), fontsize=7, loc="left")
     for panel, name in zip(axes[-1], shown, strict=True):
-        panel.set_xlabel(_short(name), fontsize=8)
+        panel.set_xlabel(f"{_short(name)}, by steps ahead", fontsize=8)
+    axes[0, -1].legend(fontsize=6, loc="upper left")
     figure.subplots_adjust(0.04, 0.35 / figure.get_figheight(), 0.99, 1 - 0.25 / figure.get_figheight(), 0.25, 0.35)
     return figure
 

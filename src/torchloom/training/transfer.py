@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from fnmatch import fnmatchcase
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -42,8 +43,8 @@ def take_over(model: nn.Module, network: ModelConfig, info: Info, problem: Probl
         described = {"name": start.network, **start.arguments}
         raise InputError(
             f"model: the weights {', '.join(others[:3]) or 'of this network'} of the checkpoint to start from do not "
-            f"fit. It was trained as {described} with inputs {start.info.sizes()}; this is "
-            f"{ {'name': network.name, **network.arguments} } with inputs {info.sizes()}"
+            f"fit. It was trained as {described} with inputs {shortened(start.info.sizes())}; this is "
+            f"{ {'name': network.name, **network.arguments} } with inputs {shortened(info.sizes())}"
         )
     model.load_state_dict(taken, strict=False)
     logger.info("weights from the checkpoint to start from: %d, new ones: %d", len(taken), len(fresh & new.keys()))
@@ -69,12 +70,12 @@ def _changed(info: Info, problem: Problem, start: Checkpoint) -> set[str]:
 def weights_depending_on(size: str, network: str, arguments: dict[str, Any], info: Info, problem: Problem) -> set[str]:
     """The names of the weights whose shapes change when that size does."""
 
-    def shapes(count: int) -> dict[str, torch.Size]:
+    def shapes(count: int | list[int]) -> dict[str, torch.Size]:
         built = build_model(network, arguments, info, problem, {size: count})
         return {name: weight.shape for name, weight in built.state_dict().items()}
 
     known = {**info.sizes(), **problem.sizes(info)}[size]
-    now, larger = shapes(known), shapes(known + 1)
+    now, larger = shapes(known), shapes(known + 1 if isinstance(known, int) else [*known, max(known) + 1])
     return {name for name, shape in now.items() if larger[name] != shape}
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from torchloom.config import LabelledSeriesPreprocessConfig
-from torchloom.data.columns import gaps_of, is_gap, is_number, written
+from torchloom.data.columns import gaps_of, is_gap, is_number, number, written
+from torchloom.data.moments import read_moment
+from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import split_rows
-from torchloom.data.row_targets import asked_of
-from torchloom.data.rows import Row, find_tables, read_entry, read_files
+from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
+from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, some
 from torchloom.data.series import in_order, of_length, values_of
-from torchloom.datasets.listing import Listing
+from torchloom.data.tables import SUFFIXES
+from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.system.words import listed, meant
@@ -110,8 +115,8 @@ def _columns(rows: Sequence[Row], config: LabelledSeriesPreprocessConfig, gaps: 
 def _series(split: str, rows: list[Row], columns: list[str], config: LabelledSeriesPreprocessConfig) -> list[Row]:
     """Each series with its target, as one row."""
     parts: dict[str, list[Row]] = {}
-    for number, row in enumerate(rows):
-        parts.setdefault(written(row.get(config.series, "")) if config.series else str(number), []).append(row)
+    for place, row in enumerate(rows):
+        parts.setdefault(written(row.get(config.series, "")) if config.series else str(place), []).append(row)
     found = []
     for name, part in parts.items():
         where = f"{config.place}: {f'series {name}' if config.series else f'the {split} row {int(name) + 1}'}"
@@ -126,3 +131,121 @@ def _series(split: str, rows: list[Row], columns: list[str], config: LabelledSer
             raise InputError(f"{where}: {error.message}") from error
         found.append({**part[0], STEPS: steps})
     return found
+
+
+# ---- what there is -------------------------------------------------------------------------------------------------
+
+LOOKED_AT = 20_000  # rows
+LEAST_SERIES, LEAST_STEPS = 10, 5  # in a table of series, and of each of them on average
+LEAST_COLUMNS, MOST_OTHERS = 10, 3  # that are steps of a series in a row, and besides
+ALIKE = 0.3  # how much steps that are neighbours have to do with each other, at least: a correlation
+REGULAR = 0.9  # of the steps from one row of a series to the next are as long as most
+UPDATES, MOST_EPOCHS, LEAST_EPOCHS = 1500, 100, 10  # of a training that is proposed
+
+
+def takes(path: Path, target: str | None) -> bool:
+    """Whether the rows of a table are series, or steps of series, of which each has one target."""
+    rows = first_rows(path, LOOKED_AT) if target and is_table(path) else []
+    return _form(rows, named_targets(rows, target)) is not None
+
+
+def propose(path: Path, target: str | None) -> Proposal:
+    """A task on the series."""
+    read = read_files(scan(path, "--data", SUFFIXES))
+    rows = [row for part in read.values() for row in part]
+    told = asked_here(rows, check_target(path, some(read), target))
+    form = _form(rows[:LOOKED_AT], named_targets(rows, target)) or {}
+    config = LabelledSeriesPreprocessConfig.model_validate({"files": str(path), **told, **form})
+    columns = _columns(rows, config, gaps_of(()))
+    series = {split: _series(split, part, columns, config) for split, part in read.items()}
+    asked = asked_of(series, config)
+    known = {split: asked.known(split, part) for split, part in series.items()}
+    check_split(known, config, asked)
+    found = [row for part in known.values() for row in part]
+    batch = 32 if len(found) < 5000 else 128
+    train = {
+        "epochs": int(np.clip(round(UPDATES * batch / len(found)), LEAST_EPOCHS, MOST_EPOCHS)),
+        "batch_size": batch,
+        "optimizer": {"name": "AdamW", "lr": 0.002},
+        "scheduler": {"name": "CosineAnnealingLR"},
+        "monitor": "loss",
+    }
+    blocks = {"data": {}, "model": {"name": "series_cnn"}, "train": train, "evaluate": {}, "export": {}}
+    preprocess = {"reader": "labelled_series", "files": str(path), **told, **form, "columns": columns}
+    left = [name for name in rows[0] if name not in {*columns, *config.targets, config.series, config.time}]
+    seen = [_seen(found, columns, config), *asked.lines(found), *([f"left out: {listed(left)}"] if left else [])]
+    return Proposal(preprocess, asked.problem, blocks, seen)
+
+
+def _seen(found: Sequence[Row], columns: Sequence[str], config: LabelledSeriesPreprocessConfig) -> str:
+    lengths = [len(of_length(row[STEPS], None, columns if config.series else [CHANNEL])) for row in found]
+    many = f"{min(lengths):,} to {max(lengths):,}" if min(lengths) < max(lengths) else f"{max(lengths):,}"
+    if config.series:
+        where = f"a row for each step, by {config.series} and {config.time}: {listed(columns)}"
+    else:
+        where = f"a row for each series: {columns[0]} to {columns[-1]}"
+    return f"{len(found):,} series of {many} steps, {where}"
+
+
+def _form(rows: Sequence[Row], targets: Sequence[str]) -> dict[str, Any] | None:
+    """The keys of the block `preprocess` that say where in such rows the series are, if they look like series."""
+    if not rows or not targets or any(name not in rows[0] for name in targets):
+        return None
+    return _in_many_rows(rows, targets) or _in_columns(rows, targets)
+
+
+def _in_many_rows(rows: Sequence[Row], targets: Sequence[str]) -> dict[str, Any] | None:
+    """The column that says which series a row is of, the finest of them, and that which says when it is."""
+    others = [name for name in rows[0] if name not in targets]
+    words = {name: [_word(row.get(name)) for row in rows] for name in rows[0]}
+    answers = list(zip(*(words[name] for name in targets), strict=True))
+    found: dict[int, dict[str, Any]] = {}
+    for name in others if len(set(answers)) > 1 else []:
+        parts: dict[str, list[int]] = {}
+        for place, word in enumerate(words[name]):
+            parts.setdefault(word, []).append(place)
+        few = LEAST_SERIES <= len(parts) <= len(rows) / LEAST_STEPS
+        if few and all(len({answers[place] for place in part}) == 1 for part in parts.values()):
+            times = [other for other in others if other != name and _orders(rows, other, list(parts.values()))]
+            found |= {len(parts): {"series": name, "time": times[0]}} if times else {}
+    return found[max(found)] if found else None
+
+
+def _word(cell: Any) -> str:
+    try:
+        return written(cell)
+    except ValueError:  # no single value
+        return repr(cell)
+
+
+def _orders(rows: Sequence[Row], name: str, parts: Sequence[Sequence[int]]) -> bool:
+    """Whether the cells of the column are regular steps in each part of the rows, and no numbers of rows."""
+    try:
+        whole = all(is_number(row.get(name)) for row in rows)
+        times = np.array([number(row[name]) if whole else float(read_moment(row[name], None)[0]) for row in rows])
+    except (KeyError, ValueError):
+        return False
+    apart = np.concatenate([np.diff(np.sort(times[list(part)])) for part in parts])
+    if not len(apart) or not (apart > 0).all() or (whole and len(np.unique(times)) == len(times)):
+        return False
+    most: int = max(np.unique(apart, return_counts=True)[1].tolist())
+    return most >= REGULAR * len(apart)
+
+
+def _in_columns(rows: Sequence[Row], targets: Sequence[str]) -> dict[str, Any] | None:
+    """The columns that are the steps: their names count on, and neighbours have to do with each other."""
+    others = [name for name in rows[0] if name not in targets]
+    ends = {name: re.fullmatch(r"(.*?)(\d+)", name) for name in others}
+    first = next((match[1] for match in ends.values() if match), "")
+    columns = [name for name, match in ends.items() if match and match[1] == first]
+    counted_on = all(int(two[len(first) :]) == int(one[len(first) :]) + 1 for one, two in pairwise(columns))
+    if len(columns) < LEAST_COLUMNS or len(others) - len(columns) > MOST_OTHERS or not counted_on:
+        return None
+    gaps = gaps_of(())
+    cells = [[np.nan if is_gap(row[name], gaps) else row[name] for name in columns] for row in rows[:1000]]
+    try:
+        values = np.ma.masked_invalid(np.array([[float(cell) for cell in row] for row in cells]))
+    except (TypeError, ValueError):
+        return None
+    together = [np.ma.corrcoef(values[:, place], values[:, place + 1])[0, 1] for place in range(len(columns) - 1)]
+    return {"columns": columns} if np.ma.mean(together) >= ALIKE else None

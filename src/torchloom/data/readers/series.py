@@ -17,7 +17,7 @@ import numpy as np
 
 from torchloom.config import SeriesPreprocessConfig
 from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, written
-from torchloom.data.moments import Clock, calendar_of, clock_of, read_date, read_moment
+from torchloom.data.moments import Clock, calendar_of, clock_of, ends_of_summer_time, read_date, read_moment
 from torchloom.data.readers import Proposal
 from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files
 from torchloom.data.series import Piece, pieces, read_rows_in_order
@@ -26,7 +26,7 @@ from torchloom.data.targets import Horizon
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.system.words import counted, listed, meant
+from torchloom.system.words import are, counted, listed, meant
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def preprocess(
 
     Each of the tensors holds `series` (T, channels) float32, its pieces one after the other, `starts` (N + 1,) int64,
     the row at which each window begins, with the end of all, and `times` (N,) int64, the moment of the first step after
-    it; where something is known ahead also `known` (T, K) float32. Raises InputError for what is wrong with a file, a
-    row or a cell.
+    it; where something is known ahead also `known` (T, K) float32, and where values are filled `filled` (T, channels)
+    uint8, 1 for these. Raises InputError for what is wrong with a file, a row or a cell.
     """
     return _prepare(_all_rows(read_files(listing), config), config)
 
@@ -75,7 +75,7 @@ def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, 
     _check_columns(rows[0], config, time)
     columns = config.columns or _columns(rows, config, time, gaps)
     found = read_series(rows, config, time, columns, gaps)
-    _say(found)
+    _say(found, len(columns) + len(config.past))
     parts = {split: _Part.of(found, config, *ends) for split, ends in _ends(found, config).items()}
     for split, part in parts.items():
         if not len(part.times) and (split != "validation" or not _without_validation(config)):
@@ -85,31 +85,37 @@ def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, 
             )
     values = parts["train"].values.astype(np.float64)
     mean, std = values.mean(0), values.std(0)
-    width = len(columns)
-    for name, deviation in zip([*columns, *config.known], std, strict=True):
+    targets, width = len(columns), len(columns) + len(config.past)
+    for name, deviation in zip([*columns, *config.past, *config.known], std, strict=True):
         if not deviation:
             logger.warning("the column %r has one value in all training rows", name)
     std[std == 0] = 1.0
     calendar = found.clock.calendar() if config.calendar else []
+    filled = bool(_filled(found)[:width].any())
     info = {
         "kind": "series",
         "time": time,
         "clock": found.clock.model_dump(),
         "channels": columns,
+        "past": config.past,
         "known": config.known,
         "calendar": calendar,
         "series": config.series,
         "window": config.window,
         "longest_gap": config.longest_gap,
         "missing": config.missing,
-        "mean": mean[:width].tolist(),
-        "std": std[:width].tolist(),
+        "mean": mean[:targets].tolist(),
+        "std": std[:targets].tolist(),
+        "past_mean": mean[targets:width].tolist(),
+        "past_std": std[targets:width].tolist(),
         "known_mean": mean[width:].tolist(),
         "known_std": std[width:].tolist(),
         "target": Horizon(steps=config.horizon).model_dump(),
         "windows": {split: len(part.times) for split, part in parts.items()},
     }
-    train, validation, test = (parts[split].tensors(width, calendar) for split in SPLITS)
+    for split, part in parts.items():
+        logger.info("%s: %s, %s", split, _rows(part.rows), counted(len(part.times), "window"))
+    train, validation, test = (parts[split].tensors(width, calendar, filled) for split in SPLITS)
     return train, validation, test, info
 
 
@@ -118,13 +124,18 @@ def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, 
 
 @dataclass(frozen=True)
 class Found:
-    """All series of a table, each in whole pieces of all its columns, and their clock."""
+    """All series of a table, each in whole pieces of all its columns, and their clock.
+
+    Of `rows`, each once, so many are `missing` between the first and the last one of each series.
+    """
 
     clock: Clock
     pieces: Sequence[Piece]
     first: int  # moments
     last: int
     series: int  # how many
+    rows: int
+    missing: int
 
 
 def read_series(
@@ -139,11 +150,11 @@ def read_series(
         zones.add(utc)
         return moment
 
-    runs = {}
+    names, runs = [*columns, *config.past, *config.known], {}
     for name, part in _by_series(rows, config.series).items():
         try:
-            moments, values, sorted_ = read_rows_in_order(part, time, [*columns, *config.known], read, gaps)
-            runs[name] = _once(*_with_values(moments, values, len(columns)), config)
+            moments, values, sorted_ = read_rows_in_order(part, time, names, read, gaps)
+            runs[name] = _once(name, *_with_values(moments, values, len(columns)), config)
         except InputError as error:
             raise InputError(f"{place}: {name and f'series {name}, '}{error.message}") from error
         if not sorted_:
@@ -153,11 +164,13 @@ def read_series(
     try:
         clock = clock_of([moments for moments, _ in runs.values()], config.time_format, zones.pop())
         found = [piece for run in runs.values() for piece in pieces(*run, clock, config.longest_gap)]
+        steps = sum(int(clock.places(moments)[-1]) + 1 for moments, _ in runs.values())
     except ValueError as error:
         raise InputError(f"{place}: {error}. Resample it, as pandas' resample does") from error
     whole = [part for piece in found for part in piece.whole()]
     ends = [moment for moments, _ in runs.values() for moment in moments[[0, -1]].tolist()]
-    return Found(clock, whole, min(ends), max(ends), len(runs))
+    rows_once = sum(len(moments) for moments, _ in runs.values())
+    return Found(clock, whole, min(ends), max(ends), len(runs), rows_once, steps - rows_once)
 
 
 def _by_series(rows: list[Row], column: str | None) -> dict[str, list[Row]]:
@@ -178,32 +191,58 @@ def _with_values(moments: np.ndarray, values: np.ndarray, width: int) -> tuple[n
     return moments[:end], values[:end]
 
 
-def _once(moments: np.ndarray, values: np.ndarray, config: SeriesPreprocessConfig) -> tuple[np.ndarray, np.ndarray]:
+def _once(
+    name: str, moments: np.ndarray, values: np.ndarray, config: SeriesPreprocessConfig
+) -> tuple[np.ndarray, np.ndarray]:
     again = np.diff(moments, prepend=moments[0] - 1) == 0
     same = again & np.concatenate([[False], (np.isclose(values[1:], values[:-1], 0, 0, equal_nan=True)).all(1)])
-    if (again & ~same).any():
-        moment = Clock(form=config.time_format).written(int(moments[(again & ~same).argmax()]))
-        tell = "" if config.series else ". If the table holds several series, name the column that tells them apart as "
-        raise InputError(f"{moment} is there more than once{tell and f'{tell}preprocess.series'}")
+    written = Clock(form=config.time_format).written
+    if (other := again & ~same).any():
+        raise InputError(
+            f"{written(int(moments[other.argmax()]))} is there more than once{_why(moments[again], config)}"
+        )
     if again.any():
-        logger.warning("%s are there more than once, with the same values; one of each is kept", _rows(again.sum()))
+        which = listed([written(int(moment)) for moment in np.unique(moments[again])], 3)
+        each = f"{name and f'{name}: '}{_rows(again.sum())}"
+        logger.warning("%s are there more than once, with the same values: %s; one of each is kept", each, which)
     return moments[~again], values[~again]
+
+
+def _why(again: np.ndarray, config: SeriesPreprocessConfig) -> str:
+    """What may be the reason for the moments (T,) that are there again with other values, and what to do."""
+    if ends_of_summer_time(again):
+        return (
+            ", with other values, as an hour is at the end of summer time. Write times in UTC, or with their distance "
+            "from it, such as 2024-10-27 02:00+02:00"
+        )
+    tells = "If the table holds several series, name the column that tells them apart as preprocess.series"
+    return ", with other values" if config.series else f". {tells}"
 
 
 def _rows(count: int) -> str:
     return counted(int(count), "row")
 
 
-def _say(found: Found) -> None:
+def _say(found: Found, width: int) -> None:
+    """In the log what there is, and what is missing: of the first `width` columns, and of those known ahead."""
     clock, whole = found.clock, found.pieces
     many = f" of {found.series} series" if found.series > 1 else ""
     ends = clock.written(found.first), clock.written(found.last)
     logger.info("%s%s, %s apart, from %s to %s", _rows(sum(map(len, whole))), many, clock.step, *ends)
-    filled = sum(int(piece.filled.sum()) for piece in whole)
-    if filled:
-        logger.warning("%s are missing and filled with the last ones before", counted(filled, "value"))
+    filled = _filled(found)
+    if filled[:width].any():
+        values = counted(int(filled[:width].sum()), "value")
+        logger.warning("%s are missing and filled with the last ones before, to forecast from, not to judge by", values)
+    if filled[width:].any():
+        values = counted(int(filled[width:].sum()), "value")
+        logger.warning("%s of what is known ahead are missing and filled with the last ones before", values)
     if len(whole) > found.series:
         logger.warning("longer gaps cut it into %s, and no window reaches across", counted(len(whole), "piece"))
+
+
+def _filled(found: Found) -> np.ndarray:
+    """How many values of each column (columns,) are so."""
+    return np.sum([piece.filled.sum(0) for piece in found.pieces], axis=0)
 
 
 def _time_column(rows: Sequence[Row], config: SeriesPreprocessConfig, gaps: frozenset[str]) -> str:
@@ -229,7 +268,7 @@ def _date_columns(rows: Sequence[Row], form: str | None, gaps: frozenset[str]) -
 
 
 def _check_columns(row: Row, config: SeriesPreprocessConfig, time: str) -> None:
-    keys = {"time": [time], "columns": config.columns, "known": config.known}
+    keys = {"time": [time], "columns": config.columns, "past": config.past, "known": config.known}
     for key, names in {**keys, "series": [config.series] if config.series else []}.items():
         if unknown := [name for name in names if name not in row]:
             raise InputError(
@@ -242,7 +281,7 @@ def _columns(rows: list[Row], config: SeriesPreprocessConfig, time: str, gaps: f
     """All columns of numbers but those that have another part."""
     found = []
     for name in rows[0]:
-        if name in {time, config.series, *config.known}:
+        if name in {time, config.series, *config.past, *config.known}:
             continue
         kind, why = kind_of(name, _numbers(name, [row[name] for row in rows if not is_gap(row.get(name), gaps)]))
         if kind == "number":
@@ -299,19 +338,25 @@ def _without_validation(config: SeriesPreprocessConfig) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """A split: the rows of its pieces (T,), one after the other, and where windows begin in them (N + 1,)."""
+    """A split: the rows of its pieces (T,), one after the other, and where windows begin in them (N + 1,).
+
+    So many `rows` are its own; others, before these, are in its windows.
+    """
 
     moments: np.ndarray
     values: np.ndarray
+    filled: np.ndarray
     starts: np.ndarray
     times: np.ndarray
+    rows: int
 
     @classmethod
     def of(cls, found: Found, config: SeriesPreprocessConfig, begin: int, end: int) -> _Part:
         """What is forecast lies from `begin` on and before `end`; windows may begin before."""
-        rows, starts, place = [], [], 0
+        rows, starts, place, own = [], [], 0, 0
         for piece in found.pieces:
             first, last = np.searchsorted(piece.moments, [begin, end]).tolist()
+            own += last - first
             part = piece.part(max(first - config.window, 0), last)
             windows = len(part) - config.window - config.horizon + 1
             if windows > 0:
@@ -319,15 +364,19 @@ class _Part:
                 starts.append(place + np.arange(windows))
                 place += len(part)
         columns = len(found.pieces[0].values[0]) if found.pieces else 0
-        nothing = Piece(np.zeros(0, np.int64), np.zeros((0, columns), np.float32), np.zeros(0))
-        moments, values = (
-            np.concatenate([getattr(row, name) for row in rows or [nothing]]) for name in ("moments", "values")
+        nothing = Piece(np.zeros(0, np.int64), np.zeros((0, columns), np.float32), np.zeros((0, columns), bool))
+        moments, values, filled = (
+            np.concatenate([getattr(row, name) for row in rows or [nothing]])
+            for name in ("moments", "values", "filled")
         )
         begins = np.concatenate([np.zeros(0, np.int64), *starts]).astype(np.int64)
-        return cls(moments, values, np.append(begins, place), moments[begins + config.window])
+        return cls(moments, values, filled, np.append(begins, place), moments[begins + config.window], own)
 
-    def tensors(self, width: int, calendar: list[str]) -> Tensors:
+    def tensors(self, width: int, calendar: list[str], filled: bool) -> Tensors:
+        """The first `width` columns are what forecasts are made from; `filled` says whether any value of them is so."""
         arrays = {"series": self.values[:, :width], "starts": self.starts, "times": self.times}
+        if filled:
+            arrays["filled"] = self.filled[:, :width].astype(np.uint8)
         known = np.concatenate([self.values[:, width:], calendar_of(self.moments, calendar)], axis=1)
         return Tensors({**arrays, "known": known} if known.shape[1] else arrays)
 
@@ -385,13 +434,13 @@ def _lengths(season: int, longest: int) -> tuple[int, int]:
 
 def _seen(rows: Sequence[Row], found: Found, time: str, columns: Sequence[str]) -> list[str]:
     clock, values = found.clock, np.concatenate([piece.values for piece in found.pieces]).astype(np.float64)
-    steps = int(clock.places(np.array([found.first, found.last]))[1]) + 1
-    filled = sum(int(piece.filled.sum()) for piece in found.pieces)
+    again = len(rows) - found.rows
     seen = [
         f"{len(rows):,} rows by {time}, {clock.step} apart, from {clock.written(found.first)} to "
         f"{clock.written(found.last)}",
-        f"{counted(steps - len(rows), 'row')} missing, {counted(filled, 'value')} filled with the last before, "
-        f"{counted(len(found.pieces), 'piece')} without a longer gap",
+        f"{counted(found.missing, 'row')} missing, {counted(int(_filled(found).sum()), 'value')} filled with the last "
+        f"before, {counted(len(found.pieces), 'piece')} without a longer gap",
+        *([f"{are(again, 'row')} there more than once, or without a value"] if again else []),
     ]
     for name, column in zip(columns, values.T, strict=True):
         seen.append(f"{name}: from {column.min():.7g} to {column.max():.7g}, {column.mean():.7g} on average")

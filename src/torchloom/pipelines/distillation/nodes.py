@@ -6,6 +6,7 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 from functools import partial
+from reprlib import repr as shortened
 from typing import Any
 
 from torchloom.config import DebuggingConfig, DistributedConfig
@@ -43,8 +44,8 @@ def train(
     info, taught = loaders.info, teacher.info
     if info.sizes() != taught.sizes() or classes_of(info) != classes_of(taught):
         raise InputError(
-            f"the teacher, {teacher.network}, was trained for other data: {taught.sizes()} with the classes "
-            f"{', '.join(classes_of(taught))}; these have {info.sizes()} with {', '.join(classes_of(info))}"
+            f"the teacher, {teacher.network}, was trained for other data: {shortened(taught.sizes())} with the classes "
+            f"{', '.join(classes_of(taught))}; these have {shortened(info.sizes())} with {', '.join(classes_of(info))}"
         )
     if not info.reads_as(taught):
         raise InputError(

@@ -11,6 +11,7 @@ from torchloom.data.targets import Horizon
 from torchloom.modalities import Info, SeriesInfo
 from torchloom.problems.base import Columns, Objective, Problem, run
 from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecasterConfig, ForecastingTrainConfig
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ class Forecasting(Problem):
 
         series = series_of(info)
         if series.known_width:
-            network = WithKnown(network, series.known_width, len(series.channels))
+            network = WithKnown(network, series.known_width, len(series.seen))
         return ColumnsInUnits(network, series.mean, series.std)
 
     def objective(self, config: ForecastingTrainConfig, info: Info) -> Objective:
@@ -78,22 +79,26 @@ class Forecasting(Problem):
 
         info, device = series_of(loaders.info), choose_device(config.device)
         season = config.season or info.clock.season
-        naive = {"last_value": Naive(1, info.steps)}
+        naive = {"last_value": Naive(1, info.steps, len(info.channels))}
         if 1 < season <= info.window:
-            naive["seasonal"] = Naive(season, info.steps)
+            naive["seasonal"] = Naive(season, info.steps, len(info.channels))
         errors = {}
         for name, model in {"model": checkpoint.build(), **naive}.items():
             (forecast,), truth = predict(model.to(device), loaders.loader("test", device))
             errors[name] = Errors.of(forecast, truth, info.std)
             if name == "model":
                 metrics: dict[str, Any] = errors[name].metrics()
-                metrics |= own_metrics(config.metrics, forecast, truth, metrics)
+                whole = truth.isfinite().all(2).all(1)  # measured from one end to the other
+                metrics |= own_metrics(config.metrics, forecast[whole], truth[whole], metrics) if whole.any() else {}
                 count = len(truth)
+                unmeasured = int(truth.isnan().sum())
                 chosen = _spread(count, config.pictures)
                 shown = forecast[chosen].numpy()
         for name in naive:
             metrics |= errors[name].metrics(f"{name}_")
         metrics |= {"season": season, "epoch": int(checkpoint.training["epoch"]), "test_windows": count}
+        if unmeasured:
+            logger.info("%s of test windows are missing, and not judged", counted(unmeasured, "value"))
         beside = ", ".join(f"{name.replace('_', ' ')} {metrics[f'{name}_mse']:.4f}" for name in naive)
         logger.info("test MSE %.4f, MAE %.4f; naive forecasts' MSE: %s", metrics["mse"], metrics["mae"], beside)
         return {
@@ -101,7 +106,7 @@ class Forecasting(Problem):
             "by_column": by_column(errors, info),
             "learning_curves": figures.learning_curves(history),
             "predictions": _picture(loaders, info, chosen, shown),
-            "error_by_step": figures.error_by_step({name: each.squared.mean(1) for name, each in errors.items()}),
+            "error_by_step": figures.error_by_step({name: each.squared.nanmean(1) for name, each in errors.items()}),
         }
 
     # ---- for exported models ---------------------------------------------------------------------------------------
@@ -173,7 +178,10 @@ def _forecast(model: Model, info: SeriesInfo, samples: list[Any]) -> Columns:
 
 
 def forecasting_objective(name: str, arguments: dict[str, Any], std: list[float]) -> Objective:
-    """What a forecast is trained for: the mean loss where columns have deviation 1, and with it MSE and MAE."""
+    """What a forecast is trained for: the mean loss where columns have deviation 1, and with it MSE and MAE.
+
+    What was never measured, NaN in the batch, is left out.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -185,7 +193,10 @@ def forecasting_objective(name: str, arguments: dict[str, Any], std: list[float]
         *inputs, truth = batch
         scale = torch.tensor(std, device=truth.device)
         forecast, truth = model(*inputs) / scale, truth / scale
-        figures = {"mse": F.mse_loss(forecast, truth), "mae": F.l1_loss(forecast, truth)}
-        return loss(forecast, truth), figures
+        missing = truth.isnan()
+        truth = torch.where(missing, forecast.detach(), truth)  # which costs nothing, and weighs nothing in the mean
+        share = (~missing).float().mean().clamp(min=1 / missing.numel())
+        figures = {"mse": F.mse_loss(forecast, truth) / share, "mae": F.l1_loss(forecast, truth) / share}
+        return loss(forecast, truth) / share, figures
 
     return objective

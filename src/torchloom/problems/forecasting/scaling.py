@@ -7,7 +7,10 @@ from torchloom.modalities.modules import Scaling
 
 
 class ColumnsInUnits(Scaling):
-    """Forecasts (B, horizon, columns) where each column has mean 0 and deviation 1 -> in the columns' own units."""
+    """Forecasts (B, horizon, columns) where each column has mean 0 and deviation 1 -> in the columns' own units.
+
+    Of more columns, which windows have and that are not forecast, nothing is told.
+    """
 
     mean: Tensor
     std: Tensor
@@ -19,8 +22,8 @@ class ColumnsInUnits(Scaling):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        ahead: Tensor = self.network(*inputs).float() * self.std + self.mean  # 16 bits are not enough for units
-        return ahead
+        ahead: Tensor = self.network(*inputs)[:, :, : len(self.mean)]
+        return ahead.float() * self.std + self.mean  # 16 bits are not enough for units
 
 
 class WithKnown(nn.Module):
@@ -43,12 +46,13 @@ class WithKnown(nn.Module):
 
 
 class Naive(nn.Module):
-    """Windows (B, window, columns) -> the last `season` steps again and again, (B, horizon, columns)."""
+    """Windows (B, window, columns) -> the last `season` steps again and again, (B, horizon, targets): of the first
+    columns."""
 
-    def __init__(self, season: int, horizon: int) -> None:
+    def __init__(self, season: int, horizon: int, targets: int) -> None:
         super().__init__()
-        self.season = season
+        self.season, self.targets = season, targets
         self.places = torch.arange(horizon) % season
 
     def forward(self, windows: Tensor, *known: Tensor) -> Tensor:
-        return windows[:, -self.season :].index_select(1, self.places.to(windows.device))
+        return windows[:, -self.season :, : self.targets].index_select(1, self.places.to(windows.device))
