@@ -7,15 +7,31 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torchloom.config import TablePlace
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import is_flag, written
-from torchloom.data.tables import SUFFIXES, as_rows, opened_table
+from torchloom.data.stored import (
+    BLOCK,
+    Block,
+    Cells,
+    Rows,
+    array_of,
+    arrow_block,
+    frame_block,
+    of_each,
+    stored,
+    together,
+)
+from torchloom.data.stored import Row as Row
+from torchloom.data.tables import SUFFIXES, as_rows, is_typed, opened_batches, opened_table
 from torchloom.data.text import spoken_words
 from torchloom.datasets.listing import Listing, is_users, scan
 from torchloom.errors import InputError, telling
@@ -23,7 +39,8 @@ from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+Lines = Iterator[tuple[int, list[Any]]]
+MIXED = 0x9E3779B97F4A7C15  # an odd number whose bits are in no order: the golden ratio's
 
 
 def find_tables(config: TablePlace) -> Listing:
@@ -54,19 +71,88 @@ def read_files(listing: Listing) -> dict[str, list[Row]]:
 
 def read_rows(path: Path) -> list[Row]:
     with opened_table(path) as (names, lines):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise InputError(
-                f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them"
-            )
-        rows = []
-        for line, cells in lines:
-            if len(cells) != len(names):
-                raise InputError(f"line {line} has {len(cells)} cells, but the first line names {len(names)} columns")
-            rows.append(dict(zip(names, cells, strict=True)))
+        rows = [dict(zip(names, cells, strict=True)) for cells in _whole(names, lines)]
     if not rows:
         raise InputError("holds no rows below its line of names")
     return rows
+
+
+def _whole(names: Sequence[str], lines: Lines) -> Iterator[list[Any]]:
+    """The cells of each line; InputError where they are not as many as the names, of which no two are the same."""
+    _check_names(names)
+    for line, cells in lines:
+        if len(cells) != len(names):
+            raise InputError(f"line {line} has {len(cells)} cells, but the first line names {len(names)} columns")
+        yield cells
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them")
+
+
+def store_files(listing: Listing, scratch: Path) -> dict[str, Sequence[Row]]:
+    """As `read_files`, but the rows lie in a temporary file in the folder `scratch`: memory may not hold them."""
+    rows = stored(listing.paths, _opened_batches, scratch)
+    found: dict[str, list[Sequence[Row]]] = {"train": [], "validation": [], "test": []}
+    for name, part in zip(listing.names, rows, strict=True):
+        found[split_of(listing, name)].append(part)
+    return {split: together(part) for split, part in found.items()}
+
+
+@contextmanager
+def _opened_batches(path: Path) -> Iterator[Iterator[Any]]:
+    """The rows of a table in record batches of Arrow."""
+    with telling(path):
+        if is_typed(path):
+            with opened_batches(path) as (schema, batches):
+                yield _checked(schema.names, batches)
+        else:
+            with opened_table(path) as (names, lines):
+                yield _checked(names, _batches_of(names, lines))
+
+
+def _checked(names: Sequence[str], batches: Iterator[Any]) -> Iterator[Any]:
+    """The same; InputError unless they have rows, and a name for each column."""
+    _check_names(names)
+    count = 0
+    for batch in batches:
+        count += len(batch)
+        yield batch
+    if not count:
+        raise InputError("holds no rows below its line of names")
+
+
+def _batches_of(names: list[str], lines: Lines) -> Iterator[Any]:
+    """Cells that are texts, so many rows at once."""
+    import pyarrow
+
+    cells = _whole(names, lines)
+    while rows := list(islice(cells, BLOCK)):
+        columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*rows, strict=True)]
+        yield pyarrow.RecordBatch.from_arrays(columns, names=names)
+
+
+def store_entry(table: Any, config: TablePlace) -> dict[str, Sequence[Row]]:
+    """As `read_entry`, but the rows stay the table's own."""
+    blocks = _blocks_of(table)
+    if not blocks:
+        return dict(read_entry(table, config))
+    return {"train": Rows(blocks), "validation": [], "test": []}
+
+
+def _blocks_of(table: Any) -> list[Block]:
+    """The rows of a table of Arrow, Polars or pandas with a name for each column; of others none."""
+    if hasattr(table, "to_pylist") and hasattr(table, "to_batches"):
+        named = table.column_names
+        blocks = [arrow_block(batch) for batch in table.to_batches(max_chunksize=BLOCK)]
+    elif hasattr(table, "to_dict") and hasattr(table, "columns"):
+        named = list(table.columns)
+        rows = table.iloc if hasattr(table, "iloc") else table
+        blocks = [frame_block(rows[start : start + BLOCK]) for start in range(0, len(table), BLOCK)]
+    else:
+        return []
+    return blocks if len(set(named)) == len(named) else []
 
 
 def say_left_out(split: str, count: int, why: str) -> None:
@@ -77,11 +163,12 @@ def say_left_out(split: str, count: int, why: str) -> None:
 
 def check_cells(split: str, rows: Sequence[Row], name: str) -> None:
     """InputError where a cell of the column is no single value, such as a list, or no valid text."""
-    for place, row in enumerate(rows, 1):
-        try:
-            written(row[name])
-        except ValueError as error:
-            raise InputError(f"the {split} rows, number {place}, column {name!r}: {error}") from None
+    read = 0
+    try:
+        for read, _ in enumerate(of_each(written, Cells(rows, name)), 1):  # noqa: B007
+            pass
+    except ValueError as error:
+        raise InputError(f"the {split} rows, number {read + 1}, column {name!r}: {error}") from None
 
 
 def some(rows: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
@@ -91,19 +178,34 @@ def some(rows: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
 
 def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> None:
     """Warn of rows to validate and to test that training has too, in the columns of these names."""
-
-    def key(row: Row) -> int:
-        return hash(tuple(written(row.get(name)) for name in names))
-
-    known = set(map(key, parts["train"]))
+    known = np.sort(hashes(parts["train"], names))
     for split in ("validation", "test"):
-        again = [str(number) for number, row in enumerate(parts[split], 1) if key(row) in known]
-        if again:
+        keys = hashes(parts[split], names)
+        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        again = np.flatnonzero(known[places] == keys) + 1
+        if len(again):
             logger.warning(
                 "%s: %d of %s are among the training rows too, with this or another target, and what is measured on "
                 "them says little: the numbers %s",
-                *(split, len(again), counted(len(parts[split]), "row"), listed(again)),
+                *(split, len(again), counted(len(parts[split]), "row"), listed(again.astype(str).tolist())),
             )
+
+
+def _hash(cell: Any) -> int:
+    try:
+        return hash(written(cell))
+    except ValueError:  # of which there are none to train
+        return hash(repr(cell))
+
+
+def hashes(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
+    """A number (N,) uint64 for each row, the same for the same cells in these columns."""
+    found = np.zeros(len(rows), dtype=np.uint64)
+    for name in names:
+        found *= np.uint64(MIXED)
+        found += array_of(_hash, Cells(rows, name), np.int64).view(np.uint64)
+        found ^= found >> np.uint64(32)
+    return found
 
 
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------
