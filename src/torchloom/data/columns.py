@@ -113,10 +113,11 @@ def written(value: Any) -> str:
 
     ValueError of what is no single value, as bytes or a list, or no valid text.
     """
-    if not isinstance(value, str) and hasattr(value, "__len__"):
-        raise ValueError(f"{short(value)} is of the type {type(value).__name__}, and no word, number or date")
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if not isinstance(value, str):
+        if hasattr(value, "__len__"):
+            raise ValueError(f"{short(value)} is of the type {type(value).__name__}, and no word, number or date")
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
     check_text(text := str(value).strip())
     return text
 

@@ -15,7 +15,7 @@ from torchloom.data.class_folders import split_named
 from torchloom.data.columns import is_number, number, written
 from torchloom.data.moments import read_date
 from torchloom.data.splits import choice_of_labels, grouped_choice, stratified_choice
-from torchloom.data.stored import Cells, Row, array_of, coded, layouts, of_each, records, together, where
+from torchloom.data.stored import Cells, Row, array_of, coded, layouts, of_each, of_rows, together, where
 from torchloom.errors import InputError
 from torchloom.system.words import listed
 
@@ -66,7 +66,7 @@ def _is_empty(cell: Any) -> bool:
 
 def _choice(config: RowsPreprocessConfig, by: SplitByConfig, held: Held) -> Choice:
     def classes(rows: Sequence[Row]) -> tuple[np.ndarray, list[Any]]:
-        return coded(map(tuple, map(held, records(rows, config.targets))), len(rows))
+        return coded(map(tuple, of_rows(held, rows, config.targets)), len(rows))
 
     if by.group:
         return partial(_whole_groups, by.group, config.seed, classes)

@@ -33,7 +33,7 @@ from torchloom.data.row_splits import split_rows
 from torchloom.data.rows import check_cells, say_left_out
 from torchloom.data.splits import log_classes, log_labels
 from torchloom.data.spread import far_beyond, measured
-from torchloom.data.stored import Cells, Row, array_of, coded, counted_in, layouts, of_each, records, together, where
+from torchloom.data.stored import Cells, Row, array_of, coded, counted_in, layouts, of_each, of_rows, together, where
 from torchloom.data.targets import Classes, Labels, Number, Numbers, Target
 from torchloom.errors import InputError
 from torchloom.system.words import counted, listed
@@ -243,7 +243,7 @@ class AskedLabels(Asked):
         return Labels(labels=labels, **own), arrays
 
     def _coded(self, rows: Sequence[Row]) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-        return coded(map(tuple, map(self.held, records(rows, self.columns))), len(rows))
+        return coded(map(tuple, of_rows(self.held, rows, self.columns)), len(rows))
 
     def _check(self, labels: Sequence[str], seen: set[str], held: Mapping[str, tuple[np.ndarray, list[Any]]]) -> None:
         if not seen:

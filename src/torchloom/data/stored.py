@@ -165,11 +165,6 @@ def layouts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(map(tuple, rows)))
 
 
-def records(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Row]:
-    """The rows one by one, with these columns at least."""
-    return rows.records(names) if isinstance(rows, Rows) else rows
-
-
 def of_each(read: Callable[[Any], Any], cells: Sequence[Any]) -> Iterator[Any]:
     """What `read` makes of each cell, one after the other; of words that come again and again it is asked once."""
     once = _Once(read)
@@ -191,6 +186,15 @@ class _Once(dict[Any, Any]):
             self.clear()
         often = set(map(type, cells)) <= ONCE and 2 * len(set(cells)) < len(cells)
         return map(self.__getitem__ if often else self.read, cells)
+
+
+def of_rows(read: Callable[[Row], Any], rows: Sequence[Row], names: Sequence[str]) -> Iterator[Any]:
+    """What `read` makes of each row by these columns; in a list rows have all others, too."""
+    if not isinstance(rows, Rows):
+        return map(read, rows)
+    if len(names) == 1:
+        return of_each(lambda cell: read({names[0]: cell}), Cells(rows, names[0]))
+    return map(read, rows.records(names))
 
 
 def array_of(read: Callable[[Any], Any], cells: Sequence[Any], dtype: Any) -> np.ndarray:
