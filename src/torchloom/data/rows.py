@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -91,25 +91,38 @@ def _check_names(names: Sequence[str]) -> None:
         raise InputError(f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them")
 
 
-def store_files(listing: Listing, scratch: Path) -> dict[str, Sequence[Row]]:
-    """As `read_files`, but the rows lie in a temporary file in the folder `scratch`: memory may not hold them."""
-    rows = stored(listing.paths, _opened_batches, scratch)
-    found: dict[str, list[Sequence[Row]]] = {"train": [], "validation": [], "test": []}
-    for name, part in zip(listing.names, rows, strict=True):
-        found[split_of(listing, name)].append(part)
-    return {split: together(part) for split, part in found.items()}
+def store_files(listing: Listing, scratch: Path | None, most: int | None = None) -> dict[str, Sequence[Row]]:
+    """As `read_files`, but the rows lie in a temporary file in the folder `scratch`: memory may not hold them.
+
+    Of each split they are `most` at most, the first ones.
+    """
+    left: dict[str, Any] = dict.fromkeys(("train", "validation", "test"), most)
+    splits = [split_of(listing, name) for name in listing.names]
+    tables = (_opened_batches(path, left, split) for path, split in zip(listing.paths, splits, strict=True))
+    found = list(zip(splits, stored(tables, scratch), strict=True))
+    return {split: together(rows for its, rows in found if its == split) for split in left}
 
 
 @contextmanager
-def _opened_batches(path: Path) -> Iterator[Iterator[Any]]:
-    """The rows of a table in record batches of Arrow."""
+def _opened_batches(path: Path, left: dict[str, Any], split: str) -> Iterator[Iterator[Any]]:
+    """The rows of a table in record batches of Arrow, as many as there are `left` of the split."""
     with telling(path):
         if is_typed(path):
             with opened_batches(path) as (schema, batches):
-                yield _checked(schema.names, batches)
+                yield _first(_checked(schema.names, batches), left, split)
         else:
             with opened_table(path) as (names, lines):
-                yield _checked(names, _batches_of(names, lines))
+                yield _first(_checked(names, _batches_of(names, lines)), left, split)
+
+
+def _first(batches: Iterator[Any], left: dict[str, Any], split: str) -> Iterator[Any]:
+    if left[split] is None:
+        yield from batches
+    while left[split]:
+        if (batch := next(batches, None)) is None:
+            return
+        yield batch[: left[split]]
+        left[split] -= min(len(batch), left[split])
 
 
 def _checked(names: Sequence[str], batches: Iterator[Any]) -> Iterator[Any]:
@@ -198,12 +211,12 @@ def _hash(cell: Any) -> int:
         return hash(repr(cell))
 
 
-def hashes(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
-    """A number (N,) uint64 for each row, the same for the same cells in these columns."""
+def hashes(rows: Sequence[Row], names: Sequence[str], read: Callable[[Any], int] = _hash) -> np.ndarray:
+    """A number (N,) uint64 for each row, the same where `read` makes the same of the cells in these columns."""
     found = np.zeros(len(rows), dtype=np.uint64)
     for name in names:
         found *= np.uint64(MIXED)
-        found += array_of(_hash, Cells(rows, name), np.int64).view(np.uint64)
+        found += array_of(read, Cells(rows, name), np.int64).view(np.uint64)
         found ^= found >> np.uint64(32)
     return found
 

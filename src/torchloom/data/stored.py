@@ -29,7 +29,7 @@ Row = dict[str, Any]
 BLOCK = 1 << 16  # rows that are looked at at once
 ONCE = {str, int, datetime.date, type(None)}  # types whose equal cells, of whichever of them, are the same
 
-Batches = Callable[[Path], AbstractContextManager[Iterator["pyarrow.RecordBatch"]]]
+Opened = AbstractContextManager[Iterator["pyarrow.RecordBatch"]]
 
 
 @dataclass(frozen=True)
@@ -216,12 +216,15 @@ def counted_in(codes: np.ndarray, names: Sequence[Any]) -> dict[Any, int]:
 # ---- where rows are kept --------------------------------------------------------------------------------------------
 
 
-def stored(paths: Iterable[Path], opened: Batches, scratch: Path) -> list[Rows]:
-    """The rows of each table, kept column by column in a temporary file in the folder `scratch`, memory-mapped."""
+def stored(tables: Iterable[Opened], scratch: Path | None) -> list[Rows]:
+    """The rows of each table, kept column by column in a temporary file in the folder `scratch`, memory-mapped.
+
+    Without it, the file lies in the system's folder for such.
+    """
     ends = [0]
     with TemporaryFile(dir=scratch) as file:
-        for path in paths:
-            with opened(path) as batches:
+        for opened in tables:
+            with opened as batches:
                 _write(batches, file, scratch)
             ends.append(file.tell())
         file.flush()
@@ -229,7 +232,7 @@ def stored(paths: Iterable[Path], opened: Batches, scratch: Path) -> list[Rows]:
     return [Rows(list(_read(kept, start, end))) for start, end in pairwise(ends)]
 
 
-def _write(batches: Iterator[pyarrow.RecordBatch], file: IO[bytes], scratch: Path) -> None:
+def _write(batches: Iterator[pyarrow.RecordBatch], file: IO[bytes], scratch: Path | None) -> None:
     import pyarrow
 
     writer = None

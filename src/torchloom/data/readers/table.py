@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
-from torchloom.data.columns import Column, Encoder, Kind, gaps_of, given_cells, is_gap, kind_of, written
+from torchloom.data.columns import Column, Encoder, Kind, count_different, gaps_of, given_cells, kind_of, written
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import Asked, asked_here, asked_of, check_split, check_target, named_targets
@@ -26,8 +26,8 @@ from torchloom.data.rows import (
     check_cells,
     find_tables,
     first_rows,
+    hashes,
     is_table,
-    read_files,
     say_duplicates,
     some,
     store_entry,
@@ -35,7 +35,7 @@ from torchloom.data.rows import (
     text_column,
 )
 from torchloom.data.spread import far_beyond
-from torchloom.data.stored import Row, of_each, parts_of
+from torchloom.data.stored import Cells, Row, coded, of_each, of_rows, parts_of, together
 from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
@@ -105,6 +105,8 @@ def _prepare(
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is proposed
+LOOKED_THROUGH = 1_000_000  # rows of each split, to propose a task
+OF_THE_FIRST = f"of the first {LOOKED_THROUGH:,} rows"
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
 
 
@@ -116,49 +118,55 @@ def takes(path: Path, target: str | None) -> bool:
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
-    listing = scan(path, "--data", SUFFIXES)
-    read = read_files(listing)
-    told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
+    read = store_files(scan(path, "--data", SUFFIXES), None, LOOKED_THROUGH)
+    told = asked_here(together(read.values()), check_target(path, some(read), target))
     config = TableFilesPreprocessConfig(files=str(path), **told)
     asked, gaps = asked_of(read, config), gaps_of(())
     known = {split: asked.known(split, part) for split, part in read.items()}
     check_split(known, config, asked)
-    rows = [row for part in known.values() for row in part]
-    columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
+    rows = together(known.values())
+    cut = any(len(part) == LOOKED_THROUGH for part in read.values())
+    columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns{f', {OF_THE_FIRST}' if cut else ''}"]
     for name in rows[0]:
         if name not in config.targets:
-            given = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
+            given = given_cells(rows, name, gaps)
             kind, why = kind_of(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
             away = ", GIVES THE TARGET AWAY" if kind and _gives_away(rows, name, asked) else ""
-            kinds = f" ({len(set(map(written, given)))})" if kind == "category" else ""
+            kinds = f" ({count_different(of_each(written, given), len(given))})" if kind == "category" else ""
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
     seen += asked.lines(rows)
-    if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
+    if again := len(rows) - len(np.unique(hashes(rows, list(rows[0]), lambda cell: hash(str(cell))))):
         seen.append(f"{are(again, 'row')} there more than once")
-    batch = 256 if len(rows) >= 5000 else 32
-    train = {
-        "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
+    preprocess = {"reader": "table", "files": str(path), **told, "columns": columns}
+    blocks = {"data": {}, "model": {"name": "tabm"}, "train": _training(len(rows)), "evaluate": {}, "export": {}}
+    return Proposal(preprocess, asked.problem, blocks, seen)
+
+
+def _training(count: int) -> dict[str, Any]:
+    """The block `train` for so many rows."""
+    batch = 256 if count >= 5000 else 32
+    return {
+        "epochs": int(np.clip(round(STEPS * batch / count), LEAST_EPOCHS, MOST_EPOCHS)),
         "batch_size": batch,
         "optimizer": {"name": "AdamW", "lr": 0.002, "weight_decay": 0.02},
         "scheduler": {"name": "CosineAnnealingLR"},
         "monitor": "loss",
     }
-    preprocess = {"reader": "table", "files": str(path), **told, "columns": columns}
-    blocks = {"data": {}, "model": {"name": "tabm"}, "train": train, "evaluate": {}, "export": {}}
-    return Proposal(preprocess, asked.problem, blocks, seen)
 
 
 def _gives_away(rows: Sequence[Row], name: str, asked: Asked) -> bool:
     """Whether rows with the same value of the column, of which there are several, nearly all have the same class, or
     labels."""
-    classes: dict[str, Counter[tuple[str, ...]]] = {}
-    for row in rows:
-        classes.setdefault(written(row.get(name)), Counter())[tuple(asked.held(row))] += 1
-    several = len({held for counts in classes.values() for held in counts}) > 1  # and no number, which holds none
-    likeliest = sum(max(counts.values()) for counts in classes.values())
-    return several and len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
+    codes, values = coded(of_each(written, Cells(rows, name)), len(rows))
+    held, classes = coded(map(tuple, of_rows(asked.held, rows, asked.columns)), len(rows))
+    if len(classes) < 2 or len(values) > len(rows) / 10:  # of a number there is one class, of nothing
+        return False
+    pairs, counts = np.unique(codes * np.int64(len(classes)) + held, return_counts=True)
+    likeliest = np.zeros(len(values), dtype=np.int64)
+    np.maximum.at(likeliest, pairs // len(classes), counts)
+    return bool(likeliest.sum() >= PURE * len(rows))
 
 
 def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> None:
