@@ -85,7 +85,7 @@ def test_the_closed_form_of_each() -> None:
     features = torch.from_numpy(generator.normal(size=(50, 3)))
     truth = features @ torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, 0.5]], dtype=torch.float64)
     info = TableInfo(features=["x", "y", "z"], mean=[0.0] * 3, std=[1.0] * 3)
-    torch.testing.assert_close(closed_form(features, truth, features, info, NUMBERS, 0.0), truth)
+    torch.testing.assert_close(closed_form(features, truth, features.split(7), info, NUMBERS, 0.0), truth)
     logs = [Number(name="a", mean=0.5, std=2.0, scale="log")]
-    single = closed_form(features, truth[:, 0].expm1(), features, info, logs, 0.0)
+    single = closed_form(features, truth[:, 0].expm1(), [features], info, logs, 0.0)
     torch.testing.assert_close(single, truth[:, 0].expm1())

@@ -114,6 +114,7 @@ def bomb() -> bytes:
         ("x.npz", b"PK\x03\x04 and no more", r"cannot be read as arrays of NumPy \("),
         ("x.npz", bomb(), r"unpacks to 60,000,000 bytes, far more than it has"),
     ],
+    ids=["empty", "pickle", "nonsense", "cut", "bomb"],
 )
 def test_damaged_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)

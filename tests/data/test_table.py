@@ -422,7 +422,7 @@ def test_lists_and_bytes_are_no_cells(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def of_entry(table: Any, target: str = "bike", **settings: Any) -> Prepared:
-    return preprocess_entry(table, TableFilesPreprocessConfig(entry="people", target=target, **settings))
+    return preprocess_entry(table, TableFilesPreprocessConfig(entry="people", target=target, **settings), Path())
 
 
 def test_a_table_of_the_catalog_is_read_as_a_file_is(tmp_path: Path) -> None:

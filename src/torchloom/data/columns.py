@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import pairwise
+from functools import partial
+from itertools import chain, islice
 from reprlib import repr as short
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.data.moments import read_date
+from torchloom.data.stored import Cells, Row, array_of, layouts, of_each, where
 from torchloom.data.tables import check_columns
 from torchloom.data.text import check_text, read_number
 from torchloom.errors import InputError
@@ -55,6 +58,17 @@ class Encoder:
         check_columns((column.name for column in self.columns), row)
         return [number for column in self.columns for number in self.cell(column, row[column.name])]
 
+    def table(self, rows: Sequence[Row]) -> np.ndarray:
+        """The same of many rows at once, (N, F) float32; InputError of one of those that cannot be."""
+        for there in layouts(rows):
+            check_columns((column.name for column in self.columns), dict.fromkeys(there))
+        return np.concatenate([self._column(column, rows) for column in self.columns], axis=1)
+
+    def _column(self, column: Column, rows: Sequence[Row]) -> np.ndarray:
+        width = len(column.features)
+        numbers = chain.from_iterable(of_each(partial(self.cell, column), Cells(rows, column.name)))
+        return np.fromiter(numbers, np.float64, len(rows) * width).astype(np.float32).reshape(-1, width)
+
     def cell(self, column: Column, value: Any) -> list[float]:
         if is_gap(value, self.gaps):
             return [math.nan] * len(column.features)
@@ -84,15 +98,26 @@ def is_gap(value: Any, gaps: Collection[str]) -> bool:
     )
 
 
+def gaps_in(rows: Sequence[Row], name: str, gaps: Collection[str]) -> np.ndarray:
+    """Which rows, a mask (N,), have no value in the column."""
+    return array_of(lambda cell: is_gap(cell, gaps), Cells(rows, name), bool)
+
+
+def given_cells(rows: Sequence[Row], name: str, gaps: Collection[str]) -> Cells:
+    """The cells of the column that are no gaps."""
+    return Cells(where(rows, ~gaps_in(rows, name, gaps)), name)
+
+
 def written(value: Any) -> str:
     """A category as a text: a whole number that a file keeps as 1.0 is 1.
 
     ValueError of what is no single value, as bytes or a list, or no valid text.
     """
-    if not isinstance(value, str) and hasattr(value, "__len__"):
-        raise ValueError(f"{short(value)} is of the type {type(value).__name__}, and no word, number or date")
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if not isinstance(value, str):
+        if hasattr(value, "__len__"):
+            raise ValueError(f"{short(value)} is of the type {type(value).__name__}, and no word, number or date")
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
     check_text(text := str(value).strip())
     return text
 
@@ -146,34 +171,54 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
 
     InputError where nearly all of them are numbers, and some are not: these may be mistakes, or gaps.
     """
-    if not cells:
+    if not len(cells):
         return None, "is empty"
     try:
-        different = {written(cell) for cell in cells}
+        different = count_different(of_each(written, cells), len(cells))
     except ValueError as error:
         return None, f"holds what is of no use: {error}"
-    if len(different) == 1:
+    if different == 1:
         return None, f"is {written(cells[0])!r} in every row"
-    wrong = [cell for cell in cells if not is_number(cell)]
+    wrong = sum(not right for right in of_each(is_number, cells))
     if not wrong:
         if _counts_rows(cells):
             return None, "only counts the rows"
         return "number", ""
-    if len(wrong) < (1 - MOSTLY) * len(cells):
-        odd = ", ".join(repr(value) for value, _ in Counter(map(written, wrong)).most_common(3))
+    if wrong < (1 - MOSTLY) * len(cells):
+        words = (cell for cell, right in zip(cells, of_each(is_number, cells), strict=True) if not right)
+        odd = ", ".join(repr(value) for value, _ in Counter(map(written, words)).most_common(3))
         raise InputError(
             f"the column {name!r} holds numbers, but also {odd}. If these are gaps, name them in preprocess.missing; "
             f"if its numbers are names, say preprocess.columns: {{{name}: category}}"
         )
-    if all(_is(date_parts, cell) for cell in cells):
+    if all(of_each(is_date, cells)):
         return "date", ""
-    if len(different) > max(50, len(cells) / 3):
-        return None, f"has {len(different):,} different texts in {len(cells):,} rows"
+    if different > max(50, len(cells) / 3):
+        return None, f"has {different:,} different texts in {len(cells):,} rows"
     return "category", ""
+
+
+def count_different(texts: Iterable[str], count: int) -> int:
+    """How many of so many texts are different, by 64 bits of each: they themselves may be more than memory holds."""
+    return len(np.unique(np.fromiter(map(hash, texts), np.int64, count)))
+
+
+def are_few(texts: Iterable[str], most: int) -> bool:
+    """Whether no more than so many of them are different."""
+    seen: set[str] = set()
+    for text in texts:
+        seen.add(text)
+        if len(seen) > most:
+            return False
+    return True
 
 
 def is_number(cell: Any) -> bool:
     return _is(number, cell)
+
+
+def is_date(cell: Any) -> bool:
+    return _is(date_parts, cell)
 
 
 def is_flag(cell: Any) -> bool:
@@ -190,6 +235,9 @@ def _is(read: Any, cell: Any) -> bool:
 
 def _counts_rows(cells: Sequence[Any]) -> bool:
     """Whether they are whole numbers that grow from row to row, with few left out: others may be in other splits."""
-    numbers = [number(cell) for cell in cells]
-    growing = all(low < high and high.is_integer() for low, high in pairwise(numbers))
-    return growing and numbers[-1] - numbers[0] < 2 * len(numbers)
+    first = last = number(cells[0])
+    for value in islice(of_each(number, cells), 1, None):
+        if not (last < value and value.is_integer()):
+            return False
+        last = value
+    return last - first < 2 * len(cells)

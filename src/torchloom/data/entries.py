@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torchloom.data.stored import Block, arrow_block, listed_block
 from torchloom.errors import InputError
 
 INDEX = "__index_level_"  # how pandas begins the names of what is no column, but numbers its rows
@@ -17,10 +18,28 @@ def as_rows(table: Any) -> list[dict[str, Any]]:
     That is whatever hands itself on as a stream of Arrow (tables of Arrow, pandas, Polars, DuckDB and ibis, which are
     asked for what they stand for), an iterator of such, as of a file that is read in chunks, or a list of rows.
     """
+    return [row for part in _parts(table) for row in (part if isinstance(part, list) else part.to_pylist())]
+
+
+def as_blocks(table: Any, most: int) -> list[Block]:
+    """The same rows, so many at once at most, which stay in the table where that is one of Arrow or becomes one."""
+    return [
+        block
+        for part in _parts(table)
+        for block in (
+            [listed_block(part[start : start + most]) for start in range(0, len(part), most)]
+            if isinstance(part, list)
+            else map(arrow_block, part.to_batches(max_chunksize=most))
+        )
+    ]
+
+
+def _parts(table: Any) -> list[Any]:
+    """Tables of Arrow and lists of rows."""
     if isinstance(table, list):
-        return _checked(table)
+        return [_checked(table)]
     try:
-        return _computed(table)
+        return list(_computed(table))
     except InputError:
         raise
     except Exception as error:  # of a database, a file, or what else the table stands for
@@ -28,19 +47,20 @@ def as_rows(table: Any) -> list[dict[str, Any]]:
         raise InputError(f"cannot be read as a table ({type(error).__name__}: {reason})") from error
 
 
-def _computed(table: Any) -> list[dict[str, Any]]:
+def _computed(table: Any) -> Iterator[Any]:
     if hasattr(table, "__arrow_c_stream__"):
-        return _of_arrow(table)
-    if isinstance(table, Iterator):
-        return [row for chunk in table for row in as_rows(chunk)]
-    if hasattr(table, "collect"):  # a plan of Polars
-        return _of_arrow(table.collect())
-    if hasattr(table, "to_dict"):  # of a pandas before 2.2
-        return table.to_dict("records")  # type: ignore[no-any-return]
-    raise InputError(
-        f"is of the type {type(table).__name__}, and no table of pandas, Polars, Arrow, DuckDB or ibis, nor a list of "
-        "rows"
-    )
+        yield _of_arrow(table)
+    elif isinstance(table, Iterator):
+        yield from (part for chunk in table for part in _parts(chunk))
+    elif hasattr(table, "collect"):  # a plan of Polars
+        yield _of_arrow(table.collect())
+    elif hasattr(table, "to_dict"):  # of a pandas before 2.2
+        yield table.to_dict("records")
+    else:
+        raise InputError(
+            f"is of the type {type(table).__name__}, and no table of pandas, Polars, Arrow, DuckDB or ibis, nor a list "
+            "of rows"
+        )
 
 
 def _checked(rows: list[Any]) -> list[dict[str, Any]]:
@@ -50,7 +70,7 @@ def _checked(rows: list[Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _of_arrow(table: Any) -> list[dict[str, Any]]:
+def _of_arrow(table: Any) -> Any:
     import pyarrow
 
     try:
@@ -58,8 +78,8 @@ def _of_arrow(table: Any) -> list[dict[str, Any]]:
     except pyarrow.ArrowException:
         if not hasattr(table, "to_dict"):
             raise
-        return table.to_dict("records")  # type: ignore[no-any-return]  # of a column of pandas with words and numbers
+        return table.to_dict("records")  # of a column of pandas with words and numbers
     twice = [name for name, count in Counter(found.column_names).items() if count > 1]
     if twice:
         raise InputError(f"has more than one column {twice[0]!r}. Rename one of them")
-    return found.select([name for name in found.column_names if not name.startswith(INDEX)]).to_pylist()  # type: ignore[no-any-return]
+    return found.select([name for name in found.column_names if not name.startswith(INDEX)])

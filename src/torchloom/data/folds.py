@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from torchloom.config import AnewConfig, Count, Fraction, Seed
 from torchloom.data.splits import grouped_choice, stratified_choice
+from torchloom.data.stored import together, where
 from torchloom.errors import InputError
 
 
@@ -48,9 +49,9 @@ class Fold(BaseModel):
         return {"train": rest[~chosen], "validation": rest[chosen], "test": test}
 
 
-def dealt(parts: Mapping[str, list[Any]], config: AnewConfig) -> dict[str, list[Any]]:
-    """The samples as a fold has them, if the block is that of one."""
+def dealt(parts: Mapping[str, Any], config: AnewConfig) -> dict[str, Any]:
+    """The samples as a fold has them, in their order, if the block is that of one."""
     if config.fold is None:
         return dict(parts)
-    every = [*parts["train"], *parts["validation"]]
-    return {split: [every[number] for number in numbers] for split, numbers in config.fold.items()}
+    every = together([parts["train"], parts["validation"]])
+    return {split: where(every, np.isin(np.arange(len(every)), numbers)) for split, numbers in config.fold.items()}

@@ -17,13 +17,14 @@ from torchloom.data.columns import is_number, number, written
 from torchloom.data.folds import dealt
 from torchloom.data.moments import read_date
 from torchloom.data.splits import choice_of_labels, grouped_choice, stratified_choice
+from torchloom.data.stored import Cells, Row, array_of, coded, layouts, of_each, of_rows, together, where
 from torchloom.errors import InputError
 from torchloom.system.words import counted, listed, meant
 
-Row = dict[str, Any]
-Parts = dict[str, list[Row]]
-Held = Callable[[Row], Sequence[str]]  # the classes or labels of a row; nothing where it has numbers
-Choice = Callable[[list[Row], float], np.ndarray]  # a mask (N,) of so great a share of the rows
+Parts = dict[str, Any]  # of each split the rows, all in lists or all stored
+Held = Callable[[Row], Sequence[str]]  # the classes or labels of a row by its target; nothing where it has numbers
+Classes = Callable[[Sequence[Row]], tuple[np.ndarray, list[Any]]]  # the different ones that are held, `coded`
+Choice = Callable[[Sequence[Row], float], np.ndarray]  # a mask (N,) of so great a share of the rows
 
 
 def split_rows(rows: Parts, config: RowsPreprocessConfig, held: Held) -> Parts:
@@ -41,7 +42,8 @@ def split_rows(rows: Parts, config: RowsPreprocessConfig, held: Held) -> Parts:
     parts = _by_column(rows, by) if by.column else dict(rows)
     for split, fraction in {"test": config.test_fraction, "validation": config.validation_fraction}.items():
         if not parts[split]:
-            parts["train"], parts[split] = _cut(parts["train"], _choice(config, by, held)(parts["train"], fraction))
+            chosen = _choice(config, by, held)(parts["train"], fraction)
+            parts["train"], parts[split] = where(parts["train"], ~chosen), where(parts["train"], chosen)
     for split in ("train", "test"):
         if not parts[split]:
             raise InputError(f"{config.place}: there are no {split} rows. {_why_none(parts['train'], config, held)}")
@@ -63,68 +65,73 @@ def _why_none(rows: list[Row], config: RowsPreprocessConfig, held: Held) -> str:
 
 def _check_columns(rows: Parts, names: Iterable[str]) -> None:
     for name in names:
-        for row in (row for part in rows.values() for row in part):
-            if name not in row:
+        for there in (there for part in rows.values() for there in layouts(part)):
+            if name not in there:
                 raise InputError(
-                    f"preprocess.split_by: there is no column {name!r}{meant(name, row)}; there are "
-                    f"{listed(list(map(repr, row)))}"
+                    f"preprocess.split_by: there is no column {name!r}{meant(name, there)}; there are "
+                    f"{listed(list(map(repr, there)))}"
                 )
-            if row[name] is None or not written(row[name]):
-                raise InputError(f"preprocess.split_by: the column {name!r} is empty in a row. Fill it in")
+        if any(any(of_each(_is_empty, Cells(part, name))) for part in rows.values()):
+            raise InputError(f"preprocess.split_by: the column {name!r} is empty in a row. Fill it in")
 
 
-def _cut(rows: list[Row], chosen: np.ndarray) -> tuple[list[Row], list[Row]]:
-    parts: tuple[list[Row], list[Row]] = [], []
-    for row, taken in zip(rows, chosen.tolist(), strict=True):
-        parts[taken].append(row)
-    return parts
+def _is_empty(cell: Any) -> bool:
+    return cell is None or not written(cell)
 
 
 def _choice(config: RowsPreprocessConfig, by: SplitByConfig, held: Held) -> Choice:
+    def classes(rows: Sequence[Row]) -> tuple[np.ndarray, list[Any]]:
+        return coded(map(tuple, of_rows(held, rows, config.targets)), len(rows))
+
     if by.group:
-        return partial(_whole_groups, by, config.seed, held)
+        return partial(_whole_groups, by.group, config.seed, classes)
     if by.time:
         return partial(_latest, by.time)
-    return partial(_at_random, config.seed, held)
+    return partial(_at_random, config.seed, classes)
 
 
-def _at_random(seed: int, held: Held, rows: list[Row], fraction: float) -> np.ndarray:
-    names = [held(row) for row in rows]
-    if len(set(map(len, names))) > 1 or (names and len(names[0]) > 1):
-        places = {name: place for place, name in enumerate(sorted({name for each in names for name in each}))}
-        marks = np.array([[name in each for name in places] for each in map(set, names)])
-        return choice_of_labels(marks, fraction, seed)
-    return stratified_choice(np.unique(["".join(each) for each in names], return_inverse=True)[1], fraction, seed)
+def _at_random(seed: int, classes: Classes, rows: Sequence[Row], fraction: float) -> np.ndarray:
+    codes, held = classes(rows)
+    if len(set(map(len, held))) > 1 or (held and len(held[0]) > 1):
+        names = sorted({name for each in held for name in each})
+        marks = np.array([[name in each for name in names] for each in map(set, held)])
+        return choice_of_labels(marks[codes], fraction, seed)
+    return stratified_choice(numbered(codes, ["".join(each) for each in held]), fraction, seed)
 
 
-def _whole_groups(by: SplitByConfig, seed: int, held: Held, rows: list[Row], fraction: float) -> np.ndarray:
-    labels = _numbered(["\n".join(held(row)) for row in rows])
-    return grouped_choice(labels, _numbered(_groups(rows, by)), fraction, seed)
+def _whole_groups(group: str, seed: int, classes: Classes, rows: Sequence[Row], fraction: float) -> np.ndarray:
+    codes, held = classes(rows)
+    labels = numbered(codes, ["\n".join(each) for each in held])
+    return grouped_choice(labels, numbered(*_groups(rows, group)), fraction, seed)
 
 
-def _numbered(values: Sequence[str]) -> np.ndarray:
-    """The number (N,) of each value among those that there are."""
-    numbers: np.ndarray = np.unique(values, return_inverse=True)[1]
-    return numbers.astype(np.int64)
+def numbered(codes: np.ndarray, values: Sequence[str]) -> np.ndarray:
+    """What is `coded` (N,) as the number, int64, of each value among the different ones in order."""
+    numbers: np.ndarray = np.unique(np.array(values, dtype=object), return_inverse=True)[1].astype(np.int64)[codes]
+    return numbers
 
 
-def _groups(rows: Sequence[Row], by: SplitByConfig) -> list[str]:
-    assert by.group
-    return [written(row[by.group]) for row in rows]
+def _groups(rows: Sequence[Row], group: str) -> tuple[np.ndarray, list[Any]]:
+    return coded(of_each(written, Cells(rows, group)), len(rows))
 
 
-def _latest(column: str, rows: list[Row], fraction: float) -> np.ndarray:
+def _latest(column: str, rows: Sequence[Row], fraction: float) -> np.ndarray:
     """The rows after a time; those of one time stay together."""
-    times = np.array([_time(column, row[column]) for row in rows])
-    if len({isinstance(row[column], datetime.date) or not is_number(row[column]) for row in rows}) > 1:
+    cells = Cells(rows, column)
+    times = array_of(partial(_time, column), cells, np.float64)
+    if len(set(of_each(_is_date, cells))) > 1:
         raise InputError(f"preprocess.split_by.time {column}: holds dates, but also numbers. Write all in one form")
     wanted = round(fraction * len(rows))
     return times > np.sort(times)[len(rows) - wanted - 1] if 0 < wanted < len(rows) else np.zeros(len(rows), bool)
 
 
+def _is_date(cell: Any) -> bool:
+    return isinstance(cell, datetime.date) or not is_number(cell)
+
+
 def _time(column: str, cell: Any) -> float:
     """Seconds since 1970, or the number that it is: rows are only compared."""
-    if not isinstance(cell, datetime.date) and is_number(cell):
+    if not _is_date(cell):
         return number(cell)
     try:
         date = read_date(cell)
@@ -133,24 +140,21 @@ def _time(column: str, cell: Any) -> float:
     return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
 
 
-def _by_column(rows: Parts, by: SplitByConfig) -> Parts:
+def _by_column(parts: Parts, by: SplitByConfig) -> Parts:
     """By the values that are named, or else by those that are names of splits."""
     assert by.column
-    if len([part for part in rows.values() if part]) > 1:
+    if len([part for part in parts.values() if part]) > 1:
         raise InputError(f"preprocess.split_by.column {by.column}: the files are named as splits already. Leave it out")
-    parts: Parts = {"train": [], "validation": [], "test": []}
     named = {written(value): split for split in ("validation", "test") for value in getattr(by, split)}
-    all_rows = [row for part in rows.values() for row in part]
-    values = {written(row[by.column]) for row in all_rows}
+    rows = together(parts.values())
+    codes, values = coded(of_each(written, Cells(rows, by.column)), len(rows))
     if lacking := sorted(named.keys() - values):
         raise InputError(
             f"preprocess.split_by: no row has {lacking[0]!r} in {by.column!r}; it has "
             f"{listed(sorted(map(repr, values)))}"
         )
-    for row in all_rows:
-        value = written(row[by.column])
-        parts[named.get(value, "train") if named else _named(value, by.column)].append(row)
-    return parts
+    splits = np.array([named.get(value, "train") if named else _named(value, by.column) for value in values])
+    return {split: where(rows, (splits == split)[codes]) for split in ("train", "validation", "test")}
 
 
 def _named(value: str, column: str) -> str:
@@ -168,10 +172,12 @@ def groups_of(parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) 
     by = config.split_by
     if not by or not by.group:
         return {split: {} for split in parts}
-    values = {split: _groups(part, by) for split, part in parts.items()}
-    for one, other in combinations(values, 2):
-        if both := sorted(set(values[one]) & set(values[other])):
+    found = {split: _groups(part, by.group) for split, part in parts.items()}
+    for one, other in combinations(found, 2):
+        if both := sorted(set(found[one][1]) & set(found[other][1])):
             raise InputError(f"preprocess.split_by.group {by.group}: {both[0]!r} has {one} rows and {other} rows")
-    numbers = _numbered([value for part in values.values() for value in part])
-    ends = np.cumsum([len(part) for part in values.values()])[:-1]
-    return {split: {"groups": part} for split, part in zip(values, np.split(numbers, ends), strict=True)}
+    places = {name: place for place, name in enumerate(sorted(name for _, names in found.values() for name in names))}
+    return {
+        split: {"groups": np.array([places[name] for name in names], dtype=np.int64)[codes]}
+        for split, (codes, names) in found.items()
+    }

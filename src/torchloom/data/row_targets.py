@@ -14,11 +14,26 @@ from typing import Any, ClassVar
 import numpy as np
 
 from torchloom.config import AnewConfig, RowsPreprocessConfig
-from torchloom.data.columns import GAPS, MOSTLY, flag, is_flag, is_gap, is_list, is_number, labels_in, number, written
+from torchloom.data.columns import (
+    GAPS,
+    MOSTLY,
+    are_few,
+    flag,
+    gaps_in,
+    given_cells,
+    is_flag,
+    is_gap,
+    is_list,
+    is_number,
+    labels_in,
+    number,
+    written,
+)
 from torchloom.data.row_splits import split_rows
-from torchloom.data.rows import Row, check_cells, say_left_out
+from torchloom.data.rows import check_cells, say_left_out
 from torchloom.data.splits import log_classes, log_labels
 from torchloom.data.spread import far_beyond, measured
+from torchloom.data.stored import Cells, Row, array_of, coded, counted_in, layouts, of_each, of_rows, together, where
 from torchloom.data.targets import Classes, Labels, Number, Numbers, Target
 from torchloom.errors import InputError
 from torchloom.system.words import counted, listed, meant
@@ -42,14 +57,17 @@ class Asked:
         self.columns = config.targets
         self.called = f"preprocess.target {listed(list(map(repr, self.columns)))}"
 
-    def known(self, split: str, rows: Sequence[Row]) -> list[Row]:
-        """The rows that say it; how many do not is in the log."""
-        known = [row for row in rows if not any(is_gap(row[name], self.gaps) for name in self.columns)]
+    def known(self, split: str, rows: Sequence[Row]) -> Any:
+        """The rows that say it, of a list a list; how many do not is in the log."""
+        known = rows
+        for name in self.columns:
+            known = where(known, ~gaps_in(known, name, self.gaps))
         say_left_out(split, len(rows) - len(known), f"without {listed(list(map(repr, self.columns)))}")
         return known
 
     def held(self, row: Row) -> list[str]:
-        """The class, or the labels, of which each split is to have the same share; nothing of numbers."""
+        """The class, or the labels, of which each split is to have the same share, by the columns of the target;
+        nothing of numbers."""
         raise NotImplementedError
 
     def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
@@ -72,40 +90,39 @@ def asked_of(read: Parts, config: RowsPreprocessConfig) -> Asked:
     kin do not either. Among words these may be classes, and are taken for such.
     """
     for split, rows in read.items():
-        for row in rows:
-            if lacking := [name for name in config.targets if name not in row]:
+        for there in layouts(rows):
+            if lacking := [name for name in config.targets if name not in there]:
                 raise InputError(
                     f"preprocess.target {lacking[0]!r}: there is no such column in the {split} rows"
-                    f"{meant(lacking[0], row)}, which have {listed(list(map(repr, row)))}"
+                    f"{meant(lacking[0], there)}, which have {listed(list(map(repr, there)))}"
                 )
         for name in config.targets:
-            check_cells(split, [row for row in rows if not is_list(row[name])], name)
+            check_cells(split, where(rows, ~array_of(is_list, Cells(rows, name), bool)), name)
     named = {"", "?", *(spelling.strip().lower() for spelling in config.missing)}
-    cells = {name: [row[name] for part in read.values() for row in part] for name in config.targets}
-    given = {name: [cell for cell in part if not is_gap(cell, named | GAPS)] for name, part in cells.items()}
+    rows = together(read.values())
+    given = {name: given_cells(rows, name, named | GAPS) for name in config.targets}
     kind = KINDS[config.target_type or _kind(given, config)]
     if not kind.words or (not config.target_type and _are_numbers(given)):
         return kind(config, named | GAPS)
-    odd = looking_like_gaps(cell for part in cells.values() for cell in part if not is_gap(cell, named))
+    odd = looking_like_gaps(*(given_cells(rows, name, named) for name in config.targets))
     if odd and not config.target_type:
         logger.warning("%s. Where they are gaps, name them in preprocess.missing", odd)
     return kind(config, named)
 
 
 def _are_numbers(given: Columns) -> bool:
-    cells = [cell for part in given.values() for cell in part]
-    return bool(cells) and all(map(is_number, cells))
+    return any(map(len, given.values())) and all(all(of_each(is_number, cells)) for cells in given.values())
 
 
-def _kind(cells: Mapping[str, list[Any]], config: RowsPreprocessConfig) -> str:
+def _kind(cells: Columns, config: RowsPreprocessConfig) -> str:
     (name, first), *others = cells.items()
-    if config.separator or any(map(is_list, first)):
+    if config.separator or any(of_each(is_list, first)):
         return "labels"
     if not others:
         return "classes" if are_classes(first, name) else "number"
-    if all(is_flag(cell) for part in cells.values() for cell in part):
+    if all(all(of_each(is_flag, part)) for part in cells.values()):
         return "labels"
-    wrong = next(((name, cell) for name, part in cells.items() for cell in part if not is_number(cell)), None)
+    wrong = next(((name, cell) for name, part in cells.items() for cell in _no_numbers(part)), None)
     if wrong:
         raise InputError(
             f"preprocess.target {wrong[0]!r}: holds {wrong[1]!r}. Several columns can be told at once where each is a "
@@ -114,17 +131,22 @@ def _kind(cells: Mapping[str, list[Any]], config: RowsPreprocessConfig) -> str:
     return "number"
 
 
+def _no_numbers(cells: Sequence[Any]) -> Iterator[Any]:
+    return (cell for cell, right in zip(cells, of_each(is_number, cells), strict=True) if not right)
+
+
 def are_classes(cells: Sequence[Any], name: str) -> bool:
     """Whether the cells of a column are classes, and not numbers."""
-    if len(set(map(written, cells))) <= FEW:
+    if are_few(of_each(written, cells), FEW):
         return True
-    wrong = [written(cell) for cell in cells if not is_number(cell)]
-    if 0 < len(wrong) < (1 - MOSTLY) * len(cells):
+    wrong = sum(not right for right in of_each(is_number, cells))
+    if 0 < wrong < (1 - MOSTLY) * len(cells):
+        names = listed(sorted({repr(written(cell)) for cell in _no_numbers(cells)}))
         raise InputError(
-            f"preprocess.target {name!r}: holds numbers, but also {listed(sorted(set(map(repr, wrong))))}. If "
-            "these are gaps, name them in preprocess.missing; if its numbers are names, say target_type: classes"
+            f"preprocess.target {name!r}: holds numbers, but also {names}. If these are gaps, name them in "
+            "preprocess.missing; if its numbers are names, say target_type: classes"
         )
-    return bool(wrong)
+    return wrong > 0
 
 
 def _in_order(name: str) -> tuple[bool, float, str]:
@@ -135,9 +157,12 @@ def _in_order(name: str) -> tuple[bool, float, str]:
         return True, 0.0, name
 
 
-def looking_like_gaps(cells: Iterable[Any]) -> str:
+def looking_like_gaps(*columns: Sequence[Any]) -> str:
     """Which classes could be gaps as well, and how many rows have each; nothing where there are none."""
-    counts = Counter(written(cell) for cell in cells if is_gap(cell, GAPS))
+    counts: Counter[str] = Counter()
+    for cells in columns:
+        like = of_each(lambda cell: is_gap(cell, GAPS), cells)
+        counts.update(written(cell) for cell, gap in zip(cells, like, strict=True) if gap)
     named = [f"{name!r} ({counted(count, 'row')})" for name, count in counts.most_common()]
     return f"taken for classes: {listed(named)}" if named else ""
 
@@ -153,25 +178,31 @@ class AskedClass(Asked):
         return [written(row[self.columns[0]])]
 
     def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
-        texts = {split: [self.held(row)[0] for row in part] for split, part in parts.items()}
-        classes = sorted({text for split in self._asks(texts) for text in texts[split]}, key=_in_order)
+        found = {split: self._coded(part) for split, part in parts.items()}
+        classes = sorted({name for split in self._asks(found) for name in found[split][1]}, key=_in_order)
         if len(classes) < 2:
             raise InputError(f"{self.called}: is {classes[0]!r} in every training row")
         places = {name: place for place, name in enumerate(classes)}
-        for split, part in texts.items():
-            if unknown := set(part) - places.keys():
+        for split, (_, names) in found.items():
+            if unknown := set(names) - places.keys():
                 raise InputError(
                     f"{self.called}: the {split} rows have {sorted(unknown)[0]!r}, which no training row has"
                 )
-        labels = {split: np.array([places[text] for text in part], dtype=np.int64) for split, part in texts.items()}
+        labels = {
+            split: np.array([places[name] for name in names], dtype=np.int64)[codes]
+            for split, (codes, names) in found.items()
+        }
         if not quiet:
             log_classes(classes, labels)
         return Classes(classes=classes, name=self.columns[0], missing=self.config.missing), labels
 
+    def _coded(self, rows: Sequence[Row]) -> tuple[np.ndarray, list[str]]:
+        return coded(of_each(written, Cells(rows, self.columns[0])), len(rows))
+
     def lines(self, rows: Sequence[Row]) -> list[str]:
-        counts = Counter(self.held(row)[0] for row in rows).most_common()
+        counts = Counter(counted_in(*self._coded(rows))).most_common()
         shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
-        odd = looking_like_gaps(row[self.columns[0]] for row in rows)
+        odd = looking_like_gaps(Cells(rows, self.columns[0]))
         return [
             f"{self.columns[0]}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}",
             *([f"{self.columns[0]}: {odd}"] if odd else []),
@@ -183,9 +214,9 @@ class AskedLabels(Asked):
 
     problem = "multilabel"
 
-    def known(self, split: str, rows: Sequence[Row]) -> list[Row]:
+    def known(self, split: str, rows: Sequence[Row]) -> Any:
         """Where labels stand apart by a separator, an empty cell says that none holds."""
-        return list(rows) if self.config.separator else super().known(split, rows)
+        return rows if self.config.separator else super().known(split, rows)
 
     def held(self, row: Row) -> list[str]:
         cells = {name: None if is_gap(row[name], self.gaps) else row[name] for name in self.columns}
@@ -200,22 +231,25 @@ class AskedLabels(Asked):
             raise InputError(f"{self.called}: {error}{advice}") from None
 
     def targets(self, parts: Parts, *, quiet: bool = False) -> tuple[Target, dict[str, np.ndarray]]:
-        held = {split: [self.held(row) for row in part] for split, part in parts.items()}
+        held = {split: self._coded(part) for split, part in parts.items()}
         apart = self.config.separator is not None or any(
-            is_list(row[self.columns[0]]) for part in parts.values() for row in part
+            any(of_each(is_list, Cells(part, self.columns[0]))) for part in parts.values()
         )
-        seen = {name for split in self._asks(held) for part in held[split] for name in part}
+        seen = {name for split in self._asks(held) for names in held[split][1] for name in names}
         labels = sorted(seen, key=_in_order) if apart else self.columns
         self._check(labels, seen, held)
         places = {name: place for place, name in enumerate(labels)}
-        arrays = {split: _marked(part, places) for split, part in held.items()}
+        arrays = {split: _marked(names, places)[codes] for split, (codes, names) in held.items()}
         if not quiet:
             log_labels(labels, arrays)
         column = self.columns[0] if apart else None
         own = {"column": column, "separator": self.config.separator, "missing": self.config.missing}
         return Labels(labels=labels, **own), arrays
 
-    def _check(self, labels: Sequence[str], seen: set[str], held: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    def _coded(self, rows: Sequence[Row]) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+        return coded(map(tuple, of_rows(self.held, rows, self.columns)), len(rows))
+
+    def _check(self, labels: Sequence[str], seen: set[str], held: Mapping[str, tuple[np.ndarray, list[Any]]]) -> None:
         if not seen:
             raise InputError(f"{self.called}: no training row has a label")
         if never := [name for name in labels if name not in seen]:
@@ -223,20 +257,22 @@ class AskedLabels(Asked):
                 f"preprocess.target: {listed(list(map(repr, never)))} holds of no training row, and cannot be learnt. "
                 "Leave it out"
             )
-        for split, part in held.items():
-            rows = [set(each) - seen for each in part if set(each) - seen]
-            if rows:
-                names = listed(sorted(map(repr, set().union(*rows))))
-                count = counted(len(rows), "row")
+        for split, (codes, found) in held.items():
+            lost = [set(names) - seen for names in found]
+            if any(lost):
+                names = listed(sorted(map(repr, set().union(*lost))))
+                count = counted(int(np.array(list(map(bool, lost)))[codes].sum()), "row")
                 logger.warning(
                     "%s: %s have labels that no training row has, and are judged without: %s", split, count, names
                 )
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
-        held = [self.held(row) for row in rows]
-        counts = Counter(name for each in held for name in each).most_common()
+        every: Counter[str] = Counter()
+        for names, count in counted_in(*self._coded(rows)).items():
+            every.update(dict.fromkeys(names, count))
+        counts = every.most_common()
         shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
-        mean = sum(map(len, held)) / len(rows)
+        mean = sum(every.values()) / len(rows)
         return [
             f"{listed(self.columns)}: any of {len(counts)} labels, {mean:.2g} of a row on average: "
             f"{shown}{', …' if len(counts) > 10 else ''}"
@@ -267,7 +303,7 @@ class AskedNumbers(Asked):
     ) -> tuple[Target, dict[str, np.ndarray]]:
         numbers = {split: self._numbers(part) for split, part in parts.items()}
         found = [self._number(name, numbers["train"][:, place]) for place, name in enumerate(self.columns)]
-        least = np.concatenate(list(numbers.values())).astype(np.float32).min(0).tolist()
+        least = np.min([part.astype(np.float32).min(0) for part in numbers.values() if len(part)], 0).tolist()
         for each, value in zip(found, least, strict=True):
             if each.scale == "log" and value <= -1:
                 raise InputError(
@@ -282,7 +318,7 @@ class AskedNumbers(Asked):
         """(N, K) float64."""
         found = np.empty((len(rows), len(self.columns)))
         for place, name in enumerate(self.columns):
-            found[:, place] = numbers_of([row[name] for row in rows], name)
+            found[:, place] = numbers_of(Cells(rows, name), name)
         return found
 
     def _number(self, name: str, values: np.ndarray) -> Number:
@@ -306,7 +342,7 @@ class AskedNumbers(Asked):
 def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:
     """The cells of the target as (N,) float64; InputError names the one that is no number."""
     try:
-        return np.array([number(cell) for cell in cells], dtype=np.float64)
+        return array_of(number, cells, np.float64)
     except ValueError as error:
         raise InputError(
             f"preprocess.target {target!r}: {error}. If these are classes, say target_type: classes"
@@ -366,10 +402,10 @@ def asked_here(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     """The keys of a block `preprocess` that say what is to be told of rows of which nothing else is known."""
     if len(names) > 1:
         return {"target": list(names)}
-    mark = separator_in([row[names[0]] for row in rows if not is_gap(row[names[0]], GAPS)])
+    mark = separator_in(list(given_cells(rows, names[0], GAPS)))
     return {"target": names[0], **({"separator": mark} if mark else {})}
 
 
-def check_split(rows: dict[str, list[Row]], config: RowsPreprocessConfig, asked: Asked) -> None:
+def check_split(rows: dict[str, Any], config: RowsPreprocessConfig, asked: Asked) -> None:
     """InputError where a run would not take these rows either."""
     asked.targets(split_rows(rows, config, asked.held), quiet=True)

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+import numpy as np
+
 from torchloom.config import TablePlace
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import is_flag, is_number, written
-from torchloom.data.entries import as_rows
-from torchloom.data.tables import SUFFIXES, opened_table
+from torchloom.data.entries import as_blocks, as_rows
+from torchloom.data.stored import BLOCK, Cells, Rows, array_of, of_each, stored, together
+from torchloom.data.stored import Row as Row
+from torchloom.data.tables import SUFFIXES, is_typed, opened_batches, opened_table
 from torchloom.data.text import spoken_words
 from torchloom.datasets.listing import Listing, is_users, scan
 from torchloom.errors import InputError, printable, telling
@@ -25,7 +30,8 @@ from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+Lines = Iterator[tuple[int, list[Any]]]
+MIXED = 0x9E3779B97F4A7C15  # an odd number whose bits are in no order: the golden ratio's
 
 
 def find_tables(config: TablePlace) -> Listing:
@@ -56,20 +62,19 @@ def read_files(listing: Listing) -> dict[str, list[Row]]:
 
 def read_rows(path: Path) -> list[Row]:
     with opened_table(path) as (names, lines):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        _check_names(names)
-        if twice:
-            raise InputError(
-                f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them"
-            )
-        rows = []
-        for line, cells in lines:
-            if len(cells) != len(names):
-                raise InputError(f"line {line} has {len(cells)} cells, but the first line names {len(names)} columns")
-            rows.append(dict(zip(names, cells, strict=True)))
+        rows = [dict(zip(names, cells, strict=True)) for cells in _whole(names, lines)]
     if not rows:
         raise InputError("holds no rows below its line of names")
     return rows
+
+
+def _whole(names: Sequence[str], lines: Lines) -> Iterator[list[Any]]:
+    """The cells of each line; InputError where they are not as many as the names, of which no two are the same."""
+    _check_names(names)
+    for line, cells in lines:
+        if len(cells) != len(names):
+            raise InputError(f"line {line} has {len(cells)} cells, but the first line names {len(names)} columns")
+        yield cells
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -78,6 +83,72 @@ def _check_names(names: Sequence[str]) -> None:
             "its first line has numbers alone, and no names of columns. Put a line of names above it, such as "
             "label,t0,t1,t2 …"
         )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them")
+
+
+def store_files(listing: Listing, scratch: Path | None, most: int | None = None) -> dict[str, Sequence[Row]]:
+    """As `read_files`, but the rows lie in a temporary file in the folder `scratch`: memory may not hold them.
+
+    Of each split they are `most` at most, the first ones.
+    """
+    left: dict[str, Any] = dict.fromkeys(("train", "validation", "test"), most)
+    splits = [split_of(listing, name) for name in listing.names]
+    tables = (_opened_batches(path, left, split) for path, split in zip(listing.paths, splits, strict=True))
+    found = list(zip(splits, stored(tables, scratch), strict=True))
+    return {split: together(rows for its, rows in found if its == split) for split in left}
+
+
+@contextmanager
+def _opened_batches(path: Path, left: dict[str, Any], split: str) -> Iterator[Iterator[Any]]:
+    """The rows of a table in record batches of Arrow, as many as there are `left` of the split."""
+    with telling(path):
+        if is_typed(path):
+            with opened_batches(path) as (schema, batches):
+                yield _first(_checked(schema.names, batches), left, split)
+        else:
+            with opened_table(path) as (names, lines):
+                yield _first(_checked(names, _batches_of(names, lines)), left, split)
+
+
+def _first(batches: Iterator[Any], left: dict[str, Any], split: str) -> Iterator[Any]:
+    if left[split] is None:
+        yield from batches
+    while left[split]:
+        if (batch := next(batches, None)) is None:
+            return
+        yield batch[: left[split]]
+        left[split] -= min(len(batch), left[split])
+
+
+def _checked(names: Sequence[str], batches: Iterator[Any]) -> Iterator[Any]:
+    """The same; InputError unless they have rows, and a name for each column."""
+    _check_names(names)
+    count = 0
+    for batch in batches:
+        count += len(batch)
+        yield batch
+    if not count:
+        raise InputError("holds no rows below its line of names")
+
+
+def _batches_of(names: list[str], lines: Lines) -> Iterator[Any]:
+    """Cells that are texts, so many rows at once."""
+    import pyarrow
+
+    cells = _whole(names, lines)
+    while rows := list(islice(cells, BLOCK)):
+        columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*rows, strict=True)]
+        yield pyarrow.RecordBatch.from_arrays(columns, names=names)
+
+
+def store_entry(table: Any, config: TablePlace) -> dict[str, Sequence[Row]]:
+    """As `read_entry`, but the rows stay the table's own."""
+    with telling(f"preprocess.entry {config.entry}"):
+        rows = Rows(as_blocks(table, BLOCK))
+    if not rows:
+        raise InputError(f"preprocess.entry {config.entry}: holds no rows")
+    return {"train": rows, "validation": [], "test": []}
 
 
 def say_left_out(split: str, count: int, why: str) -> None:
@@ -88,11 +159,12 @@ def say_left_out(split: str, count: int, why: str) -> None:
 
 def check_cells(split: str, rows: Sequence[Row], name: str) -> None:
     """InputError where a cell of the column is no single value, such as a list, or no valid text."""
-    for place, row in enumerate(rows, 1):
-        try:
-            written(row[name])
-        except ValueError as error:
-            raise InputError(f"the {split} rows, number {place}, column {name!r}: {error}") from None
+    read = 0
+    try:
+        for read, _ in enumerate(of_each(written, Cells(rows, name)), 1):  # noqa: B007
+            pass
+    except ValueError as error:
+        raise InputError(f"the {split} rows, number {read + 1}, column {name!r}: {error}") from None
 
 
 def some(rows: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
@@ -102,19 +174,17 @@ def some(rows: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
 
 def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> None:
     """Warn of rows to validate and to test that training has too, in the columns of these names."""
-
-    def key(row: Row) -> int:
-        return hash(tuple(written(row.get(name)) for name in names))
-
-    known = set(map(key, parts["train"]))
+    known = np.sort(hashes(parts["train"], names))
     for split in ("validation", "test"):
-        again = [str(number) for number, row in enumerate(parts[split], 1) if key(row) in known]
-        if again:
+        keys = hashes(parts[split], names)
+        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        again = np.flatnonzero(known[places] == keys) + 1
+        if len(again):
             logger.warning(
                 "%s: %d of %s are among the training rows too, with this or another target, and what is measured on "
                 "them says little: of the %s rows, in the order of the files and counted from 1, the numbers %s; the "
                 "first is %s",
-                *(split, len(again), counted(len(parts[split]), "row"), split, listed(again)),
+                *(split, len(again), counted(len(parts[split]), "row"), split, listed(again.astype(str).tolist())),
                 _shown(parts[split][int(again[0]) - 1], names),
             )
 
@@ -122,6 +192,23 @@ def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> 
 def _shown(row: Row, names: Sequence[str]) -> str:
     """The row as a person finds it again."""
     return printable(listed([f"{name} {short(written(row.get(name)))}" for name in names], 5))
+
+
+def _hash(cell: Any) -> int:
+    try:
+        return hash(written(cell))
+    except ValueError:  # of which there are none to train
+        return hash(repr(cell))
+
+
+def hashes(rows: Sequence[Row], names: Sequence[str], read: Callable[[Any], int] = _hash) -> np.ndarray:
+    """A number (N,) uint64 for each row, the same where `read` makes the same of the cells in these columns."""
+    found = np.zeros(len(rows), dtype=np.uint64)
+    for name in names:
+        found *= np.uint64(MIXED)
+        found += array_of(read, Cells(rows, name), np.int64).view(np.uint64)
+        found ^= found >> np.uint64(32)
+    return found
 
 
 # ---- what there is, for a task that is proposed ---------------------------------------------------------------------

@@ -8,8 +8,8 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -26,6 +26,7 @@ LARGEST_UNPACKED = 1 << 30  # bytes: a few kilobytes may unpack to more than any
 LIKELY_UNPACKED = 50_000_000, 200  # bytes that any file may unpack to, and times its size: of tables it is 5 to 20
 LARGEST_TEXT = 10_000_000  # characters of a file that is one text
 LONGEST_LINE = 100_000_000  # characters of a CSV file
+AT_ONCE = 1 << 16  # rows of a file that are in memory at once
 
 csv.field_size_limit(1 << 24)  # characters of a cell, as in datasets/reports.py; Python's own limit is 131,072
 
@@ -49,10 +50,9 @@ def opened_table(path: Path) -> Iterator[tuple[list[str], Rows]]:
     Cells of a CSV file are texts without spaces around them; a row may have more or less of them than there are names.
     Quotation marks stand around cells there, but where cells are separated by tabs and the marks do not fit.
     """
-    if _kind(path) in BINARY:
-        with _explained():
-            batches = _batches(path)
-            yield batches.schema.names, _typed_rows(batches)
+    if is_typed(path):
+        with opened_batches(path) as (schema, batches):
+            yield schema.names, _typed_rows(batches)
         return
     with opened_text(path, newline="") as file:
         separator = separator_of(file.readline(1 << 20))
@@ -66,6 +66,11 @@ def opened_table(path: Path) -> Iterator[tuple[list[str], Rows]]:
 def _kind(path: Path) -> str:
     """The suffix of a file, or of what a .gz packs."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def is_typed(path: Path) -> bool:
+    """Whether cells of the file are more than texts."""
+    return _kind(path) in BINARY
 
 
 def separator_of(line: str) -> str:
@@ -107,14 +112,43 @@ def _has_odd_quotes(path: Path) -> bool:
             return True
 
 
-def _read_arrow(source: Any) -> Any:
-    """A table in either of Arrow's formats: of files, or of streams, as Hugging Face's datasets saves them."""
+def _arrow_batches(source: Any) -> Iterator[Any]:
+    """Those of either of Arrow's formats: of files, or of streams, as Hugging Face's datasets saves them."""
     import pyarrow
 
     with pyarrow.memory_map(str(source)) if isinstance(source, Path) else source as file:
         start = file.read(6)
         file.seek(0)
-        return (pyarrow.ipc.open_file if start == b"ARROW1" else pyarrow.ipc.open_stream)(file).read_all()
+        if start != b"ARROW1":
+            with pyarrow.ipc.open_stream(file) as stream:
+                yield stream.schema
+                yield from stream
+            return
+        whole = pyarrow.ipc.open_file(file)
+        yield whole.schema
+        yield from map(whole.get_batch, range(whole.num_record_batches))
+
+
+def _parquet_batches(source: Any) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(source, memory_map=True) as file:
+        yield file.schema_arrow
+        yield from file.iter_batches(AT_ONCE)
+
+
+def _json_batches(source: Any) -> Iterator[Any]:
+    from pyarrow import json as json_lines
+
+    table = json_lines.read_json(source)
+    yield table.schema
+    yield from table.to_batches()
+
+
+def _array_batches(source: Any) -> Iterator[Any]:
+    table = arrays.read_table(source)
+    yield table.schema
+    yield from table.to_batches(max_chunksize=AT_ONCE)
 
 
 def with_names(table: Any) -> Any:
@@ -137,26 +171,43 @@ def with_names(table: Any) -> Any:
     return table
 
 
-def _batches(path: Path) -> Any:
+@contextmanager
+def opened_batches(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """The schema of a table that `is_typed`, and its rows in record batches of Arrow; InputError as `opened_table`."""
     import pyarrow
-    from pyarrow import json as json_lines
-    from pyarrow import parquet
 
-    readers: dict[str, Any] = {".parquet": parquet.read_table, ".arrow": _read_arrow}
-    read = (readers | dict.fromkeys(arrays.ENDINGS, arrays.read_table)).get(_kind(path), json_lines.read_json)
+    readers = {".parquet": _parquet_batches, ".arrow": _arrow_batches}
+    read = (readers | dict.fromkeys(arrays.ENDINGS, _array_batches)).get(_kind(path), _json_batches)
+    with _explained(), ExitStack() as stack:
+        source: Any = path
+        if path.suffix.lower() == ".gz":
+            source = pyarrow.BufferReader(stack.enter_context(_unpacked(path)).read())
+        batches = stack.enter_context(closing(_readable(read(source))))
+        schema = next(batches)
+        named = with_names(schema.empty_table()).schema
+        yield named, (part for batch in batches for part in _named(batch))
+
+
+def _readable(batches: Iterator[Any]) -> Generator[Any]:
+    """The same, and what Arrow finds wrong as an InputError."""
+    import pyarrow
+
     try:
-        if path.suffix.lower() != ".gz":
-            return with_names(read(path))
-        with _unpacked(path) as file:
-            return with_names(read(pyarrow.BufferReader(file.read())))
+        yield from batches
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot be read as a table ({reason})") from error
 
 
-def _typed_rows(table: Any) -> Rows:
+def _named(batch: Any) -> list[Any]:
+    import pyarrow
+
+    return with_names(pyarrow.Table.from_batches([batch])).to_batches(max_chunksize=AT_ONCE)  # type: ignore[no-any-return]
+
+
+def _typed_rows(batches: Iterator[Any]) -> Rows:
     number = 0
-    for batch in table.to_batches(max_chunksize=10_000):
+    for batch in batches:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             number += 1
             yield number, list(row)

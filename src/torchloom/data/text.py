@@ -61,6 +61,8 @@ def spoken_words(text: str) -> list[str]:
 
 def check_text(text: str) -> None:
     """ValueError of what no file can hold: half a character, as UTF-16 has it."""
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -27,6 +27,7 @@ SERIES = 7  # columns of a series that are drawn
 PAIRS = 30  # that are shown of more classes
 TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts
 RESIDUALS = 6  # numbers of which they are shown
+POINTS = 100_000  # of a curve or a cloud at most
 WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
@@ -137,7 +138,8 @@ def roc_curves(answers: Tensor, labels: Tensor, classes: list[str], chosen: list
     for index in map(numbers.__getitem__, shown):
         scores, truth = answers[:, index], (labels == index).long()
         false_alarms, found, _ = binary_roc(scores, truth)
-        axes.plot(false_alarms, found, linewidth=1)
+        some = _some(len(found))
+        axes.plot(false_alarms[some], found[some], linewidth=1)
         names.append(f"{_short(classes[index])}  {binary_auroc(scores, truth):.4f}")
     _legend(axes, axes.lines, names, title="area", loc="lower right")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.5, linestyle="--")
@@ -160,7 +162,8 @@ def precision_recall(answers: np.ndarray, marks: np.ndarray, names: list[str], c
     written = []
     for place in places:
         precision, recall, _ = precision_recall_curve(marks[:, place] > 0, answers[:, place])
-        axes.step(recall, precision, where="post", linewidth=1)
+        some = _some(len(recall))
+        axes.step(recall[some], precision[some], where="post", linewidth=1)
         area = average_precision_score(marks[:, place] > 0, answers[:, place])
         written.append(f"{_short(names[place])}  {area:.4f}")
     _legend(axes, axes.lines, written, title="average precision", loc="lower left")
@@ -335,10 +338,18 @@ def residuals(prediction: Tensor, target: Tensor, *names: str) -> Figure:
     shown = names[:RESIDUALS]
     figure = Figure(figsize=(10, 4.5 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 2, squeeze=False)
-    columns = (values.reshape(len(values), -1).T for values in (prediction, target))
+    some = _some(len(target))
+    if len(some) < len(target):
+        figure.suptitle(f"{len(some):,} of {len(target):,} samples")
+    columns = (values[some].reshape(len(some), -1).T for values in (prediction, target))
     for (left, right), name, one, truth in zip(panels, shown, *columns, strict=False):
         _residuals(left, right, one, truth, name)
     return figure
+
+
+def _some(count: int) -> np.ndarray:
+    """Places of so many points, all or POINTS of them evenly, with the first and the last."""
+    return np.linspace(0, count - 1, min(count, POINTS)).astype(np.int64)
 
 
 def _residuals(left: Axes, right: Axes, prediction: Tensor, target: Tensor, name: str) -> None:

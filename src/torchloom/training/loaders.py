@@ -164,7 +164,7 @@ class LoaderPlan(BaseModel):
         from torchloom.data.batches import drawn_subset
 
         numbers = self.trained_numbers()
-        return self.chosen("train", numbers[drawn_subset(len(numbers), count, self.seed)].tolist())
+        return self.chosen("train", numbers[drawn_subset(len(numbers), count, self.seed)])
 
     def trained_numbers(self) -> torch.Tensor:
         """The numbers (N,) in the train split of the samples that are trained on, which `data.subset` may choose."""
@@ -199,11 +199,11 @@ class LoaderPlan(BaseModel):
         """The targets (N, …) of the samples that are trained on."""
         return self.targets("train")[self.trained_numbers()]
 
-    def chosen(self, split: str, numbers: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    def chosen(self, split: str, numbers: Sequence[int] | torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The samples of the split with these numbers, as a batch without augmentation."""
         import torch
 
-        batch: tuple[torch.Tensor, ...] = self._dataset(split)[torch.tensor(numbers, dtype=torch.int64)]
+        batch: tuple[torch.Tensor, ...] = self._dataset(split)[torch.as_tensor(numbers, dtype=torch.int64)]
         return batch
 
     def samples(self, split: str, count: int, drawn: bool = False) -> dict[str, torch.Tensor]:

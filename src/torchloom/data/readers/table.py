@@ -8,35 +8,38 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from heapq import nsmallest
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, cast
 
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
-from torchloom.data.columns import Column, Encoder, Kind, gaps_of, is_gap, kind_of, written
+from torchloom.data.columns import Column, Encoder, Kind, count_different, gaps_of, given_cells, kind_of, written
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import Asked, asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
     LOOKED_AT,
-    Row,
     check_cells,
     find_tables,
     first_rows,
+    hashes,
     is_table,
-    read_entry,
-    read_files,
     say_duplicates,
     some,
+    store_entry,
+    store_files,
     text_column,
 )
 from torchloom.data.spread import far_beyond
+from torchloom.data.stored import Cells, Row, coded, of_each, of_rows, parts_of, together
 from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.system.words import are, listed, meant
 
 logger = logging.getLogger(__name__)
@@ -52,27 +55,26 @@ def find(config: TableFilesPreprocessConfig) -> Listing:
 
 
 def preprocess(
-    listing: Listing,
-    config: TableFilesPreprocessConfig,
-    scratch: Path,  # noqa: ARG001  (tables need none)
+    listing: Listing, config: TableFilesPreprocessConfig, scratch: Path
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Tables -> training, validation and test tensors and what is known about them.
 
     Each of the tensors holds `features` (N, F) float32, as TableInfo has them, and the array of a data.targets.Target.
-    Raises InputError for what is wrong with a file, a column or a cell.
+    Rows and features lie in temporary files in the folder `scratch`, and may be more than memory holds. Raises
+    InputError for what is wrong with a file, a column or a cell.
     """
-    return _prepare(read_files(listing), config)
+    return _prepare(store_files(listing, scratch), config, scratch)
 
 
 def preprocess_entry(
-    table: Any, config: TableFilesPreprocessConfig
+    table: Any, config: TableFilesPreprocessConfig, scratch: Path | None = None
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
-    """The same of a table that the catalog holds."""
-    return _prepare(read_entry(table, config), config)
+    """The same of a table that the catalog holds; without `scratch` files lie in the system's folder for such."""
+    return _prepare(store_entry(table, config), config, scratch)
 
 
 def _prepare(
-    read: dict[str, list[Row]], config: TableFilesPreprocessConfig
+    read: Mapping[str, Sequence[Row]], config: TableFilesPreprocessConfig, scratch: Path | None
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     asked = asked_of(read, config)
     rows = {split: asked.known(split, part) for split, part in read.items()}
@@ -83,7 +85,7 @@ def _prepare(
     target, learnt = asked.targets(parts)
     groups = groups_of(parts, config)
     encode = Encoder(columns, config.missing)
-    features = {split: _encoded(split, part, encode, len(_features(columns))) for split, part in parts.items()}
+    features = {split: _encoded(split, part, encode, scratch) for split, part in parts.items()}
     info = {
         "kind": "table",
         "features": _features(columns),
@@ -103,6 +105,8 @@ def _prepare(
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is proposed
+LOOKED_THROUGH = 1_000_000  # rows of each split, to propose a task
+OF_THE_FIRST = f"of the first {LOOKED_THROUGH:,} rows"
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
 
 
@@ -114,49 +118,55 @@ def takes(path: Path, target: str | None) -> bool:
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
-    listing = scan(path, "--data", SUFFIXES)
-    read = read_files(listing)
-    told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
+    read = store_files(scan(path, "--data", SUFFIXES), None, LOOKED_THROUGH)
+    told = asked_here(together(read.values()), check_target(path, some(read), target))
     config = TableFilesPreprocessConfig(files=str(path), **told)
     asked, gaps = asked_of(read, config), gaps_of(())
     known = {split: asked.known(split, part) for split, part in read.items()}
     check_split(known, config, asked)
-    rows = [row for part in known.values() for row in part]
-    columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns"]
+    rows = together(known.values())
+    cut = any(len(part) == LOOKED_THROUGH for part in read.values())
+    columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns{f', {OF_THE_FIRST}' if cut else ''}"]
     for name in rows[0]:
         if name not in config.targets:
-            given = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
+            given = given_cells(rows, name, gaps)
             kind, why = kind_of(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
             away = ", GIVES THE TARGET AWAY" if kind and _gives_away(rows, name, asked) else ""
-            kinds = f" ({len(set(map(written, given)))})" if kind == "category" else ""
+            kinds = f" ({count_different(of_each(written, given), len(given))})" if kind == "category" else ""
             seen.append(f"{name}: {why or kind}{kinds}{missing}{away}{'' if kind else ', left out'}")
     seen += asked.lines(rows)
-    if again := len(rows) - len({tuple(map(str, row.values())) for row in rows}):
+    if again := len(rows) - len(np.unique(hashes(rows, list(rows[0]), lambda cell: hash(str(cell))))):
         seen.append(f"{are(again, 'row')} there more than once")
-    batch = 256 if len(rows) >= 5000 else 32
-    train = {
-        "epochs": int(np.clip(round(STEPS * batch / len(rows)), LEAST_EPOCHS, MOST_EPOCHS)),
+    preprocess = {"reader": "table", "files": str(path), **told, "columns": columns}
+    blocks = {"data": {}, "model": {"name": "tabm"}, "train": _training(len(rows)), "evaluate": {}, "export": {}}
+    return Proposal(preprocess, asked.problem, blocks, seen)
+
+
+def _training(count: int) -> dict[str, Any]:
+    """The block `train` for so many rows."""
+    batch = 256 if count >= 5000 else 32
+    return {
+        "epochs": int(np.clip(round(STEPS * batch / count), LEAST_EPOCHS, MOST_EPOCHS)),
         "batch_size": batch,
         "optimizer": {"name": "AdamW", "lr": 0.002, "weight_decay": 0.02},
         "scheduler": {"name": "CosineAnnealingLR"},
         "monitor": "loss",
     }
-    preprocess = {"reader": "table", "files": str(path), **told, "columns": columns}
-    blocks = {"data": {}, "model": {"name": "tabm"}, "train": train, "evaluate": {}, "export": {}}
-    return Proposal(preprocess, asked.problem, blocks, seen)
 
 
 def _gives_away(rows: Sequence[Row], name: str, asked: Asked) -> bool:
     """Whether rows with the same value of the column, of which there are several, nearly all have the same class, or
     labels."""
-    classes: dict[str, Counter[tuple[str, ...]]] = {}
-    for row in rows:
-        classes.setdefault(written(row.get(name)), Counter())[tuple(asked.held(row))] += 1
-    several = len({held for counts in classes.values() for held in counts}) > 1  # and no number, which holds none
-    likeliest = sum(max(counts.values()) for counts in classes.values())
-    return several and len(classes) <= len(rows) / 10 and likeliest >= PURE * len(rows)
+    codes, values = coded(of_each(written, Cells(rows, name)), len(rows))
+    held, classes = coded(map(tuple, of_rows(asked.held, rows, asked.columns)), len(rows))
+    if len(classes) < 2 or len(values) > len(rows) / 10:  # of a number there is one class, of nothing
+        return False
+    pairs, counts = np.unique(codes * np.int64(len(classes)) + held, return_counts=True)
+    likeliest = np.zeros(len(values), dtype=np.int64)
+    np.maximum.at(likeliest, pairs // len(classes), counts)
+    return bool(likeliest.sum() >= PURE * len(rows))
 
 
 def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> None:
@@ -176,14 +186,14 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
     names = [name for name in rows[0] if name not in apart]
     found, seen = [], {}
     for name in names:
-        cells = [row[name] for row in rows if not is_gap(row.get(name), gaps)]
+        cells = given_cells(rows, name, gaps)
         given = config.columns.get(name)
-        kind, why = (given, "") if given and (cells or given == "out") else kind_of(name, cells)
+        kind, why = (given, "") if given and (len(cells) or given == "out") else kind_of(name, cells)
         if kind in {None, "out"}:
             logger.warning("the column %r %s: it is left out", name, why) if why else None
             continue
         assert kind is not None
-        check_cells("train", [row for row in rows if not is_gap(row.get(name), gaps)], name)
+        check_cells("train", cells.rows, name)
         values = _values(cells, config.most_categories) if kind == "category" else []
         found.append(Column(name=name, kind=cast(Kind, kind), values=values))
         seen[name] = f"{kind} ({len(values)})" if values else kind
@@ -196,38 +206,56 @@ def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: froz
 
 def _values(cells: Sequence[Any], most: int) -> list[str]:
     """The categories, the most frequent first, equally frequent ones in order."""
-    counts = Counter(map(written, cells))
-    known = sorted((-count, value) for value, count in counts.items() if count >= LEAST_SEEN)
-    return [value for _, value in known[:most]]
+    counts = Counter(of_each(written, cells))
+    known = ((-count, value) for value, count in counts.items() if count >= LEAST_SEEN)
+    return [value for _, value in nsmallest(most, known)]
 
 
 def _features(columns: Sequence[Column]) -> list[str]:
     return [feature for column in columns for feature in column.features]
 
 
-def _encoded(split: str, rows: Sequence[Row], encode: Encoder, width: int) -> np.ndarray:
-    """(N, F) float32; InputError names the row, counted from 1, the column and the cell."""
-    found = np.empty((len(rows), width), dtype=np.float32)
-    for place, row in enumerate(rows):
-        try:
-            found[place] = encode(row)
-        except InputError as error:
-            raise InputError(f"the {split} rows, number {place + 1} of those with a target: {error.message}") from error
-    return found
+def _encoded(split: str, rows: Sequence[Row], encode: Encoder, scratch: Path | None) -> np.ndarray:
+    """(N, F) float32, memory-mapped; InputError names the row, counted from 1, the column and the cell."""
+    width = len(_features(encode.columns))
+    try:
+        with TemporaryFile(dir=scratch) as file:
+            for part in parts_of(rows):
+                place = file.tell() // (4 * width)
+                file.write(_encoded_part(f"the {split} rows", part, encode, place).data)
+            file.flush()
+            return np.memmap(file, np.float32, "r+", shape=(len(rows), width)) if rows else np.empty((0, width), "f4")
+    except OSError as error:
+        raise InputError(f"{scratch}: the features cannot be written ({error.strerror}). Make room there") from error
+
+
+def _encoded_part(called: str, rows: Sequence[Row], encode: Encoder, before: int) -> np.ndarray:
+    try:
+        return encode.table(rows)
+    except InputError:
+        for place, row in enumerate(rows, before + 1):
+            with telling(f"{called}, number {place} of those with a target"):
+                encode(row)
+        raise
 
 
 def statistics(columns: Sequence[Column], features: np.ndarray) -> dict[str, Any]:
-    """Of each feature its mean and deviation, and where its bins begin and end; of categories none of it."""
+    """Of each feature its mean and deviation, and where its bins begin and end; of categories none of it.
+
+    Of the (N, F) features one is in memory at once.
+    """
     numbers = [column.kind != "category" for column in columns for _ in column.features]
-    names, values = _features(columns), features.T.astype(np.float64)
-    known = [value[~np.isnan(value)] if number else np.zeros(1) for value, number in zip(values, numbers, strict=True)]
-    gaps = [name for name, part, value in zip(names, known, values, strict=True) if 1 < len(part) < len(value)]
-    return {
-        "mean": [float(part.mean()) for part in known],
-        "std": [float(part.std()) or 1.0 for part in known],
-        "gaps": [name for name, number in zip(names, numbers, strict=True) if number and name in gaps],
-        "bins": [_edges(part) if number else [] for part, number in zip(known, numbers, strict=True)],
-    }
+    names = _features(columns)
+    found: dict[str, Any] = {"mean": [], "std": [], "gaps": [], "bins": []}
+    for place, (name, number) in enumerate(zip(names, numbers, strict=True)):
+        values = features[:, place].astype(np.float64) if number else np.zeros(1)
+        known = values[~np.isnan(values)]
+        found["mean"].append(float(known.mean()))
+        found["std"].append(float(known.std()) or 1.0)
+        found["gaps"] += [name] if 1 < len(known) < len(values) else []
+        del values
+        found["bins"].append(_edges(known) if number else [])
+    return found
 
 
 def _edges(values: np.ndarray) -> list[float]:

@@ -13,6 +13,7 @@ from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
 from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
+
+CLOSED_FORM = 1 << 24  # numbers in the rows of a closed form, which takes several times their memory
 
 REPORTS = {
     "metrics": "",
@@ -89,10 +92,14 @@ class Regression(Problem):
         table: list[dict[str, Any]] = []
         if isinstance(info, TableInfo):
             features, _ = loaders.first("test", len(target))
-            rows, truth = loaders.trained()
             numeric, as_numbers = info.as_numbers()
+            most = max(1, CLOSED_FORM // len(numeric.features))  # rows at once
+            rows, truth = loaders.trained(most)
             l2 = checkpoint.training["parameters"]["l2"]
-            found = measures.closed_form(as_numbers(rows), truth, as_numbers(features), numeric, numbers, l2)
+            parts = map(as_numbers, features.split(most))  # type: ignore[no-untyped-call]
+            found = measures.closed_form(as_numbers(rows), truth, parts, numeric, numbers, l2)
+            if len(rows) == most:
+                logger.info("the closed form is that of %s, drawn at random", counted(most, "training sample"))
             linear = measures.regression_metrics(found, target, names)
             metrics |= {f"closed_form_{name}": value for name, value in linear.items()}
             if numeric is info and [each.scale for each in numbers] == ["linear"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,15 +74,14 @@ def least_squares(features: Tensor, target: Tensor, info: TableInfo, named: Numb
 
 
 def closed_form(
-    rows: Tensor, truth: Tensor, features: Tensor, info: TableInfo, numbers: Sequence[Number], l2: float
+    rows: Tensor, truth: Tensor, features: Iterable[Tensor], info: TableInfo, numbers: Sequence[Number], l2: float
 ) -> Tensor:
-    """What least squares on the `rows` (N, F), on the scales of the numbers, say of `features` (M, F): float64."""
+    """What least squares on `rows` (N, F), on the scales of the numbers, say of `features`, (M, F) each, float64."""
     learnt = to_scale(truth.double(), numbers).reshape(len(truth), -1)
-    found = []
-    for place, each in enumerate(numbers):
-        scaled = Number(name=each.name, mean=0.0, std=1.0)
-        found.append(least_squares(rows, learnt[:, place], info, scaled, l2).predict(features))
-    return from_scale(found[0] if len(numbers) == 1 else torch.stack(found, 1), numbers)
+    scaled = [Number(name=each.name, mean=0.0, std=1.0) for each in numbers]
+    solved = [least_squares(rows, learnt[:, place], info, each, l2) for place, each in enumerate(scaled)]
+    found = torch.cat([torch.stack([each.predict(part) for each in solved], 1) for part in features])
+    return from_scale(found[:, 0] if len(numbers) == 1 else found, numbers)
 
 
 def coefficients(model: nn.Module, features: Tensor, info: TableInfo, solution: LinearSolution) -> list[dict[str, Any]]:
