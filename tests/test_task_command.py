@@ -89,6 +89,35 @@ def test_folders_of_pictures_are_classes(tmp_path: Path) -> None:
         propose(tmp_path / "pets", "cat")
 
 
+def test_a_table_of_the_catalog_becomes_a_file_that_names_it(project: Path) -> None:
+    rows = [{**row, "rides": "often" if row["bike"] == "yes" else "never"} for row in people(300)]
+    write(project / "data/01_raw/people.csv", rows)
+    entries = {
+        "people_table": {"type": "pandas.CSVDataset", "filepath": "data/01_raw/people.csv"},
+        "nobody": {"type": "MemoryDataset"},
+    }
+    (project / "conf/base/catalog_own.yml").write_text(yaml.safe_dump(entries))
+    made = kedro(project, "task", "new", "bikes", "--data", "people_table", "--target", "bike")
+    assert made.returncode == 0, made.stderr
+    assert "town: category (3)" in made.stdout.splitlines()
+    blocks: dict[str, Any] = yaml.safe_load((project / "conf/base/parameters/bikes.yml").read_text())
+    own = blocks["bikes_data"]["preprocess"]
+    assert (own["reader"], own["entry"], own["columns"]["id"]) == ("table", "people_table", "out")
+    assert "files" not in own
+    small = {"model": {"hidden": [8]}, "train": {"epochs": 30, "threads": 1}}
+    catalog = kedro_run(project, "bikes", env="local", params={"bikes": small})
+    assert catalog.load("bikes.metrics")["accuracy"] > 0.9
+    for entry, target, message in (
+        ("people_tables", "bike", "'people_tables' is no path, and no entry of the catalog."),
+        ("people_table", "bikes", "Error: people_table: there is no column 'bikes'"),
+        ("nobody", "bike", "Error: --data nobody: "),
+    ):
+        wrong = kedro(project, "task", "new", "others", "--data", entry, "--target", target)
+        assert (wrong.returncode > 0, "Traceback" in wrong.stderr) == (True, False), wrong.stderr
+        assert message in wrong.stderr
+    assert not (project / "conf/base/parameters/others.yml").exists()
+
+
 def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     with pytest.raises(InputError, match=r"people\.csv: it must be said which column is to be told\. Say --target"):
         propose(table, None)

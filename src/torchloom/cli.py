@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 from kedro.framework.startup import ProjectMetadata
@@ -81,7 +84,7 @@ def task() -> None:
     "path",
     required=True,
     help="A table, a text, or a folder: of tables, texts or sounds, or with a folder of pictures, texts or sounds for "
-    "each class; by its path, or an address such as s3://bucket/folder/.",
+    "each class; by its path, or an address such as s3://bucket/folder/. Or a table that is an entry of the catalog.",
 )
 @click.option("--credentials", help="Of data at an address the entry of credentials.yml that lets you in.")
 @click.option(
@@ -108,7 +111,6 @@ def new_task(
     from torchloom.data.readers import propose
     from torchloom.errors import InputError
     from torchloom.problems import check_problem
-    from torchloom.system.addresses import is_address
     from torchloom.system.files import atomic_write
     from torchloom.tasks import read_tasks
 
@@ -124,13 +126,15 @@ def new_task(
             check_problem(problem)
         except UnknownNameError as error:
             raise InputError(f"--problem {problem}: {error}") from error
-    place = _here(path, data, credentials)
-    proposal = propose(place, ",".join(targets) or None, problem)
+    with _here(path, data, credentials) as (place, as_said):
+        try:
+            proposal = propose(place, ",".join(targets) or None, problem)
+        except InputError as error:
+            raise InputError(error.message.replace(str(place), path)) from error
+    found = proposal.preprocess.items()
+    preprocess = dict(as_said(key) if value == str(place) else (key, value) for key, value in found)
+    preprocess |= {"credentials": credentials} if credentials else {}
     own = {"task": {"problem": proposal.problem, "data": data}, **proposal.blocks}
-    preprocess = proposal.preprocess
-    if is_address(path):
-        preprocess = {key: path if value == str(place) else value for key, value in preprocess.items()}
-        preprocess |= {"credentials": credentials} if credentials else {}
     blocks = {data: {"preprocess": preprocess}, name: own}
     read_tasks({**parameters, **blocks})  # whether there can be a task of that name
     comments = "".join(f"# {_in_one_line(line)}\n" for line in ["What kedro task new has seen:", *proposal.seen])
@@ -140,22 +144,36 @@ def new_task(
     click.echo("\n".join([*proposal.seen, "", f"written to {file}. Train with", f"  kedro run --pipelines {name}"]))
 
 
-def _here(place: str, data: str, credentials: str | None) -> Path:
-    """Where data are on this machine; from an address they are brought first, to where the data set will have them."""
+@contextmanager
+def _here(place: str, data: str, credentials: str | None) -> Iterator[tuple[Path, Callable[[str], tuple[str, str]]]]:
+    """Where data are on this machine, and how the key of a block says it.
+
+    From an address they are brought first, to where the data set will have them; a table of the catalog is put into a
+    temporary file.
+    """
     from kedro.framework.session import KedroSession
 
     from torchloom.config.loader import credentials_of
+    from torchloom.data.entries import keep
+    from torchloom.errors import telling
     from torchloom.system.addresses import is_address
 
-    if is_address(place):
-        with KedroSession.create() as session:
-            context = session.load_context()  # type: ignore[attr-defined]
+    if not is_address(place) and (path := Path(place).expanduser()).exists():
+        yield path.resolve(), lambda key: (key, str(path.resolve()))
+        return
+    with KedroSession.create() as session:
+        context = session.load_context()  # type: ignore[attr-defined]
+        if is_address(place):
             remote = context.catalog.load(f"{data}_remote")
-        remote.options = credentials_of(context.config_loader, credentials, "--credentials")
-        return Path(remote.bring(place, "--data")).resolve()
-    if not Path(place).expanduser().exists():
-        raise click.BadParameter(f"Path {place!r} does not exist.", param_hint="--data")
-    return Path(place).expanduser().resolve()
+            remote.options = credentials_of(context.config_loader, credentials, "--credentials")
+            yield Path(remote.bring(place, "--data")).resolve(), lambda key: (key, place)
+        elif place in context.catalog:
+            with TemporaryDirectory() as folder:
+                with telling(f"--data {place}"):
+                    path = keep(context.catalog.load(place), Path(folder, "table.arrow").resolve())
+                yield path, lambda _: ("entry", place)
+        else:
+            raise click.BadParameter(f"{place!r} is no path, and no entry of the catalog.", param_hint="--data")
 
 
 def _in_one_line(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torchloom.data.stored import Block, arrow_block, listed_block
@@ -32,6 +33,32 @@ def as_blocks(table: Any, most: int) -> list[Block]:
             else map(arrow_block, part.to_batches(max_chunksize=most))
         )
     ]
+
+
+def keep(table: Any, path: Path) -> Path:
+    """The same rows as a file of Arrow; where cells of a column are of several types, they are texts there."""
+    import pyarrow
+
+    parts = [_as_table(part) if isinstance(part, list) else part for part in _parts(table)]
+    if not sum(map(len, parts)):
+        raise InputError("holds no rows")
+    whole = pyarrow.concat_tables(parts, promote_options="permissive")
+    with pyarrow.ipc.new_file(path, whole.schema) as file:
+        file.write_table(whole)
+    return path
+
+
+def _as_table(rows: list[dict[str, Any]]) -> Any:
+    import pyarrow
+
+    try:
+        return pyarrow.Table.from_pylist(rows)
+    except pyarrow.ArrowException:
+        return pyarrow.Table.from_pylist([{name: _as_text(cell) for name, cell in row.items()} for row in rows])
+
+
+def _as_text(cell: Any) -> str | None:
+    return None if cell is None else str(cell)
 
 
 def _parts(table: Any) -> list[Any]:
