@@ -152,10 +152,11 @@ def _here(place: str, data: str, credentials: str | None) -> Iterator[tuple[Path
     temporary file.
     """
     from kedro.framework.session import KedroSession
+    from kedro.io import DatasetError
 
     from torchloom.config.loader import credentials_of
     from torchloom.data.entries import keep
-    from torchloom.errors import telling
+    from torchloom.errors import InputError
     from torchloom.system.addresses import is_address
 
     if not is_address(place) and (path := Path(place).expanduser()).exists():
@@ -169,8 +170,10 @@ def _here(place: str, data: str, credentials: str | None) -> Iterator[tuple[Path
             yield Path(remote.bring(place, "--data")).resolve(), lambda key: (key, place)
         elif place in context.catalog:
             with TemporaryDirectory() as folder:
-                with telling(f"--data {place}"):
+                try:
                     path = keep(context.catalog.load(place), Path(folder, "table.arrow").resolve())
+                except DatasetError as error:
+                    raise InputError(f"--data {place}: {str(error).removeprefix(f'{place}: ')}") from error
                 yield path, lambda _: ("entry", place)
         else:
             raise click.BadParameter(f"{place!r} is no path, and no entry of the catalog.", param_hint="--data")

@@ -104,7 +104,9 @@ def _prepare(
 
 # ---- what there is -------------------------------------------------------------------------------------------------
 
-STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1700, 60, 16  # of a training that is proposed
+MEMBERS, STEPS = 32, 1700  # of a training that is proposed
+OF_PROBLEMS = {"regression": (16, 2420)}  # where others do better
+MOST_EPOCHS, LEAST_EPOCHS = 60, 16
 LOOKED_THROUGH = 1_000_000  # rows of each split, to propose a task
 OF_THE_FIRST = f"of the first {LOOKED_THROUGH:,} rows"
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
@@ -140,15 +142,17 @@ def propose(path: Path, target: str | None) -> Proposal:
     if again := len(rows) - len(np.unique(hashes(rows, list(rows[0]), lambda cell: hash(str(cell))))):
         seen.append(f"{are(again, 'row')} there more than once")
     preprocess = {"reader": "table", "files": str(path), **told, "columns": columns}
-    blocks = {"data": {}, "model": {"name": "tabm"}, "train": _training(len(rows)), "evaluate": {}, "export": {}}
+    members, steps = OF_PROBLEMS.get(asked.problem, (MEMBERS, STEPS))
+    model = {"name": "tabm", "members": members}
+    blocks = {"data": {}, "model": model, "train": _training(len(rows), steps), "evaluate": {}, "export": {}}
     return Proposal(preprocess, asked.problem, blocks, seen)
 
 
-def _training(count: int) -> dict[str, Any]:
+def _training(count: int, steps: int) -> dict[str, Any]:
     """The block `train` for so many rows."""
     batch = 256 if count >= 5000 else 32
     return {
-        "epochs": int(np.clip(round(STEPS * batch / count), LEAST_EPOCHS, MOST_EPOCHS)),
+        "epochs": int(np.clip(round(steps * batch / count), LEAST_EPOCHS, MOST_EPOCHS)),
         "batch_size": batch,
         "optimizer": {"name": "AdamW", "lr": 0.002, "weight_decay": 0.02},
         "scheduler": {"name": "CosineAnnealingLR"},
