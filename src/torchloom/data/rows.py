@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torchloom.data.columns import is_flag, written
 from torchloom.data.tables import SUFFIXES, as_rows, opened_table
 from torchloom.data.text import spoken_words
 from torchloom.datasets.listing import Listing, is_users, scan
-from torchloom.errors import InputError, telling
+from torchloom.errors import InputError, printable, telling
 from torchloom.system.words import counted, listed
 
 logger = logging.getLogger(__name__)
@@ -89,20 +89,31 @@ def some(rows: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
     return next(filter(None, rows.values()), ())
 
 
-def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> None:
-    """Warn of rows to validate and to test that training has too, in the columns of these names."""
+def say_duplicates(
+    parts: Mapping[str, Sequence[Row]],
+    names: Sequence[str],
+    plain: Callable[[str], str] = str,
+    called: str | None = None,
+) -> None:
+    """Warn of rows to validate and to test that training has too, in the columns of these names.
+
+    What `plain` makes equal counts as such. Rows are named by the column `called`, or else by their numbers.
+    """
 
     def key(row: Row) -> int:
-        return hash(tuple(written(row.get(name)) for name in names))
+        return hash(tuple(plain(written(row.get(name))) for name in names))
 
     known = set(map(key, parts["train"]))
     for split in ("validation", "test"):
-        again = [str(number) for number, row in enumerate(parts[split], 1) if key(row) in known]
+        again = [
+            str(row[called] if called else place) for place, row in enumerate(parts[split], 1) if key(row) in known
+        ]
         if again:
             logger.warning(
                 "%s: %d of %s are among the training rows too, with this or another target, and what is measured on "
-                "them says little: the numbers %s",
-                *(split, len(again), counted(len(parts[split]), "row"), listed(again)),
+                "them says little: %s%s",
+                *(split, len(again), counted(len(parts[split]), "row")),
+                *("" if called else "the numbers ", printable(listed(again))),
             )
 
 
