@@ -808,3 +808,17 @@ def test_coefficients_of_another_model_are_its_mean_slopes() -> None:
     slopes = [2 * features[:, 0].mean(), features[:, 2].mean(), features[:, 1].mean()]
     expected = [slope.item() * std for slope, std in zip(slopes, info.std, strict=True)]
     assert [row["network"] for row in rows] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_shown_is_spread_over_the_test_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files in the folders of their classes the first are all of one."""
+    shown: list[list[int]] = []
+    drawn = ImageInfo.predictions
+
+    def noted(self: ImageInfo, loaders: LoaderPlan, numbers: Any, captions: Any) -> Any:
+        shown.append(list(numbers))
+        return drawn(self, loaders, numbers, captions)
+
+    monkeypatch.setattr(ImageInfo, "predictions", noted)
+    everything(tmp_path)
+    assert shown[0] == [0, 13, 26, 39]

@@ -34,6 +34,7 @@ from torchloom.system.figures import (
     residuals,
     roc_curves,
     runs,
+    segmentations,
     text_predictions,
     text_sheet,
 )
@@ -508,4 +509,24 @@ def test_the_sheet_of_texts_names_each_and_what_was_said_of_it() -> None:
     assert [text.get_text() for text in shown][:2] == ["a.txt:1\ngood 97%", "a fine film"]
     assert texts[3].startswith("cost \\$5 cost")
     assert texts[3].endswith("…")
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_segmentations_have_titles_and_a_key_to_the_colours() -> None:
+    """Also where classes have names of any script or sign, and are more than a line has room for."""
+    samples = [(f"sample {number}: $5", [np.full((6, 9, 3), 0.2 * part) for part in range(4)]) for number in range(3)]
+    key = [(f"_class {number}", (number / 9, 0.5, 0.1)) for number in range(9)]
+    figure = segmentations(samples, ("picture", "mask", "answer", "wrong"), key)
+    (axes,) = figure.axes
+    assert len(axes.images) == 12
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:9] == [name for name, _ in key]
+    assert texts.count("answer") == 3
+    assert texts[10] == "sample 0: \\$5"
+    assert [patch.get_facecolor()[:3] for patch in axes.patches] == [colour for _, colour in key]
+    height = axes.get_ylim()[0]
+    places = [text.get_position() for text in axes.texts]
+    assert len(set(places)) == len(places)
+    assert all(0 <= y <= height for _, y in places)
+    assert max(image.get_extent()[2] for image in axes.images) < min(y for _, y in places[:9])
     assert png(figure).startswith(b"\x89PNG")

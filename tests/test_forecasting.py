@@ -16,7 +16,7 @@ from torchloom.models import build_model
 from torchloom.pipelines.prediction.nodes import unrolled
 from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems import problem_of
-from torchloom.problems.forecasting import _spread
+from torchloom.problems.base import spread
 from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecastingTrainConfig
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan
@@ -142,9 +142,9 @@ def test_what_was_never_measured_is_neither_learnt_nor_judged(tmp_path: Path, ch
 
 
 def test_what_is_shown_is_spread_over_the_test_rows() -> None:
-    assert _spread(101, 5) == [0, 25, 50, 75, 100]
-    assert _spread(3, 6) == [0, 1, 2]
-    assert _spread(9, 1) == [0]
+    assert spread(101, 5) == [0, 25, 50, 75, 100]
+    assert spread(3, 6) == [0, 1, 2]
+    assert spread(9, 1) == [0]
 
 
 def test_a_row_for_each_entry_of_a_list() -> None:

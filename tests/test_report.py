@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities import DocumentInfo, ImageInfo
+from torchloom.problems import problem_of
 from torchloom.problems.classification import REPORTS
 from torchloom.records.provenance import Lineage
 from torchloom.records.recipe import without_folders
 from torchloom.reporting.card import made_smaller, plain
-from torchloom.reporting.page import Facts, Section, Table, Text, read_template, render, shown
-from torchloom.reporting.report import Subject
+from torchloom.reporting.page import Facts, Picture, Section, Table, Text, read_template, render, shown
+from torchloom.reporting.report import Subject, results
 from torchloom.system.devices import choose_precision
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loaders import LoaderPlan
@@ -362,3 +364,16 @@ def test_the_example_on_a_card_cuts_texts_as_the_model_does(tokens: Any, last: i
         code = re.sub("what a wonderful film!", text, example, flags=re.IGNORECASE)
         exec(code, known)
         assert known["inputs"]["tokens"].tolist() == [tokenizer.tokens(text, last).tolist()]
+
+
+def test_a_figure_of_nothing_is_left_out() -> None:
+    """Such as the coefficients of a table with words in it."""
+
+    def captions(coefficients: list[dict[str, Any]]) -> list[str]:
+        made = {"coefficients": coefficients, "residuals": b"picture", "coefficient_plot": b"picture"}
+        subject: Any = SimpleNamespace(made=made, smaller=False, problem=problem_of("regression"))
+        return [part.caption for part in results(subject) if isinstance(part, Picture)]
+
+    beside = "The network's coefficients beside those of least squares in closed form."
+    assert beside in captions([{"feature": "age", "network": "1.5", "closed_form": "1.25"}])
+    assert captions([]) == ["Predictions over true values, and what is left over the predictions."]

@@ -27,7 +27,7 @@ from torchloom.modalities import ImageInfo, read_info
 from torchloom.models import build_model, build_network
 from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems import problem_of
-from torchloom.problems.segmentation.colours import overlaid
+from torchloom.problems.segmentation.colours import RED, colour_of, key, mistakes, overlaid
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig
 from torchloom.problems.segmentation.metrics import answers, boundary, segmentation_metrics
 from torchloom.training.checkpoint import Checkpoint
@@ -101,6 +101,24 @@ def test_a_picture_shows_the_classes_but_for_the_first() -> None:
     assert shown.shape == (1, 3, 1, 3)
     assert shown[0, :, 0, 0].tolist() == shown[0, :, 0, 2].tolist() == [1, 1, 1]
     np.testing.assert_allclose(shown[0, :, 0, 1], [1, (1 + 166 / 255) / 2, 0.5], rtol=1e-6)
+
+
+def test_what_is_wrong_is_red_but_for_what_is_ignored() -> None:
+    images = np.full((1, 1, 1, 4), 100, dtype=np.uint8)
+    truth, answer = np.array([[[0, 1, IGNORED, 1]]]), np.array([[[0, 0, 1, 1]]])
+    shown = mistakes(images, truth, answer)
+    assert shown.shape == (1, 3, 1, 4)
+    red = [tuple(np.round(shown[0, :, 0, place], 2).tolist()) == RED for place in range(4)]
+    assert red == [False, True, False, False]
+
+
+def test_classes_have_colours_of_their_own_and_a_key() -> None:
+    colours = [colour_of(number) for number in range(60)]
+    assert len(set(colours)) == 60
+    named = key(["wall", "cell", "nucleus"])
+    assert [name for name, _ in named] == ["wall (not coloured)", "cell", "nucleus"]
+    assert [colour for _, colour in named[1:]] == colours[1:3]
+    assert [name for name, _ in key([str(number) for number in range(60)])][-2:] == ["24", "35 more"]
 
 
 def test_a_model_that_answers_the_commonest_class_is_told_so() -> None:

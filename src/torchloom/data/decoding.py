@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from torchloom.config import PictureConfig
+from torchloom.data.copies import Seen, digest_of, say_copies
 from torchloom.data.image_files import in_threads, read_picture
 from torchloom.data.images import channel_counts, describe_pixels
 from torchloom.datasets.listing import NAMED, Listing
@@ -67,6 +68,7 @@ def decode(
         decoder = Decoder(listing, config, reading, kept, pool, bar, read_mask)
         splits = {name: decoder.split(part) for name, part in parts.items()}
     decoder.report()
+    say_copies(dict(zip(parts, decoder.seen, strict=True)), "picture")
     height, width, channels = decoder.shape
     if not splits["train"][1].any():
         raise InputError(f"{listing.folder}: no training picture can be read")
@@ -138,6 +140,7 @@ class Decoder:
         self.task = bar.add_task("decode", total=len(listing.names), status="")
         self.tried = 0
         self.failures: list[str] = []
+        self.seen: list[list[Seen]] = []  # the pictures of each split
 
     def split(self, part: Part) -> tuple[Tensors, np.ndarray]:
         """The tensors of a split, and how often each channel of it has each value (C, 256)."""
@@ -162,12 +165,15 @@ class Decoder:
         places = part.places if part.masks is None else np.stack([part.places, part.masks], axis=1)
         readable = np.ones(len(part.places), dtype=bool)
         counts = np.zeros((self.config.channels, 256), dtype=np.int64)
+        self.seen.append([])
         for start in range(0, len(readable), BLOCK):
             decoded = list(in_threads(self.pool, self._try, places[start : start + BLOCK].tolist()))
             readable[start : start + BLOCK] = [found is not None for found in decoded]
             known = [found for found in decoded if found is not None]
             images = np.array([image for image, _ in known], np.uint8).reshape(-1, *self.shape)
             counts += channel_counts(images)
+            there = part.places[start : start + BLOCK][readable[start : start + BLOCK]]
+            self.seen[-1] += map(Seen, (self.listing.names[place] for place in there), map(digest_of, images))
             if pixels and masks:
                 pixels.write(images.data)
                 masks.writelines(mask.data for _, mask in known if mask is not None)

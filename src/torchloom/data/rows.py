@@ -172,36 +172,47 @@ def some(rows: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
     return next(filter(None, rows.values()), ())
 
 
-def say_duplicates(parts: Mapping[str, Sequence[Row]], names: Sequence[str]) -> None:
-    """Warn of rows to validate and to test that training has too, in the columns of these names."""
-    known = np.sort(hashes(parts["train"], names))
+def say_duplicates(
+    parts: Mapping[str, Sequence[Row]],
+    names: Sequence[str],
+    plain: Callable[[str], str] = str,
+    called: str | None = None,
+) -> None:
+    """Warn of rows to validate and to test that training has too, in the columns of these names.
+
+    What `plain` makes equal counts as such. Rows are named by the column `called`, or else by their numbers.
+    """
+
+    def read(cell: Any) -> int:
+        try:
+            return hash(plain(written(cell)))
+        except ValueError:  # of which there are none to train
+            return hash(repr(cell))
+
+    known = np.sort(hashes(parts["train"], names, read))
     for split in ("validation", "test"):
-        keys = hashes(parts[split], names)
+        keys = hashes(parts[split], names, read)
         places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        again = np.flatnonzero(known[places] == keys) + 1
-        if len(again):
+        again = np.flatnonzero(known[places] == keys).tolist()
+        if again:
             logger.warning(
                 "%s: %d of %s are among the training rows too, with this or another target, and what is measured on "
-                "them says little: of the %s rows, in the order of the files and counted from 1, the numbers %s; the "
-                "first is %s",
-                *(split, len(again), counted(len(parts[split]), "row"), split, listed(again.astype(str).tolist())),
-                _shown(parts[split][int(again[0]) - 1], names),
+                "them says little: %s",
+                *(split, len(again), counted(len(parts[split]), "row")),
+                printable(_named(split, parts[split], again, names, called)),
             )
 
 
-def _shown(row: Row, names: Sequence[str]) -> str:
-    """The row as a person finds it again."""
-    return printable(listed([f"{name} {short(written(row.get(name)))}" for name in names], 5))
+def _named(split: str, rows: Sequence[Row], places: Sequence[int], names: Sequence[str], called: str | None) -> str:
+    """The rows at these places as a person finds them again."""
+    if called:
+        return listed([str(rows[place][called]) for place in places])
+    numbers = listed([str(place + 1) for place in places])
+    first = listed([f"{name} {short(written(rows[places[0]].get(name)))}" for name in names], 5)
+    return f"of the {split} rows, in the order of the files and counted from 1, the numbers {numbers}; the first is {first}"
 
 
-def _hash(cell: Any) -> int:
-    try:
-        return hash(written(cell))
-    except ValueError:  # of which there are none to train
-        return hash(repr(cell))
-
-
-def hashes(rows: Sequence[Row], names: Sequence[str], read: Callable[[Any], int] = _hash) -> np.ndarray:
+def hashes(rows: Sequence[Row], names: Sequence[str], read: Callable[[Any], int]) -> np.ndarray:
     """A number (N,) uint64 for each row, the same where `read` makes the same of the cells in these columns."""
     found = np.zeros(len(rows), dtype=np.uint64)
     for name in names:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from torchloom.data.copies import Seen, digest_of
 from torchloom.data.documents import packed_texts
 from torchloom.data.rows import Row
 from torchloom.data.sound_files import head_of, read_sound
@@ -64,6 +65,9 @@ class Stored(NamedTuple):
     def sounds(self) -> Iterator[np.ndarray]:
         """Each waveform (T,)."""
         return (self.waveforms[start:end] for start, end in pairwise(self.starts.tolist()))
+
+    def seen(self, column: str) -> list[Seen]:
+        return [Seen(str(row[column]), digest_of(sound)) for row, sound in zip(self.rows, self.sounds(), strict=True)]
 
     def tensors(self, target: dict[str, np.ndarray], column: str) -> Tensors:
         names = [str(row[column]).encode(errors="backslashreplace").decode() for row in self.rows]

@@ -147,8 +147,8 @@ class Problem:
         """Those that only this problem has; what they call `params:<block>` is a block of the task."""
         return ()
 
-    def captions(self, made: Mapping[str, Any]) -> Mapping[str, str]:
-        """What a page says of each report, where `made` are the contents of all of them."""
+    def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
+        """What a page says of each report, where `made` are the contents of all of them; None leaves one out."""
         return self.reports
 
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
@@ -195,6 +195,12 @@ class Problem:
     def said(self, model: Model) -> dict[str, Any]:
         """What a server says of the answers that its model gives."""
         return {}
+
+
+def spread(count: int, most: int) -> list[int]:
+    """So many of the numbers below `count`, from the first to the last: test samples often come class by class."""
+    most = min(most, count)
+    return [place * (count - 1) // max(most - 1, 1) for place in range(most)]
 
 
 def check_count(found: int, needed: int) -> None:

@@ -228,9 +228,8 @@ def results(subject: Subject) -> Iterator[Part]:
     elsewhere = {"metrics", "comparison", "per_class", "history", "learning_curves", "export_report", "formats_report"}
     captions = {**CAPTIONS, **subject.problem.captions(made)}
     for name, content in made.items():
-        caption = captions.get(name) or name.replace("_", " ").capitalize()
-        if name not in elsewhere and content:
-            yield shown(caption, content)
+        if name not in elsewhere and content and captions.get(name, "") is not None:
+            yield shown(captions.get(name) or name.replace("_", " ").capitalize(), content)
 
 
 def by_class(figures: dict[str, dict[str, Any]]) -> Table:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
@@ -29,6 +30,8 @@ TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a 
 RESIDUALS = 6  # numbers of which they are shown
 POINTS = 100_000  # of a curve or a cloud at most
 WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
+KEY, LINE_HEIGHT = 1.5, 0.25  # inches for a name of a colour, and for a line of these
+SCALE = 1.4  # times as large as others are images of which each pixel counts
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
 RIGHT, WRONG = "#2a7f3f", "#c1272d"
 
@@ -256,9 +259,24 @@ def _wrapped(text: str, width: int, most: int) -> str:
     return "\n".join(lines[:most]).replace(WIDE, MISSING)
 
 
-def contact_sheet(images: list[np.ndarray], captions: list[str]) -> Figure:
-    """Images (C, H, W) uint8, each below its caption."""
-    figure, axes = _sheet(*_rows_and_columns(max(len(images), 1)), caption=CAPTION)
+Key = Sequence[tuple[str, Sequence[float]]]  # names of colours, which are shares of red, green and blue
+
+
+def segmentations(samples: Sequence[tuple[str, Sequence[np.ndarray]]], headings: Sequence[str], key: Key) -> Figure:
+    """Of each sample, down, what is said of it, and below that pictures (H, W, C) on [0, 1] under these headings."""
+    figure, axes = _sheet(len(samples), len(headings), CAPTION, key, SCALE)
+    for row, (title, pictures) in enumerate(samples):
+        for column, (heading, pixels) in enumerate(zip(headings, pictures, strict=True)):
+            left, top = _show(axes, row, column, pixels, CAPTION, SCALE)
+            axes.text(left, top - 0.04, heading, fontsize=8, color="dimgrey", va="bottom")
+            if not column:
+                axes.text(left, top - 0.2, _short(title), fontsize=9, va="bottom")
+    return figure
+
+
+def contact_sheet(images: list[np.ndarray], captions: list[str], key: Key = ()) -> Figure:
+    """Images (C, H, W) uint8, each below its caption, and a key to their colours where they have any."""
+    figure, axes = _sheet(*_rows_and_columns(max(len(images), 1)), caption=CAPTION, key=key)
     if not images:
         _title(axes, 0, 0, "no pictures")
     for index, (image, caption) in enumerate(zip(images, captions, strict=False)):
@@ -504,23 +522,33 @@ def _rows_and_columns(count: int) -> tuple[int, int]:
     return math.ceil(count / COLUMNS), min(count, COLUMNS)
 
 
-def _sheet(rows: int, columns: int, caption: float = 0.0) -> tuple[Figure, Axes]:
-    """Room for rows of images, each below a caption of such a height."""
-    width, height = columns * CELL, rows * (CELL + caption)
+def _sheet(rows: int, columns: int, caption: float = 0.0, key: Key = (), scale: float = 1.0) -> tuple[Figure, Axes]:
+    """Room for rows of images, each below a caption of such a height, and below all of them a key to colours."""
+    width, begins = columns * scale * CELL, rows * (scale * CELL + caption)
+    beside = max(1, int(width / KEY))
+    height = begins + LINE_HEIGHT * -(-len(key) // beside)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
+    for place, (name, colour) in enumerate(key):
+        x, y = 0.05 + place % beside * KEY, begins + LINE_HEIGHT * (place // beside + 0.5)
+        axes.add_patch(Rectangle((x, y - 0.07), 0.14, 0.14, facecolor=colour, edgecolor="grey", linewidth=0.5))
+        axes.text(x + 0.2, y, _literal(_wrapped(name, 22, 1)), fontsize=8, va="center")
     return figure, axes
 
 
-def _show(axes: Axes, row: int, column: int, pixels: np.ndarray, caption: float = 0.0) -> None:
-    """Pixels (H, W, C) on [0, 1] in a place of the sheet, in their own proportions."""
+def _show(
+    axes: Axes, row: int, column: int, pixels: np.ndarray, caption: float = 0.0, scale: float = 1.0
+) -> tuple[float, float]:
+    """Pixels (H, W, C) on [0, 1] in a place of the sheet, in their own proportions; where they begin, x and y."""
     height, width = pixels.shape[:2]
-    half = 0.47 * CELL / max(height, width)
-    x, y = (column + 0.5) * CELL, row * (CELL + caption) + caption + 0.5 * CELL
+    cell = scale * CELL
+    half = 0.47 * cell / max(height, width)
+    x, y = (column + 0.5) * cell, row * (cell + caption) + caption + 0.5 * cell
     extent = (x - half * width, x + half * width, y + half * height, y - half * height)
     grey = pixels.shape[-1] == 1
     axes.imshow(pixels.squeeze(-1) if grey else pixels, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+    return extent[0], extent[3]
 
 
 def _title(axes: Axes, row: int, column: int, text: str, colour: str = "black") -> None:

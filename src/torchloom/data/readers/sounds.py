@@ -19,6 +19,7 @@ import numpy as np
 
 from torchloom.config import SoundFilesPreprocessConfig, parts_of
 from torchloom.data.class_folders import check_none_empty, class_roots, place_pictures, split_of
+from torchloom.data.copies import say_copies
 from torchloom.data.paths import LOOKED_AT, path_column, places, say_twice
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
@@ -232,6 +233,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
     reading = Reading(found.place, rate, scratch)
     stored = reading.splits(parts)
     reading.report(sum(map(len, parts.values())), config.skip_unreadable)
+    say_copies({split: part.seen(found.place.column) for split, part in stored.items()}, "sound")
     parts = {split: part.rows for split, part in stored.items()}
     for split in ("train", "test"):
         if not parts[split]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -40,7 +41,7 @@ from torchloom.system.progress import track
 from torchloom.system.words import are, listed, meant
 
 TEXTS = {".txt"}
-FOLDER, TEXT = "class", "text"  # the columns of what lies in folders
+FOLDER, TEXT, FILE = "class", "text", "file"  # the columns of what lies in folders
 
 
 def find(config: TextFilesPreprocessConfig) -> Listing:
@@ -102,7 +103,7 @@ def _read_folders(listing: Listing, config: TextFilesPreprocessConfig) -> dict[s
         if place is None:
             raise InputError(f"{listing.folder}: {name} lies in no folder of a class")
         with telling(path):
-            found[roots[place[0]]].append({TEXT: read_text(path), FOLDER: place[1]})
+            found[roots[place[0]]].append({TEXT: read_text(path), FOLDER: place[1], FILE: name})
     return found
 
 
@@ -117,7 +118,7 @@ def _prepare(
     text = _text_column(some(rows), config)
     rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
     parts = split_rows(rows, config, asked.held)
-    say_duplicates(parts, [text])
+    say_duplicates(parts, [text], _plain, None if column else FILE)
     target, learnt = asked.targets(parts)
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
@@ -136,6 +137,11 @@ def _prepare(
         "words": lengths(tensors["train"]),
     }
     return tensors["train"], tensors["validation"], tensors["test"], info
+
+
+def _plain(text: str) -> str:
+    """What copies of a text have in common that differ in spaces, in case, or in how Unicode writes a letter."""
+    return "".join(normalize("NFKC", text).split()).casefold()
 
 
 def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:

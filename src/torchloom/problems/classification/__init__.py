@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torchloom.data.targets import Classes
 from torchloom.errors import InputError, printable
 from torchloom.modalities import Info, check_suits
-from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run, spread
 from torchloom.problems.classification.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
@@ -42,7 +42,7 @@ REPORTS = {
     "roc_curves": "ROC curves: each class against the rest, with the area below.",
     "calibration": "Calibration: how often answers are right, by how confident the model is; below, how many.",
     "learning_curves": "",
-    "predictions": "Predictions for the first test samples; the wrong ones are in red, with the true class.",
+    "predictions": "Predictions for some of the test samples; the wrong ones are in red, with the true class.",
     "best_and_worst": "Best and worst: the answers that the model is most sure of, first right ones and then wrong "
     "ones, in red and with the true class.",
     "mistakes": "The wrong answers, the most confident first.",
@@ -163,7 +163,7 @@ class Classification(Problem):
             "roc_curves": figures.roc_curves(scores(logits, link), labels, classes, measures.hardest(per_class)),
             "calibration": calibration,
             "learning_curves": figures.learning_curves(history),
-            "predictions": shown(list(range(min(config.pictures, len(labels))))),
+            "predictions": shown(spread(len(labels), config.pictures)),
             "best_and_worst": shown([*sides[0].tolist(), *sides[1].tolist()]),
             "mistakes": [{**row, **columns} for row, columns in zip(mistakes, more, strict=True)],
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Horizon
 from torchloom.modalities import Info, SeriesInfo
-from torchloom.problems.base import Columns, Objective, Problem, run
+from torchloom.problems.base import Columns, Objective, Problem, run, spread
 from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecasterConfig, ForecastingTrainConfig
 from torchloom.system.words import counted
 
@@ -92,7 +92,7 @@ class Forecasting(Problem):
                 metrics |= own_metrics(config.metrics, forecast[whole], truth[whole], metrics) if whole.any() else {}
                 count = len(truth)
                 unmeasured = int(truth.isnan().sum())
-                chosen = _spread(count, config.pictures)
+                chosen = spread(count, config.pictures)
                 shown = forecast[chosen].numpy()
         for name in naive:
             metrics |= errors[name].metrics(f"{name}_")
@@ -152,12 +152,6 @@ MOST_SHOWN = 12  # windows on a sheet
 def series_of(info: Info) -> SeriesInfo:
     assert isinstance(info, SeriesInfo)  # as check_data has seen to
     return info
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """So many of the numbers below `count`, from the first to the last."""
-    most = min(most, count)
-    return [place * (count - 1) // max(most - 1, 1) for place in range(most)]
 
 
 def _picture(loaders: LoaderPlan, info: SeriesInfo, chosen: list[int], shown: np.ndarray) -> Figure:

@@ -12,7 +12,7 @@ import numpy as np
 from torchloom.data.targets import Labels
 from torchloom.errors import InputError
 from torchloom.modalities import Info
-from torchloom.problems.base import Columns, Figures, Objective, Problem, run
+from torchloom.problems.base import Columns, Figures, Objective, Problem, run, spread
 from torchloom.problems.multilabel.config import EvaluateMultilabelConfig, MultilabelConfig, MultilabelTrainConfig
 from torchloom.system.words import listed, meant
 
@@ -42,7 +42,7 @@ class Multilabel(Problem):
         "per_class": "",
         "precision_recall": "Precision over recall: of the hardest labels, with the average precision.",
         "learning_curves": "",
-        "predictions": "The labels of the first test samples; in red where they are wrong, with the true ones.",
+        "predictions": "The labels of some of the test samples; in red where they are wrong, with the true ones.",
         "mistakes": "The test samples with wrong labels, those that are the furthest off first.",
     }
     tag = "classification"
@@ -125,8 +125,8 @@ class Multilabel(Problem):
         metrics |= own_metrics(config.metrics, logits, marks, metrics)
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(marks)}
         wrong = worst(marks, probabilities, torch.tensor(target.least))
-        first = list(range(min(config.pictures, len(marks))))
-        verdicts = [_verdict(target, marks[place].numpy(), probabilities[place].numpy()) for place in first]
+        some = spread(len(marks), config.pictures)
+        verdicts = [_verdict(target, marks[place].numpy(), probabilities[place].numpy()) for place in some]
         logger.info(
             "%s macro F1 %.4f, all labels right %.4f",
             *(loaders.tested, metrics.get("macro_f1", 0.0), metrics["subset_accuracy"]),
@@ -138,7 +138,7 @@ class Multilabel(Problem):
                 probabilities.numpy(), marks.numpy(), target.labels, hardest(per_class)
             ),
             "learning_curves": figures.learning_curves(history),
-            "predictions": info.predictions(loaders, first, verdicts),
+            "predictions": info.predictions(loaders, some, verdicts),
             "mistakes": [
                 {
                     "test_sample": place,

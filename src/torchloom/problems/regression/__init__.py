@@ -140,6 +140,10 @@ class Regression(Problem):
             return None
         return f"It is no better than always answering the mean, whose R² is 0: its R² is {metrics['r2']:.4f}."
 
+    def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
+        """Of tables with words there are no coefficients to be drawn."""
+        return self.reports if made.get("coefficients") else {**self.reports, "coefficient_plot": None}
+
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def check_exported(self, model: Model) -> None:

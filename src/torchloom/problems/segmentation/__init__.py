@@ -13,7 +13,7 @@ from torchloom.config import own
 from torchloom.data.targets import IGNORED, Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, Info
-from torchloom.problems.base import Columns, Objective, Problem, check_count
+from torchloom.problems.base import Columns, Objective, Problem, check_count, spread
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
+
+HEADINGS = ("picture", "mask", "answer", "wrong")
+SIDE = 4  # of the best pictures, and of the worst, that are shown
 
 
 class Segmentation(Problem):
@@ -47,9 +50,10 @@ class Segmentation(Problem):
         "per_class": "",
         "confusion_matrix": "Confusion matrix of the test pixels: true classes down, predicted classes across.",
         "learning_curves": "",
-        "predictions": "The first test images with their masks, and below each with what the model makes of it.",
-        "best_and_worst": "Best and worst: the test images with the greatest mean IoU, then those with the "
-        "least, and below each what the model makes of it.",
+        "predictions": "Test images, from the first to the last: as they are, with their masks, with what the model "
+        "makes of them, and what of that is wrong, in red.",
+        "best_and_worst": "Best and worst: the same of the test images with the greatest mean IoU, then of those with "
+        "the least.",
     }
     tag = "segmentation"
     answers = ("maps",)
@@ -107,7 +111,6 @@ class Segmentation(Problem):
         """The metrics over all pixels, a table by class, and figures."""
         import torch
 
-        from torchloom.problems.segmentation.colours import overlaid
         from torchloom.problems.segmentation.metrics import answers, segmentation_metrics
         from torchloom.system import figures
         from torchloom.system.devices import choose_device
@@ -121,12 +124,12 @@ class Segmentation(Problem):
             logger.warning(doubt)
         logger.info("%s mean IoU %.4f, pixel accuracy %.4f", loaders.tested, metrics["mean_iou"], metrics["accuracy"])
 
-        def shown(numbers: list[int]) -> Any:
+        def shown(numbers: list[int]) -> Figure:
             images, masks = loaders.chosen("test", numbers)
             with torch.no_grad():
-                answer = model(images.to(device)).argmax(1).cpu()
-            truth, found = (torch.from_numpy(overlaid(images.numpy(), each.numpy())) for each in (masks, answer))
-            return figures.reconstruction_grid((truth * 255).to(torch.uint8), found)
+                answer = model(images.to(device)).argmax(1).cpu().numpy()
+            titles = [f"test sample {number}, mean IoU {found.ious[number]:.3f}" for number in numbers]
+            return _sheet(images.numpy(), masks.numpy(), answer, titles, classes)
 
         order = found.ious.argsort(descending=True, stable=True).tolist()
         return {
@@ -134,8 +137,8 @@ class Segmentation(Problem):
             "per_class": per_class,
             "confusion_matrix": figures.confusion_matrix(found.pixels, classes),
             "learning_curves": figures.learning_curves(history),
-            "predictions": shown(list(range(min(config.pictures, len(found.ious))))),
-            "best_and_worst": shown([*order[:9], *order[9:][-9:]]),
+            "predictions": shown(spread(len(found.ious), min(config.pictures, 2 * SIDE))),
+            "best_and_worst": shown([*order[:SIDE], *order[SIDE:][-SIDE:]]),
         }
 
     # ---- for exported models ---------------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ class Segmentation(Problem):
         import numpy as np
         from PIL import Image
 
-        from torchloom.problems.segmentation.colours import overlaid
+        from torchloom.problems.segmentation.colours import key, overlaid
         from torchloom.system.figures import contact_sheet
 
         numbers = np.zeros(256, dtype=np.uint8)
@@ -178,7 +181,7 @@ class Segmentation(Problem):
         for _, image, row in shown:
             mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["mask_png"]))))
             pictures.append((255 * overlaid(image[None], numbers[mask][None])[0]).astype(np.uint8))
-        return contact_sheet(pictures, [self.caption(model, row) for *_, row in shown])
+        return contact_sheet(pictures, [self.caption(model, row) for *_, row in shown], key(_classes(model.info)))
 
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
         always = metrics.get("mean_iou_of_the_commonest", 0.0)
@@ -199,6 +202,15 @@ PROBLEM = Segmentation
 def _classes(info: Info) -> list[str]:
     assert isinstance(info.target, Classes)  # as check_data has seen to
     return info.target.classes
+
+
+def _sheet(images: np.ndarray, masks: np.ndarray, answers: np.ndarray, titles: list[str], classes: list[str]) -> Figure:
+    from torchloom.problems.segmentation.colours import key, mistakes, overlaid
+    from torchloom.system.figures import segmentations
+
+    parts = [images / 255, overlaid(images, masks), overlaid(images, answers), mistakes(images, masks, answers)]
+    pictures = zip(*(part.transpose(0, 2, 3, 1) for part in parts), strict=True)
+    return segmentations(list(zip(titles, pictures, strict=True)), HEADINGS, key(classes))
 
 
 def _segment(model: Model, names: list[str], samples: list[Any]) -> Columns:
