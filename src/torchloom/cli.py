@@ -149,9 +149,9 @@ def _here(place: str, data: str, credentials: str | None) -> Path:
 
     if is_address(place):
         with KedroSession.create() as session:
-            context = session.load_context()
-            remote = context.catalog.load(f"{data}_remote")  # type: ignore[attr-defined]
-        remote.options = credentials_of(context.config_loader, credentials, "--credentials")  # type: ignore[attr-defined]
+            context = session.load_context()  # type: ignore[attr-defined]
+            remote = context.catalog.load(f"{data}_remote")
+        remote.options = credentials_of(context.config_loader, credentials, "--credentials")
         return Path(remote.bring(place, "--data")).resolve()
     if not Path(place).expanduser().exists():
         raise click.BadParameter(f"Path {place!r} does not exist.", param_hint="--data")

@@ -28,6 +28,7 @@ from torchloom.data.readers import pictures
 from torchloom.datasets import remote as module
 from torchloom.datasets.remote import Remote
 from torchloom.errors import InputError, without_secrets
+from torchloom.pipelines.preparation.nodes import Bringing
 from torchloom.runner import SkipUnchanged
 
 BUCKET = "bucket"
@@ -197,9 +198,17 @@ def test_without_the_network_what_was_brought_will_do(
         bring(tmp_path, away, "s3://bucket/other")
 
 
+NONE: dict[str, Any] = {"skip_instance_cache": True}
+
+
 @pytest.mark.parametrize(
     ("address", "options", "message"),
     [
+        (
+            "http://127.0.0.1:9/x.csv",
+            NONE,
+            r"cannot be reached \(Cannot connect to host.*Check the address, the network",
+        ),
         ("s3://nowhere/x", {}, r"there is no such file, folder or bucket$"),
         (f"s3://{BUCKET}/nothing/", {}, r"there is no such file, folder or bucket$"),
         ("s4://bucket/x", {}, r"is no address that fsspec knows \(Protocol not known: s4\); there are s3, gs"),
@@ -328,6 +337,9 @@ def test_pictures_and_the_table_that_names_them(project: Path, store: Any, s3: d
     here = found.brought(config)
     *splits, _ = pictures.preprocess(pictures.find(here), here, tmp_path)
     assert [len(part.arrays["labels"]) for part in splits] == [22, 2, 6]
+    entry = config.model_copy(update={"files": None, "entry": "kinds"})
+    again = Bringing(pictures.preprocess_entry)(rows, entry, tmp_path, found)
+    assert [len(part.arrays["labels"]) for part in again[:3]] == [22, 2, 6]
     with pytest.raises(
         InputError, match=r"^preprocess\.files s3://bucket/own/kinds\.csv: is one table\. Say where the paths in it"
     ):

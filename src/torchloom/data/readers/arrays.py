@@ -110,7 +110,7 @@ def _labelled(
 ) -> tuple[list[str], dict[str, LabelledImages]]:
     """The classes, those that are numbers by number, and the pictures of each split with theirs."""
     known = {split: part for split, part in arrays.items() if pictures in part}
-    told: dict[str, list[Any]] = {}
+    told: dict[str, np.ndarray] = {}
     for split, part in known.items():
         beside = labels_beside(part, len(part[pictures]))
         if labels not in beside:
@@ -160,7 +160,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     arrays = _read(scan(path, "--data", ENDINGS))
     pictures, labels = _names(arrays, config)
     classes, found = _labelled(arrays, pictures, labels, config)
-    each = sum(np.bincount(part.labels, minlength=len(classes)) for part in found.values())
+    each = np.bincount(np.concatenate([part.labels for part in found.values()]), minlength=len(classes))
     shape = " x ".join(map(str, found["train"].images.shape[1:]))
     seen = [
         ", ".join(f"{split}: {len(part.labels):,} pictures of {shape}" for split, part in found.items()),
