@@ -224,6 +224,52 @@ def test_what_is_wrong_is_told(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def rows() -> Iterator[Any]:
+    """fsspec's files in memory, with some rows."""
+    system = fsspec.filesystem("memory")
+    lay(system, FILES, "/rows")
+    yield system
+    system.rm("/rows", recursive=True)
+
+
+def test_what_does_not_let_in(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise PermissionError("Access Denied")
+
+    folder = bring(tmp_path, {}, "memory://rows")
+    monkeypatch.setattr(type(rows), "info", closed)
+    with pytest.raises(
+        InputError,
+        match=r"memory://rows: what you have does not let you in \(Access Denied\)\. Name the entry of conf/loc",
+    ):
+        bring(tmp_path, {}, "memory://rows")  # though it was brought before
+    assert held(folder) == FILES
+
+
+def test_there_is_no_room(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=7))
+    with pytest.raises(InputError, match=r"memory://rows: has 0\.0 GB, and .* has room for 0\.0\. Make room"):
+        bring(tmp_path, {}, "memory://rows")
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, rows: Any) -> None:
+    found = remote(tmp_path, {}, "memory://rows")
+    found.look("memory://rows", "key")
+    rows.pipe_file("/rows/a.csv", b"x,y\n1,2\n3,4\n")
+    with pytest.raises(InputError, match=r"memory://rows: a\.csv changes while it is read\. Run it again"):
+        found.bring("memory://rows", "preprocess.files")
+    assert held(bring(tmp_path, {}, "memory://rows"))["a.csv"] == b"x,y\n1,2\n3,4\n"
+
+
+def test_a_name_that_is_none_here(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"/rows//a.csv": {"type": "file", "size": 3}}
+    monkeypatch.setattr(type(rows), "find", lambda *_, **__: there)
+    with pytest.raises(InputError, match=r"memory://rows: holds '/a\.csv', which cannot be the name of a file"):
+        bring(tmp_path, {}, "memory://rows")
+
+
 def test_no_secret_is_shown() -> None:
     for secret in ("ftp://me:pass@host/x.csv", "https://host/x.csv?X-Amz-Signature=pass&more=1"):
         assert "pass" not in InputError(f"{secret}: wrong").message
