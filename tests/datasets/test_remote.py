@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +24,7 @@ from tests.tables import people, write
 from tests.test_docs import commands
 from tests.test_extending import block
 from torchloom.cli import new_task
-from torchloom.config import PicturesPreprocessConfig, TableFilesPreprocessConfig
+from torchloom.config import PicturesPreprocessConfig, PreprocessConfig, TableFilesPreprocessConfig
 from torchloom.config.checks import check_block
 from torchloom.data.readers import pictures
 from torchloom.datasets import remote as module
@@ -245,6 +247,30 @@ def test_what_does_not_let_in(tmp_path: Path, rows: Any, monkeypatch: pytest.Mon
     ):
         bring(tmp_path, {}, "memory://rows")  # though it was brought before
     assert held(folder) == FILES
+
+
+@pytest.mark.parametrize(("address", "package"), [(ADDRESS, "s3fs"), ("https://host/x.csv", "aiohttp")])
+def test_a_package_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, package: str
+) -> None:
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, address.partition(":")[0], raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    with pytest.raises(
+        InputError, match=rf"^preprocess\.files {address}: needs {package}\. Install the extra: pip install"
+    ):
+        bring(tmp_path, {}, address)
+
+
+def test_a_reader_of_ones_own_gets_paths(tmp_path: Path, rows: Any) -> None:
+    class Own(PreprocessConfig):
+        files: str
+
+    def find(config: Own) -> str:
+        return config.files
+
+    found = Bringing(find)(Own(files="memory://rows"), Remote(tmp_path))
+    assert held(Path(found)) == FILES
 
 
 def test_there_is_no_room(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
