@@ -65,6 +65,7 @@ class KedroProcess:
 
 def _run(project: Path, arguments: tuple[str, ...], environment: dict[str, str], output: Path, errors: Path) -> None:
     """What `python -m kedro …` does."""
+    sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]  # which Kedro would import for nothing
     if hasattr(os, "setsid"):
         os.setsid()
     for number, path in ((1, output), (2, errors)):

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from torchloom.config import TablePreprocessConfig, TextPreprocessConfig
-from torchloom.data import download
+from torchloom.data import arrays, download
 from torchloom.data.download import SourceError
 from torchloom.data.readers import cifar10, diabetes, imdb, mnist, wonderland
 from torchloom.data.text import split_words
@@ -99,6 +99,15 @@ ARCHIVES = [
 ]
 LINE = b'1\t9\t12\t"It\\u2019s a \\"good\\" film.<br />caf\xc3\xa9"'
 TABLE = b"".join(b" ".join(b"%.4f" % (row * column) for column in range(1, 11)) + b"\n" for row in range(6))
+
+
+RECORDS = np.array([(1, "a", 2.5, "2024-01-31")], [("n", ">i4"), ("word", "U3"), ("value", "f4"), ("day", "M8[D]")])
+
+
+def numpy_file(*array: np.ndarray, **arrays: np.ndarray) -> bytes:
+    saved = io.BytesIO()
+    np.savez_compressed(saved, **arrays) if arrays else np.save(saved, *array)
+    return saved.getvalue()
 
 
 def unpack(path: Path) -> None:
@@ -220,6 +229,8 @@ PARSERS = {
     "model.onnx": Parser("model.onnx", lambda path: ONNXDataset(filepath=str(path)).load(), [small_model()]),
     "report.json": Parser("report.json", lambda path: JSONDataset(filepath=str(path)).load(), [REPORT]),
     "report.csv": Parser("report.csv", read_table, [b"true,predicted\r\n" + ONE_LINE * 2]),
+    "rows.npy": Parser("rows.npy", arrays.read_table, [numpy_file(np.arange(6.0).reshape(3, 2)), numpy_file(RECORDS)]),
+    "rows.npz": Parser("rows.npz", arrays.read_table, [numpy_file(x=np.ones((2, 2)), y=np.array(["a", "ü"]))]),
     "report.txt": Parser("report.txt", lambda path: TextDataset(filepath=str(path)).load(), ["Alice é".encode()]),
 }  # fmt: skip
 

@@ -34,7 +34,7 @@ def test_tables_of_every_library_have_the_same_rows(tmp_path: Path) -> None:
         pyarrow.Table.from_pylist(ROWS),
         pyarrow.Table.from_pylist(ROWS).to_reader(),
         frame,
-        frame.set_index(pandas.Index([7, 9])),
+        frame.set_index(pandas.Index(["p", "q"])),
         polars.DataFrame(ROWS),
         lazy,
         duckdb.sql(f"select * from '{path}'"),

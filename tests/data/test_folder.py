@@ -699,7 +699,10 @@ def test_a_task_on_a_folder_is_made_anew_when_a_picture_changes(
         ),
         ({"value_range": 12}, "value_range: given 12; must be a valid list"),
         ({"cache": "maybe"}, "cache: given 'maybe'; must be 'auto', 'always' or 'never'"),
-        ({"sizes": [64, 64]}, "sizes: unknown key (did you mean size?); allowed are cache, channels, fit, folder"),
+        (
+            {"sizes": [64, 64]},
+            "sizes: unknown key (did you mean size?); allowed are cache, channels, credentials, fit, folder",
+        ),
         ({"splits": {"test": "b"}}, "splits: given {'test': 'b'}; must say which folder is train, too"),
         ({"splits": {"train": "a", "tset": "b"}}, "splits.tset: unknown key (did you mean test?)"),
     ],

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +24,13 @@ from tests.tables import people, write
 from tests.test_docs import commands
 from tests.test_extending import block
 from torchloom.cli import new_task
-from torchloom.config import PicturesPreprocessConfig, TableFilesPreprocessConfig
+from torchloom.config import PicturesPreprocessConfig, PreprocessConfig, TableFilesPreprocessConfig
 from torchloom.config.checks import check_block
 from torchloom.data.readers import pictures
 from torchloom.datasets import remote as module
 from torchloom.datasets.remote import Remote
 from torchloom.errors import InputError, without_secrets
+from torchloom.pipelines.preparation.nodes import Bringing
 from torchloom.runner import SkipUnchanged
 
 BUCKET = "bucket"
@@ -197,9 +200,17 @@ def test_without_the_network_what_was_brought_will_do(
         bring(tmp_path, away, "s3://bucket/other")
 
 
+NONE: dict[str, Any] = {"skip_instance_cache": True}
+
+
 @pytest.mark.parametrize(
     ("address", "options", "message"),
     [
+        (
+            "http://127.0.0.1:9/x.csv",
+            NONE,
+            r"cannot be reached \(Cannot connect to host.*Check the address, the network",
+        ),
         ("s3://nowhere/x", {}, r"there is no such file, folder or bucket$"),
         (f"s3://{BUCKET}/nothing/", {}, r"there is no such file, folder or bucket$"),
         ("s4://bucket/x", {}, r"is no address that fsspec knows \(Protocol not known: s4\); there are s3, gs"),
@@ -213,6 +224,76 @@ def test_what_is_wrong_is_told(
     with pytest.raises(InputError, match=rf"^preprocess\.files {address}.*{message}"):
         bring(tmp_path, options or s3, address)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def rows() -> Iterator[Any]:
+    """fsspec's files in memory, with some rows."""
+    system = fsspec.filesystem("memory")
+    lay(system, FILES, "/rows")
+    yield system
+    system.rm("/rows", recursive=True)
+
+
+def test_what_does_not_let_in(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise PermissionError("Access Denied")
+
+    folder = bring(tmp_path, {}, "memory://rows")
+    monkeypatch.setattr(type(rows), "info", closed)
+    with pytest.raises(
+        InputError,
+        match=r"memory://rows: what you have does not let you in \(Access Denied\)\. Name the entry of conf/loc",
+    ):
+        bring(tmp_path, {}, "memory://rows")  # though it was brought before
+    assert held(folder) == FILES
+
+
+@pytest.mark.parametrize(("address", "package"), [(ADDRESS, "s3fs"), ("https://host/x.csv", "aiohttp")])
+def test_a_package_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, package: str
+) -> None:
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, address.partition(":")[0], raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    with pytest.raises(
+        InputError, match=rf"^preprocess\.files {address}: needs {package}\. Install the extra: pip install"
+    ):
+        bring(tmp_path, {}, address)
+
+
+def test_a_reader_of_ones_own_gets_paths(tmp_path: Path, rows: Any) -> None:
+    class Own(PreprocessConfig):
+        files: str
+
+    def find(config: Own) -> str:
+        return config.files
+
+    found = Bringing(find)(Own(files="memory://rows"), Remote(tmp_path))
+    assert held(Path(found)) == FILES
+
+
+def test_there_is_no_room(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=7))
+    with pytest.raises(InputError, match=r"memory://rows: has 0\.0 GB, and .* has room for 0\.0\. Make room"):
+        bring(tmp_path, {}, "memory://rows")
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, rows: Any) -> None:
+    found = remote(tmp_path, {}, "memory://rows")
+    found.look("memory://rows", "key")
+    rows.pipe_file("/rows/a.csv", b"x,y\n1,2\n3,4\n")
+    with pytest.raises(InputError, match=r"memory://rows: a\.csv changes while it is read\. Run it again"):
+        found.bring("memory://rows", "preprocess.files")
+    assert held(bring(tmp_path, {}, "memory://rows"))["a.csv"] == b"x,y\n1,2\n3,4\n"
+
+
+def test_a_name_that_is_none_here(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"/rows//a.csv": {"type": "file", "size": 3}}
+    monkeypatch.setattr(type(rows), "find", lambda *_, **__: there)
+    with pytest.raises(InputError, match=r"memory://rows: holds '/a\.csv', which cannot be the name of a file"):
+        bring(tmp_path, {}, "memory://rows")
 
 
 def test_no_secret_is_shown() -> None:
@@ -328,6 +409,9 @@ def test_pictures_and_the_table_that_names_them(project: Path, store: Any, s3: d
     here = found.brought(config)
     *splits, _ = pictures.preprocess(pictures.find(here), here, tmp_path)
     assert [len(part.arrays["labels"]) for part in splits] == [22, 2, 6]
+    entry = config.model_copy(update={"files": None, "entry": "kinds"})
+    again = Bringing(pictures.preprocess_entry)(rows, entry, tmp_path, found)
+    assert [len(part.arrays["labels"]) for part in again[:3]] == [22, 2, 6]
     with pytest.raises(
         InputError, match=r"^preprocess\.files s3://bucket/own/kinds\.csv: is one table\. Say where the paths in it"
     ):

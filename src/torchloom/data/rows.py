@@ -209,7 +209,8 @@ def _named(split: str, rows: Sequence[Row], places: Sequence[int], names: Sequen
         return listed([str(rows[place][called]) for place in places])
     numbers = listed([str(place + 1) for place in places])
     first = listed([f"{name} {short(written(rows[places[0]].get(name)))}" for name in names], 5)
-    return f"of the {split} rows, in the order of the files and counted from 1, the numbers {numbers}; the first is {first}"
+    where = f"of the {split} rows, in the order of the files and counted from 1, the numbers"
+    return f"{where} {numbers}; the first is {first}"
 
 
 def hashes(rows: Sequence[Row], names: Sequence[str], read: Callable[[Any], int]) -> np.ndarray:

@@ -218,6 +218,8 @@ def _explained(place: str) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise _unreachable(place, error.__cause__) from error  # as it is of hosts that do not answer
         raise InputError(f"{place}: there is no such file, folder or bucket") from error
     except TypeError as error:
         raise InputError(f"{place}: the entry of credentials.yml is not for such addresses ({error})") from error
@@ -227,8 +229,12 @@ def _explained(place: str) -> Iterator[None]:
     except Exception as error:  # each file system has errors of its own
         if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
             raise InputError(f"{place}: writing it here failed ({error}). What has arrived stays") from error
-        advice = "Check the address, the network and the credentials"
-        raise UnreachableError(f"{place}: cannot be reached ({_reason(error)}). {advice}") from error
+        raise _unreachable(place, error) from error
+
+
+def _unreachable(place: str, error: Exception) -> UnreachableError:
+    advice = "Check the address, the network and the credentials"
+    return UnreachableError(f"{place}: cannot be reached ({_reason(error)}). {advice}")
 
 
 def _reason(error: Exception) -> str:

@@ -110,7 +110,7 @@ def _labelled(
 ) -> tuple[list[str], dict[str, LabelledImages]]:
     """The classes, those that are numbers by number, and the pictures of each split with theirs."""
     known = {split: part for split, part in arrays.items() if pictures in part}
-    told: dict[str, Any] = {}  # arrays (N,) of numbers or words
+    told: dict[str, np.ndarray] = {}
     for split, part in known.items():
         beside = labels_beside(part, len(part[pictures]))
         if labels not in beside:
