@@ -92,7 +92,9 @@ def test_folders_of_pictures_are_classes(tmp_path: Path) -> None:
 def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     with pytest.raises(InputError, match=r"people\.csv: it must be said which column is to be told\. Say --target"):
         propose(table, None)
-    with pytest.raises(InputError, match=r"people\.csv: there is no column 'bikes'\. Say --target with one of 'id'"):
+    with pytest.raises(
+        InputError, match=r"people\.csv: there is no column 'bikes' .did you mean 'bike'..\. Say --target with"
+    ):
         propose(table, "bikes")
     (tmp_path / "notes.bin").write_text("hello")
     with pytest.raises(
