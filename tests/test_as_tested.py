@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -710,6 +714,37 @@ def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCapt
         task.asked(write(tmp_path / "odd.csv", odd))
     assert task.scores["samples"] == 29
     assert "the target of 1 row cannot be judged: 'many' is not a number" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        ([True, False], ["False", "True"]),
+        ([1, 0], ["0", "1"]),
+        ([1.0, 0.0, None], ["0", "1"]),
+        (["01", "1", "好评", "True", None], ["01", "1", "True", "好评"]),
+    ],
+    ids=["truths", "whole numbers", "with gaps", "words"],
+)
+def test_labels_are_what_the_file_says(tmp_path: Path, cells: list[Any], names: list[str]) -> None:
+    """In answers, figures and metadata; and what is missing is none."""
+    rows = [{"x": number / 10, "label": cells[number % len(cells)]} for number in range(60)]
+    (tmp_path / "own").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "own/rows.parquet")
+    config = TableFilesPreprocessConfig(
+        files=str(tmp_path / "own"), target="label", columns={"x": "number"}, target_type="classes"
+    )
+    prepared = table.preprocess(table.find(config), config, tmp_path)
+    assert sum(prepared[3]["rows"].values()) == sum(row["label"] is not None for row in rows)
+    task = Trained(tmp_path, prepared, {"name": "linear"})
+    for answer in (task.asked(tmp_path / "own"), task.served(rows[:9])):
+        assert {row[f"class_{place + 1}"] for row in answer for place in range(min(3, len(names)))} <= set(names)
+    assert task.scores["samples"] == sum(row["label"] is not None for row in rows)
+    history = [{"epoch": 1, "train_loss": 1.0, "learning_rate": 0.1}]
+    found = problem_of("classification").evaluate(task.checkpoint, task.plan, history, task.evaluation)
+    assert list(found["per_class"]) == names
+    metadata = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["target"])["classes"] == names
 
 
 # ---- numbers far beyond all others ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 
 from tests.exported import SERIES
@@ -299,6 +301,14 @@ def test_each_sample_is_answered_by_a_model_that_has_not_seen_it(tmp_path: Path,
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in page
 
 
+def test_models_that_come_to_nothing_are_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    figures = {"accuracy": "0.9", "balanced_accuracy": "0.5", "accuracy_of_the_commonest": "0.9"}
+    rows: Any = [{"fold": str(number), **figures} for number in (1, 2)]
+    *_, page = nodes.report_folds(plan(tmp_path), rows, [], problem=problem_of("classification"))
+    assert "It is right no more often (0.9000) than by always answering" in page
+    assert "on average over the folds: It is right no more often" in caplog.text
+
+
 def test_a_run_that_was_stopped_goes_on_with_the_fold_it_was_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -380,9 +390,11 @@ def test_without_the_extra_no_labels_are_looked_for(
 def test_a_task_of_folds_runs_without_the_one_that_it_is_of(
     run: Callable[..., DataCatalog], project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write(project / "people.csv", people(120))
+    path = write(project / "people.csv", people(120))
+    with (project / "conf/base/catalog_sources.yml").open("a") as file:
+        file.write(f"\nriders:\n  type: pandas.CSVDataset\n  filepath: {path}\n")
     blocks = {
-        "people": {"preprocess": {"reader": "table", "files": str(project / "people.csv"), "target": "bike"}},
+        "people": {"preprocess": {"reader": "table", "entry": "riders", "target": "bike"}},
         "bikes": {
             **{"task": {"problem": "classification", "data": "people"}, "data": {}, "model": {"name": "tabular_mlp"}},
             **{"train": {**TRAIN, "epochs": 1, "batch_size": 16}, "evaluate": {"pictures": 1}, "export": {}},
@@ -403,6 +415,9 @@ def test_a_task_of_folds_runs_without_the_one_that_it_is_of(
     assert deviation == pytest.approx(np.std(right, ddof=1))
     assert f"bikes_folds  out-of-fold accuracy {np.mean(right):.4f} ± {deviation:.4f}" in caplog.text
     assert "test accuracy" not in caplog.text
+    stage = next(node.func for node in pipelines["bikes_folds"].nodes if node.name == "bikes_folds.cross_validate")
+    assert pickle.loads(pickle.dumps(stage)) is stage  # in another process too
+    assert pipelines["bikes_folds"].inputs() >= {"riders", "params:people.preprocess"}
     assert not (project / "data/sample/07_model_output/bikes_folds/folds/fold-1-data").exists()
     assert "<title>2 folds</title>" in (folder / "report.html").read_text()
     assert not (project / "data/sample/06_models/bikes").exists()

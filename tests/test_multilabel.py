@@ -283,3 +283,34 @@ def test_a_model_of_other_labels_is_refused(exporter: None) -> None:
     model.info = model.info.model_copy(update={"target": fewer})
     with pytest.raises(ValueError, match="3 labels, 3 probabilities"):
         model.problem.check_exported(model)
+
+
+@pytest.mark.parametrize("monitor", ["micro_f1", "roc_auc"])
+def test_any_figure_of_labels_may_be_watched(plan: LoaderPlan, monitor: str) -> None:
+    checkpoint, history = trained(plan, monitor=monitor)
+    assert checkpoint.training[f"val_{monitor}"] == max(row[f"val_{monitor}"] for row in history) > 0.5
+
+
+def test_a_model_of_labels_that_has_learnt_nothing_is_told_so(
+    plan: LoaderPlan, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint, history = trained(plan, epochs=1)
+    flat = {name: 0 * each if name.endswith(("weight", "bias")) else each for name, each in checkpoint.weights.items()}
+    same = checkpoint.model_copy(update={"weights": flat})
+    metrics = MULTILABEL.evaluate(same, plan, history, MULTILABEL.evaluation())["metrics"]
+    assert metrics["mean_average_precision"] == pytest.approx(metrics["mean_average_precision_of_chance"])
+    assert "It tells labels no better (mean average precision " in caplog.text
+    assert MULTILABEL.doubt({**metrics, "mean_average_precision": 0.9}) is None
+    silent = MULTILABEL.doubt({**metrics, "mean_average_precision": 0.9, "micro_f1": 0.0})
+    assert silent is not None
+    assert silent.startswith("No label is answered")
+
+
+def test_answers_of_labels_are_kept_beside_the_truth(plan: LoaderPlan) -> None:
+    checkpoint, _ = trained(plan, threshold=0.3)
+    rows = MULTILABEL.answers_to(checkpoint, plan, MULTILABEL.evaluation())
+    marks = plan.targets("test").numpy() > 0
+    assert [row["true"] for row in rows] == [";".join(np.array(NAMES)[held]) for held in marks]
+    for row in rows:
+        held = [name for name in NAMES if row[f"probability_{name}"] >= np.float32(0.3)]
+        assert row["predicted"] == ";".join(held)

@@ -404,6 +404,16 @@ def test_code_of_ones_own_that_fails_later_is_named_with_its_lines(
     assert message not in caplog.text  # it is told once
 
 
+@pytest.mark.long
+def test_several_processes_name_code_of_ones_own_that_fails(
+    run: Callable[..., DataCatalog], guests: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = {"data": {"subset": 100}, "train": {"callbacks": [{"name": "guests.mistakes.AtStep"}]}}
+    with pytest.raises(InputError, match=rf"train: guests\.mistakes\.AtStep fails in line \d+ of {guests}"):
+        run(params={"guest": task, "distributed": {"processes": 2}}, to_nodes=["guest.train"])
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_loss_of_ones_own_gives_a_mean(guests: Path) -> None:
     own.chosen("guests.learning.MistakenLosses", (), "")
     loss = created_loss("guests.learning.MistakenLosses", {})

@@ -22,7 +22,7 @@ from torchloom.cli import runs
 from torchloom.datasets.reports import CSVDataset
 from torchloom.errors import InputError
 from torchloom.records.running import _summary
-from torchloom.records.runs import as_text, comparison, git_state, read_runs, training_rate
+from torchloom.records.runs import as_text, comparison, git_state, in_words, read_runs, shown_figures, training_rate
 
 TASK = "linear_regression"
 STAGES = ("build_dataloaders", "train", "evaluate")
@@ -196,3 +196,10 @@ def test_what_is_in_no_file_is_not_named(tmp_path: Path) -> None:
     catalog = DataCatalog({"shapes.per_class": kept, "shapes.notes": MemoryDataset()})
     lines = _summary("shapes", {"shapes.per_class", "shapes.notes"}, catalog)
     assert [line.split()[0] for line in lines] == ["shapes", "reports:"]
+
+
+def test_of_folds_the_mean_is_shown_with_its_deviation() -> None:
+    folds = {"out_of_fold_accuracy": 0.75, "out_of_fold_accuracy_deviation": 0.01, "out_of_fold_threshold": 0.3}
+    assert shown_figures(folds) == {"out_of_fold_accuracy": "0.7500 ± 0.0100"}
+    assert list(in_words(folds)) == ["out-of-fold accuracy 0.7500 ± 0.0100"]
+    assert list(in_words({"accuracy": 0.9, "loss": 1.0})) == ["test accuracy 0.9000", "test loss 1.0000"]

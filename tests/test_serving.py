@@ -324,7 +324,9 @@ def test_the_command_says_what_is_missing(project: Path, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "torchloom.inference.serving")
     monkeypatch.delattr("torchloom.inference.serving")
-    with pytest.raises(InputError, match=r"^kedro serve needs uvicorn, .* pip install -e '\.\[serve\]'$"):
+    with pytest.raises(
+        InputError, match=r"^kedro serve needs uvicorn, .* uv sync --extra serve, .*pip install 'torchloom\[serve\]'$"
+    ):
         serve.callback(model="mnist_mlp", env="sample", port=0)
 
 

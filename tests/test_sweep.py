@@ -337,7 +337,9 @@ def test_without_its_extra_a_sweep_says_what_to_install(missing: str, monkeypatc
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delattr(sweeps, "search")
     monkeypatch.delitem(sys.modules, "torchloom.sweeps.search")
-    with pytest.raises(InputError, match=rf"^a sweep needs {missing}, .* pip install -e '\.\[sweep\]'"):
+    with pytest.raises(
+        InputError, match=rf"^a sweep needs {missing}, .* uv sync --extra sweep, .*pip install 'torchloom\[sweep\]'"
+    ):
         nodes.search({}, SweepConfig(**BLOCK), Path())
 
 

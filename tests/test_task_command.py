@@ -121,7 +121,9 @@ def test_a_table_of_the_catalog_becomes_a_file_that_names_it(project: Path) -> N
 def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     with pytest.raises(InputError, match=r"people\.csv: it must be said which column is to be told\. Say --target"):
         propose(table, None)
-    with pytest.raises(InputError, match=r"people\.csv: there is no column 'bikes'\. Say --target with one of 'id'"):
+    with pytest.raises(
+        InputError, match=r"people\.csv: there is no column 'bikes' .did you mean 'bike'..\. Say --target with"
+    ):
         propose(table, "bikes")
     (tmp_path / "notes.bin").write_text("hello")
     with pytest.raises(

@@ -193,7 +193,7 @@ def list_tasks(env: str | None) -> None:
     from kedro.framework.session import KedroSession
 
     from torchloom.config.loader import newest_loader
-    from torchloom.records.runs import main_figures
+    from torchloom.records.runs import shown_figures
     from torchloom.tasks import tasks_of
 
     with KedroSession.create(env=env) as session:
@@ -201,8 +201,8 @@ def list_tasks(env: str | None) -> None:
         rows = []
         for each in tasks_of(newest_loader()).values():
             there = catalog.exists(f"{each.name}.metrics")
-            figures = main_figures(catalog.load(f"{each.name}.metrics"), 2) if there else {}
-            said = "  ".join(f"{figure} {value:.4f}" for figure, value in figures.items())
+            figures = shown_figures(catalog.load(f"{each.name}.metrics"), 2) if there else {}
+            said = "  ".join(f"{figure} {value}" for figure, value in figures.items())
             rows.append((each.name, each.choice, each.data_set, said or "not trained here"))
     widths = [max(len(row[place]) for row in rows) for place in range(3)]
     for row in rows:

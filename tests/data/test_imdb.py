@@ -157,6 +157,15 @@ def test_the_vocabulary_is_that_of_the_training_split(tmp_path: Path) -> None:
         assert "<unk> <unk>" in words(validation, info)
 
 
+def test_a_fold_has_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+    fold = {"train": [0, 1, 4, 5], "validation": [2, 6], "test": [3, 7]}
+    raw = tables_of(tmp_path, ROWS)
+    made = preprocess(raw, config(validation_fraction=0.0).of_fold(fold))
+    for split, numbers in zip(made[:3], fold.values(), strict=True):
+        assert texts(split) == [ROWS[number][4] for number in numbers]
+    assert "plot" not in made[3]["tokenizer"]["vocabulary"]
+
+
 def test_the_size_of_the_vocabulary(tmp_path: Path) -> None:
     raw = tables_of(tmp_path, ROWS)
     *_, small = preprocess(raw, config(validation_fraction=0.0, vocabulary_size=4))

@@ -432,7 +432,7 @@ def test_the_same_in_other_files(tmp_path: Path, kind: str) -> None:
         (
             {},
             {"columns": ["loads"]},
-            r"preprocess\.columns 'loads': there is no such column; there are time, load, heat",
+            r"'loads': there is no such column .did you mean 'load'..; there are time, load, heat",
         ),
         ({}, {"known": ["plans"]}, r"preprocess\.known 'plans': there is no such column"),
         ({}, {"past": ["plans"]}, r"preprocess\.past 'plans': there is no such column"),

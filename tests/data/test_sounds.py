@@ -314,7 +314,10 @@ def test_what_cannot_be_read_is_named_or_left_out(
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whistles(tmp_path / "all", 3)
     monkeypatch.setitem(sys.modules, "soxr", None)
-    with pytest.raises(InputError, match=r"sounds need the packages soundfile and soxr.*pip install -e '\.\[sound\]'"):
+    with pytest.raises(
+        InputError,
+        match=r"sounds need the packages soundfile and soxr.*uv sync --extra sound, .*pip install 'torchloom\[sound\]'",
+    ):
         prepared(tmp_path / "all", **NAMES)
 
 

@@ -46,13 +46,20 @@ def main_figures(metrics: Mapping[str, Any], most: int = len(FIGURES)) -> dict[s
     return {name: metrics[name] for name in (known or measured)[:most]}
 
 
+def shown_figures(metrics: Mapping[str, Any], most: int = len(FIGURES)) -> dict[str, str]:
+    """The main figures as people read them: of folds the mean ± the standard deviation."""
+    deviations = {name: metrics.get(f"{name}_deviation") for name in metrics}
+    return {
+        name: f"{value:.4f}" + ("" if deviations[name] is None else f" ± {deviations[name]:.4f}")
+        for name, value in main_figures(metrics, most).items()
+    }
+
+
 def in_words(metrics: Mapping[str, Any]) -> Iterator[str]:
     """The main figures, as `test accuracy 0.9000`; of folds as `out-of-fold accuracy 0.9000 ± 0.0100`."""
-    for name, value in main_figures(metrics).items():
-        if name.startswith(OUT_OF_FOLD):
-            yield f"out-of-fold {name.removeprefix(OUT_OF_FOLD)} {value:.4f} ± {metrics[f'{name}_deviation']:.4f}"
-        else:
-            yield f"test {name} {value:.4f}"
+    for name, value in shown_figures(metrics).items():
+        short = name.removeprefix(OUT_OF_FOLD)
+        yield f"{'test' if short == name else 'out-of-fold'} {short} {value}"
 
 
 class RunRecord:
@@ -237,7 +244,7 @@ def comparison(
                 "device": str(run.get("device", "")),
                 "ended": str(run["ended"]),
                 "seconds": f"{run['seconds']:.0f}" if "seconds" in run else "",
-                **{name: f"{value:.4f}" for name, value in main_figures(result).items()},
+                **shown_figures(result),
                 **({"samples/s": f"{result['samples_per_second']:,.0f}"} if "samples_per_second" in result else {}),
                 **({"peak MB": f"{run['peak_memory']['memory'] / 1e6:.0f}"} if run.get("peak_memory") else {}),
                 **{key: json.dumps(parameters.get(key)) for key in _differing(others) if _used(parameters, key)},

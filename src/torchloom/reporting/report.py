@@ -211,7 +211,8 @@ def setting(value: Any) -> Any:
 def training(subject: Subject) -> Iterator[Part]:
     """The curves, and the history row by row."""
     if "history" in subject.made:
-        yield Picture(CAPTIONS["learning_curves"], subject.made["learning_curves"])
+        more = subject.problem.captions(subject.made).get("learning_curves", "")
+        yield Picture(f"{CAPTIONS['learning_curves']} {more}".rstrip(), subject.made["learning_curves"])
         rows = [{**row, "epoch": str(int(row["epoch"]))} for row in subject.made["history"]]
         yield Table(f"History: {counted(len(rows), 'epoch')}", rows, folded=True)
 

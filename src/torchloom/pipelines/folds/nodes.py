@@ -161,16 +161,19 @@ def report_folds(
         mean, deviation = statistics.fmean(values), statistics.stdev(values)
         metrics |= {f"{OUT_OF_FOLD}{name}": mean, f"{OUT_OF_FOLD}{name}_deviation": deviation}
         logger.info("out-of-fold %s %.4f ± %.4f over %d folds", name, mean, deviation, len(rows))
+    doubt = problem.doubt({name: metrics[f"{OUT_OF_FOLD}{name}"] for name in rows[0] if name not in COUNTS})
+    if doubt:
+        logger.warning("on average over the folds: %s", doubt)
     together = [*loaders.splits["train"], *loaders.splits["validation"]]
     whole = loaders.model_copy(update={"splits": {**loaders.splits, "test": together}})
     issues = problem.label_issues(answers, whole)
     if issues:
         found = f"{counted(len(issues), 'label')} of {len(answers):,}"
         logger.warning("%s may be wrong, by the answers of models that have not seen them: look at %s", found, ISSUES)
-    return metrics, issues, _page(problem.called(loaders.info), rows, metrics, issues)
+    return metrics, issues, _page(problem.called(loaders.info), doubt or "", rows, metrics, issues)
 
 
-def _page(called: str, folds: Rows, metrics: dict[str, float], issues: Rows) -> str:
+def _page(called: str, doubt: str, folds: Rows, metrics: dict[str, float], issues: Rows) -> str:
     from torchloom.reporting.page import Facts, Section, Table, render
 
     names = [name for name in folds[0] if name not in COUNTS]
@@ -184,7 +187,7 @@ def _page(called: str, folds: Rows, metrics: dict[str, float], issues: Rows) -> 
     return render(
         f"{len(folds)} folds",
         f"{called.capitalize()}: a training without each fold, measured on that fold. Of the folds there are the mean "
-        "± the standard deviation.",
+        f"± the standard deviation. {doubt}".rstrip(),
         dict(list(over.items())[:4]),
         [
             Section("Mean and standard deviation", [Facts("Over the folds", over), Table("Each fold", rows)]),

@@ -82,7 +82,7 @@ class Multilabel(Problem):
     def validation(self, config: MultilabelTrainConfig, info: Info) -> Figures:
         from torchloom.problems.multilabel.metrics import validation_figures
 
-        return validation_figures
+        return partial(validation_figures, config.monitor)
 
     def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: MultilabelTrainConfig) -> Checkpoint:
         """With the threshold of each label."""
@@ -122,6 +122,8 @@ class Multilabel(Problem):
         trained_for = label_loss(loss, arguments, arguments.pop("pos_weight", None))
         with torch.no_grad():
             metrics["loss"] = float(trained_for(logits, marks.float()))
+        if marks.any():  # an order by chance has the share of the samples that have it
+            metrics["mean_average_precision_of_chance"] = float(marks.float().mean(0)[marks.any(0)].mean())
         metrics |= own_metrics(config.metrics, logits, marks, metrics)
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(marks)}
         wrong = worst(marks, probabilities, torch.tensor(target.least))
@@ -131,6 +133,8 @@ class Multilabel(Problem):
             "%s macro F1 %.4f, all labels right %.4f",
             *(loaders.tested, metrics.get("macro_f1", 0.0), metrics["subset_accuracy"]),
         )
+        if doubt := self.doubt(metrics):
+            logger.warning(doubt)
         return {
             "metrics": metrics,
             "per_class": per_class,
@@ -149,6 +153,33 @@ class Multilabel(Problem):
                 for place, columns in zip(wrong, info.columns(loaders, wrong), strict=True)
             ],
         }
+
+    def doubt(self, metrics: Mapping[str, Any]) -> str | None:
+        found, chance = (metrics.get(f"mean_average_precision{of}", 1.0) for of in ("", "_of_chance"))
+        if found <= chance < 1:
+            return f"It tells labels no better (mean average precision {found:.4f}) than chance does ({chance:.4f})."
+        if chance < 1 and not metrics.get("micro_f1"):
+            return (
+                "No label is answered where it holds. Take train.threshold: validation, or loss.pos_weight: balanced."
+            )
+        return None
+
+    def answers_to(
+        self, checkpoint: Checkpoint, loaders: LoaderPlan, config: EvaluateMultilabelConfig
+    ) -> list[Columns]:
+        from torchloom.problems.evaluation import predict
+        from torchloom.system.devices import choose_device, choose_precision
+
+        target, device = labels_of(checkpoint.info), choose_device(config.device)
+        model, precision = checkpoint.build().to(device), choose_precision(config.precision, device)
+        (logits,), marks = predict(model, loaders.loader("test", device), precision)
+        mark = target.separator or ";"
+        rows = []
+        for truth, shares in zip(marks.numpy() > 0, logits.sigmoid().numpy(), strict=True):
+            said = {"true": truth, "predicted": _holds(target, shares)}
+            names = zip(map(_column, target.labels), shares.tolist(), strict=True)
+            rows.append({name: mark.join(_holding(target, held)) for name, held in said.items()} | dict(names))
+        return rows
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 

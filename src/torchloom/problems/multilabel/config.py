@@ -34,10 +34,10 @@ class MultilabelLoss(LossConfig):
 
 
 class MultilabelTrainConfig(TrainConfig):
-    rising = frozenset({"macro_f1", "subset_accuracy", "mean_average_precision"})
-    whole = frozenset({"macro_f1", "mean_average_precision"})
+    rising = frozenset({"macro_f1", "micro_f1", "subset_accuracy", "mean_average_precision", "roc_auc"})
+    whole = rising - {"subset_accuracy"}
     loss: MultilabelLoss = Field(default_factory=MultilabelLoss)
-    monitor: Literal["loss", "macro_f1", "subset_accuracy", "mean_average_precision"] = Field(  # type: ignore[assignment]
+    monitor: Literal["loss", "macro_f1", "micro_f1", "subset_accuracy", "mean_average_precision", "roc_auc"] = Field(  # type: ignore[assignment]
         "loss", description="which validation figure makes an epoch the best; of equal ones the loss decides"
     )
     threshold: Threshold | Literal["validation"] = Field(

@@ -43,10 +43,12 @@ def label_objective(loss: nn.Module) -> Objective:
     return objective
 
 
-def validation_figures(logits: Tensor, marks: Tensor) -> dict[str, float]:
-    """What can be monitored of a whole split (N, K), where labels hold from a probability of a half on."""
+def validation_figures(monitor: str, logits: Tensor, marks: Tensor) -> dict[str, float]:
+    """Of a whole split (N, K) what is always followed, and what is monitored; labels hold from a probability of a half
+    on."""
     scores, _ = label_scores(marks.numpy(), logits.sigmoid().numpy(), [0.5] * marks.shape[1])
-    return {name: scores.get(name, 0.0) for name in ("macro_f1", "mean_average_precision")}
+    followed = ("macro_f1", "mean_average_precision", *({monitor} & {"micro_f1", "roc_auc"}))
+    return {name: scores.get(name, 0.0) for name in followed}
 
 
 def worst(marks: Tensor, probabilities: Tensor, thresholds: Tensor, count: int = 100) -> list[int]:

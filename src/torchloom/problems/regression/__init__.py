@@ -31,7 +31,8 @@ CLOSED_FORM = 1 << 24  # numbers in the rows of a closed form, which takes sever
 REPORTS = {
     "metrics": "",
     "coefficients": "By how much the prediction changes when a feature grows by one standard deviation.",
-    "learning_curves": "",
+    "learning_curves": "The loss is on the scale on which the numbers have mean 0 and deviation 1; r2 has no unit, and "
+    "all else is in that of the target.",
     "residuals": "Predictions over true values, and what is left over the predictions.",
     "coefficient_plot": "The network's coefficients beside those of least squares in closed form.",
     "largest_residuals": "The test samples that the predictions miss by the most.",
