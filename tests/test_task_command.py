@@ -461,5 +461,12 @@ def test_a_table_without_names_of_columns_is_told(tmp_path: Path) -> None:
         propose(path, "label")
 
 
+def test_rows_of_a_series_that_are_there_twice_are_counted(tmp_path: Path) -> None:
+    rows = hours(400)
+    seen = propose(write(tmp_path / "hours.csv", [*rows[:100], *rows[80:200], *rows[202:]]), None, "forecasting").seen
+    assert seen[1].startswith("2 rows missing, 6 values filled with the last before")
+    assert "20 rows are there more than once, or without a value" in seen
+
+
 def proposed_columns(path: Path, target: str) -> Any:
     return propose(path, target, "forecasting").preprocess["columns"]

@@ -149,14 +149,25 @@ def _named(value: str, column: str) -> str:
 
 
 def groups_of(parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) -> dict[str, dict[str, np.ndarray]]:
-    """For each split the array `groups` (N,) int64, if rows belong together; InputError when splits share a group."""
+    """What folds must know of the rows of each split: `groups` (N,) int64 if some belong together, and if they are split
+    by time `order` (N,) int64, whose numbers grow with it. InputError when splits share a group."""
     by = config.split_by
+    if by and by.time:
+        return _order(parts, by.time)
     if not by or not by.group:
         return {split: {} for split in parts}
     values = {split: _groups(part, by) for split, part in parts.items()}
     for one, other in combinations(values, 2):
         if both := sorted(set(values[one]) & set(values[other])):
             raise InputError(f"preprocess.split_by.group {by.group}: {both[0]!r} has {one} rows and {other} rows")
-    numbers = _numbered([value for part in values.values() for value in part])
-    ends = np.cumsum([len(part) for part in values.values()])[:-1]
-    return {split: {"groups": part} for split, part in zip(values, np.split(numbers, ends), strict=True)}
+    return _by_split("groups", values, _numbered([value for part in values.values() for value in part]))
+
+
+def _order(parts: Mapping[str, Sequence[Row]], column: str) -> dict[str, dict[str, np.ndarray]]:
+    times = [_time(column, row[column]) for part in parts.values() for row in part]
+    return _by_split("order", parts, np.unique(times, return_inverse=True)[1].astype(np.int64))
+
+
+def _by_split(name: str, parts: Mapping[str, Sequence[Any]], numbers: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    ends = np.cumsum([len(part) for part in parts.values()])[:-1]
+    return {split: {name: part} for split, part in zip(parts, np.split(numbers, ends), strict=True)}
