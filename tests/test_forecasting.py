@@ -141,6 +141,18 @@ def test_what_was_never_measured_is_neither_learnt_nor_judged(tmp_path: Path, ch
     np.testing.assert_allclose(metrics["mse"], off.square().nanmean(0).mean().item(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("network", ["dlinear", "patchtst", "tcn", "series_lstm"])
+def test_a_column_of_one_value_does_no_harm(tmp_path: Path, network: str) -> None:
+    plan = prepared(tmp_path, [{**row, "heat": 5.0} for row in hours(400)])
+    torch.manual_seed(0)
+    model = build_model(network, {}, plan.info, FORECASTING)
+    config = ForecastingTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}})
+    loss, _ = FORECASTING.objective(config, plan.info)(model, plan.first("train", 8))
+    loss.backward()
+    assert 0 < loss < 10
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_what_is_shown_is_spread_over_the_test_rows() -> None:
     assert _spread(101, 5) == [0, 25, 50, 75, 100]
     assert _spread(3, 6) == [0, 1, 2]

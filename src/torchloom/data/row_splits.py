@@ -149,8 +149,8 @@ def _named(value: str, column: str) -> str:
 
 
 def groups_of(parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) -> dict[str, dict[str, np.ndarray]]:
-    """What folds must know of the rows of each split: `groups` (N,) int64 if some belong together, and if they are split
-    by time `order` (N,) int64, whose numbers grow with it. InputError when splits share a group."""
+    """What folds must know of the rows of each split: `groups` (N,) int64 if some belong together; if they are split by
+    time `order` (N,) int64, whose numbers grow with it. InputError when splits share a group."""
     by = config.split_by
     if by and by.time:
         return _order(parts, by.time)
