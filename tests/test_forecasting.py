@@ -85,7 +85,11 @@ def test_errors_are_those_of_all_test_windows(plan: LoaderPlan, checkpoint: Chec
     picture = reports["predictions"].axes
     assert len(picture) == 3 * 2
     assert picture[0].get_title(loc="left") == hours(400)[320]["time"]
-    assert [text.get_text() for text in picture[1].get_legend().get_texts()] == ["window", "what came", "forecast"]
+    assert [text.get_text() for text in reports["predictions"].legends[0].get_texts()] == [
+        "window",
+        "what came",
+        "forecast",
+    ]
     assert picture[4].get_xlabel() == "load, by steps ahead"
     np.testing.assert_allclose(picture[5].lines[1].get_ydata(), values[395:400, 1], rtol=1e-5)  # what came, last window
     np.testing.assert_allclose(
