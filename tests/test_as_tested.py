@@ -811,7 +811,7 @@ def of_series(folder: Path, rows: list[dict[str, Any]], network: dict[str, Any],
 def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, Any]]:
     """The table as it was when its last row was that of the moment, and what is planned for so many rows after it."""
     end = next(place for place, row in enumerate(rows) if row["time"] == last) + 1
-    planned = [{**row, "load": "", "heat": ""} for row in rows[end : end + more]]
+    planned = [{**row, "load": "", "heat": "", "twice": ""} for row in rows[end : end + more]]
     return [dict(reversed(row.items())) for row in [*rows[:end], *planned]]
 
 
@@ -822,11 +822,13 @@ def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, 
         ("patchtst", {"known": ["plan"], "calendar": True}),
         ("tcn", {"calendar": True, "missing": ["off"], "longest_gap": 2}),
         ("series_lstm", {"known": ["plan"]}),
+        ("tcn", {"past": ["plan"], "known": []}),
+        ("series_lstm", {"past": ["twice"], "known": ["plan"], "missing": ["off"]}),
     ],
 )
 def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str, settings: dict[str, Any]) -> None:
     """From tables that end where a test window does, as files and as JSON; with gaps, and what is planned."""
-    rows = hours(400)
+    rows = [{**row, "twice": 2 * row["load"]} for row in hours(400)]
     if settings.get("missing"):
         rows[330]["load"] = rows[350]["heat"] = rows[351]["heat"] = "off"
         del rows[340:342]
@@ -834,7 +836,7 @@ def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str
     (expected,) = task.tested()
     times = task.plan.array("test", "times").tolist()
     assert len(times) == len(expected) > 30
-    more = 6 if "known" in settings else 0
+    more = 6 if settings.get("known") else 0
     written = task.plan.info.clock.written  # type: ignore[attr-defined]
     chosen = range(0, len(times), 5)
     there = {row["time"] for row in rows}

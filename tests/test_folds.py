@@ -528,6 +528,45 @@ def test_groups_that_cannot_be_kept_together_are_told(tmp_path: Path) -> None:
         Fold(number=0, count=5, validation=0, seed=0).numbers(np.arange(20) % 2, True, np.arange(20) // 5)
 
 
+def test_folds_in_time_are_tested_on_what_follows() -> None:
+    generator = np.random.default_rng(0)
+    order = generator.permutation(np.repeat(np.arange(50), 2))
+    parts = [Fold(number=n, count=4, validation=0.2, seed=1).numbers(order % 2, True, order=order) for n in range(4)]
+    for part in parts:
+        train, validation, test = (order[part[split]] for split in ("train", "validation", "test"))
+        assert train.max() < validation.min() <= validation.max() < test.min()
+        assert len(validation) == pytest.approx(0.2 * (len(train) + len(validation)), abs=2)
+        assert len(test) == pytest.approx(20, abs=2)
+    assert [order[part["test"]].max() for part in parts[:-1]] < [order[part["test"]].min() for part in parts[1:]]
+    assert order[parts[-1]["test"]].max() == 49
+    tight = Fold(number=0, count=1, validation=0.1, seed=1).numbers(
+        np.zeros(8), False, order=np.array([0, 1, 1, 1, 1, 2, 2, 2])
+    )
+    assert {split: numbers.tolist() for split, numbers in tight.items()} == {
+        "train": [0],
+        "validation": [1, 2, 3, 4],
+        "test": [5, 6, 7],
+    }
+    with pytest.raises(InputError, match=r"^folds\.count 5: there are only 3 times in split_by\.time"):
+        Fold(number=0, count=5, validation=0, seed=0).numbers(np.arange(30), False, order=np.arange(30) // 10)
+
+
+def test_rows_that_are_split_by_time_have_folds_in_time(tmp_path: Path) -> None:
+    from tests.test_as_tested import Trained
+
+    rows = [{**row, "day": f"2024-{1 + place % 12:02}-{1 + place % 28:02}"} for place, row in enumerate(people(120))]
+    settings: dict[str, Any] = {"files": str(write(tmp_path / "people.csv", rows)), "target": "bike"}
+    config = TableFilesPreprocessConfig(**settings, split_by={"time": "day"})
+    prepared = table.preprocess(table.find(config), config, tmp_path)
+    order = np.concatenate([np.asarray(part.arrays["order"]) for part in prepared[:2]])
+    assert order.max() < np.asarray(prepared[2].arrays["order"]).min()
+    loaders = Trained(tmp_path, prepared, {"name": "tabular_mlp"}).plan
+    for number in range(3):
+        fold = nodes.fold_of(loaders, FoldsConfig(count=3), number)
+        train, validation, test = (order[fold.numbers(split).numpy()] for split in ("train", "validation", "test"))
+        assert train.max() < validation.min() <= validation.max() < test.min()
+
+
 def test_a_forecast_has_no_folds() -> None:
     plan = LoaderPlan.model_construct(info=SERIES, fold=Fold(number=0, count=2, validation=0, seed=0))
     with pytest.raises(InputError, match="folds: are drawn by chance"):

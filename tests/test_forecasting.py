@@ -85,6 +85,12 @@ def test_errors_are_those_of_all_test_windows(plan: LoaderPlan, checkpoint: Chec
     picture = reports["predictions"].axes
     assert len(picture) == 3 * 2
     assert picture[0].get_title(loc="left") == hours(400)[320]["time"]
+    assert [text.get_text() for text in reports["predictions"].legends[0].get_texts()] == [
+        "window",
+        "what came",
+        "forecast",
+    ]
+    assert picture[4].get_xlabel() == "load, by steps ahead"
     np.testing.assert_allclose(picture[5].lines[1].get_ydata(), values[395:400, 1], rtol=1e-5)  # what came, last window
     np.testing.assert_allclose(
         picture[5].lines[2].get_ydata(), forecast[-1, :, 1] * info.std[1] + info.mean[1], rtol=1e-4
@@ -139,6 +145,18 @@ def test_what_was_never_measured_is_neither_learnt_nor_judged(tmp_path: Path, ch
     assert off.isnan().sum() == 4 * 5
     assert metrics["mse"] == pytest.approx(off.square().nanmean().item(), rel=1e-2)
     np.testing.assert_allclose(metrics["mse"], off.square().nanmean(0).mean().item(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["dlinear", "patchtst", "tcn", "series_lstm"])
+def test_a_column_of_one_value_does_no_harm(tmp_path: Path, network: str) -> None:
+    plan = prepared(tmp_path, [{**row, "heat": 5.0} for row in hours(400)])
+    torch.manual_seed(0)
+    model = build_model(network, {}, plan.info, FORECASTING)
+    config = ForecastingTrainConfig.model_validate({"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}})
+    loss, _ = FORECASTING.objective(config, plan.info)(model, plan.first("train", 8))
+    loss.backward()
+    assert 0 < loss < 10
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 def test_what_is_shown_is_spread_over_the_test_rows() -> None:

@@ -470,7 +470,7 @@ COLUMNS_OF_WAVES = [f"t{step}" for step in range(20)]
 
 
 def test_tables_that_are_no_series_stay_tables(tmp_path: Path) -> None:
-    """Of columns that count on and have nothing to do with each other, of groups without a time, of counted rows."""
+    """Of columns that count on and have nothing to do with each other, groups without a time, few series."""
     generator = np.random.default_rng(0)
     numbers = generator.normal(size=(200, 20)).tolist()
     apart = [
@@ -480,9 +480,11 @@ def test_tables_that_are_no_series_stay_tables(tmp_path: Path) -> None:
         {"label": "ab"[place // 100 % 2], "number": place, "group": f"g{place // 10}", "x": row[0]}
         for place, row in enumerate(numbers)
     ]
-    for name, rows in {"apart": apart, "grouped": grouped}.items():
-        assert propose(write(tmp_path / f"{name}.csv", rows), "label").preprocess["reader"] == "table"
     stepped = [{**row, "step": place % 10} for place, row in enumerate(grouped)]
+    mixed = [{**row, "label": "ab"[place % 2]} for place, row in enumerate(stepped)]
+    long = [{**row, "group": f"g{place // 50}", "step": place % 50} for place, row in enumerate(grouped)]
+    for name, rows in {"apart": apart, "grouped": grouped, "mixed": mixed, "long": long}.items():
+        assert propose(write(tmp_path / f"{name}.csv", rows), "label").preprocess["reader"] == "table"
     assert propose(write(tmp_path / "stepped.csv", stepped), "label").preprocess["series"] == "group"
 
 
@@ -493,6 +495,13 @@ def test_a_table_without_names_of_columns_is_told(tmp_path: Path) -> None:
         InputError, match=r"waves_TRAIN\.tsv: its first line has numbers alone, and no names of columns"
     ):
         propose(path, "label")
+
+
+def test_rows_of_a_series_that_are_there_twice_are_counted(tmp_path: Path) -> None:
+    rows = hours(400)
+    seen = propose(write(tmp_path / "hours.csv", [*rows[:100], *rows[80:200], *rows[202:]]), None, "forecasting").seen
+    assert seen[1].startswith("2 rows missing, 6 values filled with the last before")
+    assert "20 rows are there more than once, or without a value" in seen
 
 
 def proposed_columns(path: Path, target: str) -> Any:

@@ -84,6 +84,15 @@ def test_nothing_is_learnt_from_test_rows(tmp_path: Path) -> None:
     assert not np.array_equal(one[2].arrays["series"], other[2].arrays["series"])
 
 
+def test_folds_know_which_series_belong_together(tmp_path: Path) -> None:
+    rows = [{**row, "person": f"p{place // 3}"} for place, row in enumerate(waves(60))]
+    path = write(tmp_path / "waves.csv", rows)
+    parts = prepared(path, columns=COLUMNS, split_by={"group": "person"})[:3]
+    groups = [set(np.asarray(part.arrays["groups"]).tolist()) for part in parts]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 20
+    assert [len(part.arrays["groups"]) for part in parts] == [len(part.arrays["labels"]) for part in parts]
+
+
 def test_lengths_and_gaps() -> None:
     nan = np.nan
     values = np.array([[nan, 1], [2, nan], [nan, nan], [3, 4], [nan, nan]], np.float32)

@@ -458,6 +458,18 @@ def test_what_is_refused(tmp_path: Path, change: dict[str, Any], settings: dict[
         prepared(write(tmp_path / "hours.csv", rows), **settings)
 
 
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (1, r"hours\.csv: there is one row alone, and no step from one to the next$"),
+        (2, r"hours\.csv: the train rows have no window of 24 \+ 6 rows"),
+    ],
+)
+def test_few_rows_are_refused(tmp_path: Path, count: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prepared(write(tmp_path / "hours.csv", hours(count)))
+
+
 def test_the_column_of_dates_is_found_or_asked_for(tmp_path: Path) -> None:
     rows = hours(300)
     with pytest.raises(InputError, match=r"time, until hold dates\. Say which column is preprocess\.time"):

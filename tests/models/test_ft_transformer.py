@@ -18,14 +18,14 @@ from torchloom.training.transfer import weights_depending_on
 
 COLUMNS = [0, 0, 1, 2, 0, 2]
 SMALL: dict[str, Any] = {"width": 8, "heads": 2, "layers": 2, "feedforward": 6}
-COLUMN_KINDS = [Column(name="age"), Column(name="town", kind="category", values=["Ulm", "Bonn"])]
+COLUMN_KINDS = [Column(name="shoes"), Column(name="age"), Column(name="town", kind="category", values=["Ulm", "Bonn"])]
 PEOPLE = TableInfo(
-    features=["age", "town"],
-    mean=[40.0, 0.0],
-    std=[20.0, 1.0],
+    features=["shoes", "age", "town"],
+    mean=[40.0, 40.0, 0.0],
+    std=[2.0, 20.0, 1.0],
     encoding=COLUMN_KINDS,
     gaps=["age"],
-    bins=[[20.0, 40.0, 60.0], []],
+    bins=[[36.0, 44.0], [20.0, 40.0, 60.0], []],
     target=Number(name="income", mean=0.0, std=1.0),
 )
 
@@ -96,18 +96,19 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
 
 
 def test_numbers_gaps_and_words_of_a_column_are_one_token() -> None:
-    assert PEOPLE.sizes() == {"features": 6, "columns": [0, 0, 0, 1, 1, 1]}
+    assert PEOPLE.sizes() == {"features": 7, "columns": [0, 1, 1, 1, 2, 2, 2]}
     model = build_model("ft_transformer", SMALL, PEOPLE, problem_of("regression")).eval()
     tokens = next(module for module in model.modules() if isinstance(module, ColumnTokens))
     seen: list[torch.Tensor] = []
     tokens.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.no_grad():
-        model(torch.tensor([[30.0, 1.0], [float("nan"), 1.0], [30.0, 2.0]]))
+        model(torch.tensor([[40.0, 30.0, 1.0], [40.0, float("nan"), 1.0], [40.0, 30.0, 2.0]]))
     plain, gap, other = seen[0]
     torch.testing.assert_close(plain[0], tokens.bias[0] + tokens.weight[0] / 2)
-    torch.testing.assert_close(gap[0], tokens.bias[0] + tokens.weight[2])
-    torch.testing.assert_close(other[1], tokens.bias[1] + tokens.weight[5])
-    torch.testing.assert_close(plain[1], gap[1])
+    torch.testing.assert_close(plain[1], tokens.bias[1] + tokens.weight[1] / 2)
+    torch.testing.assert_close(gap[1], tokens.bias[1] + tokens.weight[3])
+    torch.testing.assert_close(other[2], tokens.bias[2] + tokens.weight[6])
+    torch.testing.assert_close(plain[2], gap[2])
 
 
 def test_what_hangs_on_the_columns_is_learnt_anew_for_others() -> None:

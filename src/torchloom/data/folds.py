@@ -24,12 +24,17 @@ class Fold(BaseModel):
     validation: Fraction
     seed: Seed
 
-    def numbers(self, targets: np.ndarray, classes: bool, groups: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def numbers(
+        self, targets: np.ndarray, classes: bool, groups: np.ndarray | None = None, order: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """The numbers of the samples of each split, from the targets (N, …) of all of them.
 
         Of classes, which are numbers (N,), each fold has the same shares; of `groups` (N,) it has all samples or none.
+        Where the samples have an `order` (N,), each fold is tested on what follows all that it is trained on.
         InputError when there are fewer than folds.
         """
+        if order is not None:
+            return self._following(order)
         from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
         labels = targets if classes else np.zeros(len(targets), dtype=np.int64)
@@ -47,6 +52,22 @@ class Fold(BaseModel):
         else:
             chosen = grouped_choice(labels[rest], groups[rest], self.validation, self.seed)
         return {"train": rest[~chosen], "validation": rest[chosen], "test": test}
+
+    def _following(self, order: np.ndarray) -> dict[str, np.ndarray]:
+        """With a rolling origin (Tashman, International Journal of Forecasting 16(4), 2000): what comes first is only
+        trained on, and each fold follows on the one before. Samples with one place in the order stay together."""
+        places = np.sort(order)[np.arange(self.count + 2) * (len(order) - 1) // (self.count + 1)]
+        if len(np.unique(places)) < len(places):
+            raise InputError(
+                f"folds.count {self.count}: there are only {len(np.unique(order))} times in split_by.time, or most "
+                "rows are of few of them; take fewer folds"
+            )
+        begin, end = places[self.number + 1], places[self.number + 2]
+        test = (order > begin) & (order <= end)
+        rest = np.flatnonzero(order <= begin)
+        latest = np.sort(order[rest])[len(rest) - 1 - round(self.validation * len(rest))]
+        chosen = order[rest] > min(latest, begin - bool(self.validation))  # the last ones at least
+        return {"train": rest[~chosen], "validation": rest[chosen], "test": np.flatnonzero(test)}
 
 
 def dealt(parts: Mapping[str, Any], config: AnewConfig) -> dict[str, Any]:

@@ -168,8 +168,11 @@ def _named(value: str, column: str) -> str:
 
 
 def groups_of(parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) -> dict[str, dict[str, np.ndarray]]:
-    """For each split the array `groups` (N,) int64, if rows belong together; InputError when splits share a group."""
+    """What folds must know of the rows of each split: `groups` (N,) int64 if some belong together; if they are split by
+    time `order` (N,) int64, whose numbers grow with it. InputError when splits share a group."""
     by = config.split_by
+    if by and by.time:
+        return _order(parts, by.time)
     if not by or not by.group:
         return {split: {} for split in parts}
     found = {split: _groups(part, by.group) for split, part in parts.items()}
@@ -181,3 +184,10 @@ def groups_of(parts: Mapping[str, Sequence[Row]], config: RowsPreprocessConfig) 
         split: {"groups": np.array([places[name] for name in names], dtype=np.int64)[codes]}
         for split, (codes, names) in found.items()
     }
+
+
+def _order(parts: Mapping[str, Sequence[Row]], column: str) -> dict[str, dict[str, np.ndarray]]:
+    times = [array_of(partial(_time, column), Cells(part, column), np.float64) for part in parts.values()]
+    numbers = np.unique(np.concatenate(times), return_inverse=True)[1].astype(np.int64)
+    ends = np.cumsum([len(part) for part in times])[:-1]
+    return {split: {"order": part} for split, part in zip(parts, np.split(numbers, ends), strict=True)}

@@ -91,7 +91,7 @@ class ImageInfo(PicturesInFiles, Reading, Info):
 
         return {
             "images": ImageFiles(arrays, account),
-            **{name: arrays[name] for name in arrays if name in {self.counted, "groups"}},
+            **{name: arrays[name] for name in arrays if name in {self.counted, "groups", "order"}},
         }
 
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:

@@ -406,8 +406,9 @@ def forecasts(
         row[0].set_title(_short(title), fontsize=7, loc="left")
     for panel, name in zip(axes[-1], shown, strict=True):
         panel.set_xlabel(f"{_short(name)}, by steps ahead", fontsize=8)
-    axes[0, -1].legend(fontsize=6, loc="upper left")
-    figure.subplots_adjust(0.04, 0.35 / figure.get_figheight(), 0.99, 1 - 0.25 / figure.get_figheight(), 0.25, 0.35)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3, fontsize=6, frameon=False)
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(0.4 / width, 0.35 / height, 1 - 0.05 / width, 1 - 0.35 / height, 0.25, 0.35)
     return figure
 
 

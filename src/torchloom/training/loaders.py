@@ -191,9 +191,9 @@ class LoaderPlan(BaseModel):
             raise InputError("folds: are of samples with something to learn of each, such as a class or a number")
         if self.info.target.in_order:
             raise InputError("folds: are drawn by chance, and what follows in time would be looked ahead at")
-        every, groups = self.model_copy(update={"fold": None}).targets(split), self._arrays(split).get("groups")
-        known = None if groups is None else groups.numpy()
-        return torch.from_numpy(self.fold.numbers(every.numpy(), self.info.target.one_class, known)[split])
+        every, arrays = self.model_copy(update={"fold": None}).targets(split), self._arrays(split)
+        known = {name: arrays[name].numpy() for name in ("groups", "order") if name in arrays}
+        return torch.from_numpy(self.fold.numbers(every.numpy(), self.info.target.one_class, **known)[split])
 
     def learnt(self) -> torch.Tensor:
         """The targets (N, …) of the samples that are trained on."""

@@ -15,7 +15,7 @@ from torchloom.config import LabelledSeriesPreprocessConfig
 from torchloom.data.columns import gaps_of, is_gap, is_number, number, written
 from torchloom.data.moments import read_moment
 from torchloom.data.readers import Proposal
-from torchloom.data.row_splits import split_rows
+from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, some
 from torchloom.data.series import in_order, of_length, values_of
@@ -65,6 +65,7 @@ def _prepare(
     asked = asked_of(series, config)
     parts = split_rows({split: asked.known(split, part) for split, part in series.items()}, config, asked.held)
     target, learnt = asked.targets(parts)
+    groups = groups_of(parts, config)
     channels = columns if config.series else [CHANNEL]
     length = config.length or max(len(of_length(row[STEPS], None, channels)) for row in parts["train"])
     arrays = {
@@ -89,7 +90,8 @@ def _prepare(
         "counts": {split: len(part) for split, part in parts.items()},
     }
     train, validation, test = (
-        Tensors({"series": arrays[split], target.array: learnt[split]}) for split in ("train", "validation", "test")
+        Tensors({"series": arrays[split], target.array: learnt[split], **groups[split]})
+        for split in ("train", "validation", "test")
     )
     return train, validation, test, info
 

@@ -166,7 +166,8 @@ def read_series(
         found = [piece for run in runs.values() for piece in pieces(*run, clock, config.longest_gap)]
         steps = sum(int(clock.places(moments)[-1]) + 1 for moments, _ in runs.values())
     except ValueError as error:
-        raise InputError(f"{place}: {error}. Resample it, as pandas' resample does") from error
+        advice = ". Resample it, as pandas' resample does" if any(len(run) > 1 for run, _ in runs.values()) else ""
+        raise InputError(f"{place}: {error}{advice}") from error
     whole = [part for piece in found for part in piece.whole()]
     ends = [moment for moments, _ in runs.values() for moment in moments[[0, -1]].tolist()]
     rows_once = sum(len(moments) for moments, _ in runs.values())
