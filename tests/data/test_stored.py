@@ -178,7 +178,7 @@ def test_tables_of_the_catalog_are_looked_at_where_they_are(monkeypatch: pytest.
         assert isinstance(found, Rows)
         assert len(found.blocks) == 5
         assert [{**row, "income": 0} for row in found] == [{**row, "income": 0} for row in rows]
-    twice = pandas.DataFrame([[1, 2]], columns=["a", "a"])
+    twice = pyarrow.table([[1], [2]], names=["a", "a"])
     assert not isinstance(store_entry(twice, config)["train"], Rows)
     assert len(given_cells(store_entry(frame, config)["train"], "income", gaps_of(()))) == 25
 
