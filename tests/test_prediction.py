@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from kedro.framework.project import pipelines
 from kedro.framework.startup import bootstrap_project
@@ -24,8 +25,10 @@ from torchloom.data.tables import LARGEST_TEXT
 from torchloom.data.targets import Number
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
+from torchloom.inference import kept
 from torchloom.inference.reading import AHEAD, read_ahead
 from torchloom.modalities.documents import pad
+from torchloom.pipelines.prediction import nodes
 from torchloom.pipelines.prediction.nodes import find, predict
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
@@ -444,3 +447,35 @@ def test_it_runs_only_when_it_is_asked_for() -> None:
     assert not {node.name for node in pipelines["predict"].nodes} & {
         node.name for node in pipelines["__default__"].nodes
     }
+
+
+# ---- more answers than memory holds --------------------------------------------------------------------------------
+
+
+def test_answers_lie_on_the_disk_until_all_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "AT_ONCE", 10)
+    schema = pyarrow.schema({"name": pyarrow.string(), "number": pyarrow.float32()})
+    with kept.Kept(schema, tmp_path) as answers:
+        for start in range(0, 40, 4):
+            columns = {"name": [f"row {number}" for number in range(start, start + 4)], "number": [start] * 4}
+            answers.add(pyarrow.record_batch(columns, schema=schema))
+        table = answers.table()
+    assert table["name"].to_pylist() == [f"row {number}" for number in range(40)]
+    assert table["number"].to_pylist() == [number // 4 * 4 for number in range(40)]
+    assert table["name"].num_chunks == 4
+    assert list(tmp_path.iterdir()) == []
+    with kept.Kept(schema) as nothing:
+        assert len(nothing.table()) == 0
+
+
+def test_of_many_answers_some_are_judged_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "JUDGED", 10)
+    told = nodes.Told()
+    for start in range(0, 60, 6):
+        told.add([number if number % 3 else None for number in range(start, start + 6)])
+    told.add([ValueError("first"), ValueError("second")])
+    assert (told.known, told.step, told.odd, str(told.wrong)) == (40, 4, 2, "first")
+    assert told.places == told.values == [number for number in range(60) if number % 3][::4]
+    few = nodes.Told()
+    few.add(["a", None, "b"])
+    assert (few.places, few.values, few.step) == ([0, 2], ["a", "b"], 1)

@@ -29,6 +29,7 @@ else:
 logger = logging.getLogger(__name__)
 
 SHOWN = 5  # unreadable files in the log
+JUDGED = 1 << 20  # samples whose answers are held to what the files say, at most
 
 
 def find(config: PredictConfig, remote: Remote | None = None) -> tuple[Listing, Listing]:
@@ -44,17 +45,18 @@ def find(config: PredictConfig, remote: Remote | None = None) -> tuple[Listing, 
 
 
 def predict(
-    model: Listing, files: Listing, config: PredictConfig
+    model: Listing, files: Listing, config: PredictConfig, scratch: Path | None = None
 ) -> tuple[Table, Table, Figure, Table, dict[str, float]]:
     """What the model makes of each file, or of each line of one file.
 
     Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives; where it
     answers with lists, there is a row for each of their entries. Then a picture of the first ones, the table of what
     could not be read and why, and how good the answers are beside the target of those samples that come with it;
-    nothing where none do.
+    nothing where none do. Both tables lie in temporary files in the folder `scratch`: memory may not hold them.
     """
     import pyarrow
 
+    from torchloom.inference.kept import Kept
     from torchloom.inference.model import open_model
     from torchloom.inference.reading import read_ahead
 
@@ -64,27 +66,52 @@ def predict(
     columns, answer = loaded.answering(config)
     place = "file" if "file" not in columns.names else "source file"  # of what the target may be called
     schema = pyarrow.schema([(place, pyarrow.string()), *columns])
-    rows: list[Any] = []
-    unreadable: list[tuple[str, str]] = []
+    reasons = pyarrow.schema(dict.fromkeys(("file", "reason"), pyarrow.string()))
     shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer
-    told: list[Any] = []  # what the files say of each answer's sample, or None
-    with step_bar() as bar:
+    told = Told()
+    with step_bar() as bar, Kept(schema, scratch) as answers, Kept(reasons, scratch) as unreadable:
         count = sum(1 for _ in info.samples_in(files, read))
         task = bar.add_task("predict", total=count, status="")
         for batch in read_ahead(info.samples_in(files, read), config.batch_size):
-            unreadable += batch.failures
+            if batch.failures:
+                failed = dict(zip(reasons.names, zip(*batch.failures, strict=True), strict=True))
+                unreadable.add(pyarrow.record_batch(failed, schema=reasons))
             if batch.names:
-                rows.append(pyarrow.record_batch({place: batch.names, **answer(batch.values)}, schema=schema))
-                told += [_told(info.target, row) for row in batch.rows]
-                first = rows[-1].slice(0, config.pictures - len(shown)).to_pylist()
+                rows = pyarrow.record_batch({place: batch.names, **answer(batch.values)}, schema=schema)
+                answers.add(rows)
+                told.add([_told(info.target, row) for row in batch.rows])
+                first = rows.slice(0, config.pictures - len(shown)).to_pylist()
                 shown += zip(batch.names, batch.values, first, strict=False)
-            bar.update(task, advance=len(batch.names + batch.failures), status=f"{len(unreadable)} unreadable")
-    answers = pyarrow.Table.from_batches(rows, schema)
-    _report(files, len(answers), unreadable)
-    table = unrolled(answers)
-    reasons = {"file": [name for name, _ in unreadable], "reason": [reason for _, reason in unreadable]}
-    strings = pyarrow.schema(dict.fromkeys(reasons, pyarrow.string()))
-    return table, table, problem.sheet(loaded, shown), pyarrow.table(reasons, strings), _judged(loaded, answers, told)
+            bar.update(task, advance=len(batch.names + batch.failures), status=f"{unreadable.count} unreadable")
+        answered, failures = answers.table(), unreadable.table()
+    _report(files, len(answered), failures)
+    table = unrolled(answered)
+    return table, table, problem.sheet(loaded, shown), failures, _judged(loaded, answered, told)
+
+
+class Told:
+    """What the files say of the samples, by their places: of all that say something, or of more than JUDGED every
+    second, fourth, … of them."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.values: list[Any] = []
+        self.samples = self.known = self.odd = 0
+        self.step = 1
+        self.wrong: ValueError | None = None  # the first reason why one cannot be that
+
+    def add(self, values: list[Any]) -> None:
+        for value in values:
+            if isinstance(value, ValueError):
+                self.wrong, self.odd = self.wrong or value, self.odd + 1
+            elif value is not None:
+                if self.known % self.step == 0:
+                    self.places.append(self.samples)
+                    self.values.append(value)
+                self.known += 1
+            self.samples += 1
+        while len(self.places) > JUDGED:
+            self.places, self.values, self.step = self.places[::2], self.values[::2], 2 * self.step
 
 
 def _told(target: Target | None, row: Mapping[str, Any] | None) -> Any:
@@ -95,23 +122,25 @@ def _told(target: Target | None, row: Mapping[str, Any] | None) -> Any:
         return error
 
 
-def _judged(model: Model, table: Table, told: list[Any]) -> dict[str, float]:
+def _judged(model: Model, table: Table, told: Told) -> dict[str, float]:
     """How good the answers are whose samples come with the target."""
-    if wrong := [each for each in told if isinstance(each, ValueError)]:
-        logger.warning("the target of %s cannot be judged: %s", counted(len(wrong), "row"), wrong[0])
-    known = [place for place, each in enumerate(told) if not (each is None or isinstance(each, ValueError))]
-    if not known:
+    if told.odd:
+        logger.warning("the target of %s cannot be judged: %s", counted(told.odd, "row"), told.wrong)
+    if not told.known:
         return {}
-    answers = {name: table[name].take(known).to_numpy() for name in table.column_names}
-    found = model.problem.judged(answers, [told[place] for place in known], model.info)
+    known = table.take(told.places)
+    answers = {name: known[name].to_numpy() for name in table.column_names}
+    found = model.problem.judged(answers, told.values, model.info)
     if not found:
         return {}
+    some = "" if told.step == 1 else f", by {counted(len(told.places), 'sample')} of these"
     logger.info(
-        "beside the target, which %s with: %s",
-        f"{counted(len(known), 'sample')} {'comes' if len(known) == 1 else 'come'}",
+        "beside the target, which %s with%s: %s",
+        f"{counted(told.known, 'sample')} {'comes' if told.known == 1 else 'come'}",
+        some,
         ", ".join(f"{name} {value:.4f}" for name, value in found.items()),
     )
-    return {**found, "samples": len(known)}
+    return {**found, "samples": len(told.places)}
 
 
 def unrolled(table: Table) -> Table:
@@ -130,11 +159,11 @@ def unrolled(table: Table) -> Table:
     return pyarrow.table(columns)
 
 
-def _report(files: Listing, count: int, unreadable: list[tuple[str, str]]) -> None:
+def _report(files: Listing, count: int, unreadable: Table) -> None:
     place = Path(files.folder, *(files.names if files.single else ()))
     logger.info("%s: %s, %d unreadable", printable(str(place)), counted(count, "prediction"), len(unreadable))
-    for name, reason in unreadable[:SHOWN]:
-        logger.warning("%s: %s", printable(name), reason)
+    for row in unreadable.slice(0, SHOWN).to_pylist():
+        logger.warning("%s: %s", printable(row["file"]), row["reason"])
     if len(unreadable) > SHOWN:
         logger.warning("and %d more, see the table of what is unreadable", len(unreadable) - SHOWN)
     if not count:

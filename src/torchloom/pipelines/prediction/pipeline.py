@@ -12,7 +12,7 @@ def create_pipeline() -> Pipeline:
             Node(find, inputs=["params:predict", "remote"], outputs=["model", "files"], name="find", tags="find"),
             Node(
                 predict,
-                inputs=["model", "files", "params:predict"],
+                inputs=["model", "files", "params:predict", "scratch"],
                 outputs=["predictions", "predictions_parquet", "contact_sheet", "unreadable", "scores"],
                 name="predict",
                 tags="predict",
