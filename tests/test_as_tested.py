@@ -1,6 +1,5 @@
 """What `predict` answers on the raw test files is what `evaluate` measures, sample by sample, for each kind of data."""
 
-import base64
 import csv
 import io
 import json
@@ -57,6 +56,7 @@ from torchloom.data.readers import (
     wonderland,
 )
 from torchloom.data.readers import folder as reader
+from torchloom.datasets.folders import FolderDataset
 from torchloom.datasets.raw import RawFiles
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
@@ -130,7 +130,9 @@ class Trained:
         elif not path.is_file():
             path.write_bytes(export_checkpoint(self.checkpoint))
         config = PredictConfig(model=str(path), files=str(files), models="", threads=1, **settings)
-        table, _, _, unreadable, self.scores = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        table, _, _, unreadable, self.scores, self.pictures = prediction_nodes.predict(
+            *prediction_nodes.find(config), config
+        )
         assert unreadable.to_pylist() == []
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
@@ -294,7 +296,7 @@ def test_paths_of_a_table_that_begin_elsewhere(tmp_path: Path, kind: str, form: 
     if form == "stem":
         there.rename(tmp_path / "moved")
         config = PredictConfig(model=str(tmp_path / "model.onnx"), files=str(here / "asked/test.csv"), models="")
-        _, _, _, lost, _ = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        _, _, _, lost, *_ = prediction_nodes.predict(*prediction_nodes.find(config), config)
         assert lost.num_rows == len(asked)
         assert re.search(r"^is not in .*asked or .*files\. Say where .* predict\.folder", lost["reason"][0].as_py())
         task.classified(task.asked(here / "asked/test.csv", folder=str(tmp_path / "moved")))
@@ -313,12 +315,15 @@ def test_masks(tmp_path: Path) -> None:
     (maps,) = task.tested()
     images = {image.tobytes(): number for number, image in enumerate(np.asarray(prepared[2].arrays["images"]))}
     found = 0
-    for path, row in zip(sorted((tmp_path / "own/image").glob("*")), task.asked(tmp_path / "own/image"), strict=True):
+    rows = task.asked(tmp_path / "own/image")
+    FolderDataset(filepath=str(tmp_path / "answers")).save(task.pictures)
+    for path, row in zip(sorted((tmp_path / "own/image").glob("*")), rows, strict=True):
         with path.open("rb") as file:
             number = images.get(decode_image(file, (3, 16, 16)).transpose(1, 2, 0).tobytes())
         if number is not None:
             found += 1
-            answer = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["mask_png"]))))
+            assert row["mask_png"] == f"pictures/{path.name}"
+            answer = np.asarray(Image.open(tmp_path / "answers" / path.name))
             assert answer.tolist() == (255 * maps[number].argmax(0)).tolist()  # as the file's own masks
             assert row["share_255"] == pytest.approx(answer.mean() / 255)
     assert found >= 2

@@ -466,7 +466,7 @@ for name in ("torch", "torchvision", "torchloom.training", "torchloom.models"):
 from torchloom.config import PredictConfig
 from torchloom.pipelines.prediction.nodes import find, predict
 config = PredictConfig(model=sys.argv[1], files=sys.argv[2], models="")
-table, _, sheet, unreadable, _ = predict(*find(config), config)
+table, _, sheet, unreadable, *_ = predict(*find(config), config)
 sheet.savefig(sys.argv[3])
 print(table.num_rows, unreadable.num_rows)
 """

@@ -49,7 +49,7 @@ class Answer:
     def __init__(self, kind: str, files: Path, **settings: Any) -> None:
         model = exported.write(kind, files.parent)
         config = PredictConfig(model=str(model), files=str(files), models="", **settings)
-        table, same, self.sheet, unreadable, self.scores = predict(*find(config), config)
+        table, same, self.sheet, unreadable, self.scores, _ = predict(*find(config), config)
         assert table is same
         self.names = table.column_names
         self.rows: list[dict[str, Any]] = table.to_pylist()
@@ -351,7 +351,7 @@ def test_a_file_that_has_gone_since_it_was_found(files: Path) -> None:
     config = PredictConfig(model=str(exported.write("images", files.parent)), files=str(files), models="")
     found = find(config)
     (files / "00.png").unlink()
-    table, _, _, unreadable, _ = predict(*found, config)
+    table, _, _, unreadable, *_ = predict(*found, config)
     assert table["file"].to_pylist() == ["01.png"]
     assert unreadable.to_pylist() == [{"file": "00.png", "reason": "cannot be read (No such file or directory)"}]
 

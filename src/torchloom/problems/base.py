@@ -48,6 +48,9 @@ class Problem:
     reports: ClassVar[Mapping[str, str]]  # what `evaluate` gives, in order, and what a page says of each
     tag: ClassVar[str]  # as the Hugging Face hub calls it, after the tag of the modality
     answers: ClassVar[tuple[str, ...]]  # the outputs of an exported model
+    pictures: ClassVar[str | None] = (
+        None  # the column of answers with PNG files in base64, which `predict` keeps as such
+    )
     state_axes: ClassVar[Axes] = {}  # of an exported model's inputs beside those of the modality
     card: ClassVar[str] = "templates/problem.md"  # the template of what a model card says of it
 

@@ -5,13 +5,17 @@ They run on ONNX Runtime; PyTorch is needed only to export a checkpoint that has
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import PredictConfig
+from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.targets import Target
+from torchloom.datasets.folders import CONTENT, NAME
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.remote import Remote
 from torchloom.errors import printable
@@ -29,6 +33,7 @@ else:
 logger = logging.getLogger(__name__)
 
 SHOWN = 5  # unreadable files in the log
+PICTURES = "pictures"  # the folder of answers that are pictures
 JUDGED = 1 << 20  # samples whose answers are held to what the files say, at most
 
 
@@ -46,13 +51,14 @@ def find(config: PredictConfig, remote: Remote | None = None) -> tuple[Listing, 
 
 def predict(
     model: Listing, files: Listing, config: PredictConfig, scratch: Path | None = None
-) -> tuple[Table, Table, Figure, Table, dict[str, float]]:
+) -> tuple[Table, Table, Figure, Table, dict[str, float], Table]:
     """What the model makes of each file, or of each line of one file.
 
     Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives; where it
     answers with lists, there is a row for each of their entries. Then a picture of the first ones, the table of what
     could not be read and why, and how good the answers are beside the target of those samples that come with it;
-    nothing where none do. Both tables lie in temporary files in the folder `scratch`: memory may not hold them.
+    nothing where none do. At last the pictures that are answers, as a FolderDataset takes them. The tables lie in
+    temporary files in the folder `scratch`: memory may not hold them.
     """
     import pyarrow
 
@@ -85,8 +91,8 @@ def predict(
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{unreadable.count} unreadable")
         answered, failures = answers.table(), unreadable.table()
     _report(files, len(answered), failures)
-    table = unrolled(answered)
-    return table, table, problem.sheet(loaded, shown), failures, _judged(loaded, answered, told)
+    table, pictures = apart(unrolled(answered), problem.pictures)
+    return table, table, problem.sheet(loaded, shown), failures, _judged(loaded, answered, told), pictures
 
 
 class Told:
@@ -141,6 +147,30 @@ def _judged(model: Model, table: Table, told: Told) -> dict[str, float]:
         ", ".join(f"{name} {value:.4f}" for name, value in found.items()),
     )
     return {**found, "samples": len(told.places)}
+
+
+def apart(table: Table, column: str | None) -> tuple[Table, Table]:
+    """The table with the names of files in place of the pictures in a column, and these by their names."""
+    import pyarrow
+
+    names = file_names(table[0].to_pylist()) if column else []
+    pictures = {NAME: names, CONTENT: table[column] if column else []}
+    if column:
+        place = table.column_names.index(column)
+        table = table.set_column(place, column, pyarrow.array([f"{PICTURES}/{name}" for name in names], "string"))
+    return table, pyarrow.table(pictures, pyarrow.schema(dict.fromkeys(pictures, pyarrow.string())))
+
+
+def file_names(samples: Sequence[str]) -> list[str]:
+    """For each sample the name of a PNG file, by its own: photos/a.jpg is photos/a.png; no two have the same."""
+    found: dict[str, None] = {}
+    for sample in samples:
+        parts = [re.sub(r'[\\:*?"<>|]', "_", part) for part in PurePosixPath(sample).parts if part not in {"/", ".."}]
+        path = PurePosixPath(*parts)
+        stem = str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else str(path)
+        names = (f"{name}.png" for name in (stem, path, *(f"{path}-{number}" for number in itertools.count(2))))
+        found[next(name for name in names if name not in found)] = None
+    return list(found)
 
 
 def unrolled(table: Table) -> Table:

@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 predict,
                 inputs=["model", "files", "params:predict", "scratch"],
-                outputs=["predictions", "predictions_parquet", "contact_sheet", "unreadable", "scores"],
+                outputs=["predictions", "predictions_parquet", "contact_sheet", "unreadable", "scores", "pictures"],
                 name="predict",
                 tags="predict",
             ),

@@ -57,6 +57,7 @@ class Segmentation(Problem):
     }
     tag = "segmentation"
     answers = ("maps",)
+    pictures = "mask_png"
     card = "templates/segmentation.md"
 
     def check(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> None:
