@@ -99,7 +99,7 @@ class ProjectHooks:
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
         """What the user's own code raises is told as such, in one message."""
-        if told := own.explained(error, node.name):
+        if told := own.explained(error, node.name, self.run.records.names(node) if self.run else ()):
             raise told from error
 
     @hook_impl
@@ -138,7 +138,7 @@ class ProjectHooks:
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line of the log about an error says what no message will say."""
     error = sys.exc_info()[1]
-    return is_news(record) and not (record.levelno >= logging.ERROR and error and own.explained(error, ""))
+    return is_news(record) and not (record.levelno >= logging.ERROR and error and own.explained(error, "", own.named()))
 
 
 def _from_here(block: dict[str, Any], project: Path) -> dict[str, Any]:

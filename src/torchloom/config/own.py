@@ -89,16 +89,19 @@ def running(key: str, name: str) -> Iterator[None]:
         raise _failure(key, name, error) from error
 
 
-def explained(error: BaseException, stage: str) -> InputError | None:
-    """What a stage raises as one InputError, where the user's own code has raised it, or what no gradient follows from;
-    none where it is another's mistake."""
+def explained(error: BaseException, stage: str, used: Iterable[str] = ()) -> InputError | None:
+    """What a stage raises as one InputError, where the user's own code has raised it; none where it is another's
+    mistake.
+
+    That there is no gradient is told of those of the `used` names that are the user's own.
+    """
     if _is_no_mistake(error):
         return None
     if frames := _frames(error):
         return _failure(stage, _blamed(frames), error)
     through = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if "backward" in through and _named:
-        return _failure(f"{stage}: the gradient of what is yours", ", ".join(sorted(_named)), error)
+    if "backward" in through and (own := sorted(_named.intersection(used))):
+        return _failure(f"{stage}: the gradient of what is yours", ", ".join(own), error)
     return None
 
 

@@ -570,7 +570,7 @@ class Records:
     def describe(self, node: Node, catalog: DataCatalog) -> dict[str, Any]:
         """What would make the node's outputs if it ran now."""
         loaded = [Checkpoint] if any(name.rpartition(".")[2].endswith("checkpoint") for name in node.inputs) else []
-        code, packages = code_of(node.func, *loaded, names=self._names(node))
+        code, packages = code_of(node.func, *loaded, names=self.names(node))
         keys: Mapping[str, Collection[str]] = getattr(node.func, KEYS, {})
         blocks = {name: self._block(name, catalog) for name in node.inputs if _is_parameter(name)}
         return {
@@ -587,7 +587,7 @@ class Records:
             value = {block: values for block, values in value.items() if block != "tracking"}
         return plain(kind.model_validate(value) if kind and isinstance(value, dict) else value)
 
-    def _names(self, node: Node) -> set[str]:
+    def names(self, node: Node) -> set[str]:
         """The names by which the node's task may import modules: its own, those in its parameters, and in those of the
         data set and the tasks that it is made of."""
         keys: Mapping[str, Collection[str]] = getattr(node.func, KEYS, {})
