@@ -362,7 +362,7 @@ def test_an_unknown_name_is_answered_with_the_likely_one(key: str, given: str, m
 
 
 def test_a_name_like_no_other_gets_no_guess() -> None:
-    (line,) = mistakes({"mnist_mlp.model.name": "transformer"})
+    (line,) = mistakes({"mnist_mlp.model.name": "perceiver"})
     assert "did you mean" not in line
     assert "; there are " in line
 
