@@ -116,7 +116,7 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
         for part, label in (("train", "training"), ("val", "validation")):
             if f"{part}_{name}" in history[0]:
                 axes.plot(epochs, [row[f"{part}_{name}"] for row in history], marker=".", label=label)
-        axes.set(xlabel="epoch", title=name)
+        axes.set(xlabel="epoch", title=_short(name))
         axes.legend()
     panels[-1].plot(epochs, [row["learning_rate"] for row in history], marker=".", color="grey")
     panels[-1].set(xlabel="epoch", title="learning rate")
@@ -188,7 +188,7 @@ def _legend(axes: Axes, drawn: Sequence[Any], names: list[str], **options: Any) 
 def nothing(why: str) -> Figure:
     """In place of a figure that there can be none of."""
     figure = Figure(figsize=(5, 1), layout="constrained")
-    figure.text(0.5, 0.5, why, ha="center", va="center")
+    figure.text(0.5, 0.5, _literal(why), ha="center", va="center")
     return figure
 
 
@@ -299,8 +299,12 @@ def _in_one_line(text: str) -> str:
 
 
 def _short(name: str) -> str:
-    """A class as axes and legends have room for it."""
-    return _literal(name if len(name) <= 40 else f"{name[:39]}…")
+    """A class as axes and legends have room for it: 40 Latin letters, or half as many Chinese ones."""
+    from rich.text import Text
+
+    text = Text(name)
+    text.truncate(40, overflow="ellipsis")
+    return _literal(text.plain)
 
 
 def _literal(text: str) -> str:
@@ -459,7 +463,7 @@ def runs(points: list[dict[str, Any]]) -> Figure:
                 label = f"{point['number']}, {'validation' if part == 'val_loss' else 'training'}"
                 right.plot(point["curves"]["epoch"], point["curves"][part], style, color=colour, label=label)
     name = next((point["name"] for point in points if point["name"]), "figure")
-    left.set(xlabel="seconds of training", ylabel=f"test {name}".replace("_", " "))
+    left.set(xlabel="seconds of training", ylabel=_short(f"test {name}".replace("_", " ")))
     left.margins(0.1)
     right.set(xlabel="epoch", ylabel="loss")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))

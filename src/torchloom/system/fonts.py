@@ -16,8 +16,9 @@ from torchloom.system.words import extra
 logger = logging.getLogger(__name__)
 
 OTHERS = re.compile(  # families with letters beyond Latin, Greek and Cyrillic, as systems have them
-    "CJK|Noto Sans|Source Han Sans|WenQuanYi|PingFang|Hiragino Sans|Heiti|YaHei|SimHei|Meiryo|Malgun|Nanum|Droid Sans "
-    "Fallback|Arial Unicode|Loma|Garuda|Lohit|Nirmala|Leelawadee"
+    "CJK|Noto (Sans|Naskh)|Source Han Sans|WenQuanYi|PingFang|Hiragino Sans|Heiti|YaHei|SimHei|SimSun|Meiryo|Yu Gothic|"
+    "Malgun|Nanum|Droid Sans Fallback|Arial|Tahoma|Segoe UI|Geeza Pro|Amiri|Kacst|Loma|Garuda|Waree|Thonburi|Sarabun|"
+    "Leelawadee|Lohit|Gargi|Kohinoor|Devanagari|Mangal|Nirmala|FreeSans|FreeSerif|Unifont"
 )
 EXTRA, FONT = "mplfonts", "fonts/NotoSansCJKsc-Regular.otf"  # the package of the extra cjk, and what is taken of it
 MISSING = "\ufffd"  # in place of what no font has
