@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unicodedata import normalize
 
 from torchloom.datasets.listing import Listing, first_of
+from torchloom.system.addresses import is_address
 from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,20 @@ def places(listing: Listing) -> Placed:
         if not isinstance(cell, str | int) or isinstance(cell, bool) or not str(cell).strip():
             return None
         path = str(cell).strip().replace("\\", "/")
+        if is_address(path):  # as of what was brought from there
+            return next((plain[rest] for rest in endings(normalize("NFC", path)) if rest in plain), None)
         if os.path.isabs(path):
             path = os.path.relpath(path, listing.folder)
         path = normalize("NFC", os.path.normpath(path))
         return plain.get(path, short.get(path))
 
     return place
+
+
+def endings(address: str) -> Iterator[str]:
+    """The paths that a file at an address may have below a folder of that place, the longest first."""
+    parts = address.partition("://")[2].split("/")
+    return ("/".join(parts[place:]) for place in range(len(parts)))
 
 
 def path_column(rows: Sequence[dict[str, Any]], place: Placed, others: Iterable[str | None]) -> str | None:

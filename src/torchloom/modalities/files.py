@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 from torchloom.data import arrays
 from torchloom.data.columns import written
+from torchloom.data.paths import endings
 from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
+from torchloom.system.addresses import is_address
 
 
 class Sample(NamedTuple):
@@ -58,7 +60,9 @@ def _paths(table: Path, name: str, column: str, read: Callable[[Any], Any]) -> I
 
     def path_in(row: dict[str, Any]) -> str:
         check_columns([column], row)
-        return str(row[column]).replace("\\", "/")
+        path = str(row[column]).replace("\\", "/")
+        there = (rest for rest in endings(path) if (table.parent / rest).is_file()) if is_address(path) else ()
+        return next(iter(there), path)
 
     for called, path, row in _each(name, _rows(table, path_in)):
         try:
