@@ -323,9 +323,11 @@ PREPROCESS = yaml.safe_load(block("people_elsewhere:"))["people_elsewhere"]["pre
 
 
 @pytest.fixture
-def lent(project: Path, s3: dict[str, Any]) -> Path:
-    """A project with credentials and a task on a table that is elsewhere."""
-    (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"my_s3": s3}))
+def lent(project: Path, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with credentials, as the guide has them, and a task on a table that is elsewhere."""
+    monkeypatch.setenv("MY_SECRET", s3["secret"])
+    guide = block("my_s3:").replace("https://s3.example.org", s3["client_kwargs"]["endpoint_url"])
+    (project / "conf/local/credentials.yml").write_text(guide)
     blocks = {"riders": {"preprocess": PREPROCESS}, "rides": TASK}
     (project / "conf/base/parameters/rides.yml").write_text(yaml.safe_dump(blocks))
     return project
