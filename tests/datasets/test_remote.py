@@ -278,6 +278,9 @@ def test_there_is_no_room(tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match=r"memory://rows: has 0\.0 GB, and .* has room for 0\.0\. Make room"):
         bring(tmp_path, {}, "memory://rows")
     assert not list(tmp_path.rglob("*.csv"))
+    (tmp_path / "file").write_text("in its place")
+    with pytest.raises(InputError, match=r"^.*file/rows-\w+: cannot be made \(Not a directory\)\. Make room or change"):
+        bring(tmp_path / "file", {}, "memory://rows")
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, rows: Any) -> None:
