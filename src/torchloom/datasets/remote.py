@@ -9,12 +9,12 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -290,7 +290,13 @@ def _bring(copy: Copy, found: Found, names: list[str], place: str) -> None:
     saved = time.monotonic()
     with download_bar() as bar, ThreadPoolExecutor(THREADS, "bring") as pool:
         task = bar.add_task("bring", total=None if None in sizes else sum(sizes))
-        advance = partial(bar.advance, task)
+        stopped = threading.Event()
+
+        def advance(count: int) -> None:
+            bar.advance(task, count)
+            if stopped.is_set():  # what has arrived stays
+                raise InterruptedError
+
         try:
             for name in pool.map(lambda name: _bring_one(copy, found, name, advance, place), names):
                 copy.stamps[name] = found.stamps[name]
@@ -298,11 +304,12 @@ def _bring(copy: Copy, found: Found, names: list[str], place: str) -> None:
                     copy.save(False, found.single)
                     saved = time.monotonic()
         except BaseException:
+            stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _bring_one(copy: Copy, found: Found, name: str, advance: Any, place: str) -> str:
+def _bring_one(copy: Copy, found: Found, name: str, advance: Callable[[int], None], place: str) -> str:
     """Bring one file; of an earlier try of the same version only what is missing."""
     size, version = found.stamps[name]
     part = copy.parts / hashlib.sha256(json.dumps([name, size, version]).encode()).hexdigest()[:32]
