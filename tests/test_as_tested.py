@@ -262,6 +262,8 @@ def test_pictures_that_a_table_names(tmp_path: Path) -> None:
     answers = task.asked(write(folder / "test.csv", asked))
     assert [row["file"] for row in answers] == [row["picture"] for row in asked]
     task.classified(answers)
+    there = [{**row, "picture": f"s3://bucket/own/{row['picture']}"} for row in asked]  # of files that were brought
+    task.classified(task.asked(write(folder / "test.csv", there)))
     task.classified([task.served([(folder / row["picture"]).read_bytes()])[0] for row in asked])
 
 

@@ -95,7 +95,7 @@ def test_somebody_is_held_out(table: Path, tmp_path: Path) -> None:
     assert sorted(greys(test)) == [8 * number for number in range(3, 30, 5)]
 
 
-@pytest.mark.parametrize("form", ["without the ending", "windows", "absolute", "another folder", "an entry"])
+@pytest.mark.parametrize("form", ["without the ending", "windows", "absolute", "address", "another folder", "an entry"])
 def test_paths_as_people_write_them(table: Path, tmp_path: Path, form: str) -> None:
     expected = prepared(table, tmp_path, target="grey")[0]
     frame = pandas.read_csv(table)
@@ -106,6 +106,8 @@ def test_paths_as_people_write_them(table: Path, tmp_path: Path, form: str) -> N
         frame["shot"] = ".\\" + frame["shot"].str.replace("/", "\\")
     elif form == "absolute":
         frame["shot"] = str(table.parent) + "/" + frame["shot"]
+    elif form == "address":
+        frame["shot"] = "s3://bucket/own/" + frame["shot"]
     else:
         frame["shot"] = frame["shot"].str.removeprefix("shots/")
         settings["folder"] = str(table.parent / "shots")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,6 +13,7 @@ from unicodedata import normalize
 
 from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.errors import InputError
+from torchloom.system.addresses import is_address
 from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ def places(listing: Listing) -> Placed:
         if not isinstance(cell, str | int) or isinstance(cell, bool) or not str(cell).strip():
             return None
         path = _written(cell)
+        if is_address(path):  # as of what was brought from there
+            return next((plain[rest] for rest in endings(normalize("NFC", path)) if rest in plain), None)
         if not os.path.isabs(path):
             return known(path)
         found = known(os.path.relpath(path, listing.folder))
@@ -88,6 +91,12 @@ def _scanned(folder: Path, suffixes: Collection[str]) -> Listing | None:
         return scan(folder, "predict.folder", suffixes)
     except InputError:
         return None
+
+
+def endings(address: str) -> Iterator[str]:
+    """The paths that a file at an address may have below a folder of that place, the longest first."""
+    parts = address.partition("://")[2].split("/")
+    return ("/".join(parts[place:]) for place in range(len(parts)))
 
 
 def path_column(rows: Sequence[dict[str, Any]], place: Placed, others: Iterable[str | None]) -> str | None:

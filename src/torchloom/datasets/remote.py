@@ -9,12 +9,12 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -170,6 +170,25 @@ class Remote:
 
 
 def _look(address: str, options: Mapping[str, Any], place: str) -> Found:
+    system, path = _opened(address, options, place)
+    system.invalidate_cache()
+    info = system.info(path)
+    if info["type"] == "file" and not address.endswith("/"):
+        name = PurePosixPath(str(path)).name
+        return Found(system, {name: path}, {name: _stamp(info)}, True)
+    top = str(system._strip_protocol(path)).rstrip("/") + "/"
+    below = {str(each).removeprefix(top): (each, info) for each, info in system.find(path, detail=True).items()}
+    files = {name: each for name, each in sorted(below.items()) if _is_file(name, each[1])}
+    if odd := next((name for name in files if not _is_safe(name)), None):
+        raise InputError(f"{place}: holds {odd!r}, which cannot be the name of a file here. Rename it")
+    if not files:
+        raise InputError(f"{place}: the folder holds no files")
+    stamps = {name: _stamp(info) for name, (_, info) in files.items()}
+    return Found(system, {name: each for name, (each, _) in files.items()}, stamps, False)
+
+
+def _opened(address: str, options: Mapping[str, Any], place: str) -> tuple[Any, str]:
+    """The file system of the address, and the path there."""
     import fsspec
 
     try:
@@ -181,20 +200,7 @@ def _look(address: str, options: Mapping[str, Any], place: str) -> Found:
     except ValueError as error:
         known = "s3, gs, abfs, https, sftp, hf, file and others"
         raise InputError(f"{place}: is no address that fsspec knows ({error}); there are {known}") from error
-    system.invalidate_cache()
-    info = system.info(path)
-    if info["type"] == "file" and not address.endswith("/"):
-        name = PurePosixPath(str(path)).name
-        return Found(system, {name: path}, {name: _stamp(info)}, True)
-    top = str(system._strip_protocol(path)).rstrip("/") + "/"
-    everything = {str(each).removeprefix(top): (each, info) for each, info in system.find(path, detail=True).items()}
-    files = {name: each for name, each in sorted(everything.items()) if _is_file(name, each[1])}
-    if odd := next((name for name in files if not _is_safe(name)), None):
-        raise InputError(f"{place}: holds {odd!r}, which cannot be the name of a file here. Rename it")
-    if not files:
-        raise InputError(f"{place}: the folder holds no files")
-    stamps = {name: _stamp(info) for name, (_, info) in files.items()}
-    return Found(system, {name: each for name, (each, _) in files.items()}, stamps, False)
+    return system, path
 
 
 def _is_file(name: str, info: Mapping[str, Any]) -> bool:
@@ -251,11 +257,10 @@ def _update(copy: Copy, found: Found, place: str) -> None:
     if not lacking and not gone and copy.whole:
         logger.info("%s: %s, here and unchanged", printable(place), counted(len(found.stamps), "file"))
         return
-    copy.folder.mkdir(parents=True, exist_ok=True)
-    _check_room(copy.folder, sum(found.stamps[name][0] or 0 for name in lacking), place)
+    size = sum(found.stamps[name][0] or 0 for name in lacking)
+    _make_room(copy, size, place)
     for name in gone:
         copy.remove(name)
-    size = sum(found.stamps[name][0] or 0 for name in lacking)
     logger.info("%s: bringing %s, %.1f MB, to %s", place, counted(len(lacking), "file"), size / 1e6, copy.folder)
     try:
         _bring(copy, found, lacking, place)
@@ -265,19 +270,33 @@ def _update(copy: Copy, found: Found, place: str) -> None:
     shutil.rmtree(copy.parts, ignore_errors=True)
 
 
-def _check_room(folder: Path, size: int, place: str) -> None:
-    free = shutil.disk_usage(folder).free
+def _make_room(copy: Copy, size: int, place: str) -> None:
+    try:
+        copy.folder.mkdir(parents=True, exist_ok=True)
+        copy.parts.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{copy.folder}: cannot be made ({error.strerror}). Make room or change the rights of the folder above"
+        ) from error
+    free = shutil.disk_usage(copy.folder).free
     if size > free:
-        raise InputError(f"{place}: has {size / 1e9:.1f} GB, and {folder} has room for {free / 1e9:.1f}. Make room")
+        raise InputError(
+            f"{place}: has {size / 1e9:.1f} GB, and {copy.folder} has room for {free / 1e9:.1f}. Make room"
+        )
 
 
 def _bring(copy: Copy, found: Found, names: list[str], place: str) -> None:
     sizes = [found.stamps[name][0] for name in names]
     saved = time.monotonic()
-    copy.parts.mkdir(exist_ok=True)
     with download_bar() as bar, ThreadPoolExecutor(THREADS, "bring") as pool:
         task = bar.add_task("bring", total=None if None in sizes else sum(sizes))
-        advance = partial(bar.advance, task)
+        stopped = threading.Event()
+
+        def advance(count: int) -> None:
+            bar.advance(task, count)
+            if stopped.is_set():  # what has arrived stays
+                raise InterruptedError
+
         try:
             for name in pool.map(lambda name: _bring_one(copy, found, name, advance, place), names):
                 copy.stamps[name] = found.stamps[name]
@@ -285,11 +304,12 @@ def _bring(copy: Copy, found: Found, names: list[str], place: str) -> None:
                     copy.save(False, found.single)
                     saved = time.monotonic()
         except BaseException:
+            stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _bring_one(copy: Copy, found: Found, name: str, advance: Any, place: str) -> str:
+def _bring_one(copy: Copy, found: Found, name: str, advance: Callable[[int], None], place: str) -> str:
     """Bring one file; of an earlier try of the same version only what is missing."""
     size, version = found.stamps[name]
     part = copy.parts / hashlib.sha256(json.dumps([name, size, version]).encode()).hexdigest()[:32]
