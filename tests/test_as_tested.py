@@ -66,7 +66,7 @@ from torchloom.inference.serving import answerer
 from torchloom.modalities.modules import Views
 from torchloom.pipelines.prediction import nodes as prediction_nodes
 from torchloom.pipelines.training.nodes import build_dataloaders, train
-from torchloom.problems import problem_of
+from torchloom.problems import problem_of, regression
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.problems.evaluation import predict
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
@@ -777,6 +777,22 @@ def test_a_few_huge_numbers_do_not_keep_the_others_from_being_learnt(
     assert missed.mean() < 0.01
     assert missed.max() < 0.1
     assert task.measured()["mae"] < huge / 100
+
+
+def test_the_closed_form_of_very_many_rows_is_that_of_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what it says of the test rows it says of some at once."""
+    noise = np.random.default_rng(0).normal(size=600).tolist()
+    rows = [{"x": each % 20, "y": 2.0 * (each % 20) + noise[each]} for each in range(600)]
+    config = TableFilesPreprocessConfig(entry="rows", target="y", columns={"x": "number"})
+    task = Trained(tmp_path, table.preprocess_entry(rows, config), {"name": "linear"}, "regression")
+    every = task.measured()["closed_form_r2"]
+    with caplog.at_level(logging.INFO):
+        monkeypatch.setattr(regression, "CLOSED_FORM", 70 * task.plan.info.sizes()["features"])
+        some = task.measured()["closed_form_r2"]
+    assert "the closed form is that of 70 training samples, drawn at random" in caplog.messages
+    assert 0.98 < some < every
 
 
 @pytest.mark.parametrize("network", ROW_NETWORKS)

@@ -530,3 +530,17 @@ def test_segmentations_have_titles_and_a_key_to_the_colours() -> None:
     assert all(0 <= y <= height for _, y in places)
     assert max(image.get_extent()[2] for image in axes.images) < min(y for _, y in places[:9])
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_of_very_many_samples_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchloom.system.figures.POINTS", 100)
+    truth = torch.arange(1001.0)
+    figure = residuals(truth + 1, truth, "height")
+    assert figure.get_suptitle() == "100 of 1,001 samples"
+    left, right = (axes.collections[0].get_offsets() for axes in figure.axes)
+    assert (len(left), left[0, 0], left[-1, 0], len(right)) == (100, 0.0, 1000.0, 100)
+    assert residuals(truth[:90], truth[:90], "height").get_suptitle() == ""
+    shares = torch.rand(1001, 2, generator=torch.Generator().manual_seed(0))
+    curve = roc_curves(shares, torch.arange(1001) % 2, ["a", "b"], ["a", "b"]).axes[0].lines[0].get_xydata()
+    assert curve.shape == (100, 2)
+    assert curve[[0, -1]].tolist() == [[0, 0], [1, 1]]

@@ -81,8 +81,8 @@ def test_words_are_asked_once_and_no_value_is_taken_for_another() -> None:
 
     assert list(of_each(read, ["a", "b", None, "a", 1, "1"] * 5)) == ["'a'", "'b'", "None", "'a'", "1", "'1'"] * 5
     assert asked == ["a", "b", None, 1, "1"]
-    mixed = [1, True, 1.0, "1", [1], datetime.datetime(2024, 1, 1), datetime.date(2024, 1, 1)] * 5
-    assert list(of_each(repr, mixed)) == list(map(repr, mixed))
+    for mixed in ([1, True, 1.0, "1"], [1, [1]], [datetime.datetime(2024, 1, 1), datetime.date(2024, 1, 1), None]):
+        assert list(of_each(repr, mixed * 5)) == list(map(repr, mixed)) * 5
     codes, names = coded(["b", "a", "b", "c"], 4)
     assert (codes.tolist(), names) == ([0, 1, 0, 2], ["b", "a", "c"])
     assert count_different(iter(["a", "b", "a"]), 3) == 2
@@ -194,14 +194,14 @@ def test_a_long_table_is_proposed_by_its_first_rows(tmp_path: Path, monkeypatch:
 
 
 PEAK = """
-import resource, sys
+import re, sys
 from pathlib import Path
 import numpy, pyarrow
 from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.readers import table
 
 path, scratch = map(Path, sys.argv[1:])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 config = TableFilesPreprocessConfig(files=str(path), target="y")
 before = peak()
 *_, known = table.preprocess(table.find(config), config, scratch)
@@ -210,9 +210,9 @@ print(known["rows"]["train"], peak() - before)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the peak is that of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of the process")
 def test_a_long_table_takes_little_memory(tmp_path: Path) -> None:
-    """As dicts its rows would take about 400 MB."""
+    """It is about 100 MB; rows held as dicts took 216."""
     generator = np.random.default_rng(0)
     count = 300_000
     columns = {
@@ -228,4 +228,4 @@ def test_a_long_table_takes_little_memory(tmp_path: Path) -> None:
     )
     trained, peak = map(float, done.stdout.split())
     assert trained == 216_000
-    assert peak < 250
+    assert peak < 160

@@ -18,7 +18,6 @@ from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
-from torchloom.system.addresses import is_address
 
 
 class Sample(NamedTuple):
