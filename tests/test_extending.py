@@ -27,7 +27,7 @@ from torchloom.inference.serving import answerer
 GUIDES = (
     "extend.md",
     "own-images.md",
-    "own-data.md",
+    "own-tables.md",
     "own-texts.md",
     "own-sounds.md",
     "own-series.md",

@@ -407,7 +407,7 @@ def test_task_new_looks_at_an_address(
     (project / "conf/local/credentials.yml").write_text(yaml.safe_dump({"my_s3": s3}))
     upload(store, write(tmp_path / "people.csv", people(300)))
     bootstrap_project(project)
-    (command,) = (each for each in commands(ROOT / "docs/how-to/own-data.md") if "new bikes_elsewhere" in each)
+    (command,) = (each for each in commands(ROOT / "docs/how-to/own-tables.md") if "new bikes_elsewhere" in each)
     given = command.removeprefix("uv run kedro task new ").split()
     place = SimpleNamespace(project_path=project)
     before = Path.cwd()
