@@ -258,6 +258,11 @@ class TablePlace(OwnFiles):
     missing: list[str] = Field(
         [], description="spellings of a gap, beside an empty cell, ?, NA, NaN, null and their kin"
     )
+    decimal: Literal[".", ","] = Field(
+        ".",
+        description="the mark before the decimals of numbers that are texts; with a comma, points or spaces may stand "
+        "between thousands",
+    )
 
     @property
     def place(self) -> str:
@@ -294,6 +299,12 @@ class RowsPreprocessConfig(TablePlace, TablePreprocessConfig):
         [],
         description="spellings of a gap, beside an empty cell and ?, and, but in a target of words, NA, NaN, null and "
         "their kin",
+    )
+    date_format: str | None = Field(
+        None,
+        min_length=1,
+        description="how dates are written, beside 2024-01-31 and 2024-01-31 18:30: in the codes of strptime, such as "
+        "%d.%m.%Y or %m/%d/%Y %H:%M",
     )
     split_by: SplitByConfig | None = Field(
         None, description="none: by chance, of each class the same share, but for files that are named as splits"

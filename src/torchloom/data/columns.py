@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ GAPS = frozenset({"", "?", "-", ".", "na", "n/a", "#n/a", "nan", "null", "none",
 CALENDAR = ("year", "month", "day", "weekday", "hour")  # the numbers that a date becomes; a weekday from 0, Monday
 FLAGS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "y": True, "n": False}
 FLAGS |= {"1.0": True, "0.0": False}  # where a file keeps gaps among them
+COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+|[+-]?\d{1,3}(,\d{3})+(\.\d+)?")  # numbers with one
 NEW = 0.0  # the number of a category that the training rows do not have; those that they have count from 1
 MOSTLY = 0.9  # of the cells of a column are numbers where the others are taken for mistakes
 
@@ -169,7 +171,8 @@ def date_parts(value: Any) -> list[float]:
 def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
     """The kind of a column by its cells without gaps, or None where it is of no use, and why.
 
-    InputError where nearly all of them are numbers, and some are not: these may be mistakes, or gaps.
+    InputError where nearly all of them are numbers, and some are not: these may be mistakes, or gaps; and where numbers
+    have a comma.
     """
     if not len(cells):
         return None, "is empty"
@@ -193,6 +196,11 @@ def kind_of(name: str, cells: Sequence[Any]) -> tuple[Kind | None, str]:
         )
     if all(of_each(is_date, cells)):
         return "date", ""
+    if all(of_each(_has_comma, cells)):
+        raise InputError(
+            f"the column {name!r} holds numbers with a comma, such as {written(cells[0])!r}. Where it stands before "
+            f"decimals, say preprocess.decimal: ','; if these are no numbers, preprocess.columns: {{{name}: category}}"
+        )
     if different > max(50, len(cells) / 3):
         return None, f"has {different:,} different texts in {len(cells):,} rows"
     return "category", ""
@@ -223,6 +231,11 @@ def is_date(cell: Any) -> bool:
 
 def is_flag(cell: Any) -> bool:
     return _is(flag, cell)
+
+
+def _has_comma(cell: Any) -> bool:
+    """Whether it is a number such as 1,5 or 1.234,5, or 1,234."""
+    return isinstance(cell, str) and COMMA.fullmatch(cell.strip()) is not None
 
 
 def _is(read: Any, cell: Any) -> bool:

@@ -24,6 +24,7 @@ from torchloom.data.stored import BLOCK, Cells, Rows, array_of, of_each, stored,
 from torchloom.data.stored import Row as Row
 from torchloom.data.tables import SUFFIXES, is_typed, opened_batches, opened_table
 from torchloom.data.text import spoken_words
+from torchloom.data.writing import USUAL, Writing
 from torchloom.datasets.listing import Listing, is_users, scan
 from torchloom.errors import InputError, printable, telling
 from torchloom.system.words import counted, listed
@@ -45,18 +46,30 @@ def find_tables(config: TablePlace) -> Listing:
 def read_entry(table: Any, config: TablePlace) -> dict[str, list[Row]]:
     """The rows of a table that the catalog holds, all of them to train."""
     with telling(f"preprocess.entry {config.entry}"):
-        rows = as_rows(table)
+        rows: list[Row] = _plain(as_rows(table), writing_of(config))
     if not rows:
         raise InputError(f"preprocess.entry {config.entry}: holds no rows")
     return {"train": rows, "validation": [], "test": []}
 
 
-def read_files(listing: Listing) -> dict[str, list[Row]]:
+def writing_of(config: TablePlace) -> Writing:
+    """How the texts in the table write numbers and dates."""
+    return Writing(decimal=config.decimal, date_format=getattr(config, "date_format", None))
+
+
+def _plain(rows: Any, writing: Writing) -> Any:
+    """The same rows, in a list or stored, with numbers and dates as they are usually written."""
+    if writing == USUAL:
+        return rows
+    return rows.read_by(writing.plain) if isinstance(rows, Rows) else list(map(writing.row, rows))
+
+
+def read_files(listing: Listing, writing: Writing = USUAL) -> dict[str, list[Row]]:
     """The rows of all files, by the split that the file's name or a folder's says: those of no other are to train."""
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     for path, name in zip(listing.paths, listing.names, strict=True):
         with telling(path):
-            found[split_of(listing, name)] += read_rows(path)
+            found[split_of(listing, name)] += _plain(read_rows(path), writing)
     return found
 
 
@@ -87,7 +100,9 @@ def _check_names(names: Sequence[str]) -> None:
         raise InputError(f"its first line names {listed(list(map(repr, twice)))} more than once. Rename one of them")
 
 
-def store_files(listing: Listing, scratch: Path | None, most: int | None = None) -> dict[str, Sequence[Row]]:
+def store_files(
+    listing: Listing, scratch: Path | None, most: int | None = None, writing: Writing = USUAL
+) -> dict[str, Sequence[Row]]:
     """As `read_files`, but the rows lie in a temporary file in the folder `scratch`: memory may not hold them.
 
     Of each split they are `most` at most, the first ones.
@@ -96,7 +111,7 @@ def store_files(listing: Listing, scratch: Path | None, most: int | None = None)
     splits = [split_of(listing, name) for name in listing.names]
     tables = (_opened_batches(path, left, split) for path, split in zip(listing.paths, splits, strict=True))
     found = list(zip(splits, stored(tables, scratch), strict=True))
-    return {split: together(rows for its, rows in found if its == split) for split in left}
+    return {split: _plain(together(rows for its, rows in found if its == split), writing) for split in left}
 
 
 @contextmanager
@@ -145,7 +160,7 @@ def _batches_of(names: list[str], lines: Lines) -> Iterator[Any]:
 def store_entry(table: Any, config: TablePlace) -> dict[str, Sequence[Row]]:
     """As `read_entry`, but the rows stay the table's own."""
     with telling(f"preprocess.entry {config.entry}"):
-        rows = Rows(as_blocks(table, BLOCK))
+        rows = _plain(Rows(as_blocks(table, BLOCK)), writing_of(config))
     if not rows:
         raise InputError(f"preprocess.entry {config.entry}: holds no rows")
     return {"train": rows, "validation": [], "test": []}

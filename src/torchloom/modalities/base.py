@@ -148,6 +148,10 @@ class Info(BaseModel):
         """As the model is to be asked: as its test was, but for what `config` says; what differs is in the log."""
         return self
 
+    def plain(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row of a user's table with numbers and dates as they are usually written."""
+        return row
+
     def reader(self, config: AnswerConfig) -> Callable[[Any], Any]:
         """What turns a file, a text or a row into a sample; it raises InputError when it cannot."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ from torchloom.data.moments import Clock, calendar_of
 from torchloom.data.series import in_order, of_length, pieces, read_rows_in_order, values_of
 from torchloom.data.tables import check_columns
 from torchloom.data.targets import Horizon
+from torchloom.data.writing import Writing
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import Sample, rows_of, tables_of
@@ -66,6 +67,7 @@ class SeriesInfo(Info):
     window: Count
     longest_gap: int = Field(ge=0)
     missing: list[str] = Field([])
+    writing: Writing = Field(Writing())
     mean: list[float]
     std: list[float]
     past_mean: list[float] = Field([])
@@ -177,6 +179,7 @@ class SeriesInfo(Info):
         """
         if not all(isinstance(row, Mapping) for row in rows) or not rows:
             raise InputError("must be rows of a table, an object with the columns by name for each")
+        rows = list(map(self.writing.row, rows))
         known = {name for row in rows for name in row}
         check_columns([self.time, *self.seen, *self.known], dict.fromkeys(known))
         gaps = Encoder([], self.missing).gaps
@@ -251,6 +254,7 @@ class LabelledSeriesInfo(Info):
     time: str | None = None
     length: Count
     missing: list[str] = Field([])
+    writing: Writing = Field(Writing())
     mean: list[float]
     std: list[float]
 
@@ -312,17 +316,20 @@ class LabelledSeriesInfo(Info):
     def reader(self, config: AnswerConfig) -> Callable[[Any], np.ndarray]:
         return self.whole if self.series else self.row
 
+    def plain(self, row: Row) -> Row:
+        return self.writing.row(row)
+
     def row(self, row: Row) -> np.ndarray:
         """(length, 1) of a row that is a series."""
         check_columns(self.steps, row)
-        return of_length(values_of([row], self.steps, self.missing).T, self.length, self.channels)
+        return of_length(values_of([self.plain(row)], self.steps, self.missing).T, self.length, self.channels)
 
     def whole(self, rows: Sequence[Row]) -> np.ndarray:
         """(length, channels) of rows that are steps of one series."""
         if not all(isinstance(row, Mapping) for row in rows) or not rows:
             raise InputError("must be rows of a table, an object with the columns by name for each")
         check_columns([*self.channels, *filter(None, [self.time])], dict.fromkeys(name for row in rows for name in row))
-        values = values_of(in_order(rows, self.time), self.channels, self.missing)
+        values = values_of(in_order(list(map(self.plain, rows)), self.time), self.channels, self.missing)
         return of_length(values, self.length, self.channels)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:

@@ -17,7 +17,7 @@ from torchloom.data.moments import read_moment
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
-from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, some
+from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, some, writing_of
 from torchloom.data.series import in_order, of_length, values_of
 from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
@@ -46,7 +46,7 @@ def preprocess(
     Each of the tensors holds `series` (N, length, channels) float32, and `labels` (N,) int64 or `target` (N,) float32.
     Raises InputError for what is wrong with a file, a column or a cell.
     """
-    return _prepare(read_files(listing), config)
+    return _prepare(read_files(listing, writing_of(config)), config)
 
 
 def preprocess_entry(
@@ -84,6 +84,7 @@ def _prepare(
         "time": config.time,
         "length": length,
         "missing": config.missing,
+        "writing": writing_of(config).model_dump(),
         "mean": values.mean(0).tolist(),
         "std": np.where(std == 0, 1.0, std).tolist(),
         "target": target.model_dump(),

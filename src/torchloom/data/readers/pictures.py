@@ -29,7 +29,7 @@ from torchloom.data.readers import Proposal
 from torchloom.data.readers.folder import recipe
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_target
-from torchloom.data.rows import Row, first_rows, is_table, read_entry, read_files
+from torchloom.data.rows import Row, first_rows, is_table, read_entry, read_files, writing_of
 from torchloom.data.splits import missing_classes
 from torchloom.data.tables import SUFFIXES as TABLES
 from torchloom.data.targets import Classes, Target
@@ -70,7 +70,12 @@ def preprocess(
     (N, H, W) uint8. Raises InputError for what is wrong with the table or a picture.
     """
     if listing.lists:
-        return _prepare(read_files(scan(Path(listing.lists[0]), "preprocess.files", TABLES)), listing, config, scratch)
+        return _prepare(
+            read_files(scan(Path(listing.lists[0]), "preprocess.files", TABLES), writing_of(config)),
+            listing,
+            config,
+            scratch,
+        )
     if config.targets:
         raise InputError(f"preprocess.target {listed(config.targets)}: {config.files} holds no table with that")
     rows = pairs(listing, *two_folders(listing, config))

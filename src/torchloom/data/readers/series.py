@@ -19,10 +19,11 @@ from torchloom.config import SeriesPreprocessConfig
 from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, written
 from torchloom.data.moments import Clock, calendar_of, clock_of, ends_of_summer_time, read_date, read_moment
 from torchloom.data.readers import Proposal
-from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files
+from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, writing_of
 from torchloom.data.series import Piece, pieces, read_rows_in_order
 from torchloom.data.tables import SUFFIXES
 from torchloom.data.targets import Horizon
+from torchloom.data.writing import writing_in
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -52,7 +53,7 @@ def preprocess(
     it; where something is known ahead also `known` (T, K) float32, and where values are filled `filled` (T, channels)
     uint8, 1 for these. Raises InputError for what is wrong with a file, a row or a cell.
     """
-    return _prepare(_all_rows(read_files(listing), config), config)
+    return _prepare(_all_rows(read_files(listing, writing_of(config)), config), config)
 
 
 def preprocess_entry(table: Any, config: SeriesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
@@ -104,6 +105,7 @@ def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, 
         "window": config.window,
         "longest_gap": config.longest_gap,
         "missing": config.missing,
+        "writing": writing_of(config).model_dump(),
         "mean": mean[:targets].tolist(),
         "std": std[:targets].tolist(),
         "past_mean": mean[targets:width].tolist(),
@@ -391,15 +393,21 @@ SEASONS, SEASONS_AHEAD = 14, 4  # in a window, and in what is forecast from it
 
 def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (a column is asked for later)
     """Whether it is a table with one column of dates."""
-    return is_table(path) and len(_date_columns(first_rows(path, LOOKED_AT), None, Encoder([]).gaps)) == 1
+    if not is_table(path):
+        return False
+    rows, gaps = first_rows(path, LOOKED_AT), Encoder([]).gaps
+    return len(_date_columns(rows, writing_in(rows, gaps).date_format, gaps)) == 1
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A forecast of the column `target`, or of all columns of numbers."""
     gaps = Encoder([]).gaps
     columns = [] if target is None else [target]
-    config = SeriesPreprocessConfig(files=str(path), columns=columns, window=1, horizon=1)
-    rows = _all_rows(read_files(scan(path, "--data", SUFFIXES)), config)
+    writing = writing_in(first_rows(path, LOOKED_AT), gaps)
+    how: dict[str, Any] = {"decimal": writing.decimal} if writing.decimal != "." else {}
+    how |= {"time_format": writing.date_format} if writing.date_format else {}
+    config = SeriesPreprocessConfig(files=str(path), columns=columns, window=1, horizon=1, **how)
+    rows = _all_rows(read_files(scan(path, "--data", SUFFIXES), writing_of(config)), config)
     time = _time_column(rows[:LOOKED_AT], config, gaps)
     if target not in {None, *rows[0]} - {time}:
         near = meant(str(target), rows[0])
@@ -408,7 +416,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     found = read_series(rows, config, time, columns, gaps)
     longest = max(map(len, found.pieces))
     window, horizon = _lengths(found.clock.season, longest)
-    said = {"time": time, "columns": columns, "window": window, "horizon": horizon}
+    said = {"time": time, **how, "columns": columns, "window": window, "horizon": horizon}
     batch = 32
     train = {
         "epochs": int(np.clip(round(STEPS * batch / (0.7 * longest)), LEAST_EPOCHS, MOST_EPOCHS)),

@@ -24,7 +24,7 @@ from torchloom.data.paths import LOOKED_AT, path_column, places, say_twice
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target
-from torchloom.data.rows import Row, first_rows, read_entry, read_files, some
+from torchloom.data.rows import Row, first_rows, read_entry, read_files, some, writing_of
 from torchloom.data.sound_files import SUFFIXES, UNREADABLE, library
 from torchloom.data.sounds import Place, Reading, Stored, measured, rates_in_words
 from torchloom.data.tables import SUFFIXES as TABLES
@@ -111,7 +111,7 @@ def preprocess_entry(
 
 def _rows_of(listing: Listing, config: SoundFilesPreprocessConfig) -> Found:
     if listing.lists:
-        read = read_files(scan(Path(listing.lists[0]), "preprocess.files", TABLES))
+        read = read_files(scan(Path(listing.lists[0]), "preprocess.files", TABLES), writing_of(config))
         return _rows_of_table(read, listing, config)
     if listing.single:
         raise InputError(f"{config.files}: is one sound, not a folder of them or a table with their paths")

@@ -17,7 +17,16 @@ from typing import Any, cast
 import numpy as np
 
 from torchloom.config import TableFilesPreprocessConfig
-from torchloom.data.columns import Column, Encoder, Kind, count_different, gaps_of, given_cells, kind_of, written
+from torchloom.data.columns import (
+    Column,
+    Encoder,
+    Kind,
+    count_different,
+    gaps_of,
+    given_cells,
+    kind_of,
+    written,
+)
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import Asked, asked_here, asked_of, check_split, check_target, named_targets
@@ -33,10 +42,12 @@ from torchloom.data.rows import (
     store_entry,
     store_files,
     text_column,
+    writing_of,
 )
 from torchloom.data.spread import far_beyond
 from torchloom.data.stored import Cells, Row, coded, of_each, of_rows, parts_of, together
 from torchloom.data.tables import SUFFIXES
+from torchloom.data.writing import as_said, writing_in
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, telling
@@ -63,7 +74,7 @@ def preprocess(
     Rows and features lie in temporary files in the folder `scratch`, and may be more than memory holds. Raises
     InputError for what is wrong with a file, a column or a cell.
     """
-    return _prepare(store_files(listing, scratch), config, scratch)
+    return _prepare(store_files(listing, scratch, writing=writing_of(config)), config, scratch)
 
 
 def preprocess_entry(
@@ -91,6 +102,7 @@ def _prepare(
         "features": _features(columns),
         "encoding": [column.model_dump() for column in columns],
         "missing": config.missing,
+        "writing": writing_of(config).model_dump(),
         **statistics(columns, features["train"]),
         "target": target.model_dump(),
         "rows": {split: len(part) for split, part in parts.items()},
@@ -120,8 +132,9 @@ def takes(path: Path, target: str | None) -> bool:
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task on the table, and what is doubtful about it. InputError without a target that is one of its columns."""
-    read = store_files(scan(path, "--data", SUFFIXES), None, LOOKED_THROUGH)
-    told = asked_here(together(read.values()), check_target(path, some(read), target))
+    writing = writing_in(first_rows(path, LOOKED_AT), gaps_of(()))
+    read = store_files(scan(path, "--data", SUFFIXES), None, LOOKED_THROUGH, writing)
+    told = as_said(writing) | asked_here(together(read.values()), check_target(path, some(read), target))
     config = TableFilesPreprocessConfig(files=str(path), **told)
     asked, gaps = asked_of(read, config), gaps_of(())
     known = {split: asked.known(split, part) for split, part in read.items()}
@@ -132,7 +145,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     for name in rows[0]:
         if name not in config.targets:
             given = given_cells(rows, name, gaps)
-            kind, why = kind_of(name, given)
+            kind, why = _kind_seen(name, given)
             columns[name] = kind or "out"
             missing = f", {1 - len(given) / len(rows):.1%} missing" if len(given) < len(rows) else ""
             away = ", GIVES THE TARGET AWAY" if kind and _gives_away(rows, name, asked) else ""
@@ -146,6 +159,14 @@ def propose(path: Path, target: str | None) -> Proposal:
     model = {"name": "tabm", "members": members}
     blocks = {"data": {}, "model": model, "train": _training(len(rows), steps), "evaluate": {}, "export": {}}
     return Proposal(preprocess, asked.problem, blocks, seen)
+
+
+def _kind_seen(name: str, cells: Cells) -> tuple[Kind | None, str]:
+    """As `kind_of`; what a run would refuse is left out, and why."""
+    try:
+        return kind_of(name, cells)
+    except InputError as error:
+        return None, error.message
 
 
 def _training(count: int, steps: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from torchloom.data.rows import (
     say_left_out,
     some,
     text_column,
+    writing_of,
 )
 from torchloom.data.tables import LARGEST_TEXT, SUFFIXES, read_text
 from torchloom.data.text import Tokenizer, split_words
@@ -67,7 +68,7 @@ def preprocess(
     """
     if Path(listing.names[0]).suffix.lower() not in TEXTS:
         _check_no_splits(config)
-        return _prepare(read_files(listing), config)
+        return _prepare(read_files(listing, writing_of(config)), config)
     if config.target or config.text:
         raise InputError(f"{config.files}: of text files the folders are the classes; leave target and text out")
     return _prepare(_read_folders(listing, config), _of_folders(config), column=False)

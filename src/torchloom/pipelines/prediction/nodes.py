@@ -85,7 +85,7 @@ def predict(
             if batch.names:
                 rows = pyarrow.record_batch({place: batch.names, **answer(batch.values)}, schema=schema)
                 answers.add(rows)
-                told.add([_told(info.target, row) for row in batch.rows])
+                told.add([_told(info.target, row and info.plain(row)) for row in batch.rows])
                 first = rows.slice(0, config.pictures - len(shown)).to_pylist()
                 shown += zip(batch.names, batch.values, first, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{unreadable.count} unreadable")
