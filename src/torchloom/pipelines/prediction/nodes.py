@@ -5,10 +5,10 @@ They run on ONNX Runtime; PyTorch is needed only to export a checkpoint that has
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +76,7 @@ def predict(
     shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer
     told = Told()
     with step_bar() as bar, Kept(schema, scratch) as answers, Kept(reasons, scratch) as unreadable:
-        count = sum(1 for _ in info.samples_in(files, read))
-        task = bar.add_task("predict", total=count, status="")
+        task = bar.add_task("predict", total=sum(1 for _ in info.samples_in(files, read)), status="")
         for batch in read_ahead(info.samples_in(files, read), config.batch_size):
             if batch.failures:
                 failed = dict(zip(reasons.names, zip(*batch.failures, strict=True), strict=True))
@@ -168,7 +167,7 @@ def file_names(samples: Sequence[str]) -> list[str]:
         parts = [re.sub(r'[\\:*?"<>|]', "_", part) for part in PurePosixPath(sample).parts if part not in {"/", ".."}]
         path = PurePosixPath(*parts)
         stem = str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else str(path)
-        names = (f"{name}.png" for name in (stem, path, *(f"{path}-{number}" for number in itertools.count(2))))
+        names = (f"{name}.png" for name in chain((stem, path), (f"{path}-{number}" for number in count(2))))
         found[next(name for name in names if name not in found)] = None
     return list(found)
 
