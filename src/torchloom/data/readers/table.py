@@ -118,7 +118,9 @@ def _prepare(
 
 MEMBERS, STEPS = 32, 1700  # of a training that is proposed
 OF_PROBLEMS = {"regression": (16, 2420)}  # where others do better
-MOST_EPOCHS, LEAST_EPOCHS = 60, 16
+MOST_EPOCHS = 60
+RECIPES = ((5_000, 32, 16), (100_000, 256, 16), (1_000_000, 1024, 6))  # below so many rows: batch, epochs at least
+OF_MANY = 4096, 2
 LOOKED_THROUGH = 1_000_000  # rows of each split, to propose a task
 OF_THE_FIRST = f"of the first {LOOKED_THROUGH:,} rows"
 PURE = 0.999  # of the rows have the class that most rows with the same value of a column have: it gives that away
@@ -171,9 +173,9 @@ def _kind_seen(name: str, cells: Cells) -> tuple[Kind | None, str]:
 
 def _training(count: int, steps: int) -> dict[str, Any]:
     """The block `train` for so many rows."""
-    batch = 256 if count >= 5000 else 32
+    batch, least = next(((batch, least) for below, batch, least in RECIPES if count < below), OF_MANY)
     return {
-        "epochs": int(np.clip(round(steps * batch / count), LEAST_EPOCHS, MOST_EPOCHS)),
+        "epochs": int(np.clip(round(steps * batch / count), least, MOST_EPOCHS)),
         "batch_size": batch,
         "optimizer": {"name": "AdamW", "lr": 0.002, "weight_decay": 0.02},
         "scheduler": {"name": "CosineAnnealingLR"},
