@@ -32,9 +32,9 @@ def named() -> frozenset[str]:
     return frozenset(_named)
 
 
-def name_also(paths: Iterable[str]) -> None:
-    """What the parameters of the process that started this one have named."""
-    _named.update(paths)
+def name_also(names: Iterable[str]) -> None:
+    """What the parameters of the process that started this one have named; of these the paths."""
+    _named.update(filter(is_path, names))
 
 
 def chosen(name: str, allowed: Collection[str], what: str, parent: type | None = None) -> None:
