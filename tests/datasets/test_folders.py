@@ -43,5 +43,6 @@ def test_what_cannot_be_written_leaves_the_folder_as_it_was(tmp_path: Path) -> N
 
 def test_each_sample_has_a_file_of_its_own() -> None:
     samples = ["a.jpg", "below/a.jpg", "a.png", "a.JPG", "rows.csv:3", "/etc/../b.tif", "c", "c"]
-    names = ["a", "below/a", "a.png", "a.JPG", "rows.csv_3", "etc/b", "c", "c-2"]
+    samples += ["d.jpg", "d.png/e.jpg"]
+    names = ["a", "below/a", "a.png", "a.JPG", "rows.csv_3", "etc/b", "c", "c-2", "d.jpg", "d.png/e"]
     assert file_names(samples) == [f"{name}.png" for name in names]

@@ -28,6 +28,7 @@ CALENDAR = ("year", "month", "day", "weekday", "hour")  # the numbers that a dat
 FLAGS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "y": True, "n": False}
 FLAGS |= {"1.0": True, "0.0": False}  # where a file keeps gaps among them
 COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+|[+-]?\d{1,3}(,\d{3})+(\.\d+)?")  # numbers with one
+WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0)?")  # numbers that are written with a point or without
 NEW = 0.0  # the number of a category that the training rows do not have; those that they have count from 1
 MOSTLY = 0.9  # of the cells of a column are numbers where the others are taken for mistakes
 
@@ -88,7 +89,21 @@ def gaps_of(missing: Iterable[str]) -> frozenset[str]:
 
 
 def number_of(values: Sequence[str]) -> dict[str, float]:
-    return {value: float(place) for place, value in enumerate(values, 1)}
+    """The place of each value, counted from 1, by all its `spellings`."""
+    places = {value: place for place, value in enumerate(values, 1)}
+    return {text: float(places[value]) for text, value in spellings(values).items()}
+
+
+def spellings(values: Iterable[str]) -> dict[str, str]:
+    """Each of the values by how files write it: what is true in one format is True in another, and 1.0 is 1."""
+    found = {value: value for value in values}
+    for value in list(found):
+        others = [value.capitalize(), value.lower(), value.upper()] if value.lower() in {"true", "false"} else []
+        if WHOLE.fullmatch(value):
+            others = [value.partition(".")[0], f"{value}.0"]
+        for other in others:
+            found.setdefault(other, value)
+    return found
 
 
 def is_gap(value: Any, gaps: Collection[str]) -> bool:

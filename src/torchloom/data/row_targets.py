@@ -41,6 +41,7 @@ from torchloom.system.words import counted, listed, meant
 logger = logging.getLogger(__name__)
 
 FEW = 2  # different numbers of a target that are classes
+MOST_NUMBERS, ROWS_OF_A_NUMBER = 20, 10  # whole numbers that could be classes, and of how many rows each
 
 Parts = Mapping[str, Sequence[Row]]
 Columns = Mapping[str, Sequence[Any]]  # the cells of each column
@@ -334,9 +335,18 @@ class AskedNumbers(Asked):
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
         return [
-            f"{name}: a number from {part.min():.7g} to {part.max():.7g}, {part.mean():.7g} on average"
+            f"{name}: a number from {part.min():.7g} to {part.max():.7g}, {part.mean():.7g} on average{_few(part)}"
             for name, part in zip(self.columns, self._numbers(rows).T, strict=True)
         ]
+
+
+def _few(values: np.ndarray) -> str:
+    different = np.unique(values)
+    if len(different) > MOST_NUMBERS or len(values) < ROWS_OF_A_NUMBER * len(different) or (different % 1).any():
+        return ""
+    return (
+        f". There are only {len(different)} different ones: if these are classes, say preprocess.target_type: classes"
+    )
 
 
 def numbers_of(cells: Sequence[Any], target: str) -> np.ndarray:

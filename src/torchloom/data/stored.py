@@ -10,12 +10,12 @@ import datetime
 import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -232,28 +232,33 @@ def stored(tables: Iterable[Opened], scratch: Path | None) -> list[Rows]:
     Without it, the file lies in the system's folder for such.
     """
     ends = [0]
-    with TemporaryFile(dir=scratch) as file:
+    with told_of_room(scratch), TemporaryFile(dir=scratch) as file:
         for opened in tables:
             with opened as batches:
-                _write(batches, file, scratch)
+                _write(batches, file)
             ends.append(file.tell())
         file.flush()
         kept = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if ends[-1] else b""
     return [Rows(list(_read(kept, start, end))) for start, end in pairwise(ends)]
 
 
-def _write(batches: Iterator[pyarrow.RecordBatch], file: IO[bytes], scratch: Path | None) -> None:
+@contextmanager
+def told_of_room(scratch: Path | None) -> Iterator[None]:
+    """That a temporary file cannot be written, also when it is closed, is an InputError."""
+    try:
+        yield
+    except OSError as error:
+        place = scratch or gettempdir()
+        raise InputError(f"{place}: rows cannot be written ({error.strerror or error}). Make room there") from error
+
+
+def _write(batches: Iterator[pyarrow.RecordBatch], file: IO[bytes]) -> None:
     import pyarrow
 
     writer = None
     for batch in batches:
-        try:
-            writer = writer or pyarrow.ipc.new_stream(pyarrow.PythonFile(file, "w"), batch.schema)
-            writer.write_batch(batch)
-        except OSError as error:
-            raise InputError(
-                f"{scratch}: the rows cannot be written ({error.strerror or error}). Make room there"
-            ) from error
+        writer = writer or pyarrow.ipc.new_stream(pyarrow.PythonFile(file, "w"), batch.schema)
+        writer.write_batch(batch)
     if writer:
         writer.close()
         file.write(bytes(-file.tell() % 64))  # what follows is to lie as Arrow wants it
@@ -275,8 +280,15 @@ def _arrow_cells(batch: pyarrow.RecordBatch, name: str, mask: np.ndarray | None)
     import pyarrow
 
     column = batch.column(name)
-    cells: list[Any] = (column if mask is None else column.filter(pyarrow.array(mask))).to_pylist()
-    return cells
+    try:
+        try:
+            chosen = column if mask is None else column.filter(pyarrow.array(mask))
+        except pyarrow.ArrowException:  # of views and the like, which cannot be filtered
+            return list(compress(column.to_pylist(), mask.tolist() if mask is not None else []))
+        return list(chosen.to_pylist())
+    except (ValueError, OverflowError, pyarrow.ArrowException) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"the column {name!r} has a cell that cannot be read ({reason})") from error
 
 
 def listed_block(rows: list[Row]) -> Block:

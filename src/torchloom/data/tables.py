@@ -20,6 +20,7 @@ from torchloom.system.words import counted
 SEPARATORS = (",", ";", "\t", "|")
 BINARY = {".parquet", ".arrow", ".jsonl", ".ndjson"} | arrays.ENDINGS  # what has types
 TEXT = {".csv", ".tsv"}
+EXCEL = {".xlsx", ".xls", ".xlsm", ".ods"}
 PACKED = {".zip", ".gz"}  # of one CSV file, or in the latter of one of the others
 SUFFIXES = TEXT | BINARY | PACKED
 LARGEST_UNPACKED = 1 << 30  # bytes: a few kilobytes may unpack to more than any memory holds
@@ -50,6 +51,8 @@ def opened_table(path: Path) -> Iterator[tuple[list[str], Rows]]:
     Cells of a CSV file are texts without spaces around them; a row may have more or less of them than there are names.
     Quotation marks stand around cells there, but where cells are separated by tabs and the marks do not fit.
     """
+    if path.suffix.lower() in EXCEL:
+        raise InputError("is a file of Excel. Save it as CSV, or name an entry of the catalog, a pandas.ExcelDataset")
     if is_typed(path):
         with opened_batches(path) as (schema, batches):
             yield schema.names, _typed_rows(batches)
@@ -138,9 +141,17 @@ def _parquet_batches(source: Any) -> Iterator[Any]:
 
 
 def _json_batches(source: Any) -> Iterator[Any]:
+    import pyarrow
     from pyarrow import json as json_lines
 
     table = json_lines.read_json(source)
+    texts = [field.name for field in table.schema if pyarrow.types.is_temporal(field.type)]
+    if texts:  # which are to stay as they are written
+        if not isinstance(source, Path):
+            source.seek(0)
+        kinds = [field.with_type(pyarrow.string()) if field.name in texts else field for field in table.schema]
+        options = json_lines.ParseOptions(explicit_schema=pyarrow.schema(kinds))
+        table = json_lines.read_json(source, parse_options=options)
     yield table.schema
     yield from table.to_batches()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from torchloom.data.columns import flag, gaps_of, is_gap, labels_in, number, written
+from torchloom.data.columns import flag, gaps_of, is_gap, labels_in, number, spellings, written
 from torchloom.system.words import listed
 
 if TYPE_CHECKING:
@@ -71,14 +72,18 @@ class Classes(Target):
     def one_class(self) -> bool:
         return self.array == "labels"  # and not masks
 
+    @cached_property
+    def _spelled(self) -> dict[str, str]:
+        return spellings(self.classes)
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"
 
     def told(self, row: Mapping[str, Any]) -> str | None:
         """A class, which may be one that training did not have."""
         cell = row.get(self.name) if self.name is not None else None
-        if cell is not None and written(cell) in self.classes:  # whatever it looks like
-            return written(cell)
+        if cell is not None and written(cell) in self._spelled:  # whatever it looks like
+            return self._spelled[written(cell)]
         cell = self._cell(row, self.name)
         return None if cell is None else written(cell)
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from torchloom.errors import InputError
+from torchloom.data.stored import told_of_room
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +33,8 @@ class Kept:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with told_of_room(self.scratch):
+            self._file.close()
 
     def add(self, rows: pyarrow.RecordBatch) -> None:
         self.count += len(rows)
@@ -44,13 +45,8 @@ class Kept:
     def _write(self) -> None:
         import pyarrow
 
-        try:
+        with told_of_room(self.scratch):
             self._writer.write_table(pyarrow.Table.from_batches(self._waiting, self.schema).combine_chunks())
-        except OSError as error:
-            why = error.strerror or error
-            raise InputError(
-                f"{self.scratch or 'temporary files'}: cannot be written ({why}). Make room there"
-            ) from error
         self._waiting = []
 
     def table(self) -> pyarrow.Table:
@@ -58,7 +54,8 @@ class Kept:
         import pyarrow
 
         self._write()
-        self._writer.close()
-        self._file.flush()
+        with told_of_room(self.scratch):
+            self._writer.close()
+            self._file.flush()
         kept = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return pyarrow.ipc.open_stream(pyarrow.py_buffer(kept)).read_all()

@@ -135,7 +135,7 @@ def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = N
         for row in rows:
             parts.setdefault("" if column is None else written(row.get(column, "")), []).append(row)
         for part, its_rows in parts.items():
-            yield Sample(f"{name}:{part}" if part else name, partial(read, its_rows))
+            yield Sample(f"{name}:{part}" if part else name, partial(read, its_rows), its_rows[0])
 
 
 def _readable(name: str) -> str:

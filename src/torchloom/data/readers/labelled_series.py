@@ -176,7 +176,13 @@ def propose(path: Path, target: str | None) -> Proposal:
     blocks = {"data": {}, "model": {"name": "series_cnn"}, "train": train, "evaluate": {}, "export": {}}
     preprocess = {"reader": "labelled_series", "files": str(path), **told, **form, "columns": columns}
     left = [name for name in rows[0] if name not in {*columns, *config.targets, config.series, config.time}]
-    seen = [_seen(found, columns, config), *asked.lines(found), *([f"left out: {listed(left)}"] if left else [])]
+    guess = "each row is taken for a series, as columns beside each other go together; of a table say reader: table"
+    seen = [
+        _seen(found, columns, config),
+        *([] if config.series else [guess]),
+        *asked.lines(found),
+        *([f"left out: {listed(left)}"] if left else []),
+    ]
     return Proposal(preprocess, asked.problem, blocks, seen)
 
 

@@ -45,7 +45,7 @@ from torchloom.data.rows import (
     writing_of,
 )
 from torchloom.data.spread import far_beyond
-from torchloom.data.stored import Cells, Row, coded, of_each, of_rows, parts_of, together
+from torchloom.data.stored import Cells, Row, coded, layouts, of_each, of_rows, parts_of, together
 from torchloom.data.tables import SUFFIXES
 from torchloom.data.writing import as_said, writing_in
 from torchloom.datasets.listing import Listing, scan
@@ -91,7 +91,8 @@ def _prepare(
     rows = {split: asked.known(split, part) for split, part in read.items()}
     _check_columns(some(rows), config)
     parts = split_rows(rows, config, asked.held)
-    columns = _columns(parts["train"], config, gaps_of(config.missing))
+    _say_partial(parts)
+    columns = _columns(parts["train"], config, gaps_of(config.missing), in_all(together(parts.values())))
     say_duplicates(parts, [column.name for column in columns])
     target, learnt = asked.targets(parts)
     groups = groups_of(parts, config)
@@ -144,7 +145,8 @@ def propose(path: Path, target: str | None) -> Proposal:
     rows = together(known.values())
     cut = any(len(part) == LOOKED_THROUGH for part in read.values())
     columns, seen = {}, [f"{len(rows):,} rows, {len(rows[0])} columns{f', {OF_THE_FIRST}' if cut else ''}"]
-    for name in rows[0]:
+    seen += [f"{name}: not in all rows, left out" for name in rows[0] if name not in in_all(rows)]
+    for name in in_all(rows):
         if name not in config.targets:
             given = given_cells(rows, name, gaps)
             kind, why = _kind_seen(name, given)
@@ -207,10 +209,25 @@ def _check_columns(rows: Sequence[Row], config: TableFilesPreprocessConfig) -> N
 # ---- columns -------------------------------------------------------------------------------------------------------
 
 
-def _columns(rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str]) -> list[Column]:
-    """What each column is but for the target, by the training rows; those of no use are left out, with a warning."""
+def in_all(rows: Sequence[Row]) -> list[str]:
+    """The columns that all rows have, in the order of the first."""
+    first, *others = layouts(rows)
+    return [name for name in first if all(name in names for names in others)]
+
+
+def _say_partial(parts: Mapping[str, Sequence[Row]]) -> None:
+    every = {name: None for part in parts.values() for names in layouts(part) for name in names}
+    if partial := [name for name in every if name not in in_all(together(parts.values()))]:
+        logger.warning("some rows, of a file or split, have no %s: left out", listed(list(map(repr, partial))))
+
+
+def _columns(
+    rows: Sequence[Row], config: TableFilesPreprocessConfig, gaps: frozenset[str], known: Sequence[str]
+) -> list[Column]:
+    """What each of the `known` columns is but for the target, by the training rows; those of no use are left out, with
+    a warning."""
     apart = {*config.targets} | (config.split_by.apart if config.split_by else set())
-    names = [name for name in rows[0] if name not in apart]
+    names = [name for name in known if name not in apart]
     found, seen = [], {}
     for name in names:
         cells = given_cells(rows, name, gaps)

@@ -163,13 +163,18 @@ def apart(table: Table, column: str | None) -> tuple[Table, Table]:
 def file_names(samples: Sequence[str]) -> list[str]:
     """For each sample the name of a PNG file, by its own: photos/a.jpg is photos/a.png; no two have the same."""
     found: dict[str, None] = {}
-    for sample in samples:
-        parts = [re.sub(r'[\\:*?"<>|]', "_", part) for part in PurePosixPath(sample).parts if part not in {"/", ".."}]
-        path = PurePosixPath(*parts)
+    paths = list(map(_below, samples))
+    folders = {str(folder) for path in paths for folder in path.parents}
+    for path in paths:
         stem = str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else str(path)
         names = (f"{name}.png" for name in chain((stem, path), (f"{path}-{number}" for number in count(2))))
-        found[next(name for name in names if name not in found)] = None
+        found[next(name for name in names if name not in found and name not in folders)] = None
     return list(found)
+
+
+def _below(sample: str) -> PurePosixPath:
+    parts = [re.sub(r'[\\:*?"<>|]', "_", part) for part in PurePosixPath(sample).parts if part not in {"/", ".."}]
+    return PurePosixPath(*parts)
 
 
 def unrolled(table: Table) -> Table:

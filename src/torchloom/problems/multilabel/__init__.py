@@ -123,7 +123,7 @@ class Multilabel(Problem):
         with torch.no_grad():
             metrics["loss"] = float(trained_for(logits, marks.float()))
         if marks.any():  # an order by chance has the share of the samples that have it
-            metrics["mean_average_precision_of_chance"] = float(marks.float().mean(0)[marks.any(0)].mean())
+            metrics["mean_average_precision_of_chance"] = float(marks.float().mean(0)[marks.bool().any(0)].mean())
         metrics |= own_metrics(config.metrics, logits, marks, metrics)
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(marks)}
         wrong = worst(marks, probabilities, torch.tensor(target.least))
