@@ -118,6 +118,20 @@ def test_a_table_of_the_catalog_becomes_a_file_that_names_it(project: Path) -> N
     assert not (project / "conf/base/parameters/others.yml").exists()
 
 
+def test_rare_classes_and_numbers_that_could_be_classes_are_told(tmp_path: Path) -> None:
+    rows = [
+        {"x": number * 0.5, "rare": "yes" if number % 40 == 0 else "no", "digit": number % 10} for number in range(400)
+    ]
+    path = write(tmp_path / "rows.csv", rows)
+    seen = propose(path, "rare").seen
+    assert [line for line in seen if line.startswith("rare: yes. Where these matter, train.loss.weight: balanced")]
+    assert propose(path, "digit").seen[-1] == (
+        "digit: a number from 0 to 9, 4.5 on average. There are only 10 different ones: if these are classes, say "
+        "preprocess.target_type: classes"
+    )
+    assert not [line for line in propose(path, "x").seen if "different ones" in line]
+
+
 def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     with pytest.raises(InputError, match=r"people\.csv: it must be said which column is to be told\. Say --target"):
         propose(table, None)

@@ -41,6 +41,8 @@ from torchloom.system.words import counted, listed, meant
 logger = logging.getLogger(__name__)
 
 FEW = 2  # different numbers of a target that are classes
+RARE = 0.05  # share of the rows
+RARELY = "rare: {}. Where these matter, train.loss.weight: balanced and train.threshold: validation find more of them"
 MOST_NUMBERS, ROWS_OF_A_NUMBER = 20, 10  # whole numbers that could be classes, and of how many rows each
 
 Parts = Mapping[str, Sequence[Row]]
@@ -207,6 +209,7 @@ class AskedClass(Asked):
         return [
             f"{self.columns[0]}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}",
             *([f"{self.columns[0]}: {odd}"] if odd else []),
+            *([RARELY.format(listed(rare))] if (rare := [name for name, n in counts if n < RARE * len(rows)]) else []),
         ]
 
 
