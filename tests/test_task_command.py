@@ -450,7 +450,9 @@ def test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for(project: Path
     metrics = catalog.load("loads.metrics")
     assert metrics["mse"] < metrics["last_value_mse"]
     assert proposed_columns(path, "heat") == ["heat"]
-    with pytest.raises(InputError, match=r"hours\.csv: there is no column 'heats' to forecast\. There are time, load"):
+    with pytest.raises(
+        InputError, match=r"hours\.csv: there is no column 'heats' to forecast \(did you mean 'heat'\?\)\. There"
+    ):
         propose(path, "heats", "forecasting")
     with pytest.raises(InputError, match=r"hours\.csv: it must be said which column is to be told"):
         propose(path, None)
