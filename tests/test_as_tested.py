@@ -913,6 +913,7 @@ def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
     given = {"target": "kind", "series": "wave", "time": "step", "length": 18}
     task = of_waves(tmp_path, [steps(waves(80)), steps(rows)], "classification", "series_lstm", **given)
     answers = {row["file"]: row for row in task.asked(write(tmp_path / "asked.csv", steps(rows)))}
+    assert_as_measured(task, 40)
     names = list(dict.fromkeys(row["wave"] for row in steps(rows)))
     task.classified([answers[f"asked.csv:{name}"] for name in names])
     task.classified(task.served([[row for row in steps(rows) if row["wave"] == name] for name in names]))

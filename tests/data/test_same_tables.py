@@ -1,6 +1,7 @@
 """One table in several formats: the same categories, classes, dates and answers."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tests.test_as_tested import Trained
 from torchloom.config import TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder
 from torchloom.data.readers import table
-from torchloom.data.rows import read_rows
+from torchloom.data.rows import read_files, read_rows, store_files
 from torchloom.data.targets import Classes
+from torchloom.datasets.listing import scan
 from torchloom.errors import InputError
+from torchloom.inference.kept import Kept
 
 Row = dict[str, Any]
 
@@ -98,3 +101,25 @@ def test_cells_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     config = TableFilesPreprocessConfig(files=str(path), target="y")
     with pytest.raises(InputError, match=r"the column 'x' has a cell that cannot be read \("):
         table.preprocess(table.find(config), config, tmp_path)
+
+
+def test_a_file_of_excel_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").write_bytes(b"PK\x03\x04 and more")
+    with pytest.raises(InputError, match=r"rows\.xlsx: is a file of Excel\. Save it as CSV, or name an entry"):
+        read_files(scan(tmp_path / "rows.xlsx", "preprocess.files"))
+
+
+def test_a_disk_that_is_full_at_the_last_bytes_is_told(tmp_path: Path) -> None:
+    """A limit of the size of files stands for it: what is written so late that no buffer is left."""
+    listing = scan(write(tmp_path / "rows.csv", rows()), "preprocess.files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Kept(pyarrow.schema([("x", pyarrow.int64())]), tmp_path) as kept:
+        kept.add(pyarrow.record_batch({"x": range(200)}, schema=kept.schema))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            with pytest.raises(InputError, match=r": rows cannot be written \(File too large\)\. Make room there"):
+                store_files(listing, tmp_path)
+            with pytest.raises(InputError, match=r": rows cannot be written \(File too large\)\. Make room there"):
+                kept.table()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
