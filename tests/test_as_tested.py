@@ -69,6 +69,7 @@ from torchloom.pipelines.training.nodes import build_dataloaders, train
 from torchloom.problems import problem_of, regression
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.problems.evaluation import predict
+from torchloom.problems.regression.intervals import bounds
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loaders import LoaderPlan
 
@@ -93,13 +94,14 @@ class Trained:
         network: dict[str, Any],
         problem: str = "classification",
         data: DataConfig | None = None,
+        settings: dict[str, Any] | None = None,
         **evaluation: Any,
     ) -> None:
         self.folder = folder
         *splits, info = prepared
         asked = problem_of(problem)
         self.evaluation: Any = asked.evaluation(**evaluation)
-        training = asked.training(**TRAIN)
+        training = asked.training(**{**TRAIN, **(settings or {})})
         model = asked.network(**network)
         tensors = [self.saved(name, part) for name, part in zip(("train", "val", "test"), splits, strict=True)]
         debugging = DebuggingConfig()
@@ -610,12 +612,20 @@ def test_a_number_that_is_told_from_sounds(tmp_path: Path) -> None:
 # ---- several labels, several numbers, and the target beside what is asked -------------------------------------------
 
 
-def of_films(folder: Path, problem: str, network: dict[str, Any], columns: bool = False, **settings: Any) -> Trained:
+def of_films(
+    folder: Path,
+    problem: str,
+    network: dict[str, Any],
+    columns: bool = False,
+    training: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Trained:
     for name, rows in {"train": films(120), "test": films(40, seed=1)}.items():
         write(folder / f"films/{name}.csv", as_columns(rows, settings["target"]) if columns else rows)
     block = {"files": str(folder / "films"), "columns": {"tags": "out"} if columns else {}, **settings}
     config = TableFilesPreprocessConfig.model_validate(block)
-    return Trained(folder, table.preprocess(table.find(config), config, folder), network, problem)
+    prepared = table.preprocess(table.find(config), config, folder)
+    return Trained(folder, prepared, network, problem, settings=training)
 
 
 @pytest.mark.parametrize("columns", [False, True])
@@ -679,14 +689,22 @@ def assert_as_measured(task: Trained, count: int) -> None:
     [("tabular_mlp", "linear"), ("tabular_mlp", "log"), ("tabular_mlp", "robust"), ("ft_transformer", "log")],
 )
 def test_rows_with_several_numbers(tmp_path: Path, network: str, scale: str) -> None:
-    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], target=["lat", "minutes"], target_scale=scale)
+    told: dict[str, Any] = {"target": ["lat", "minutes"], "target_scale": scale}
+    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], training={"interval": 0.8}, **told)
     (expected,) = task.tested()
     rows = task.asked(tmp_path / "films/test.csv")
     for answers in (rows, task.served(films(40, seed=1))):
         np.testing.assert_allclose([[row["lat"], row["minutes"]] for row in answers], expected, rtol=1e-4)
     assert expected.std(0).min() > 0
     assert_as_measured(task, 40)
-    assert task.scores.keys() > {"r2", "rmse_lat", "mae_minutes"}
+    assert task.scores.keys() > {"r2", "rmse_lat", "mae_minutes", "interval_coverage", "interval_width_lat"}
+    columns = zip(regression.numbers_of(task.checkpoint.info), expected.numpy().T, strict=True)
+    ends = {name: values for each, column in columns for name, values in bounds(each, column).items()}
+    for answers in (rows, task.served(films(40, seed=1))):
+        for name, values in ends.items():
+            np.testing.assert_allclose([row[name] for row in answers], values, rtol=1e-3)
+    kept = problem_of("regression").answers_to(task.checkpoint, task.plan, task.evaluation)
+    assert [row["low minutes"] for row in kept] == pytest.approx([row["minutes_low"] for row in rows], rel=1e-3)
 
 
 def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

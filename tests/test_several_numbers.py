@@ -9,7 +9,8 @@ from torchloom.data.targets import Number, Scale
 from torchloom.modalities import TableInfo
 from torchloom.problems.regression import regression_objective
 from torchloom.problems.regression.metrics import closed_form, largest_residuals, regression_metrics
-from torchloom.problems.regression.scaling import LINEAR, InUnits, from_scale, to_scale
+from torchloom.problems.regression.scales import LINEAR
+from torchloom.problems.regression.scaling import InUnits, from_scale, to_scale
 from torchloom.system.figures import residuals
 
 NUMBERS = [Number(name="a", mean=5.0, std=2.0), Number(name="b", mean=100.0, std=10.0)]

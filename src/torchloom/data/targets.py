@@ -120,6 +120,15 @@ class Labels(Target):
         return {name for name, cell in cells.items() if flag(cell)} if known else None
 
 
+class Interval(BaseModel):
+    """Around each answer, `within` on the number's scale to both sides, the truth is in at least this `share`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    share: float
+    within: float
+
+
 class Number(Target):
     """A number (N,) float32 in its own unit; mean and standard deviation over the training samples.
 
@@ -132,6 +141,7 @@ class Number(Target):
     mean: float
     std: float
     scale: Scale = "linear"
+    interval: Interval | None = None
 
     @property
     def numbers(self) -> list[Number]:

@@ -13,9 +13,11 @@ from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
 from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
+from torchloom.problems.regression.intervals import bounds, interval_scores, least_samples, names_of, with_interval
 from torchloom.system.words import counted
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
     from torch import Tensor, nn
 
@@ -65,6 +67,11 @@ class Regression(Problem):
     def check_answer(self, answer: Any, info: Info) -> None:
         check_count(1 if answer.ndim == 1 else answer.shape[-1], len(numbers_of(info)))
 
+    def check(self, config: RegressionTrainConfig, loaders: LoaderPlan) -> None:
+        super().check(config, loaders)
+        if config.interval is not None:
+            _check_interval(config.interval, loaders)
+
     def objective(self, config: RegressionTrainConfig, info: Info) -> Objective:
         return regression_objective(config.loss.name, config.loss.arguments, numbers_of(info))
 
@@ -73,6 +80,15 @@ class Regression(Problem):
 
         names = [each.name for each in numbers_of(info)]
         return lambda prediction, target: dict(islice(regression_metrics(prediction, target, names).items(), 3))
+
+    def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: RegressionTrainConfig) -> Checkpoint:
+        """With the intervals of the numbers."""
+        if config.interval is None:
+            return checkpoint
+        numbers = _with_intervals(checkpoint, loaders, config.interval, config.device)
+        target = checkpoint.info.target
+        target = target.model_copy(update={"numbers": numbers}) if isinstance(target, Numbers) else numbers[0]
+        return checkpoint.model_copy(update={"info": checkpoint.info.model_copy(update={"target": target})})
 
     def evaluate(
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: EvaluateConfig
@@ -83,12 +99,13 @@ class Regression(Problem):
         from torchloom.system import figures
         from torchloom.system.devices import choose_device
 
-        info, numbers = loaders.info, numbers_of(loaders.info)
+        info, numbers = loaders.info, numbers_of(checkpoint.info)
         names = [each.name for each in numbers]
         device = choose_device(config.device)
         model = checkpoint.build()
         (prediction,), target = predict(model.to(device), loaders.loader("test", device))
         metrics = measures.regression_metrics(prediction, target, names)
+        metrics |= interval_scores(numbers, _columns(target), _answered(numbers, prediction.numpy()))
         metrics |= own_metrics(config.metrics, prediction, target, metrics)
         table: list[dict[str, Any]] = []
         if isinstance(info, TableInfo):
@@ -129,10 +146,12 @@ class Regression(Problem):
 
         device = choose_device(config.device)
         (prediction,), target = predict(checkpoint.build().to(device), loaders.loader("test", device))
-        named = {"true": target, "predicted": prediction}
-        names = [each.name for each in numbers_of(loaders.info)]
-        if len(names) > 1:
-            named = {f"{key} {name}": value[:, at] for at, name in enumerate(names) for key, value in named.items()}
+        numbers = numbers_of(checkpoint.info)
+        named: dict[str, Any] = {}
+        for each, truth, found in zip(numbers, _columns(target).T, _columns(prediction).T, strict=True):
+            ends = zip(("low", "high"), bounds(each, found).values(), strict=False)
+            of_it = {"true": truth, "predicted": found, **dict(ends)}
+            named |= {f"{key} {each.name}" if len(numbers) > 1 else key: value for key, value in of_it.items()}
         rows = zip(*(value.tolist() for value in named.values()), strict=True)
         return [dict(zip(named, row, strict=True)) for row in rows]
 
@@ -157,27 +176,30 @@ class Regression(Problem):
         model: Model,
         config: AnswerConfig,
     ) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
-        """The numbers, by the names of the target's columns."""
+        """The numbers, by the names of the target's columns, each before the ends of its interval."""
         import pyarrow
 
-        names = [each.name for each in numbers_of(model.info)]
-        return pyarrow.schema(dict.fromkeys(names, pyarrow.float32())), partial(_regress, model, names)
+        numbers = numbers_of(model.info)
+        names = [name for each in numbers for name in (each.name, *names_of(each))]
+        return pyarrow.schema(dict.fromkeys(names, pyarrow.float32())), partial(_regress, model, numbers)
 
     def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
         import numpy as np
 
         from torchloom.problems.scores import numbers_scores
 
-        names = [each.name for each in numbers_of(info)]
+        numbers = numbers_of(info)
+        names = [each.name for each in numbers]
         found = np.column_stack([np.asarray(answers[name], dtype=np.float64) for name in names])
         truth = np.asarray(told, dtype=np.float32).astype(np.float64)  # as it was learnt
-        return numbers_scores(truth, found, names)
+        return numbers_scores(truth, found, names) | interval_scores(numbers, truth, answers)
 
     def caption(self, model: Model, row: dict[str, Any]) -> str:
-        return ", ".join(f"{each.name} {row[each.name]:.5g}" for each in numbers_of(model.info))
+        return ", ".join(_captioned(each, row) for each in numbers_of(model.info))
 
     def said(self, model: Model) -> dict[str, Any]:
-        return {"target": _called(model.info)}
+        interval = numbers_of(model.info)[0].interval
+        return {"target": _called(model.info), **({"interval": interval.share} if interval else {})}
 
 
 PROBLEM = Regression
@@ -200,9 +222,51 @@ def _called(info: Info) -> str | list[str]:
     return names if len(names) > 1 else names[0]
 
 
-def _regress(model: Model, names: list[str], samples: list[Any]) -> Columns:
-    found = run(model, "prediction", samples)
-    return {name: found.reshape(len(found), -1)[:, place] for place, name in enumerate(names)}
+def _regress(model: Model, numbers: list[Number], samples: list[Any]) -> Columns:
+    return _answered(numbers, run(model, "prediction", samples))
+
+
+def _answered(numbers: Sequence[Number], found: np.ndarray) -> Columns:
+    """The columns of answers (N,) or (N, K) to N samples."""
+    columns: Columns = {}
+    for each, values in zip(numbers, found.reshape(len(found), -1).T, strict=True):
+        columns |= {each.name: values, **bounds(each, values)}
+    return columns
+
+
+def _columns(values: Tensor) -> np.ndarray:
+    """(N,) or (N, K) -> (N, K)."""
+    return values.numpy().reshape(len(values), -1)
+
+
+def _captioned(number: Number, row: dict[str, Any]) -> str:
+    ends = " to ".join(f"{row[name]:.5g}" for name in names_of(number))
+    return f"{number.name} {row[number.name]:.5g}{f' ({ends})' if ends else ''}"
+
+
+def _check_interval(share: float, loaders: LoaderPlan) -> None:
+    there, needed = loaders.length("validation"), least_samples(share)
+    if there < needed:
+        raise InputError(
+            f"train.interval: {share} takes {counted(needed, 'validation sample')} or more, and there are {there}. "
+            "Give preprocess.validation_fraction more, or leave the interval out"
+        )
+    names = [each.name for each in numbers_of(loaders.info)]
+    if double := [name for name in names for end in ("low", "high") if f"{name}_{end}" in names]:
+        raise InputError(
+            f"train.interval: the ends of the interval of {double[0]!r} would be called like another target. Rename "
+            "that column, or leave the interval out"
+        )
+
+
+def _with_intervals(checkpoint: Checkpoint, loaders: LoaderPlan, share: float, on: str) -> list[Number]:
+    from torchloom.problems.evaluation import predict
+    from torchloom.system.devices import choose_device
+
+    device = choose_device(on)
+    (found,), truth = predict(checkpoint.build().to(device), loaders.loader("validation", device))
+    numbers = zip(numbers_of(checkpoint.info), _columns(truth).T, _columns(found).T, strict=True)
+    return [with_interval(each, values, answers, share) for each, values, answers in numbers]
 
 
 def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence[Number]) -> Objective:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,4 +22,9 @@ class RegressionTrainConfig(TrainConfig):
         "loss",
         description="which validation figure makes an epoch the best, of equal ones the loss decides; rmse and mae are "
         "in the target's unit",
+    )
+    interval: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="share of the truths that an interval around each answer is to hold, as wide as the validation "
+        "split says it takes (split conformal prediction); it belongs to the model. none: no interval",
     )

@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from torchloom.data.targets import Number, Scale
+from torchloom.data.targets import Number
 from torchloom.modalities.modules import Scaling
-
-LINEAR, FLAT = 5.0, 2.0  # deviations from the middle up to which the robust scale is linear; how flat it is beyond
-LOWEST, HIGHEST = -15.9, 80.0  # log(1 + number) that 32 bits can take back
-FURTHEST = 60.0  # logarithm of the deviations beyond LINEAR
-
-Numeric = float | Tensor
-
-
-def _to_linear(values: Tensor, mean: Numeric, std: Numeric) -> Tensor:
-    return (values - mean) / std
-
-
-def _from_linear(scaled: Tensor, mean: Numeric, std: Numeric) -> Tensor:
-    return scaled * std + mean
-
-
-def _to_log(values: Tensor, mean: Numeric, std: Numeric) -> Tensor:
-    return (values.log1p() - mean) / std
-
-
-def _from_log(scaled: Tensor, mean: Numeric, std: Numeric) -> Tensor:
-    return (scaled * std + mean).clamp(LOWEST, HIGHEST).expm1()
-
-
-def _to_robust(values: Tensor, middle: Numeric, deviation: Numeric) -> Tensor:
-    """As many deviations from the middle as there are up to LINEAR, and further ones as their logarithm."""
-    far = (values - middle) / deviation
-    return far.clamp(-LINEAR, LINEAR) + far.sign() * (far.abs() - LINEAR).clamp(min=0.0).log1p() / FLAT
-
-
-def _from_robust(scaled: Tensor, middle: Numeric, deviation: Numeric) -> Tensor:
-    beyond = (FLAT * (scaled.abs() - LINEAR)).clamp(0.0, FURTHEST).expm1()
-    return (scaled.clamp(-LINEAR, LINEAR) + scaled.sign() * beyond) * deviation + middle
-
-
-TO: dict[Scale, Callable[[Tensor, Numeric, Numeric], Tensor]] = {
-    "linear": _to_linear,
-    "log": _to_log,
-    "robust": _to_robust,
-}
-FROM: dict[Scale, Callable[[Tensor, Numeric, Numeric], Tensor]] = {
-    "linear": _from_linear,
-    "log": _from_log,
-    "robust": _from_robust,
-}
+from torchloom.problems.regression import scales
 
 
 def to_scale(values: Tensor, numbers: Sequence[Number]) -> Tensor:
-    """Numbers (…), or several (…, K), in their units -> the same on the scales where they have mean 0 and deviation 1.
-
-    The robust scale is linear up to LINEAR deviations and logarithmic beyond, so that a few numbers far beyond all
-    others do not decide what is learnt of these.
-    """
-    return _each(TO, values, [each.scale for each in numbers], [(each.mean, each.std) for each in numbers])
+    """A number (…), or several (…, K), in their units -> the same on their scales."""
+    if len(numbers) == 1:
+        return scales.to_scale(torch, numbers[0], values)  # type: ignore[no-any-return]
+    return torch.stack([scales.to_scale(torch, each, values[..., at]) for at, each in enumerate(numbers)], -1)
 
 
 def from_scale(scaled: Tensor, numbers: Sequence[Number]) -> Tensor:
     """What `to_scale` makes something of."""
-    return _each(FROM, scaled, [each.scale for each in numbers], [(each.mean, each.std) for each in numbers])
-
-
-def _each(
-    functions: dict[Scale, Callable[[Tensor, Numeric, Numeric], Tensor]],
-    values: Tensor,
-    scales: Sequence[Scale],
-    statistics: Sequence[tuple[Numeric, Numeric]],
-) -> Tensor:
-    if len(scales) == 1:
-        return functions[scales[0]](values, *statistics[0])
-    columns = [functions[scale](values[..., place], *statistics[place]) for place, scale in enumerate(scales)]
-    return torch.stack(columns, -1)
+    if len(numbers) == 1:
+        return scales.from_scale(torch, numbers[0], scaled)  # type: ignore[no-any-return]
+    return torch.stack([scales.from_scale(torch, each, scaled[..., at]) for at, each in enumerate(numbers)], -1)
 
 
 class InUnits(Scaling):
@@ -91,8 +35,7 @@ class InUnits(Scaling):
 
     def __init__(self, network: nn.Module, numbers: Sequence[Number]) -> None:
         super().__init__()
-        self.network = network
-        self.scales = [each.scale for each in numbers]
+        self.network, self.numbers = network, list(numbers)
         single = len(numbers) == 1
         for name in ("mean", "std"):
             values = [getattr(each, name) for each in numbers]
@@ -100,9 +43,13 @@ class InUnits(Scaling):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         answers: Tensor = self.network(*inputs).float()  # 16 bits are not enough for units
-        if set(self.scales) == {"linear"}:
+        if {each.scale for each in self.numbers} == {"linear"}:
             prediction = answers * self.std + self.mean
         else:
-            statistics = list(zip(self.mean.reshape(-1), self.std.reshape(-1), strict=True))
-            prediction = _each(FROM, answers, self.scales, statistics)
+            measured = zip(self.numbers, self.mean.reshape(-1), self.std.reshape(-1), strict=True)
+            columns = [
+                scales.from_scale(torch, each, answers[..., at], mean, std)
+                for at, (each, mean, std) in enumerate(measured)
+            ]
+            prediction = torch.stack(columns, -1)
         return prediction if self.mean.ndim else prediction.squeeze(-1)
