@@ -846,7 +846,8 @@ def of_series(folder: Path, rows: list[dict[str, Any]], network: dict[str, Any],
     path = write(folder / "hours.csv", rows)
     given = {"files": str(path), "columns": ["load", "heat"], "window": 24, "horizon": 6, **settings}
     config = SeriesPreprocessConfig.model_validate(given)
-    return Trained(folder, series.preprocess(series.find(config), config, folder), network, "forecasting")
+    prepared = series.preprocess(series.find(config), config, folder)
+    return Trained(folder, prepared, network, "forecasting", settings={"interval": 0.8})
 
 
 def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, Any]]:
@@ -893,9 +894,14 @@ def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str
     found = np.array([[row["load"], row["heat"]] for row in answers]).reshape(-1, 6, 2)
     np.testing.assert_allclose(found, expected[list(tables)], rtol=1e-4)
     assert [row["time"] for row in answers[::6]] == [written(times[number]) for number in tables]
+    within = np.array(task.checkpoint.info.target.within)  # type: ignore[union-attr]
+    for end, side in {"low": -1, "high": 1}.items():
+        ends = np.array([[row[f"load_{end}"], row[f"heat_{end}"]] for row in answers]).reshape(-1, 6, 2)
+        np.testing.assert_allclose(ends, found + side * within, rtol=1e-4)
     for number, answer in zip(tables, task.served(list(tables.values())), strict=True):
         assert answer["time"] == [written(times[number] + step * HOUR) for step in range(6)]
         np.testing.assert_allclose(np.column_stack([answer["load"], answer["heat"]]), expected[number], rtol=1e-4)
+        np.testing.assert_allclose(answer["heat_low"], expected[number, :, 1] - within[:, 1], rtol=1e-4)
     assert expected.std(0).min() > 0
 
 

@@ -11,6 +11,7 @@ from tests.tables import hours, write
 from torchloom.config import DataConfig, DebuggingConfig, SeriesPreprocessConfig
 from torchloom.data.readers.series import find, preprocess
 from torchloom.datasets.tensors import TensorsDataset
+from torchloom.errors import InputError
 from torchloom.modalities import SeriesInfo
 from torchloom.models import build_model
 from torchloom.pipelines.prediction.nodes import unrolled
@@ -30,9 +31,9 @@ def plan(tmp_path: Path) -> LoaderPlan:
     return prepared(tmp_path, hours(400))
 
 
-def prepared(tmp_path: Path, rows: list[dict[str, Any]]) -> LoaderPlan:
+def prepared(tmp_path: Path, rows: list[dict[str, Any]], **settings: int) -> LoaderPlan:
     config = SeriesPreprocessConfig(
-        files=str(write(tmp_path / "hours.csv", rows)), columns=["load", "heat"], window=30, horizon=5
+        files=str(write(tmp_path / "hours.csv", rows)), columns=["load", "heat"], window=30, horizon=5, **settings
     )
     *parts, info = preprocess(find(config), config, tmp_path)
     datasets = [TensorsDataset(filepath=str(tmp_path / f"{number}.safetensors")) for number in range(3)]
@@ -145,6 +146,54 @@ def test_what_was_never_measured_is_neither_learnt_nor_judged(tmp_path: Path, ch
     assert off.isnan().sum() == 4 * 5
     assert metrics["mse"] == pytest.approx(off.square().nanmean().item(), rel=1e-2)
     np.testing.assert_allclose(metrics["mse"], off.square().nanmean(0).mean().item(), rtol=1e-4)
+
+
+def test_an_interval_holds_its_share_of_what_came_at_each_step(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """What was never measured does not count."""
+    rows: list[dict[str, Any]] = hours(400)
+    for row in [*rows[300:302], *rows[360:362]]:
+        row["load"] = ""
+    plan = prepared(tmp_path, rows)
+    train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "interval": 0.7}
+    config = ForecastingTrainConfig.model_validate(train)
+    FORECASTING.check(config, plan)
+    model = FORECASTING.completed(checkpoint, plan, config)
+    assert model.info.target.share == 0.7
+    offs = {}
+    for split in ("validation", "test"):
+        window, truth = plan.chosen(split, range(plan.length(split)))
+        offs[split] = (checkpoint.build()(window).detach() - truth).abs().numpy()
+    off = np.sort(offs["validation"][:, :, 0], 0)  # NaN come last
+    known = np.isfinite(off).sum(0)
+    assert known.min() < len(off)
+    places = np.ceil((known + 1) * 0.7).astype(int) - 1
+    within = np.array(model.info.target.within)
+    assert within.shape == (5, 2)
+    np.testing.assert_allclose(within[:, 0], off[places, range(5)], rtol=1e-5)
+    reports = FORECASTING.evaluate(model, plan, HISTORY, EvaluateForecasterConfig(pictures=2))
+    held = offs["test"] <= within
+    assert reports["metrics"]["interval_coverage"] == pytest.approx(held[np.isfinite(offs["test"])].mean())
+    assert reports["metrics"]["interval_width_heat"] == pytest.approx(2 * within[:, 1].mean())
+    panel = reports["predictions"].axes[1]  # of heat
+    (band,) = panel.collections
+    _, high = band.get_datalim(panel.transData).intervaly
+    (line,) = [line for line in panel.lines if line.get_label() == "forecast"]
+    assert high == pytest.approx(max(line.get_ydata() + within[:, 1]), rel=1e-5)
+
+
+def test_what_can_have_no_interval_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    plan = prepared(tmp_path, hours(400))
+    train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "interval": 0.99}
+    with pytest.raises(
+        InputError, match=r"^train\.interval: 0\.99 takes 99 validation windows or more, and there are \d+"
+    ):
+        FORECASTING.check(ForecastingTrainConfig.model_validate(train), plan)
+    rows: list[dict[str, Any]] = hours(400)
+    for row in rows[288:320]:
+        row["heat"] = ""
+    config = ForecastingTrainConfig.model_validate({**train, "interval": 0.5})
+    with pytest.raises(InputError, match=r"the validation rows have no value of 'heat' for some step ahead"):
+        FORECASTING.completed(checkpoint, prepared(tmp_path / "gaps", rows, longest_gap=40), config)
 
 
 @pytest.mark.parametrize("network", ["dlinear", "patchtst", "tcn", "series_lstm"])

@@ -9,13 +9,17 @@ import pytest
 from tests.training.test_uneven import plan, trained
 from torchloom.data.targets import Interval, Number, Numbers, Scale
 from torchloom.errors import InputError
-from torchloom.problems.regression.intervals import bounds, interval_scores, least_samples, with_interval
+from torchloom.problems.conformal import check_samples
+from torchloom.problems.regression.intervals import bounds, interval_scores, with_interval
 
 PRICE = Number(name="price", mean=3.0, std=2.0)
 
 
 def test_so_many_samples_does_it_take() -> None:
-    assert [least_samples(share) for share in (0.5, 0.8, 0.9, 0.95, 0.99)] == [1, 4, 9, 19, 99]
+    for share, least in {0.5: 1, 0.8: 4, 0.9: 9, 0.95: 19, 0.99: 99}.items():
+        check_samples(share, least, "validation sample")
+        with pytest.raises(InputError, match=f"takes {least} validation sample"):
+            check_samples(share, least - 1, "validation sample")
 
 
 @pytest.mark.parametrize(("share", "place"), [(0.9, 90), (0.5, 50), (0.55, 55), (0.99, 99)])
@@ -76,7 +80,7 @@ def test_a_model_has_that_of_its_validation_split(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"interval": 0.995}, r"^train\.interval: 0\.995 takes 199 validation samples or more, and there are 100\."),
-        ({"names": ["price", "price_low"]}, r"the ends of the interval of 'price' would be called like another target"),
+        ({"names": ["price", "price_low"]}, r"the ends of the interval of 'price' would be called like another column"),
     ],
 )
 def test_what_can_have_none_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

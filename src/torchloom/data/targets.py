@@ -181,10 +181,15 @@ class Numbers(Target):
 
 
 class Horizon(Target):
-    """So many `steps` of a series after each window; the array has the moment of the first of them, (N,) int64."""
+    """So many `steps` of a series after each window; the array has the moment of the first of them, (N,) int64.
+
+    The truth of each step and column is in at least the `share`, and `within` so much of the forecast to both sides.
+    """
 
     array: str = "times"
     steps: int
+    share: float | None = None
+    within: list[list[float]] = Field([])
 
     @property
     def in_order(self) -> bool:

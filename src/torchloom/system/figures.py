@@ -386,11 +386,14 @@ def _residuals(left: Axes, right: Axes, prediction: Tensor, target: Tensor, name
 
 
 def forecasts(
-    panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]], columns: Sequence[str]
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]],
+    columns: Sequence[str],
+    within: np.ndarray | None = None,
 ) -> Figure:
     """Of each window, down, and of the first columns of its series, across: its end, what is forecast, what came.
 
-    A panel has a title, the window (T, columns), the forecast (H, columns) and, where it is known, what came.
+    A panel has a title, the window (T, columns), the forecast (H, columns) and, where it is known, what came; an
+    interval is `within` (H, columns) of the forecast.
     """
     shown = columns[:SERIES]
     rows = max(len(panels), 1)
@@ -405,12 +408,15 @@ def forecasts(
             if truth is not None:
                 panel.plot(steps, truth[:, place], color="black", linewidth=0.8, label="what came")
             panel.plot(steps, ahead[:, place], color="C1", linewidth=1.2, label="forecast")
+            if within is not None:
+                ends = (ahead[:, place] + side * within[:, place] for side in (-1, 1))
+                panel.fill_between(steps, *ends, color="C1", alpha=0.2, linewidth=0, label="interval")
             panel.axvline(0.5, color="grey", linewidth=0.5, linestyle=":")
             panel.tick_params(labelsize=6)
         row[0].set_title(_short(title), fontsize=7, loc="left")
     for panel, name in zip(axes[-1], shown, strict=True):
         panel.set_xlabel(f"{_short(name)}, by steps ahead", fontsize=8)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3, fontsize=6, frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=4, fontsize=6, frameon=False)
     width, height = figure.get_size_inches()
     figure.subplots_adjust(0.4 / width, 0.35 / height, 1 - 0.05 / width, 1 - 0.35 / height, 0.25, 0.35)
     return figure

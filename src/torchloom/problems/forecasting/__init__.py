@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Horizon
+from torchloom.errors import InputError
 from torchloom.modalities import Info, SeriesInfo
 from torchloom.problems.base import Columns, Objective, Problem, run, spread
+from torchloom.problems.conformal import check_names, check_samples, ends, half_width
 from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecasterConfig, ForecastingTrainConfig
 from torchloom.system.words import counted
 
@@ -63,6 +66,21 @@ class Forecasting(Problem):
     def objective(self, config: ForecastingTrainConfig, info: Info) -> Objective:
         return forecasting_objective(config.loss.name, config.loss.arguments, series_of(info).std)
 
+    def check(self, config: ForecastingTrainConfig, loaders: LoaderPlan) -> None:
+        super().check(config, loaders)
+        if config.interval is not None:
+            info = series_of(loaders.info)
+            check_samples(config.interval, loaders.length("validation"), "validation window")
+            check_names([info.time, *([info.series] if info.series else []), *info.channels])
+
+    def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: ForecastingTrainConfig) -> Checkpoint:
+        """With the intervals of each step and column."""
+        if config.interval is None:
+            return checkpoint
+        within = _within(checkpoint, loaders, config.interval, config.device)
+        target = horizon_of(checkpoint.info).model_copy(update={"share": config.interval, "within": within.tolist()})
+        return checkpoint.model_copy(update={"info": checkpoint.info.model_copy(update={"target": target})})
+
     def evaluate(
         self,
         checkpoint: Checkpoint,
@@ -89,6 +107,7 @@ class Forecasting(Problem):
             if name == "model":
                 metrics: dict[str, Any] = errors[name].metrics()
                 whole = truth.isfinite().all(2).all(1)  # measured from one end to the other
+                metrics |= _interval_scores(horizon_of(checkpoint.info), forecast, truth, info.channels)
                 metrics |= own_metrics(config.metrics, forecast[whole], truth[whole], metrics) if whole.any() else {}
                 count = len(truth)
                 unmeasured = int(truth.isnan().sum())
@@ -105,21 +124,21 @@ class Forecasting(Problem):
             "metrics": metrics,
             "by_column": by_column(errors, info),
             "learning_curves": figures.learning_curves(history),
-            "predictions": _picture(loaders, info, chosen, shown),
+            "predictions": _picture(loaders, series_of(checkpoint.info), chosen, shown),
             "error_by_step": figures.error_by_step({name: each.squared.nanmean(1) for name, each in errors.items()}),
         }
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def answering(self, model: Model, config: AnswerConfig) -> tuple[pyarrow.Schema, Callable[[list[Any]], Columns]]:
-        """The moments ahead, and by column as many numbers; of one of several series its name."""
+        """The moments ahead, and by column as many numbers with their intervals; of one of several series its name."""
         import pyarrow
 
         info = series_of(model.info)
         name = {info.series: pyarrow.string()} if info.series else {}
         lists = {
             info.time: pyarrow.list_(pyarrow.string()),
-            **dict.fromkeys(info.channels, pyarrow.list_(pyarrow.float32())),
+            **dict.fromkeys(_columns(info), pyarrow.list_(pyarrow.float32())),
         }
         return pyarrow.schema({**name, **lists}), partial(_forecast, model, info)
 
@@ -139,10 +158,11 @@ class Forecasting(Problem):
         for name, window, row in shown[:MOST_SHOWN]:
             ahead = np.array([row[column] for column in info.channels], dtype=np.float32).T
             panels.append((f"{name}, {row[info.time][0]}", window.series, ahead, None))
-        return forecasts(panels, info.channels)
+        return forecasts(panels, info.channels, _wide(info))
 
     def said(self, model: Model) -> dict[str, Any]:
-        return {"steps": series_of(model.info).steps}
+        share = horizon_of(model.info).share
+        return {"steps": series_of(model.info).steps, **({"interval": share} if share else {})}
 
 
 PROBLEM = Forecasting
@@ -154,21 +174,71 @@ def series_of(info: Info) -> SeriesInfo:
     return info
 
 
+def horizon_of(info: Info) -> Horizon:
+    assert isinstance(info.target, Horizon)  # as check_data has seen to
+    return info.target
+
+
 def _picture(loaders: LoaderPlan, info: SeriesInfo, chosen: list[int], shown: np.ndarray) -> Figure:
     from torchloom.system.figures import forecasts
 
     series, *_, truth = (part.numpy() for part in loaders.chosen("test", chosen))
     times = loaders.array("test", "times")[chosen]
     titles = [info.clock.written(int(moment)) for moment in times]
-    return forecasts(list(zip(titles, series, shown, truth, strict=True)), info.channels)
+    return forecasts(list(zip(titles, series, shown, truth, strict=True)), info.channels, _wide(info))
 
 
 def _forecast(model: Model, info: SeriesInfo, samples: list[Any]) -> Columns:
+    import numpy as np
+
     forecast = run(model, "forecast", samples)  # (B, horizon, columns)
     name = {info.series: [each.name for each in samples]} if info.series else {}
     times = [[info.clock.written(int(moment)) for moment in each.ahead] for each in samples]
-    columns = {column: list(forecast[:, :, place]) for place, column in enumerate(info.channels)}
-    return {**name, info.time: times, **columns}
+    wide = _wide(info)
+    values = [forecast] if wide is None else [forecast, forecast - wide, forecast + wide]
+    found = np.stack(values, -1).reshape(*forecast.shape[:2], -1)  # (B, horizon, columns of answers)
+    return {**name, info.time: times, **{column: list(found[:, :, at]) for at, column in enumerate(_columns(info))}}
+
+
+def _wide(info: SeriesInfo) -> np.ndarray | None:
+    """Half of the widths of its intervals (horizon, columns), if there are any."""
+    import numpy as np
+
+    return np.array(horizon_of(info).within) if horizon_of(info).share else None
+
+
+def _columns(info: SeriesInfo) -> list[str]:
+    """Of answers: each column of the series, before the ends of its interval."""
+    also = ends if horizon_of(info).share else lambda _: ()
+    return [name for column in info.channels for name in (column, *also(column))]
+
+
+def _within(checkpoint: Checkpoint, loaders: LoaderPlan, share: float, on: str) -> np.ndarray:
+    """(horizon, columns), in the columns' units."""
+    from torchloom.problems.evaluation import predict
+    from torchloom.system.devices import choose_device
+
+    device = choose_device(on)
+    (forecast,), truth = predict(checkpoint.build().to(device), loaders.loader("validation", device))
+    never = (~truth.isfinite()).all(0).any(0).tolist()
+    if unknown := list(compress(series_of(checkpoint.info).channels, never)):
+        raise InputError(
+            f"train.interval: the validation rows have no value of {unknown[0]!r} for some step ahead. Give "
+            "preprocess.validation_fraction more, or leave the interval out"
+        )
+    return half_width((forecast - truth).abs().double().numpy(), share)
+
+
+def _interval_scores(horizon: Horizon, forecast: Tensor, truth: Tensor, columns: list[str]) -> dict[str, float]:
+    """The share of what came that was in its interval, and how wide these are on average, by column in its unit."""
+    import numpy as np
+
+    if horizon.share is None:
+        return {}
+    within, off = np.array(horizon.within), (forecast - truth).abs().double().numpy()
+    held, known = off <= within, np.isfinite(off)
+    wide = {f"interval_width_{name}": 2 * float(mean) for name, mean in zip(columns, within.mean(0), strict=True)}
+    return {"interval_coverage": float(held[known].mean()), **wide}
 
 
 def forecasting_objective(name: str, arguments: dict[str, Any], std: list[float]) -> Objective:

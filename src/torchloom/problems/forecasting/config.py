@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from torchloom.config import Count, EvaluateExamplesConfig, ModelConfig, TrainConfig, ValueLoss
+from torchloom.problems.conformal import INTERVAL, Share
 
 
 class ForecasterConfig(ModelConfig):
@@ -17,6 +18,7 @@ class ForecasterConfig(ModelConfig):
 class ForecastingTrainConfig(TrainConfig):
     loss: ValueLoss = Field(default_factory=ValueLoss)
     monitor: Literal["loss"] = "loss"
+    interval: Share = INTERVAL
 
 
 class EvaluateForecasterConfig(EvaluateExamplesConfig):

@@ -12,8 +12,9 @@ from torchloom.data.targets import Number, Numbers
 from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
 from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
+from torchloom.problems.conformal import check_names, check_samples
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
-from torchloom.problems.regression.intervals import bounds, interval_scores, least_samples, names_of, with_interval
+from torchloom.problems.regression.intervals import bounds, interval_scores, names_of, with_interval
 from torchloom.system.words import counted
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Regression(Problem):
     def check(self, config: RegressionTrainConfig, loaders: LoaderPlan) -> None:
         super().check(config, loaders)
         if config.interval is not None:
-            _check_interval(config.interval, loaders)
+            check_samples(config.interval, loaders.length("validation"), "validation sample")
+            check_names([each.name for each in numbers_of(loaders.info)])
 
     def objective(self, config: RegressionTrainConfig, info: Info) -> Objective:
         return regression_objective(config.loss.name, config.loss.arguments, numbers_of(info))
@@ -242,21 +244,6 @@ def _columns(values: Tensor) -> np.ndarray:
 def _captioned(number: Number, row: dict[str, Any]) -> str:
     ends = " to ".join(f"{row[name]:.5g}" for name in names_of(number))
     return f"{number.name} {row[number.name]:.5g}{f' ({ends})' if ends else ''}"
-
-
-def _check_interval(share: float, loaders: LoaderPlan) -> None:
-    there, needed = loaders.length("validation"), least_samples(share)
-    if there < needed:
-        raise InputError(
-            f"train.interval: {share} takes {counted(needed, 'validation sample')} or more, and there are {there}. "
-            "Give preprocess.validation_fraction more, or leave the interval out"
-        )
-    names = [each.name for each in numbers_of(loaders.info)]
-    if double := [name for name in names for end in ("low", "high") if f"{name}_{end}" in names]:
-        raise InputError(
-            f"train.interval: the ends of the interval of {double[0]!r} would be called like another target. Rename "
-            "that column, or leave the interval out"
-        )
 
 
 def _with_intervals(checkpoint: Checkpoint, loaders: LoaderPlan, share: float, on: str) -> list[Number]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from torchloom.config import ModelConfig, TrainConfig, ValueLoss
+from torchloom.problems.conformal import INTERVAL, Share
 
 
 class RegressorConfig(ModelConfig):
@@ -23,8 +24,4 @@ class RegressionTrainConfig(TrainConfig):
         description="which validation figure makes an epoch the best, of equal ones the loss decides; rmse and mae are "
         "in the target's unit",
     )
-    interval: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
-        description="share of the truths that an interval around each answer is to hold, as wide as the validation "
-        "split says it takes (split conformal prediction); it belongs to the model. none: no interval",
-    )
+    interval: Share = INTERVAL

@@ -1,33 +1,23 @@
-"""How far from an answer the truth may be: intervals by split conformal prediction (Lei et al. 2018, arXiv:1604.04173).
-
-That an interval is as wide as it is on the number's scale for each answer makes it wider for larger numbers where that
-scale is `log`.
-"""
+"""Intervals around numbers. They are as wide for each answer on the number's scale, and so, where that is `log`, wider
+for larger numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from torchloom.data.targets import Interval, Number
+from torchloom.problems.conformal import ends, half_width
 from torchloom.problems.regression.scales import from_scale, to_scale
 
 
-def least_samples(share: float) -> int:
-    """How many samples it takes for an interval that holds the `share` of the truths."""
-    return math.ceil(share / (1 - share) - 1e-9)
-
-
 def with_interval(number: Number, truth: np.ndarray, found: np.ndarray, share: float) -> Number:
-    """The number with the interval that the truth of a further sample is in with a probability of `share` or more,
-    from truths and answers (N,), of N samples that the model has not learnt from, N at least `least_samples`."""
-    off = np.abs(_scaled(number, truth) - _scaled(number, found))
-    place = math.ceil((len(off) + 1) * share - 1e-9)
-    within = float(np.sort(off)[place - 1])
-    return number.model_copy(update={"interval": Interval(share=share, within=within)})
+    """The number with an interval that holds the `share` of truths, by truths and answers (N,) of other samples than
+    the model has learnt from."""
+    within = half_width(np.abs(_scaled(number, truth) - _scaled(number, found)), share)
+    return number.model_copy(update={"interval": Interval(share=share, within=float(within))})
 
 
 def bounds(number: Number, found: np.ndarray) -> dict[str, np.ndarray]:
@@ -35,13 +25,13 @@ def bounds(number: Number, found: np.ndarray) -> dict[str, np.ndarray]:
     if number.interval is None:
         return {}
     middle, within = _scaled(number, found), number.interval.within
-    low, high = (from_scale(np, number, end).astype(np.float32) for end in (middle - within, middle + within))
-    return dict(zip(names_of(number), (low, high), strict=True))
+    both = (from_scale(np, number, end).astype(np.float32) for end in (middle - within, middle + within))
+    return dict(zip(ends(number.name), both, strict=True))
 
 
-def names_of(number: Number) -> list[str]:
+def names_of(number: Number) -> Sequence[str]:
     """The columns with the ends of its interval."""
-    return [f"{number.name}_low", f"{number.name}_high"] if number.interval else []
+    return ends(number.name) if number.interval else ()
 
 
 def interval_scores(
@@ -51,9 +41,9 @@ def interval_scores(
 
     Of several numbers they are named after these, and before them is the mean share.
     """
-    scores = {each.name: _score(each, column, answers) for each, column in zip(numbers, truth.T, strict=True)}
     if not all(each.interval for each in numbers):
         return {}
+    scores = {each.name: _score(each, column, answers) for each, column in zip(numbers, truth.T, strict=True)}
     if len(numbers) == 1:
         return scores[numbers[0].name]
     mean = float(np.mean([each["interval_coverage"] for each in scores.values()]))
@@ -62,8 +52,6 @@ def interval_scores(
 
 
 def _score(number: Number, truth: np.ndarray, answers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
-    if number.interval is None:
-        return {}
     low, high = (np.asarray(answers[name], dtype=np.float64) for name in names_of(number))
     inside = (low <= truth) & (truth <= high)
     return {"interval_coverage": float(inside.mean()), "interval_width": float((high - low).mean())}
