@@ -120,11 +120,18 @@ def test_a_table_of_the_catalog_becomes_a_file_that_names_it(project: Path) -> N
 
 def test_rare_classes_and_numbers_that_could_be_classes_are_told(tmp_path: Path) -> None:
     rows = [
-        {"x": number * 0.5, "rare": "yes" if number % 40 == 0 else "no", "digit": number % 10} for number in range(400)
+        {
+            **{"x": number * 0.5, "digit": number % 10},
+            **({"rare": "yes", "three": "few"} if number % 40 == 0 else {"rare": "no", "three": "ab"[number % 2]}),
+        }
+        for number in range(400)
     ]
     path = write(tmp_path / "rows.csv", rows)
     seen = propose(path, "rare").seen
-    assert [line for line in seen if line.startswith("rare: yes. Where these matter, train.loss.weight: balanced")]
+    found = "rare: yes. Where these matter, train.loss.weight: balanced and train.threshold: f1 find more of them"
+    assert found in seen
+    found = "rare: few. Where these matter, train.loss.weight: balanced finds more of them"
+    assert found in propose(path, "three").seen  # a threshold is for two
     assert propose(path, "digit").seen[-1] == (
         "digit: a number from 0 to 9, 4.5 on average. There are only 10 different ones: if these are classes, say "
         "preprocess.target_type: classes"

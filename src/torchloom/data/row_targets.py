@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 FEW = 2  # different numbers of a target that are classes
 RARE = 0.05  # share of the rows
-RARELY = "rare: {}. Where these matter, train.loss.weight: balanced and train.threshold: validation find more of them"
+RARELY = "rare: {}. Where these matter, train.loss.weight: balanced{} more of them"
 MOST_NUMBERS, ROWS_OF_A_NUMBER = 20, 10  # whole numbers that could be classes, and of how many rows each
 
 Parts = Mapping[str, Sequence[Row]]
@@ -205,11 +205,13 @@ class AskedClass(Asked):
     def lines(self, rows: Sequence[Row]) -> list[str]:
         counts = Counter(counted_in(*self._coded(rows))).most_common()
         shown = ", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts[:10])
+        rare = [name for name, count in counts if count < RARE * len(rows)]
+        how = " and train.threshold: f1 find" if len(counts) == 2 else " finds"
         odd = looking_like_gaps(Cells(rows, self.columns[0]))
         return [
             f"{self.columns[0]}: one of {len(counts)} classes: {shown}{', …' if len(counts) > 10 else ''}",
             *([f"{self.columns[0]}: {odd}"] if odd else []),
-            *([RARELY.format(listed(rare))] if (rare := [name for name, n in counts if n < RARE * len(rows)]) else []),
+            *([RARELY.format(listed(rare), how)] if rare else []),
         ]
 
 
