@@ -151,6 +151,13 @@ def test_learning_curves_of_few_epochs_have_whole_ones_and_points_that_are_seen(
         assert axes.lines[0].get_marker() == "o"
 
 
+def test_learning_curves_say_in_what_they_are_measured() -> None:
+    rows = history("train_loss", "train_mae_$x_1", "val_loss", "val_mae_$x_1")
+    figure = learning_curves(rows, {"loss": "standardised", "mae_$x_1": "in the unit of $x_1"})
+    assert [axes.get_ylabel() for axes in figure.axes] == ["standardised", r"in the unit of \$x_1", ""]
+    assert figure.axes[1].get_title() == r"mae \$x 1"
+
+
 def test_figures_of_a_single_epoch_have_points() -> None:
     row = {"epoch": 1, "val_accuracy": 0.5}
     point = {"number": 1, "name": None, "value": None, "seconds": 1.0, "curves": {"epoch": [1], "val_loss": [1.0]}}

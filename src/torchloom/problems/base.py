@@ -29,6 +29,8 @@ Batch = tuple["Tensor", ...]
 Objective = Callable[["nn.Module", Batch], tuple["Tensor", dict[str, "Tensor"]]]
 # Outputs (N, …) float32 and targets (N, …) of a whole split, on the CPU -> figures by name.
 Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
+STANDARDISED = "standardised"  # at the axis of what is followed by epoch where numbers have mean 0 and deviation 1
+FOLLOWED = 7  # numbers whose own errors are followed by epoch
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
 Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number, or a list of such
 
@@ -150,6 +152,10 @@ class Problem:
         """Those that only this problem has; what they call `params:<block>` is a block of the task."""
         return ()
 
+    def units(self, info: Info) -> Mapping[str, str]:
+        """In what figures are measured that have a unit, or that are STANDARDISED, by their names without `val_`."""
+        return {}
+
     def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
         """What a page says of each report, where `made` are the contents of all of them; None leaves one out."""
         return self.reports
@@ -204,6 +210,11 @@ def spread(count: int, most: int) -> list[int]:
     """So many of the numbers below `count`, from the first to the last: test samples often come class by class."""
     most = min(most, count)
     return [place * (count - 1) // max(most - 1, 1) for place in range(most)]
+
+
+def in_unit_of(name: str) -> str:
+    """At the axis of an error that is in the unit of what is predicted."""
+    return f"in the unit of {name}"
 
 
 def check_count(found: int, needed: int) -> None:

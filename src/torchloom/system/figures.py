@@ -433,12 +433,12 @@ def forecasts(
 
 
 def error_by_step(errors: Mapping[str, Tensor]) -> Figure:
-    """Mean squared errors (H,) of several forecasts by how many steps ahead they are."""
+    """Mean squared errors (H,) of several forecasts, each column with deviation 1, by how many steps ahead they are."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, values in errors.items():
         axes.plot(range(1, len(values) + 1), values.numpy(), label=name.replace("_", " "))
-    axes.set(xlabel="steps ahead", ylabel="mean squared error")
+    axes.set(xlabel="steps ahead", ylabel="mean squared error, standardised")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -478,10 +478,8 @@ def runs(points: list[dict[str, Any]]) -> Figure:
         for part, style in (("val_loss", "-"), ("train_loss", ":")):
             if part in point["curves"]:
                 label = f"{point['number']}, {'validation' if part == 'val_loss' else 'training'}"
-                epochs = point["curves"]["epoch"]
-                right.plot(
-                    epochs, point["curves"][part], style, color=colour, marker=_marker(epochs), markersize=3, label=label
-                )
+                epochs, look = point["curves"]["epoch"], {"color": colour, "markersize": 3}
+                right.plot(epochs, point["curves"][part], style, marker=_marker(epochs), label=label, **look)
     name = next((point["name"] for point in points if point["name"]), "figure")
     left.set(xlabel="seconds of training", ylabel=_short(f"test {name}".replace("_", " ")))
     left.margins(0.1)

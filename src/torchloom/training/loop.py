@@ -492,7 +492,8 @@ def seconds_left(running: Running, history: list[dict[str, float]], epochs: int)
 
 
 def describe(running: Running, optimizer: torch.optim.Optimizer, device: torch.device, left: float) -> str:
-    figures = "  ".join(f"{name} {value:.4f}" for name, value in running.means().items())
+    first = islice(running.means().items(), 3)  # those that there is room for
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in first)
     return (
         f"{figures}  {describe_rate(optimizer)}  {running.rate():,.0f} samples/s  {used_memory(device) / 1e9:.2f} GB  "
         f"all epochs {duration(left)}"
