@@ -29,9 +29,21 @@ Batch = tuple["Tensor", ...]
 Objective = Callable[["nn.Module", Batch], tuple["Tensor", dict[str, "Tensor"]]]
 # Outputs (N, …) float32 and targets (N, …) of a whole split, on the CPU -> figures by name.
 Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
+# What is kept of the outputs and targets of a batch for such figures, (n, …) each.
+Kept = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 STANDARDISED = "standardised"  # at the axis of what is followed by epoch where numbers have mean 0 and deviation 1
 FOLLOWED = 7  # numbers whose own errors are followed by epoch
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What is measured of a split as a whole: `figures` of what is `kept` of its batches."""
+
+    figures: Figures
+    kept: Kept
+
+
 Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number, or a list of such
 
 
@@ -118,10 +130,20 @@ class Problem:
     def validation(self, config: Any, info: Info) -> Figures | None:
         """What is measured of the validation split as a whole, beside the means of `objective`, if anything is.
 
-        `config` is the block `train`; what takes long is measured only where that monitors it. All outputs must fit
-        into the memory.
+        `config` is the block `train`; what takes long is measured only where that monitors it. What is `kept` of all
+        batches must fit into the memory.
         """
         return None
+
+    def kept(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What `validation` gets of a batch, one after another: the outputs (N, …) and targets (N, …) themselves, or
+        what takes less, such as counts (1, …)."""
+        return outputs.float(), targets
+
+    def whole(self, config: Any, info: Info) -> Whole | None:
+        """Both together."""
+        figures = self.validation(config, info)
+        return Whole(figures, self.kept) if figures else None
 
     def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> Checkpoint:
         """The trained model with what is chosen for it on the validation split, such as a threshold, in `training`."""
