@@ -152,7 +152,10 @@ class Problem:
     def evaluate(
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: Any
     ) -> dict[str, Any]:
-        """Measure the checkpoint on the test split: the contents of each of `reports`, `metrics` first."""
+        """Measure the checkpoint on the test split: the contents of each of `reports`, `metrics` first.
+
+        What has nothing to say is empty, a picture b"": where the catalog says `optional`, it is not written.
+        """
         raise NotImplementedError
 
     def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> list[Columns]:

@@ -201,13 +201,6 @@ def _legend(axes: Axes, drawn: Sequence[Any], names: list[str], **options: Any) 
         text.set_text(name)
 
 
-def nothing(why: str) -> Figure:
-    """In place of a figure that there can be none of."""
-    figure = Figure(figsize=(5, 1), layout="constrained")
-    figure.text(0.5, 0.5, _literal(why), ha="center", va="center")
-    return figure
-
-
 def calibration(bins: list[dict[str, float]], error: float) -> Figure:
     """Reliability diagram (Guo et al., "On calibration of modern neural networks", ICML 2017), over a histogram.
 

@@ -120,7 +120,6 @@ class Regression(Problem):
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(target)}
         missed = measures.largest_residuals(prediction, target, numbers=numbers)
         more = info.columns(loaders, [row["test_sample"] for row in missed])
-        plot = figures.coefficient_plot(table) if table else figures.nothing("coefficients are those of numbers")
         beside = f", in closed form {metrics['closed_form_r2']:.4f}" if "closed_form_r2" in metrics else ""
         logger.info("%s R² %.4f%s", loaders.tested, metrics["r2"], beside)
         if doubt := self.doubt(metrics):
@@ -130,7 +129,7 @@ class Regression(Problem):
             "coefficients": table,
             "learning_curves": figures.learning_curves(history, self.units(info)),
             "residuals": figures.residuals(prediction, target, *names),
-            "coefficient_plot": plot,
+            "coefficient_plot": figures.coefficient_plot(table) if table else b"",  # with words there are none
             "largest_residuals": [measures.joined(row, columns) for row, columns in zip(missed, more, strict=True)],
         }
 
@@ -157,10 +156,6 @@ class Regression(Problem):
         every = in_unit_of(names[0]) if len(names) == 1 else "mean over the numbers, each in its unit"
         own = dict(zip(_followed(names), map(in_unit_of, names), strict=False))
         return {"loss": STANDARDISED, "rmse": every, "mae": every, **own}
-
-    def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
-        """Of tables with words there are no coefficients to be drawn."""
-        return self.reports if made.get("coefficients") else {**self.reports, "coefficient_plot": None}
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
