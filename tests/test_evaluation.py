@@ -404,7 +404,7 @@ def test_loss_and_probabilities_are_those_of_the_training(tmp_path: Path, loss: 
     if sure is None:
         assert "calibration_error" not in metrics
         assert mistakes[0].keys() == {"test_sample", "true", "predicted"}
-        assert "no probabilities" in made["calibration"].texts[0].get_text()
+        assert made["calibration"] == b""  # there is nothing to be said
         best = logits.max(1).values
     else:
         best = sure(logits).max(1).values

@@ -1,5 +1,6 @@
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import auc, roc_auc_score
 from torch import Tensor
 
+from torchloom.datasets.reports import FigureDataset
 from torchloom.errors import InputError
 from torchloom.problems.classification.metrics import verdicts
 from torchloom.system.figures import (
@@ -33,6 +35,7 @@ from torchloom.system.figures import (
     reconstruction_grid,
     residuals,
     roc_curves,
+    rounds,
     runs,
     segmentations,
     text_predictions,
@@ -138,8 +141,40 @@ def test_learning_curves(validated: bool) -> None:
     assert list(rate.lines[0].get_ydata()) == [row["learning_rate"] for row in rows]
 
 
-def test_learning_curves_of_a_single_epoch() -> None:
-    assert png(learning_curves(history("train_loss")[:1])).startswith(b"\x89PNG")
+@pytest.mark.parametrize("count", [1, 2])
+def test_learning_curves_of_few_epochs_have_whole_ones_and_points_that_are_seen(count: int) -> None:
+    figure = learning_curves(history("train_loss")[:count])
+    assert png(figure).startswith(b"\x89PNG")
+    for axes in figure.axes:
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2"][:count]
+        assert axes.get_xlim() == (0.5, count + 0.5)
+        assert axes.lines[0].get_marker() == "o"
+
+
+def test_learning_curves_say_in_what_they_are_measured() -> None:
+    rows = history("train_loss", "train_mae_$x_1", "val_loss", "val_mae_$x_1")
+    figure = learning_curves(rows, {"loss": "standardised", "mae_$x_1": "in the unit of $x_1"})
+    assert [axes.get_ylabel() for axes in figure.axes] == ["standardised", r"in the unit of \$x_1", ""]
+    assert figure.axes[1].get_title() == r"mae \$x 1"
+
+
+def test_figures_of_a_single_epoch_have_points() -> None:
+    row = {"epoch": 1, "val_accuracy": 0.5}
+    point = {"number": 1, "name": None, "value": None, "seconds": 1.0, "curves": {"epoch": [1], "val_loss": [1.0]}}
+    for axes in (rounds([row], 0.5, [row]).axes[0], runs([point]).axes[1]):
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["1"]
+        assert all(line.get_marker() == "o" for line in axes.lines if len(line.get_xdata()) == 1)
+
+
+@pytest.mark.parametrize(("count", "name"), [(2, "a"), (10, "ab"), (31, "ab"), (100, "x" * 40)])
+def test_the_labels_of_a_confusion_matrix_are_within_it_as_it_is_kept(tmp_path: Path, count: int, name: str) -> None:
+    figure = confusion_matrix(torch.eye(count), [f"{number}{name}" for number in range(count)])
+    FigureDataset(filepath=str(tmp_path / "matrix.png")).save(figure)
+    axes = figure.axes[0]
+    for text in (axes.xaxis.label, axes.yaxis.label, *axes.get_yticklabels()):
+        box = text.get_window_extent()
+        assert min(box.x0, box.y0) > 0
+        assert (box.x1, box.y1) < tuple(figure.bbox.size)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

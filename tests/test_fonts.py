@@ -90,7 +90,6 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "residuals": lambda: figures.residuals(torch.randn(9, 5), torch.randn(9, 5), *NAMES),
     "coefficients": lambda: figures.coefficient_plot([{"feature": NAMES[0], "network": 1.0, "closed_form": 2.0}]),
     "shares": lambda: figures.class_shares(SHARES.numpy(), NAMES),
-    "nothing": lambda: figures.nothing(NAMES[0]),
     "curves": lambda: figures.learning_curves([{"epoch": 1, "learning_rate": 0.1, "train_loss": 1, "train_好": 1}]),
     "runs": lambda: figures.runs([{"number": 1, "name": "好", "value": 0.5, "seconds": 3.0, "curves": CURVES}]),
 }

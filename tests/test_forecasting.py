@@ -1,6 +1,7 @@
 """How good forecasts are, by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torchloom.pipelines.training.nodes import build_dataloaders
 from torchloom.problems import problem_of
 from torchloom.problems.base import spread
 from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecastingTrainConfig
+from torchloom.reporting.report import headline, results, training
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan
 
@@ -115,6 +117,26 @@ def test_the_loss_is_of_columns_with_deviation_1(plan: LoaderPlan, checkpoint: C
     torch.testing.assert_close(loss.detach(), off.abs().mean())
     torch.testing.assert_close(figures["mae"].detach(), off.abs().mean())
     torch.testing.assert_close(figures["mse"].detach(), off.square().mean())
+    own = off.abs().mean((0, 1)) * torch.tensor(plan.info.std)  # type: ignore[attr-defined]
+    torch.testing.assert_close(torch.stack([figures["mae_load"], figures["mae_heat"]]), own)
+
+
+def test_no_figure_that_is_standardised_is_taken_for_one_in_a_unit(plan: LoaderPlan, checkpoint: Checkpoint) -> None:
+    history = [{**HISTORY[0], **dict.fromkeys(("train_mse", "train_mae", "train_mae_load", "val_mae_load"), 1.0)}]
+    reports = FORECASTING.evaluate(checkpoint, plan, history, EvaluateForecasterConfig(pictures=1))
+    panels = {axes.get_title(): axes.get_ylabel() for axes in reports["learning_curves"].axes}
+    scaled = dict.fromkeys(["loss", "mse", "mae"], "standardised")
+    assert panels == {**scaled, "mae load": "in the unit of load", "learning rate": ""}
+    assert reports["error_by_step"].axes[0].get_ylabel() == "mean squared error, standardised"
+    subject: Any = SimpleNamespace(
+        problem=FORECASTING, loaders=plan, metrics=reports["metrics"], smaller=None, made={}, parameters=1
+    )
+    assert list(headline(subject)) == ["test mse, standardised", "parameters"]
+    subject.made = {"metrics": reports["metrics"], "history": history, "learning_curves": b""}
+    facts, picture, rows = next(results(subject)), *training(subject)
+    assert "standardised" in facts.caption
+    assert "standardised" in picture.caption
+    assert "standardised" in rows.caption
 
 
 def test_what_was_never_measured_is_neither_learnt_nor_judged(tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -130,6 +130,9 @@ def table_learnt(folder: Path, asked: list[Any]) -> None:
 def labels_learnt(folder: Path, asked: list[Any]) -> None:
     assert metrics(folder, "lengths")["r2"] > 0.95
     assert metrics(folder, "lengths")["rmse"] < 8  # minutes, of 60 to 150
+    kept = {path.name for path in (folder / "data/08_reporting/lengths").iterdir()}
+    assert {"report.html", "residuals.png"} <= kept
+    assert not {"coefficients.csv", "coefficient_plot.png", "formats_report.json"} & kept  # which would say nothing
     assert metrics(folder, "tags")["macro_f1"] > 0.8
     held = json.loads((folder / "data/07_model_output/predict/metrics.json").read_text())
     assert held["macro_f1"] > 0.7

@@ -370,7 +370,8 @@ def test_a_figure_of_nothing_is_left_out() -> None:
     """Such as the coefficients of a table with words in it."""
 
     def captions(coefficients: list[dict[str, Any]]) -> list[str]:
-        made = {"coefficients": coefficients, "residuals": b"picture", "coefficient_plot": b"picture"}
+        plot = b"picture" if coefficients else b""
+        made = {"coefficients": coefficients, "residuals": b"picture", "coefficient_plot": plot}
         subject: Any = SimpleNamespace(made=made, smaller=False, problem=problem_of("regression"))
         return [part.caption for part in results(subject) if isinstance(part, Picture)]
 

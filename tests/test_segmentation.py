@@ -31,6 +31,7 @@ from torchloom.problems.segmentation.colours import RED, colour_of, key, mistake
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig
 from torchloom.problems.segmentation.metrics import answers, boundary, segmentation_metrics
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loop import improves, measure
 
 SEGMENTATION = problem_of("segmentation")
 CLASSES = ["wall", "cat", "dog"]
@@ -299,6 +300,29 @@ def test_what_is_ignored_is_neither_learnt_nor_judged() -> None:
         assert figures["loss_weight"] == pytest.approx(weight[rest[1]].sum() if weight is not None else known.sum())
         nothing, _ = objective(lambda _: logits, (torch.zeros(2), torch.full_like(masks, IGNORED)))  # type: ignore[arg-type]
         assert nothing == 0
+
+
+def test_the_mean_iou_of_an_epoch_is_that_of_evaluation() -> None:
+    """Counted batch by batch, of all pixels that are not ignored."""
+    torch.manual_seed(0)
+    logits, masks = torch.randn(10, 3, 8, 10), torch.randint(3, (10, 8, 10), dtype=torch.uint8)
+    masks[0, 0], masks[9] = IGNORED, IGNORED
+    model = nn.Identity()
+    block = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "monitor": "mean_iou"}
+    config = SegmentationTrainConfig.model_validate(block)
+    batches: Any = list(zip(logits.split(4), masks.split(4), strict=True))
+    found = measure(
+        *(model, batches, torch.device("cpu"), torch.float32, SEGMENTATION.objective(config, INFO), 1),
+        whole=SEGMENTATION.whole(config, INFO),
+    )
+    known = masks != IGNORED
+    truth, answer = masks[known].numpy(), logits.argmax(1)[known].numpy()
+    assert found["mean_iou"] == pytest.approx(jaccard_score(truth, answer, average="macro"))
+    assert list(found) == ["loss", "accuracy", "mean_iou"]
+    assert improves({"val_mean_iou": 0.5}, {"val_mean_iou": 0.4}, config.monitor, config.rising)
+    kept, _ = SEGMENTATION.kept(logits, masks)
+    assert kept.shape == (1, 3, 3)  # whatever there are of pixels
+    assert SEGMENTATION.validation(config, INFO)(torch.zeros(1, 3, 3), masks) == {"mean_iou": 0.0}  # type: ignore[misc]
 
 
 def test_what_is_ignored_is_in_no_count() -> None:

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from torchloom.data.targets import Number, Scale
+from torchloom.data.targets import Number, Numbers, Scale
 from torchloom.modalities import TableInfo
+from torchloom.problems import problem_of
 from torchloom.problems.regression import regression_objective
 from torchloom.problems.regression.metrics import closed_form, largest_residuals, regression_metrics
 from torchloom.problems.regression.scales import LINEAR
@@ -55,10 +56,33 @@ def test_each_number_is_learnt_on_its_own_scale() -> None:
     target = torch.tensor([[5.0, 100.0], [9.0, 100.0]])
     loss, figures = regression_objective("MSELoss", {}, NUMBERS)(model, (answers, target))
     assert loss.item() == pytest.approx((1 + 4 + 4 + 9) / 4)
-    assert figures == {}  # in which unit
+    errors = {name: value.item() for name, value in figures.items()}
+    assert errors == {"mae_a": (2 + 4) / 2, "mae_b": (20 + 30) / 2}  # each in its unit
     members = torch.stack([answers, answers + 1], 1)
     loss, _ = regression_objective("MSELoss", {}, NUMBERS)(model, (members, target))
     assert loss.item() == pytest.approx((1 + 4 + 4 + 9 + 4 + 1 + 1 + 16) / 8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_errors_by_epoch_are_in_units_and_the_loss_is_said_to_be_standardised(count: int) -> None:
+    numbers = [Number(name=f"n{place}", mean=0.0, std=2.0, scale="log") for place in range(count)]
+    info = TableInfo(
+        features=["x"], mean=[0.0], std=[1.0], target=Numbers(numbers=numbers) if count > 1 else numbers[0]
+    )
+    units = problem_of("regression").units(info)
+    single = torch.full((3, count), 1e38).squeeze(-1) if count == 1 else torch.full((3, count), 1e38)
+    _, errors = regression_objective("MSELoss", {}, numbers)(nn.Identity(), (single, torch.zeros_like(single)))
+    assert all(value.item() == pytest.approx(1e30) for value in errors.values())  # which has a sum
+    assert units["loss"] == "standardised"
+    if count == 1:
+        assert list(errors) == ["mae"]
+        assert {units["mae"], units["rmse"]} == {"in the unit of n0"}
+    else:
+        assert list(errors) == [f"mae_n{place}" for place in range(min(count, 7))]
+        assert {name: units[name] for name in errors} == {
+            f"mae_n{at}": f"in the unit of n{at}" for at in range(len(errors))
+        }
+        assert units["mae"] == "mean over the numbers, each in its unit"
 
 
 def test_figures_are_of_each_in_its_unit_and_means() -> None:

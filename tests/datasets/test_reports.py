@@ -4,12 +4,14 @@ from typing import Any
 
 import pyarrow
 import pytest
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
 from matplotlib.figure import Figure
 
 from torchloom.datasets.reports import CSVDataset, FigureDataset, JSONDataset, TableDataset, TextDataset
 from torchloom.datasets.sweeps import PlotlyDataset
 from torchloom.errors import InputError
+from torchloom.records.provenance import fingerprint
+from torchloom.system.files import contents
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -59,6 +61,35 @@ def test_a_figure_is_a_png_and_is_previewed(tmp_path: Path) -> None:
 )
 def test_what_is_not_there_yet_has_no_preview(tmp_path: Path, dataset: Any, name: str) -> None:
     assert dataset(filepath=str(tmp_path / name)).preview() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "something", "nothing"),
+    [
+        (JSONDataset, "report.json", {"a": 1}, {}),
+        (FigureDataset, "curves.png", Figure(), b""),
+        (CSVDataset, "table.csv", [{"a": 1}], []),
+    ],
+)
+def test_an_optional_report_with_nothing_to_say_is_not_written(
+    tmp_path: Path, kind: Any, name: str, something: Any, nothing: Any
+) -> None:
+    path = tmp_path / name
+    dataset = kind(filepath=str(path), optional=True)
+    catalog = DataCatalog({"report": dataset})
+    dataset.save(something)
+    written = dataset.load()
+    assert written
+    assert fingerprint(catalog, "report") == contents(path)
+    dataset.save(nothing)  # where there was something
+    assert not path.exists()
+    assert dataset.load() == nothing
+    assert dataset.exists()  # so that no stage waits for it
+    assert dataset.preview() is None
+    assert fingerprint(catalog, "report") == "nothing"  # which tells that somebody removes what was written
+    with pytest.raises(InputError, match="missing or damaged"):
+        kind(filepath=str(path)).load()
+    assert fingerprint(DataCatalog({"report": kind(filepath=str(path))}), "report") is None
 
 
 def test_previews_have_a_part_of_what_is_long(tmp_path: Path) -> None:

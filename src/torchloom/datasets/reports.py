@@ -18,7 +18,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 
 from torchloom.errors import InputError
-from torchloom.system.files import atomic_write
+from torchloom.system.files import atomic_write, contents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +42,39 @@ def when_there(preview: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(preview)
     def checked(self: AbstractDataset[Any, Any], *arguments: Any, **options: Any) -> Any:
-        return preview(self, *arguments, **options) if self.exists() else None
+        written = getattr(self, "is_written", self.exists)
+        return preview(self, *arguments, **options) if written() else None
 
     return checked
+
+
+NOTHING = "nothing"  # what an optional report holds that was not written, as a fingerprint
+
+
+class Optional:
+    """A report that, where it is `optional`, may have nothing to say: what is empty is not written.
+
+    What stood there before is removed; and where no file is, what is loaded is `empty`.
+    """
+
+    optional = False
+    _filepath: Any
+
+    def is_written(self) -> bool:
+        return Path(str(self._filepath)).is_file()
+
+    def fingerprint(self) -> str | None:
+        return contents(Path(str(self._filepath))) or (NOTHING if self.optional else None)
+
+    def _has_none(self) -> bool:
+        return self.optional and not self.is_written()
+
+    def _left_out(self, data: Any) -> bool:
+        """Whether there is nothing to write, after which nothing is there."""
+        if not self.optional or data:
+            return False
+        Path(str(self._filepath)).unlink(missing_ok=True)
+        return True
 
 
 def shortened(value: Any, items: int = 20, characters: int = 300) -> Any:
@@ -67,10 +97,16 @@ def _table(columns: list[str], rows: Iterable[Iterable[Any]]) -> TablePreview:
     return TablePreview({"index": list(range(len(data))), "columns": columns, "data": data})
 
 
-class JSONDataset(kedro_datasets.json.JSONDataset):  # type: ignore[misc]
+class JSONDataset(Optional, kedro_datasets.json.JSONDataset):  # type: ignore[misc]
     """A report as JSON. NaN and infinities, which are no JSON, are refused."""
 
+    def __init__(self, *, optional: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.optional = optional
+
     def load(self) -> Any:
+        if self._has_none():
+            return {}
         path = Path(self._get_load_path())
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -78,6 +114,8 @@ class JSONDataset(kedro_datasets.json.JSONDataset):  # type: ignore[misc]
             raise _again(path, error) from error
 
     def save(self, data: Any) -> None:
+        if self._left_out(data):
+            return
         path = Path(self._get_save_path())
         try:
             text = json.dumps(data, indent=2, allow_nan=False)
@@ -86,28 +124,42 @@ class JSONDataset(kedro_datasets.json.JSONDataset):  # type: ignore[misc]
         with atomic_write(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
+    def _exists(self) -> bool:
+        return self.optional or bool(super()._exists())
+
     @when_there
     def preview(self) -> JSONPreview:
         """What kedro-viz shows."""
         return JSONPreview(json.dumps(shortened(self.load())))
 
 
-class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignore[misc]
-    """A matplotlib figure as a PNG file; it is loaded as the bytes of that file."""
+class FigureDataset(Optional, kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignore[misc]
+    """A matplotlib figure as a PNG file; it is loaded as the bytes of that file. An empty one is b""."""
+
+    def __init__(self, *, optional: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.optional = optional
 
     def load(self) -> bytes:
+        if self._has_none():
+            return b""
         path = Path(self._get_load_path())
         try:
             return path.read_bytes()
         except OSError as error:
             raise _again(path, error) from error
 
-    def save(self, data: Figure) -> None:
+    def save(self, data: Figure | bytes) -> None:
+        if self._left_out(data):
+            return
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # matplotlib takes a second to import
 
         with atomic_write(Path(self._get_save_path())) as temporary:
             # savefig would lay it out twice
             FigureCanvasAgg(data).print_png(temporary)  # type: ignore[no-untyped-call]
+
+    def _exists(self) -> bool:
+        return self.optional or bool(super()._exists())
 
     @when_there
     def preview(self) -> ImagePreview:
@@ -115,14 +167,16 @@ class FigureDataset(kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignor
         return ImagePreview(super().preview())
 
 
-class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
+class CSVDataset(Optional, AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
     """A table as CSV: saved from rows that all have the same columns, loaded as rows of strings."""
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(filepath)
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None, optional: bool = False) -> None:
+        self._filepath, self.optional = Path(filepath), optional
         self.metadata = metadata
 
     def load(self) -> list[dict[str, str]]:
+        if self._has_none():
+            return []
         try:
             with self._filepath.open(newline="", encoding="utf-8") as file:
                 lines = list(csv.reader(file, strict=True))
@@ -133,6 +187,8 @@ class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
             raise _again(self._filepath, error) from error
 
     def save(self, data: list[dict[str, Any]]) -> None:
+        if self._left_out(data):
+            return
         with atomic_write(self._filepath) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(data[0]) if data else [])
             writer.writeheader()
@@ -145,7 +201,7 @@ class CSVDataset(AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
         return _table(list(rows[0]) if rows else [], (row.values() for row in rows))
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        return self.optional or self._filepath.is_file()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

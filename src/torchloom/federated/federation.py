@@ -209,7 +209,7 @@ class Server:
         loader = self.federation.loaders.loader(split, self.device)
         if not len(loader):
             return {}
-        whole = self.federation.problem.validation(self.config, self.federation.loaders.info)
+        whole = self.federation.problem.whole(self.config, self.federation.loaders.info)
         objective = self.federation.objective()
         means = measure(self.model, loader, self.device, torch.float32, objective, number, whole=whole)
         return {f"{name}_{figure}": value for figure, value in means.items()}

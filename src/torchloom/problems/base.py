@@ -29,7 +29,21 @@ Batch = tuple["Tensor", ...]
 Objective = Callable[["nn.Module", Batch], tuple["Tensor", dict[str, "Tensor"]]]
 # Outputs (N, …) float32 and targets (N, …) of a whole split, on the CPU -> figures by name.
 Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
+# What is kept of the outputs and targets of a batch for such figures, (n, …) each.
+Kept = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+STANDARDISED = "standardised"  # at the axis of what is followed by epoch where numbers have mean 0 and deviation 1
+FOLLOWED = 7  # numbers whose own errors are followed by epoch
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What is measured of a split as a whole: `figures` of what is `kept` of its batches."""
+
+    figures: Figures
+    kept: Kept
+
+
 Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number, or a list of such
 
 
@@ -116,10 +130,20 @@ class Problem:
     def validation(self, config: Any, info: Info) -> Figures | None:
         """What is measured of the validation split as a whole, beside the means of `objective`, if anything is.
 
-        `config` is the block `train`; what takes long is measured only where that monitors it. All outputs must fit
-        into the memory.
+        `config` is the block `train`; what takes long is measured only where that monitors it. What is `kept` of all
+        batches must fit into the memory.
         """
         return None
+
+    def kept(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What `validation` gets of a batch, one after another: the outputs (N, …) and targets (N, …) themselves, or
+        what takes less, such as counts (1, …)."""
+        return outputs.float(), targets
+
+    def whole(self, config: Any, info: Info) -> Whole | None:
+        """Both together."""
+        figures = self.validation(config, info)
+        return Whole(figures, self.kept) if figures else None
 
     def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> Checkpoint:
         """The trained model with what is chosen for it on the validation split, such as a threshold, in `training`."""
@@ -128,7 +152,10 @@ class Problem:
     def evaluate(
         self, checkpoint: Checkpoint, loaders: LoaderPlan, history: list[dict[str, float]], config: Any
     ) -> dict[str, Any]:
-        """Measure the checkpoint on the test split: the contents of each of `reports`, `metrics` first."""
+        """Measure the checkpoint on the test split: the contents of each of `reports`, `metrics` first.
+
+        What has nothing to say is empty, a picture b"": where the catalog says `optional`, it is not written.
+        """
         raise NotImplementedError
 
     def answers_to(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: Any) -> list[Columns]:
@@ -149,6 +176,10 @@ class Problem:
     def more_stages(self) -> Sequence[Node]:
         """Those that only this problem has; what they call `params:<block>` is a block of the task."""
         return ()
+
+    def units(self, info: Info) -> Mapping[str, str]:
+        """In what figures are measured that have a unit, or that are STANDARDISED, by their names without `val_`."""
+        return {}
 
     def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
         """What a page says of each report, where `made` are the contents of all of them; None leaves one out."""
@@ -204,6 +235,11 @@ def spread(count: int, most: int) -> list[int]:
     """So many of the numbers below `count`, from the first to the last: test samples often come class by class."""
     most = min(most, count)
     return [place * (count - 1) // max(most - 1, 1) for place in range(most)]
+
+
+def in_unit_of(name: str) -> str:
+    """At the axis of an error that is in the unit of what is predicted."""
+    return f"in the unit of {name}"
 
 
 def check_count(found: int, needed: int) -> None:

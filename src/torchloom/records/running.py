@@ -19,6 +19,7 @@ from kedro.pipeline.node import Node
 
 from torchloom.config import DebuggingConfig, TrackingConfig
 from torchloom.datasets.exports import ExportsDataset
+from torchloom.datasets.reports import NOTHING
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
@@ -173,7 +174,7 @@ class Run:
         record = self.records.read(node) or {"outputs": {}}
         for name in node.outputs:
             path = getattr(self.catalog.get(name), "_filepath", None)
-            if path and fingerprint(self.catalog, name) not in {None, record["outputs"].get(name)}:
+            if path and fingerprint(self.catalog, name) not in {None, NOTHING, record["outputs"].get(name)}:
                 kept = _free(Path(str(path)))
                 Path(str(path)).rename(kept)
                 logger.warning("%s: is not as it was written, and is kept as %s", path, kept.name)
@@ -299,9 +300,10 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
     profile = catalog.load(f"{task}.profile") if f"{task}.profile" in made else {}
-    unwritten = {f"{task}.formats", f"{task}.profile", *([] if formats else [f"{task}.formats_report"])}
+    unwritten = {f"{task}.formats", f"{task}.profile"}
     own = [name for name in sorted(made - unwritten) if name.startswith(f"{task}.")]
     paths = [_path(catalog, name) for name in own if hasattr(catalog.get(name), "_filepath")]  # a user's may have none
+    paths = [path for path in paths if path.exists()]  # what has nothing to say is not written
     kinds = {
         "page": [path for path in paths if path.suffix == ".html"],
         "card": [path for path in paths if path.suffix == ".md"],

@@ -9,7 +9,7 @@ from typing import Any
 
 from torchloom.datasets.raw import Source
 from torchloom.problems import problem_of
-from torchloom.problems.base import Problem
+from torchloom.problems.base import STANDARDISED, Problem
 from torchloom.records.provenance import Lineage
 from torchloom.records.runs import flat, main_figures, training_rate
 from torchloom.reporting.page import Facts, Picture, Section, Table, Text, render, when
@@ -151,7 +151,11 @@ def lead(subject: Subject) -> str:
 def headline(subject: Subject) -> dict[str, Any]:
     """The figures on top."""
     main = main_figures(subject.metrics, most=4)
-    figures: dict[str, Any] = {f"test {name}".replace("_", " "): value for name, value in main.items()}
+    units = subject.problem.units(subject.loaders.info)
+    scaled = {name: f", {STANDARDISED}" for name, unit in units.items() if unit == STANDARDISED}
+    figures: dict[str, Any] = {
+        f"test {name}{scaled.get(name, '')}".replace("_", " "): value for name, value in main.items()
+    }
     if subject.smaller:
         change = subject.made["comparison"]["change"]
         for ratio, words in ((change["times_smaller"], SIZES), (change["times_lower_latency"], ("quicker", "slower"))):
@@ -211,23 +215,23 @@ def setting(value: Any) -> Any:
 def training(subject: Subject) -> Iterator[Part]:
     """The curves, and the history row by row."""
     if "history" in subject.made:
-        more = subject.problem.captions(subject.made).get("learning_curves", "")
+        more = subject.problem.captions(subject.made).get("learning_curves") or ""
         yield Picture(f"{CAPTIONS['learning_curves']} {more}".rstrip(), subject.made["learning_curves"])
         rows = [{**row, "epoch": str(int(row["epoch"]))} for row in subject.made["history"]]
-        yield Table(f"History: {counted(len(rows), 'epoch')}", rows, folded=True)
+        yield Table(f"History: {counted(len(rows), 'epoch')}. {more}".rstrip(" ."), rows, folded=True)
 
 
 def results(subject: Subject) -> Iterator[Part]:
     """The figures on the test data, and all else that the stages have made to be looked at, in their order."""
     made = subject.made
+    captions = {**CAPTIONS, **subject.problem.captions(made)}
     if "metrics" in made:
-        yield Facts("On the test data", in_words(made["metrics"]))
+        yield Facts(f"On the test data. {captions.get('metrics') or ''}".rstrip(" ."), in_words(made["metrics"]))
     if subject.smaller:
         yield from compared(made["comparison"])
     if "per_class" in made:
         yield by_class(made["per_class"])
     elsewhere = {"metrics", "comparison", "per_class", "history", "learning_curves", "export_report", "formats_report"}
-    captions = {**CAPTIONS, **subject.problem.captions(made)}
     for name, content in made.items():
         if name not in elsewhere and content and captions.get(name, "") is not None:
             yield shown(captions.get(name) or name.replace("_", " ").capitalize(), content)

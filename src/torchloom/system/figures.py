@@ -28,6 +28,7 @@ SERIES = 7  # columns of a series that are drawn
 PAIRS = 30  # that are shown of more classes
 TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts
 RESIDUALS = 6  # numbers of which they are shown
+FEW = 10  # epochs that are all named at an axis
 POINTS = 100_000  # of a curve or a cloud at most
 WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
 KEY, LINE_HEIGHT = 1.5, 0.25  # inches for a name of a colour, and for a line of these
@@ -46,7 +47,7 @@ def confusion_matrix(counts: Tensor, classes: list[str]) -> Figure:
     counts = counts.to_dense()
     numbered = len(classes) <= NUMBERED
     size = max(4.0, 1.2 + (0.55 if numbered else 0.16) * len(classes))  # inches
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    figure = Figure(figsize=(size + 1, size), layout="compressed")  # for axes whose proportions are fixed
     axes = figure.add_subplot()
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
@@ -90,10 +91,11 @@ def _confused_pairs(counts: Tensor, classes: list[str]) -> Figure:
     return figure
 
 
-def learning_curves(history: list[dict[str, float]]) -> Figure:
+def learning_curves(history: list[dict[str, float]], units: Mapping[str, str] | None = None) -> Figure:
     """A panel for each figure that the history follows, training and validation together, and the learning rate.
 
-    At most three of them stand side by side.
+    At most three of them stand side by side. `units` say in what a figure is measured, by its name without `train_` or
+    `val_`, and stand at its axis.
 
     InputError when it is not what training writes.
     """
@@ -115,15 +117,29 @@ def learning_curves(history: list[dict[str, float]]) -> Figure:
     for axes, name in zip(panels, names, strict=False):
         for part, label in (("train", "training"), ("val", "validation")):
             if f"{part}_{name}" in history[0]:
-                axes.plot(epochs, [row[f"{part}_{name}"] for row in history], marker=".", label=label)
-        axes.set(xlabel="epoch", title=_short(name))
+                axes.plot(epochs, [row[f"{part}_{name}"] for row in history], marker=_marker(epochs), label=label)
+        axes.set(title=_short(name.replace("_", " ")), ylabel=_short((units or {}).get(name, "")))
         axes.legend()
-    panels[-1].plot(epochs, [row["learning_rate"] for row in history], marker=".", color="grey")
-    panels[-1].set(xlabel="epoch", title="learning rate")
+    panels[-1].plot(epochs, [row["learning_rate"] for row in history], marker=_marker(epochs), color="grey")
+    panels[-1].set(title="learning rate")
     for axes in panels:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
+        axes.set_xlabel("epoch")
+        _by_epoch(axes, epochs)
     return figure
+
+
+def _marker(epochs: Sequence[float]) -> str:
+    """What a point of a curve is shown as: where there are few, it must be seen without a line."""
+    return "o" if len(epochs) <= FEW else "."
+
+
+def _by_epoch(axes: Axes, epochs: Sequence[float]) -> None:
+    """Whole epochs to the right, of which there may be a single one."""
+    axes.grid(alpha=0.3)
+    if len(set(epochs)) > FEW:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    elif epochs:
+        axes.set(xticks=sorted(set(epochs)), xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
 
 
 def roc_curves(answers: Tensor, labels: Tensor, classes: list[str], chosen: list[str]) -> Figure:
@@ -183,13 +199,6 @@ def _legend(axes: Axes, drawn: Sequence[Any], names: list[str], **options: Any) 
     legend = axes.legend(list(drawn), ["name"] * len(names), fontsize=8, **options)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
-
-
-def nothing(why: str) -> Figure:
-    """In place of a figure that there can be none of."""
-    figure = Figure(figsize=(5, 1), layout="constrained")
-    figure.text(0.5, 0.5, _literal(why), ha="center", va="center")
-    return figure
 
 
 def calibration(bins: list[dict[str, float]], error: float) -> Figure:
@@ -423,12 +432,12 @@ def forecasts(
 
 
 def error_by_step(errors: Mapping[str, Tensor]) -> Figure:
-    """Mean squared errors (H,) of several forecasts by how many steps ahead they are."""
+    """Mean squared errors (H,) of several forecasts, each column with deviation 1, by how many steps ahead they are."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, values in errors.items():
         axes.plot(range(1, len(values) + 1), values.numpy(), label=name.replace("_", " "))
-    axes.set(xlabel="steps ahead", ylabel="mean squared error")
+    axes.set(xlabel="steps ahead", ylabel="mean squared error, standardised")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -459,6 +468,7 @@ def runs(points: list[dict[str, Any]]) -> Figure:
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
+    every = [epoch for point in points for epoch in point["curves"].get("epoch", [])]
     for index, point in enumerate(points):
         colour = colormaps["tab10"](index % 10)
         if point["value"] is not None:
@@ -467,14 +477,14 @@ def runs(points: list[dict[str, Any]]) -> Figure:
         for part, style in (("val_loss", "-"), ("train_loss", ":")):
             if part in point["curves"]:
                 label = f"{point['number']}, {'validation' if part == 'val_loss' else 'training'}"
-                right.plot(point["curves"]["epoch"], point["curves"][part], style, color=colour, label=label)
+                epochs, look = point["curves"]["epoch"], {"color": colour, "markersize": 3}
+                right.plot(epochs, point["curves"][part], style, marker=_marker(epochs), label=label, **look)
     name = next((point["name"] for point in points if point["name"]), "figure")
     left.set(xlabel="seconds of training", ylabel=_short(f"test {name}".replace("_", " ")))
     left.margins(0.1)
-    right.set(xlabel="epoch", ylabel="loss")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    right.set(xlabel="epoch", ylabel="loss, as it is minimised")
+    left.grid(alpha=0.3)
+    _by_epoch(right, every)
     if 0 < len(right.lines) <= 20:
         right.legend(fontsize=8)
     return figure
@@ -514,14 +524,15 @@ def rounds(central: list[dict[str, float]], central_test: float, history: list[d
     for part, name in (("val", "validation"), ("test", "test")):
         if f"{part}_accuracy" in history[0]:
             values = [row[f"{part}_accuracy"] for row in history]
-            axes.plot([row["epoch"] for row in history], values, styles[part], color="C0", label=f"federated, {name}")
+            epochs = [row["epoch"] for row in history]
+            label = f"federated, {name}"
+            axes.plot(epochs, values, styles[part], marker=_marker(epochs), color="C0", label=label)
     if "val_accuracy" in central[0]:
-        values = [row["val_accuracy"] for row in central]
-        axes.plot([row["epoch"] for row in central], values, "--", color="C1", label="central, validation")
+        values, epochs = [row["val_accuracy"] for row in central], [row["epoch"] for row in central]
+        axes.plot(epochs, values, "--", marker=_marker(epochs), color="C1", label="central, validation")
     axes.axhline(central_test, color="C1", linewidth=1, label="central, test")
     axes.set(xlabel="round, or epoch of central training", ylabel="accuracy")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
+    _by_epoch(axes, [row["epoch"] for row in [*history, *central]])
     axes.legend()
     return figure
 

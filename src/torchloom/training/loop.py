@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchloom.config import TrainConfig, direction, own
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
-from torchloom.problems.base import WEIGHT, Batch, Figures, Objective
+from torchloom.problems.base import WEIGHT, Batch, Kept, Objective, Whole
 from torchloom.system.devices import (
     autocast,
     choose_device,
@@ -74,7 +74,7 @@ def fit(
     recipe: Mapping[str, Any] | None = None,
     at_epoch: AtEpoch | None = None,
     ranks: Ranks = ALONE,
-    whole: Figures | None = None,
+    whole: Whole | None = None,
 ) -> Outcome:
     """Train `model` in place and return what came of it: `train_epochs` with the host set up for it.
 
@@ -109,7 +109,7 @@ def train_epochs(
     recipe: Mapping[str, Any],
     at_epoch: AtEpoch | None = None,
     ranks: Ranks = ALONE,
-    whole: Figures | None = None,
+    whole: Whole | None = None,
 ) -> Outcome:
     """The loop itself."""
     dtype = choose_precision(config.precision, device)
@@ -358,37 +358,39 @@ def measure(
     epoch: int,
     step_done: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
-    whole: Figures | None = None,
+    whole: Whole | None = None,
 ) -> dict[str, float]:
     """The objective's means over all of `loader`, in evaluation mode, and what `whole` makes of all answers.
 
     Of `ranks` each has its part of the samples.
     """
     alone = step_done if ranks.size == 1 else lambda: None  # others may have fewer batches, and would wait for this one
-    answers = Answers()
-    heard = answers.heard(objective) if whole else objective
+    answers = Answers(whole.kept) if whole else None
+    heard = answers.heard(objective) if answers else objective
     running = run_through(model, loader, device, dtype, heard, f"validation {epoch}", alone)
     running.stop_if_not_finite(f"of the validation data in epoch {epoch}")
-    return running.means(ranks) | (whole(*answers.of_all(ranks)) if whole else {})
+    return running.means(ranks) | (whole.figures(*answers.of_all(ranks)) if whole and answers else {})
 
 
 class Answers:
-    """What a model answers, with what would have been right, kept on the device until all of it is there."""
+    """What a model answers, with what would have been right, or what `keep` makes of both batch by batch: it is kept on
+    the device until all of it is there."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Kept) -> None:
+        self.keep = keep
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def heard(self, objective: Objective) -> Objective:
         """The same objective, whose model's answers are kept."""
 
         def listening(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-            with model.register_forward_hook(lambda *call: self.kept.append((call[-1].float(), batch[-1]))):
+            with model.register_forward_hook(lambda *call: self.kept.append(self.keep(call[-1], batch[-1]))):
                 return objective(model, batch)
 
         return listening
 
     def of_all(self, ranks: Ranks) -> tuple[Tensor, Tensor]:
-        """Answers (N, …) float32 and targets (N, …) of all processes, by rank, on the CPU."""
+        """What was kept of answers and targets in all processes, by rank, on the CPU."""
         own = [torch.cat(parts).cpu() for parts in zip(*self.kept, strict=True)]
         every = [parts for parts in ranks.gather(own) if parts]  # one may have no batches
         answers, targets = (torch.cat(parts) for parts in zip(*every, strict=True))
@@ -492,7 +494,8 @@ def seconds_left(running: Running, history: list[dict[str, float]], epochs: int)
 
 
 def describe(running: Running, optimizer: torch.optim.Optimizer, device: torch.device, left: float) -> str:
-    figures = "  ".join(f"{name} {value:.4f}" for name, value in running.means().items())
+    first = islice(running.means().items(), 3)  # those that there is room for
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in first)
     return (
         f"{figures}  {describe_rate(optimizer)}  {running.rate():,.0f} samples/s  {used_memory(device) / 1e9:.2f} GB  "
         f"all epochs {duration(left)}"

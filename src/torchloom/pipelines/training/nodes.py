@@ -231,7 +231,7 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     first = ranks.rank == 0
     with enough_memory(_smaller_batches(config)), debugged(model, job.debugging, first) as profile:
         open_loader = partial(loaders.loader, share=ranks.share)
-        whole = job.problem.validation(config, loaders.info)
+        whole = job.problem.whole(config, loaders.info)
         result = fit(model, open_loader, config, job.objective(), job.states, job.recipe, changes, ranks, whole)
 
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:

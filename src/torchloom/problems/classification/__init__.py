@@ -143,9 +143,7 @@ class Classification(Problem):
             return info.predictions(loaders, numbers, verdicts)
 
         sides = [measures.most_confident(logits, labels, right, link, threshold)[:9] for right in (True, False)]
-        calibration = figures.nothing(f"{loss} gives no probabilities, and so nothing to calibrate")
-        if link:
-            calibration = figures.calibration(measures.reliability(logits, labels, link), metrics["calibration_error"])
+        bins = measures.reliability(logits, labels, link) if link else []
         said = (
             f"; {classes[threshold[0]]!r} is the answer from a probability of {threshold[1]:.4g} on"
             if threshold
@@ -161,7 +159,7 @@ class Classification(Problem):
             "per_class": per_class,
             "confusion_matrix": figures.confusion_matrix(confusion, classes),
             "roc_curves": figures.roc_curves(scores(logits, link), labels, classes, measures.hardest(per_class)),
-            "calibration": calibration,
+            "calibration": figures.calibration(bins, metrics["calibration_error"]) if bins else b"",
             "learning_curves": figures.learning_curves(history),
             "predictions": shown(spread(len(labels), config.pictures)),
             "best_and_worst": shown([*sides[0].tolist(), *sides[1].tolist()]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torchloom.data.targets import Horizon
 from torchloom.errors import InputError
 from torchloom.modalities import Info, SeriesInfo
-from torchloom.problems.base import Columns, Objective, Problem, run, spread
+from torchloom.problems.base import (
+    FOLLOWED,
+    STANDARDISED,
+    Columns,
+    Objective,
+    Problem,
+    in_unit_of,
+    run,
+    spread,
+)
 from torchloom.problems.conformal import check_names, check_samples, ends, half_width
 from torchloom.problems.forecasting.config import EvaluateForecasterConfig, ForecasterConfig, ForecastingTrainConfig
 from torchloom.system.words import counted
@@ -30,10 +39,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REPORTS = {
-    "metrics": "",
+    "metrics": "Errors (mse, mae) are standardised: each column has mean 0 and deviation 1.",
     "by_column": "Errors of each column in its own unit, beside those of forecasts that go on with the last value or "
     "repeat the last season.",
-    "learning_curves": "",
+    "learning_curves": "Loss, mse and mae are standardised: each column has mean 0 and deviation 1. The mae of a "
+    "column is in the unit of that column.",
     "predictions": "Forecasts of test windows, in colour, and what came; before them the end of the window.",
     "error_by_step": "Mean squared error by how far ahead it is, each column with deviation 1.",
 }
@@ -64,7 +74,8 @@ class Forecasting(Problem):
         return ColumnsInUnits(network, series.mean, series.std)
 
     def objective(self, config: ForecastingTrainConfig, info: Info) -> Objective:
-        return forecasting_objective(config.loss.name, config.loss.arguments, series_of(info).std)
+        series = series_of(info)
+        return forecasting_objective(config.loss.name, config.loss.arguments, series.std, series.channels)
 
     def check(self, config: ForecastingTrainConfig, loaders: LoaderPlan) -> None:
         super().check(config, loaders)
@@ -123,10 +134,14 @@ class Forecasting(Problem):
         return {
             "metrics": metrics,
             "by_column": by_column(errors, info),
-            "learning_curves": figures.learning_curves(history),
+            "learning_curves": figures.learning_curves(history, self.units(info)),
             "predictions": _picture(loaders, series_of(checkpoint.info), chosen, shown),
             "error_by_step": figures.error_by_step({name: each.squared.nanmean(1) for name, each in errors.items()}),
         }
+
+    def units(self, info: Info) -> Mapping[str, str]:
+        own = {f"mae_{name}": in_unit_of(name) for name in series_of(info).channels[:FOLLOWED]}
+        return {**dict.fromkeys(("loss", "mse", "mae"), STANDARDISED), **own}
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
@@ -241,10 +256,13 @@ def _interval_scores(horizon: Horizon, forecast: Tensor, truth: Tensor, columns:
     return {"interval_coverage": float(held[known].mean()), **wide}
 
 
-def forecasting_objective(name: str, arguments: dict[str, Any], std: list[float]) -> Objective:
+def forecasting_objective(
+    name: str, arguments: dict[str, Any], std: Sequence[float], columns: Sequence[str]
+) -> Objective:
     """What a forecast is trained for: the mean loss where columns have deviation 1, and with it MSE and MAE.
 
-    What was never measured, NaN in the batch, is left out.
+    Beside them there is the mean absolute error of each of the first columns in its own unit. What was never measured,
+    NaN in the batch, is left out.
     """
     import torch
     import torch.nn.functional as F
@@ -252,6 +270,7 @@ def forecasting_objective(name: str, arguments: dict[str, Any], std: list[float]
     from torchloom.problems.losses import loss_class
 
     loss = loss_class(name)(**arguments)
+    followed = [f"mae_{column}" for column in columns[:FOLLOWED]]
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, truth = batch
@@ -261,6 +280,8 @@ def forecasting_objective(name: str, arguments: dict[str, Any], std: list[float]
         truth = torch.where(missing, forecast.detach(), truth)  # which costs nothing, and weighs nothing in the mean
         share = (~missing).float().mean().clamp(min=1 / missing.numel())
         figures = {"mse": F.mse_loss(forecast, truth) / share, "mae": F.l1_loss(forecast, truth) / share}
-        return loss(forecast, truth) / share, figures
+        known = (~missing).sum((0, 1)).clamp(min=1)
+        own = (forecast.detach() - truth).abs().sum((0, 1)) / known * scale
+        return loss(forecast, truth) / share, {**figures, **dict(zip(followed, own, strict=False))}
 
     return objective

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torchloom.data.targets import Number, Numbers
 from torchloom.errors import InputError
 from torchloom.modalities import Info, TableInfo
-from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, run
+from torchloom.problems.base import (
+    FOLLOWED,
+    STANDARDISED,
+    Columns,
+    Figures,
+    Objective,
+    Problem,
+    check_count,
+    in_unit_of,
+    run,
+)
 from torchloom.problems.conformal import check_names, check_samples
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
 from torchloom.problems.regression.intervals import bounds, interval_scores, names_of, with_interval
@@ -29,13 +39,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FURTHEST = 1e30  # an error that counts in a mean by epoch; what untrained networks say on a log scale has no end
 CLOSED_FORM = 1 << 24  # numbers in the rows of a closed form, which takes several times their memory
 
 REPORTS = {
     "metrics": "",
     "coefficients": "By how much the prediction changes when a feature grows by one standard deviation.",
-    "learning_curves": "The loss is on the scale on which the numbers have mean 0 and deviation 1; r2 has no unit, and "
-    "all else is in that of the target.",
+    "learning_curves": "The loss is standardised: it is on the scale on which the numbers have mean 0 and deviation 1. "
+    "The errors mae and rmse are in the unit of the target, of several numbers each in its own; r2 has none.",
     "residuals": "Predictions over true values, and what is left over the predictions.",
     "coefficient_plot": "The network's coefficients beside those of least squares in closed form.",
     "largest_residuals": "The test samples that the predictions miss by the most.",
@@ -128,7 +139,6 @@ class Regression(Problem):
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(target)}
         missed = measures.largest_residuals(prediction, target, numbers=numbers)
         more = info.columns(loaders, [row["test_sample"] for row in missed])
-        plot = figures.coefficient_plot(table) if table else figures.nothing("coefficients are those of numbers")
         beside = f", in closed form {metrics['closed_form_r2']:.4f}" if "closed_form_r2" in metrics else ""
         logger.info("%s R² %.4f%s", loaders.tested, metrics["r2"], beside)
         if doubt := self.doubt(metrics):
@@ -136,9 +146,9 @@ class Regression(Problem):
         return {
             "metrics": metrics,
             "coefficients": table,
-            "learning_curves": figures.learning_curves(history),
+            "learning_curves": figures.learning_curves(history, self.units(info)),
             "residuals": figures.residuals(prediction, target, *names),
-            "coefficient_plot": plot,
+            "coefficient_plot": figures.coefficient_plot(table) if table else b"",  # with words there are none
             "largest_residuals": [measures.joined(row, columns) for row, columns in zip(missed, more, strict=True)],
         }
 
@@ -162,9 +172,11 @@ class Regression(Problem):
             return None
         return f"It is no better than always answering the mean, whose R² is 0: its R² is {metrics['r2']:.4f}."
 
-    def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
-        """Of tables with words there are no coefficients to be drawn."""
-        return self.reports if made.get("coefficients") else {**self.reports, "coefficient_plot": None}
+    def units(self, info: Info) -> Mapping[str, str]:
+        names = [each.name for each in numbers_of(info)]
+        every = in_unit_of(names[0]) if len(names) == 1 else "mean over the numbers, each in its unit"
+        own = dict(zip(_followed(names), map(in_unit_of, names), strict=False))
+        return {"loss": STANDARDISED, "rmse": every, "mae": every, **own}
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
@@ -256,27 +268,28 @@ def _with_intervals(checkpoint: Checkpoint, loaders: LoaderPlan, share: float, o
     return [with_interval(each, values, answers, share) for each, values, answers in numbers]
 
 
+def _followed(names: Sequence[str]) -> list[str]:
+    """What the mean absolute error of each of the numbers is called, by epoch; of many only the first are followed."""
+    return ["mae"] if len(names) == 1 else [f"mae_{name}" for name in names[:FOLLOWED]]
+
+
 def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence[Number]) -> Objective:
     """What a regressor is trained for: the mean loss on the scales where numbers have mean 0 and deviation 1.
 
-    Beside it, of a single number on a linear scale, there is the MSE in its unit.
+    Beside it there is the mean absolute error of each number in its unit.
     """
     from torchloom.problems.losses import answer_by_answer, created_loss
     from torchloom.problems.regression.scaling import to_scale
 
     loss = created_loss(name, arguments)
     dimensions = 1 if len(numbers) == 1 else 2
+    followed = _followed([each.name for each in numbers])
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, target = batch
         prediction, target = answer_by_answer(model(*inputs).float(), target, dimensions)
-        return loss(to_scale(prediction, numbers), to_scale(target, numbers)), _in_unit(prediction, target, numbers)
+        errors = (prediction.detach() - target).abs().clamp(max=FURTHEST)
+        means = errors.reshape(len(errors), -1).mean(0)
+        return loss(to_scale(prediction, numbers), to_scale(target, numbers)), dict(zip(followed, means, strict=False))
 
     return objective
-
-
-def _in_unit(prediction: Tensor, target: Tensor, numbers: Sequence[Number]) -> dict[str, Tensor]:
-    import torch.nn.functional as F
-
-    linear = [each.scale for each in numbers] == ["linear"]
-    return {"mse": F.mse_loss(prediction, target)} if linear else {}

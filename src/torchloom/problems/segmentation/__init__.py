@@ -13,7 +13,7 @@ from torchloom.config import own
 from torchloom.data.targets import IGNORED, Classes
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, Info
-from torchloom.problems.base import Columns, Objective, Problem, check_count, spread
+from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, spread
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
 
 if TYPE_CHECKING:
@@ -101,6 +101,18 @@ class Segmentation(Problem):
             return mean, {"accuracy": accuracy(logits, labels, known), **weight}
 
         return objective
+
+    def validation(self, config: SegmentationTrainConfig, info: Info) -> Figures:
+        from torchloom.problems.segmentation.metrics import mean_iou
+
+        return lambda counts, _: {"mean_iou": mean_iou(counts.sum(0))}
+
+    def kept(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Counts of pixels (1, classes, classes): all maps would not fit into the memory."""
+        from torchloom.problems.segmentation.metrics import pixel_counts
+
+        counts = pixel_counts(targets, outputs.argmax(1), outputs.shape[1])
+        return counts[None], counts[:0]
 
     def evaluate(
         self,

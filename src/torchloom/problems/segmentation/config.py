@@ -19,9 +19,14 @@ class SegmentationLoss(ClassLoss):
 
 
 class SegmentationTrainConfig(TrainConfig):
+    rising = frozenset({"accuracy", "mean_iou"})
+    whole = frozenset({"mean_iou"})
+
     loss: SegmentationLoss = Field(default_factory=SegmentationLoss)
-    monitor: Literal["accuracy", "loss"] = Field(
-        "loss", description="which validation figure makes an epoch the best; accuracy is the share of right pixels"
+    monitor: Literal["accuracy", "loss", "mean_iou"] = Field(
+        "loss",
+        description="which validation figure makes an epoch the best, of equal ones the loss decides; accuracy is the "
+        "share of right pixels, and mean_iou the mean over the classes of what truth and answer have in common",
     )
 
 

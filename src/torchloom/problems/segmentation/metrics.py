@@ -29,7 +29,7 @@ class Counts:
 def answers(model: nn.Module, loader: Any, classes: int) -> Counts:
     """Count what a model makes of all pixels but those that are IGNORED."""
     model.eval()
-    counts = torch.zeros(classes * classes, dtype=torch.int64)
+    counts = torch.zeros((classes, classes), dtype=torch.int64)
     boundaries = torch.zeros((2, classes), dtype=torch.int64)
     ious = []
     with enough_memory(smaller_batches(loader.sampler.batch_size)), step_bar() as bar:
@@ -37,11 +37,25 @@ def answers(model: nn.Module, loader: Any, classes: int) -> Counts:
         for images, masks in bar.track(loader, total=len(loader), task_id=task):
             truth, found = masks.long(), model(images).argmax(1)
             known = truth != IGNORED
-            counts += torch.bincount((truth * classes + found)[known], minlength=classes * classes).cpu()
+            counts += pixel_counts(truth, found, classes).cpu()
             one, other = (_one_hot(each, known, classes) for each in (truth, found))
             ious.append(_ious(one.flatten(2), other.flatten(2)).cpu())
             boundaries += _shared(boundary(one) & known[:, None], boundary(other) & known[:, None]).sum(1).cpu()
-    return Counts(counts.reshape(classes, classes), boundaries, torch.cat(ious))
+    return Counts(counts, boundaries, torch.cat(ious))
+
+
+def pixel_counts(truth: Tensor, found: Tensor, classes: int) -> Tensor:
+    """(classes, classes) int64 how many pixels are of which class in `truth` and in `found`, without those IGNORED."""
+    known = truth != IGNORED
+    places = truth[known].long() * classes + found[known]
+    return torch.bincount(places, minlength=classes * classes).reshape(classes, classes)
+
+
+def mean_iou(counts: Tensor) -> float:
+    """Over the classes that come up in counts (C, C) of pixels, what truth and answer have in common, of either."""
+    both, either = counts.diag().double(), (counts.sum(0) + counts.sum(1) - counts.diag()).double()
+    shares = (both / either)[either > 0]
+    return shares.mean().item() if len(shares) else 0.0
 
 
 def _one_hot(numbers: Tensor, known: Tensor, classes: int) -> Tensor:
@@ -88,7 +102,7 @@ def segmentation_metrics(
     known = true + found > 0
     metrics = {
         "accuracy": (both.sum() / true.sum()).item(),
-        "mean_iou": iou[known].mean().item(),
+        "mean_iou": mean_iou(counts),
         "mean_dice": dice[known].mean().item(),
         "mean_boundary_iou": edge[known].mean().item(),
         "mean_iou_of_the_commonest": (true.max() / true.sum() / (true > 0).sum()).item(),
