@@ -19,11 +19,11 @@ from torchloom.config import SeriesPreprocessConfig
 from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, written
 from torchloom.data.moments import Clock, calendar_of, clock_of, ends_of_summer_time, read_date, read_moment
 from torchloom.data.readers import Proposal
-from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, writing_of
+from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files
 from torchloom.data.series import Piece, pieces, read_rows_in_order
 from torchloom.data.tables import SUFFIXES
 from torchloom.data.targets import Horizon
-from torchloom.data.writing import writing_in
+from torchloom.data.writing import Writing, as_said, writing_in
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -53,12 +53,17 @@ def preprocess(
     it; where something is known ahead also `known` (T, K) float32, and where values are filled `filled` (T, channels)
     uint8, 1 for these. Raises InputError for what is wrong with a file, a row or a cell.
     """
-    return _prepare(_all_rows(read_files(listing, writing_of(config)), config), config)
+    return _prepare(_all_rows(read_files(listing, _writing(config)), config), config)
 
 
 def preprocess_entry(table: Any, config: SeriesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """The same of a table that the catalog holds."""
-    return _prepare(_all_rows(read_entry(table, config), config), config)
+    return _prepare(_all_rows(read_entry(table, config, _writing(config)), config), config)
+
+
+def _writing(config: SeriesPreprocessConfig) -> Writing:
+    """How numbers are written; dates are read by the clock, in their column alone: elsewhere 2024 is a number."""
+    return Writing(decimal=config.decimal)
 
 
 def _all_rows(read: Mapping[str, Sequence[Row]], config: SeriesPreprocessConfig) -> list[Row]:
@@ -105,7 +110,7 @@ def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, 
         "window": config.window,
         "longest_gap": config.longest_gap,
         "missing": config.missing,
-        "writing": writing_of(config).model_dump(),
+        "writing": _writing(config).model_dump(),
         "mean": mean[:targets].tolist(),
         "std": std[:targets].tolist(),
         "past_mean": mean[targets:width].tolist(),
@@ -148,7 +153,7 @@ def read_series(
     zones: set[bool] = set()
 
     def read(cell: Any) -> int:
-        moment, utc = read_moment(cell, config.time_format)
+        moment, utc = read_moment(cell, config.date_format)
         zones.add(utc)
         return moment
 
@@ -164,7 +169,7 @@ def read_series(
     if len(zones) > 1:
         raise InputError(f"{place}: some cells of {time!r} name a time zone, and others do not")
     try:
-        clock = clock_of([moments for moments, _ in runs.values()], config.time_format, zones.pop())
+        clock = clock_of([moments for moments, _ in runs.values()], config.date_format, zones.pop())
         found = [piece for run in runs.values() for piece in pieces(*run, clock, config.longest_gap)]
         steps = sum(int(clock.places(moments)[-1]) + 1 for moments, _ in runs.values())
     except ValueError as error:
@@ -199,7 +204,7 @@ def _once(
 ) -> tuple[np.ndarray, np.ndarray]:
     again = np.diff(moments, prepend=moments[0] - 1) == 0
     same = again & np.concatenate([[False], (np.isclose(values[1:], values[:-1], 0, 0, equal_nan=True)).all(1)])
-    written = Clock(form=config.time_format).written
+    written = Clock(form=config.date_format).written
     if (other := again & ~same).any():
         raise InputError(
             f"{written(int(moments[other.argmax()]))} is there more than once{_why(moments[again], config)}"
@@ -249,10 +254,10 @@ def _filled(found: Found) -> np.ndarray:
 
 
 def _time_column(rows: Sequence[Row], config: SeriesPreprocessConfig, gaps: frozenset[str]) -> str:
-    found = _date_columns(rows, config.time_format, gaps)
+    found = _date_columns(rows, config.date_format, gaps)
     if len(found) != 1:
         what = f"{listed(found)} hold dates" if found else "no column holds dates such as 2024-01-31 18:30"
-        form = "" if found else " If they are written otherwise, say preprocess.time_format, too."
+        form = "" if found else " If they are written otherwise, say preprocess.date_format, too."
         raise InputError(f"{config.place}: {what}. Say which column is preprocess.time.{form}")
     return found[0]
 
@@ -404,10 +409,9 @@ def propose(path: Path, target: str | None) -> Proposal:
     gaps = Encoder([]).gaps
     columns = [] if target is None else [target]
     writing = writing_in(first_rows(path, LOOKED_AT), gaps)
-    how: dict[str, Any] = {"decimal": writing.decimal} if writing.decimal != "." else {}
-    how |= {"time_format": writing.date_format} if writing.date_format else {}
+    how: dict[str, Any] = as_said(writing)
     config = SeriesPreprocessConfig(files=str(path), columns=columns, window=1, horizon=1, **how)
-    rows = _all_rows(read_files(scan(path, "--data", SUFFIXES), writing_of(config)), config)
+    rows = _all_rows(read_files(scan(path, "--data", SUFFIXES), _writing(config)), config)
     time = _time_column(rows[:LOOKED_AT], config, gaps)
     if target not in {None, *rows[0]} - {time}:
         near = meant(str(target), rows[0])
