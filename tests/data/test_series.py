@@ -206,7 +206,7 @@ def test_rows_that_are_there_twice(tmp_path: Path, caplog: pytest.LogCaptureFixt
     )
     other = write(tmp_path / "other.csv", [*rows, {**rows[7], "load": 1}])
     with pytest.raises(
-        InputError, match=r"other\.csv: 2024-01-01 07:00:00 is there more than once.* as preprocess\.series"
+        InputError, match=r"other\.csv: 2024-01-01 07:00:00 is there more than once.* preprocess\.series, a col"
     ):
         prepared(other)
 
@@ -514,6 +514,7 @@ def test_files_with_the_names_of_splits_are_refused(tmp_path: Path) -> None:
         ({"files": None}, "must say where the rows are: either files or entry"),
         ({"train": -1, "validation": 5}, "must have no -1 rows in a split"),
         ({"window": 0}, "greater than or equal to 1"),
+        ({"each_file": True, "series": "station"}, "must have files, and no series, where each_file is one"),
     ],
 )
 def test_parameters_that_do_not_fit(settings: dict[str, Any], message: str) -> None:

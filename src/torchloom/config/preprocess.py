@@ -475,6 +475,9 @@ class SeriesPreprocessConfig(TablePlace):
     series: str | None = Field(
         None, min_length=1, description="the column that says which of several series of the same kind a row is of"
     )
+    each_file: bool = Field(
+        False, description="whether each file of the folder is a series, with all others of its kind"
+    )
     window: Count = Field(description="rows that a forecast is made from")
     horizon: Count = Field(description="rows that are forecast")
     longest_gap: int = Field(
@@ -498,6 +501,8 @@ class SeriesPreprocessConfig(TablePlace):
         for given in (self.train, self.validation, self.test):
             if isinstance(given, int) and given < 0:
                 raise ValueError(f"must have no {given} rows in a split")
+        if self.each_file and (self.series or not self.files):
+            raise ValueError("must have files, and no series, where each_file is one")
         named = [*self.columns, *self.past, *self.known, *filter(None, [self.time, self.series])]
         twice = [name for name in named if named.count(name) > 1]
         if twice:

@@ -67,9 +67,17 @@ def _plain(rows: Any, writing: Writing) -> Any:
 def read_files(listing: Listing, writing: Writing = USUAL) -> dict[str, list[Row]]:
     """The rows of all files, by the split that the file's name or a folder's says: those of no other are to train."""
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    for name, rows in read_each(listing, writing).items():
+        found[split_of(listing, name)] += rows
+    return found
+
+
+def read_each(listing: Listing, writing: Writing = USUAL) -> dict[str, list[Row]]:
+    """The rows of each file, by its name."""
+    found: dict[str, list[Row]] = {}
     for path, name in zip(listing.paths, listing.names, strict=True):
         with telling(path):
-            found[split_of(listing, name)] += _plain(read_rows(path), writing)
+            found[name] = _plain(read_rows(path), writing)
     return found
 
 
