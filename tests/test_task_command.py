@@ -15,8 +15,9 @@ from PIL import Image
 from conftest import ROOT, kedro, kedro_run
 from tests.tables import as_columns, films, hours, people, reviews, steps, waves, write
 from torchloom.cli import new_task
+from torchloom.config import SeriesPreprocessConfig
 from torchloom.config.loader import ConfigLoader, as_yaml, check_name
-from torchloom.data.readers import propose
+from torchloom.data.readers import propose, series
 from torchloom.data.row_targets import separator_in
 from torchloom.data.rows import text_column
 from torchloom.errors import InputError
@@ -470,6 +471,60 @@ def test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for(project: Path
     wrong = ["more", "--data", str(path), "--problem", "forcasting"]
     answered = CliRunner().invoke(new_task, wrong, obj=SimpleNamespace(project_path=project)).output
     assert "--problem forcasting: must be a problem or the dotted path of one of yours (did you mean forec" in answered
+
+
+def stations(many: int = 3, count: int = 90) -> list[list[dict[str, Any]]]:
+    """The same hours of several stations."""
+    return [[{**row, "station": f"s{seed}"} for row in hours(count, seed)] for seed in range(many)]
+
+
+@pytest.mark.parametrize("form", ["one table", "a column in files", "a file each", "years in files"])
+def test_several_series_become_a_forecast(tmp_path: Path, form: str) -> None:
+    parts = stations()
+    path = tmp_path / "own"
+    expected: dict[str, Any] = {"series": "station"}
+    if form == "one table":
+        path = write(tmp_path / "own.csv", [row for rows in zip(*parts, strict=True) for row in rows])
+    elif form == "years in files":
+        expected = {}
+        for place in range(3):
+            write(path / f"{place}.csv", parts[0][30 * place : 30 * place + 30])
+    else:
+        expected = expected if "column" in form else {"each_file": True}
+        for name, rows in zip(("test", "s1", "s2"), parts, strict=True):
+            kept = {"station"} if "column" in form else set[str]()
+            named = [{key: cell for key, cell in row.items() if key != "station" or kept} for row in rows]
+            write(path / f"{name if form == 'a file each' else rows[0]['station']}.csv", named)
+    found = propose(path, "load", "forecasting")
+    said = dict(found.preprocess)
+    assert {key: said[key] for key in ("series", "each_file") if key in said} == expected
+    by = {"series": "station", "each_file": "file"}.get(next(iter(expected), ""))
+    assert (f"3 series, by {by}" in found.seen) == bool(by)
+    assert said.pop("reader") == "series"
+    config = SeriesPreprocessConfig.model_validate(said)
+    train, *_, info = series.preprocess(series.find(config), config, tmp_path)
+    assert (info["series"], info["channels"]) == (expected.get("series"), ["load"])
+    whole = np.array([[row["load"] for row in rows[:65]] for rows in parts[: 3 if by else 1]], np.float32)
+    assert info["mean"] == [pytest.approx(whole.mean(), rel=1e-5)]
+    assert len(train.arrays["times"]) == len(whole) * (65 - config.window - config.horizon + 1)
+
+
+def test_several_series_that_nothing_tells_apart_are_answered(tmp_path: Path) -> None:
+    rows = [{key: cell for key, cell in row.items() if key != "station"} for part in stations() for row in part]
+    with pytest.raises(
+        InputError,
+        match=r"own\.csv: dates in time are there more than once.* write each series to a file of its own, or",
+    ):
+        propose(write(tmp_path / "own.csv", rows), None, "forecasting")
+    for name in ("train", "test"):
+        write(tmp_path / f"splits/{name}.csv", hours(60)[:30] if name == "train" else hours(60)[30:])
+    with pytest.raises(InputError, match=r"splits: has files with the names of splits, but series are split by time"):
+        propose(tmp_path / "splits", None, "forecasting")
+    short = write(tmp_path / "short.csv", hours(9))
+    said = propose(short, "load", "forecasting").preprocess
+    assert (said["window"], said["horizon"]) == (1, 1)
+    with pytest.raises(InputError, match=r"few\.csv: too short, the \w+ rows have not two steps on end\. Add rows"):
+        propose(write(tmp_path / "few.csv", hours(2)), "load", "forecasting")
 
 
 @pytest.mark.parametrize(("long", "target"), [(False, "kind"), (True, "kind"), (False, "height")])

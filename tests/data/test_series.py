@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tests.tables import hours, write
 from torchloom.config import AnswerConfig, DataConfig, SeriesPreprocessConfig
+from torchloom.config.checks import mistakes
 from torchloom.data.mapped import join
 from torchloom.data.moments import Clock, calendar_of, clock_of, ends_of_summer_time, read_moment
 from torchloom.data.readers.series import find, preprocess, preprocess_entry
@@ -91,8 +92,9 @@ def test_a_date_of_another_form() -> None:
     clock = clock.model_copy(update={"form": "%d.%m.%Y %Hh"})
     assert clock.step == "1 day"
     assert clock.written(clock.read("31.03.2024 06h")) == "31.03.2024 06h"
-    with pytest.raises(ValueError, match=r"'2024-03-01' is not a date of the form %d\.%m\.%Y %Hh"):
-        clock.read("2024-03-01")
+    assert clock.read("2024-03-01 06:00") == clock.read("01.03.2024 06h")
+    with pytest.raises(ValueError, match=r"'3/1/2024' is not a date of the form %d\.%m\.%Y %Hh, or such as 2024-01"):
+        clock.read("3/1/2024")
 
 
 def test_zones_are_not_mixed() -> None:
@@ -204,7 +206,7 @@ def test_rows_that_are_there_twice(tmp_path: Path, caplog: pytest.LogCaptureFixt
     )
     other = write(tmp_path / "other.csv", [*rows, {**rows[7], "load": 1}])
     with pytest.raises(
-        InputError, match=r"other\.csv: 2024-01-01 07:00:00 is there more than once.* as preprocess\.series"
+        InputError, match=r"other\.csv: 2024-01-01 07:00:00 is there more than once.* preprocess\.series, a col"
     ):
         prepared(other)
 
@@ -477,12 +479,23 @@ def test_the_column_of_dates_is_found_or_asked_for(tmp_path: Path) -> None:
     american = [{**row, "time": f"{row['time'][5:7]}/{row['time'][8:10]}/2024 {row['time'][11:13]}"} for row in rows]
     path = write(tmp_path / "american.csv", american)
     with pytest.raises(
-        InputError, match=r"no column holds dates .*If they are written otherwise, say preprocess\.time_fo"
+        InputError, match=r"no column holds dates .*If they are written otherwise, say preprocess\.date_fo"
     ):
         prepared(path)
-    known = prepared(path, time_format="%m/%d/%Y %H")[3]
+    known = prepared(path, date_format="%m/%d/%Y %H")[3]
     assert known["clock"]["form"] == "%m/%d/%Y %H"
     assert known["windows"] == prepared(write(tmp_path / "hours.csv", rows))[3]["windows"]
+
+
+def test_years_are_dates_in_their_column_alone(tmp_path: Path) -> None:
+    rows = [{"year": 1900 + year, "births": 1800 + year} for year in range(120)]
+    path = write(tmp_path / "years.csv", rows)
+    settings = {"columns": ["births"], "time": "year", "date_format": "%Y", "window": 8, "horizon": 2}
+    known = prepared(path, **settings)[3]
+    assert known["clock"]["months"] == 12
+    assert known["mean"] == [pytest.approx(1800 + (120 - 24 - 10 - 1) / 2)]
+    window = info_of(known).reader(AnswerConfig(models=""))(rows)
+    assert window.series[-1].tolist() == [1919]
 
 
 def test_files_with_the_names_of_splits_are_refused(tmp_path: Path) -> None:
@@ -501,11 +514,18 @@ def test_files_with_the_names_of_splits_are_refused(tmp_path: Path) -> None:
         ({"files": None}, "must say where the rows are: either files or entry"),
         ({"train": -1, "validation": 5}, "must have no -1 rows in a split"),
         ({"window": 0}, "greater than or equal to 1"),
+        ({"each_file": True, "series": "station"}, "must have files, and no series, where each_file is one"),
     ],
 )
 def test_parameters_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SeriesPreprocessConfig.model_validate({"files": "hours.csv", **SHORT, **settings})
+
+
+def test_the_key_that_was_called_otherwise_is_answered_with_its_name() -> None:
+    given = {"hours": {"preprocess": {"files": "hours.csv", "window": 24, "horizon": 6, "time_format": "%d.%m.%Y"}}}
+    (line,) = mistakes(given, {"hours.preprocess": SeriesPreprocessConfig}, set())
+    assert line.startswith("hours.preprocess.time_format: unknown key (did you mean date_format?); allowed are ")
 
 
 # ---- what is asked of a model --------------------------------------------------------------------------------------

@@ -118,13 +118,13 @@ def test_a_series_in_german_is_the_series(tmp_path: Path) -> None:
     ]
     paths = write(tmp_path / "usual.csv", rows), write(tmp_path / "german.csv", german, ";")
     found = [dict(propose(path, None, "forecasting").preprocess) for path in paths]
-    assert {key: found[1].pop(key) for key in ("decimal", "time_format")} == {
+    assert {key: found[1].pop(key) for key in ("decimal", "date_format")} == {
         "decimal": ",",
-        "time_format": "%d.%m.%Y %H:%M",
+        "date_format": "%d.%m.%Y %H:%M",
     }
     assert {**found[0], "files": ""} == {**found[1], "files": ""}
     config = SeriesPreprocessConfig(files=str(paths[0]), window=24, horizon=6, columns=["load"])
-    other = config.model_copy(update={"files": str(paths[1]), "decimal": ",", "time_format": "%d.%m.%Y %H:%M"})
+    other = config.model_copy(update={"files": str(paths[1]), "decimal": ",", "date_format": "%d.%m.%Y %H:%M"})
     prepared = [series.preprocess(series.find(each), each, tmp_path) for each in (config, other)]
     for split in range(3):
         for name, array in prepared[0][split].arrays.items():

@@ -263,6 +263,12 @@ class TablePlace(OwnFiles):
         description="the mark before the decimals of numbers that are texts; with a comma, points or spaces may stand "
         "between thousands",
     )
+    date_format: str | None = Field(
+        None,
+        min_length=1,
+        description="how dates are written, beside 2024-01-31 and 2024-01-31 18:30: in the codes of strptime, such as "
+        "%d.%m.%Y or %m/%d/%Y %H:%M",
+    )
 
     @property
     def place(self) -> str:
@@ -299,12 +305,6 @@ class RowsPreprocessConfig(TablePlace, TablePreprocessConfig):
         [],
         description="spellings of a gap, beside an empty cell and ?, and, but in a target of words, NA, NaN, null and "
         "their kin",
-    )
-    date_format: str | None = Field(
-        None,
-        min_length=1,
-        description="how dates are written, beside 2024-01-31 and 2024-01-31 18:30: in the codes of strptime, such as "
-        "%d.%m.%Y or %m/%d/%Y %H:%M",
     )
     split_by: SplitByConfig | None = Field(
         None, description="none: by chance, of each class the same share, but for files that are named as splits"
@@ -459,11 +459,6 @@ class SeriesPreprocessConfig(TablePlace):
     time: str | None = Field(
         None, min_length=1, description="the column that says when a row is; none: the only one with dates"
     )
-    time_format: str | None = Field(
-        None,
-        min_length=1,
-        description="how it is written, as %d.%m.%Y %H:%M has it; none: 2024-01-31 18:30 and its kin",
-    )
     columns: list[str] = Field(
         [], description="what is forecast, from the past of all of them; none: all other columns of numbers"
     )
@@ -479,6 +474,9 @@ class SeriesPreprocessConfig(TablePlace):
     )
     series: str | None = Field(
         None, min_length=1, description="the column that says which of several series of the same kind a row is of"
+    )
+    each_file: bool = Field(
+        False, description="whether each file of the folder is a series, with all others of its kind"
     )
     window: Count = Field(description="rows that a forecast is made from")
     horizon: Count = Field(description="rows that are forecast")
@@ -503,6 +501,8 @@ class SeriesPreprocessConfig(TablePlace):
         for given in (self.train, self.validation, self.test):
             if isinstance(given, int) and given < 0:
                 raise ValueError(f"must have no {given} rows in a split")
+        if self.each_file and (self.series or not self.files):
+            raise ValueError("must have files, and no series, where each_file is one")
         named = [*self.columns, *self.past, *self.known, *filter(None, [self.time, self.series])]
         twice = [name for name in named if named.count(name) > 1]
         if twice:

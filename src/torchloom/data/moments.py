@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,20 @@ PERIODS = {"day": DAY, "week": WEEK, "year": YEAR}  # of a calendar
 
 
 def read_date(value: Any, form: str | None = None) -> datetime.datetime:
-    """A moment as a table has it; ValueError of what is no date as ISO 8601 or strptime's `form` writes it."""
+    """A moment as a table has it; ValueError of what is no date as strptime's `form` or ISO 8601 writes it."""
     if isinstance(value, datetime.datetime):
         return value
     if isinstance(value, datetime.date):
         return datetime.datetime.combine(value, datetime.time())
     text = str(value).strip()
+    if form:
+        with suppress(ValueError):
+            return datetime.datetime.strptime(text, form)
     try:
-        return datetime.datetime.strptime(text, form) if form else datetime.datetime.fromisoformat(text)
+        return datetime.datetime.fromisoformat(text)
     except ValueError:
-        such = f"of the form {form}" if form else "such as 2024-01-31 or 2024-01-31 18:30"
-        raise ValueError(f"{value!r} is not a date {such}") from None
+        such = f"of the form {form}, or such as" if form else "such as 2024-01-31 or"
+        raise ValueError(f"{value!r} is not a date {such} 2024-01-31 18:30") from None
 
 
 class Clock(BaseModel):

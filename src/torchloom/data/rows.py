@@ -43,10 +43,10 @@ def find_tables(config: TablePlace) -> Listing:
     return listing
 
 
-def read_entry(table: Any, config: TablePlace) -> dict[str, list[Row]]:
-    """The rows of a table that the catalog holds, all of them to train."""
+def read_entry(table: Any, config: TablePlace, writing: Writing | None = None) -> dict[str, list[Row]]:
+    """The rows of a table that the catalog holds, all of them to train; `writing` if not as the block says."""
     with telling(f"preprocess.entry {config.entry}"):
-        rows: list[Row] = _plain(as_rows(table), writing_of(config))
+        rows: list[Row] = _plain(as_rows(table), writing or writing_of(config))
     if not rows:
         raise InputError(f"preprocess.entry {config.entry}: holds no rows")
     return {"train": rows, "validation": [], "test": []}
@@ -54,7 +54,7 @@ def read_entry(table: Any, config: TablePlace) -> dict[str, list[Row]]:
 
 def writing_of(config: TablePlace) -> Writing:
     """How the texts in the table write numbers and dates."""
-    return Writing(decimal=config.decimal, date_format=getattr(config, "date_format", None))
+    return Writing(decimal=config.decimal, date_format=config.date_format)
 
 
 def _plain(rows: Any, writing: Writing) -> Any:
@@ -67,9 +67,17 @@ def _plain(rows: Any, writing: Writing) -> Any:
 def read_files(listing: Listing, writing: Writing = USUAL) -> dict[str, list[Row]]:
     """The rows of all files, by the split that the file's name or a folder's says: those of no other are to train."""
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    for name, rows in read_each(listing, writing).items():
+        found[split_of(listing, name)] += rows
+    return found
+
+
+def read_each(listing: Listing, writing: Writing = USUAL) -> dict[str, list[Row]]:
+    """The rows of each file, by its name."""
+    found: dict[str, list[Row]] = {}
     for path, name in zip(listing.paths, listing.names, strict=True):
         with telling(path):
-            found[split_of(listing, name)] += _plain(read_rows(path), writing)
+            found[name] = _plain(read_rows(path), writing)
     return found
 
 

@@ -7,7 +7,7 @@ later; means and deviations are those of the training rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import SeriesPreprocessConfig
+from torchloom.data.class_folders import split_of
 from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, written
 from torchloom.data.moments import Clock, calendar_of, clock_of, ends_of_summer_time, read_date, read_moment
 from torchloom.data.readers import Proposal
-from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, writing_of
+from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_each, read_entry
 from torchloom.data.series import Piece, pieces, read_rows_in_order
 from torchloom.data.tables import SUFFIXES
 from torchloom.data.targets import Horizon
-from torchloom.data.writing import writing_in
+from torchloom.data.writing import Writing, as_said, writing_in
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -53,37 +54,64 @@ def preprocess(
     it; where something is known ahead also `known` (T, K) float32, and where values are filled `filled` (T, channels)
     uint8, 1 for these. Raises InputError for what is wrong with a file, a row or a cell.
     """
-    return _prepare(_all_rows(read_files(listing, writing_of(config)), config), config)
+    return _prepare(_in_files(listing, config), config)
 
 
 def preprocess_entry(table: Any, config: SeriesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """The same of a table that the catalog holds."""
-    return _prepare(_all_rows(read_entry(table, config), config), config)
+    return _prepare(_by_series(read_entry(table, config, _writing(config))["train"], config.series), config)
 
 
-def _all_rows(read: Mapping[str, Sequence[Row]], config: SeriesPreprocessConfig) -> list[Row]:
-    if read["validation"] or read["test"]:
+def _writing(config: SeriesPreprocessConfig) -> Writing:
+    """How numbers are written; dates are read by the clock, in their column alone: elsewhere 2024 is a number."""
+    return Writing(decimal=config.decimal)
+
+
+def _in_files(listing: Listing, config: SeriesPreprocessConfig) -> dict[str, list[Row]]:
+    return _by_name(listing, read_each(listing, _writing(config)), config)
+
+
+def _by_name(listing: Listing, files: dict[str, list[Row]], config: SeriesPreprocessConfig) -> dict[str, list[Row]]:
+    """The rows of each series; its name is that of its file, or what the column holds."""
+    if config.each_file:
+        return files
+    if any(split_of(listing, name) != "train" for name in files):
         raise InputError(
             f"{config.place}: has files with the names of splits, but series are split by time. Rename them, and "
             "say preprocess.train and validation, or the fractions"
         )
-    return list(read["train"])
+    return _by_series(_together(files), config.series)
 
 
-def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+def _by_series(rows: list[Row], column: str | None) -> dict[str, list[Row]]:
+    if column is None:
+        return {"": rows}
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(written(row.get(column, "")), []).append(row)
+    return found
+
+
+def _together(read: Mapping[str, list[Row]]) -> list[Row]:
+    return [row for part in read.values() for row in part]
+
+
+def _prepare(
+    read: Mapping[str, list[Row]], config: SeriesPreprocessConfig
+) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+    rows = _together(read)
     gaps = Encoder([], config.missing).gaps
     time = config.time or _time_column(rows[:LOOKED_AT], config, gaps)
     _check_columns(rows[0], config, time)
     columns = config.columns or _columns(rows, config, time, gaps)
-    found = read_series(rows, config, time, columns, gaps)
+    found = read_series(read, config, time, columns, gaps)
     _say(found, len(columns) + len(config.past))
-    parts = {split: _Part.of(found, config, *ends) for split, ends in _ends(found, config).items()}
-    for split, part in parts.items():
-        if not len(part.times) and (split != "validation" or not _without_validation(config)):
-            raise InputError(
-                f"{config.place}: the {split} rows have no window of {config.window} + {config.horizon} rows "
-                "without a longer gap. Change preprocess.window or horizon, or which rows are which split"
-            )
+    parts = _parts(found, config)
+    if lacking := _without_windows(parts, config):
+        raise InputError(
+            f"{config.place}: the {lacking} rows have no window of {config.window} + {config.horizon} rows without a "
+            "longer gap. Change preprocess.window or horizon, or which rows are which split"
+        )
     values = parts["train"].values.astype(np.float64)
     mean, std = values.mean(0), values.std(0)
     targets, width = len(columns), len(columns) + len(config.past)
@@ -105,7 +133,7 @@ def _prepare(rows: list[Row], config: SeriesPreprocessConfig) -> tuple[Tensors, 
         "window": config.window,
         "longest_gap": config.longest_gap,
         "missing": config.missing,
-        "writing": writing_of(config).model_dump(),
+        "writing": _writing(config).model_dump(),
         "mean": mean[:targets].tolist(),
         "std": std[:targets].tolist(),
         "past_mean": mean[targets:width].tolist(),
@@ -141,21 +169,21 @@ class Found:
 
 
 def read_series(
-    rows: list[Row], config: SeriesPreprocessConfig, time: str, columns: list[str], gaps: frozenset[str]
+    read: Mapping[str, list[Row]], config: SeriesPreprocessConfig, time: str, columns: list[str], gaps: frozenset[str]
 ) -> Found:
     """InputError for what is not regular, or there twice."""
     place = config.place
     zones: set[bool] = set()
 
-    def read(cell: Any) -> int:
-        moment, utc = read_moment(cell, config.time_format)
+    def moment_of(cell: Any) -> int:
+        moment, utc = read_moment(cell, config.date_format)
         zones.add(utc)
         return moment
 
     names, runs = [*columns, *config.past, *config.known], {}
-    for name, part in _by_series(rows, config.series).items():
+    for name, part in read.items():
         try:
-            moments, values, sorted_ = read_rows_in_order(part, time, names, read, gaps)
+            moments, values, sorted_ = read_rows_in_order(part, time, names, moment_of, gaps)
             runs[name] = _once(name, *_with_values(moments, values, len(columns)), config)
         except InputError as error:
             raise InputError(f"{place}: {name and f'series {name}, '}{error.message}") from error
@@ -164,7 +192,7 @@ def read_series(
     if len(zones) > 1:
         raise InputError(f"{place}: some cells of {time!r} name a time zone, and others do not")
     try:
-        clock = clock_of([moments for moments, _ in runs.values()], config.time_format, zones.pop())
+        clock = clock_of([moments for moments, _ in runs.values()], config.date_format, zones.pop())
         found = [piece for run in runs.values() for piece in pieces(*run, clock, config.longest_gap)]
         steps = sum(int(clock.places(moments)[-1]) + 1 for moments, _ in runs.values())
     except ValueError as error:
@@ -174,15 +202,6 @@ def read_series(
     ends = [moment for moments, _ in runs.values() for moment in moments[[0, -1]].tolist()]
     rows_once = sum(len(moments) for moments, _ in runs.values())
     return Found(clock, whole, min(ends), max(ends), len(runs), rows_once, steps - rows_once)
-
-
-def _by_series(rows: list[Row], column: str | None) -> dict[str, list[Row]]:
-    if column is None:
-        return {"": rows}
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(written(row.get(column, "")), []).append(row)
-    return found
 
 
 def _with_values(moments: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +218,7 @@ def _once(
 ) -> tuple[np.ndarray, np.ndarray]:
     again = np.diff(moments, prepend=moments[0] - 1) == 0
     same = again & np.concatenate([[False], (np.isclose(values[1:], values[:-1], 0, 0, equal_nan=True)).all(1)])
-    written = Clock(form=config.time_format).written
+    written = Clock(form=config.date_format).written
     if (other := again & ~same).any():
         raise InputError(
             f"{written(int(moments[other.argmax()]))} is there more than once{_why(moments[again], config)}"
@@ -218,8 +237,11 @@ def _why(again: np.ndarray, config: SeriesPreprocessConfig) -> str:
             ", with other values, as an hour is at the end of summer time. Write times in UTC, or with their distance "
             "from it, such as 2024-10-27 02:00+02:00"
         )
-    tells = "If the table holds several series, name the column that tells them apart as preprocess.series"
-    return ", with other values" if config.series else f". {tells}"
+    tells = (
+        "If there are several series, say what tells them apart: preprocess.series, a column, or preprocess.each_file: "
+        "true"
+    )
+    return ", with other values" if config.series or config.each_file else f". {tells}"
 
 
 def _rows(count: int) -> str:
@@ -249,10 +271,10 @@ def _filled(found: Found) -> np.ndarray:
 
 
 def _time_column(rows: Sequence[Row], config: SeriesPreprocessConfig, gaps: frozenset[str]) -> str:
-    found = _date_columns(rows, config.time_format, gaps)
+    found = _date_columns(rows, config.date_format, gaps)
     if len(found) != 1:
         what = f"{listed(found)} hold dates" if found else "no column holds dates such as 2024-01-31 18:30"
-        form = "" if found else " If they are written otherwise, say preprocess.time_format, too."
+        form = "" if found else " If they are written otherwise, say preprocess.date_format, too."
         raise InputError(f"{config.place}: {what}. Say which column is preprocess.time.{form}")
     return found[0]
 
@@ -335,6 +357,16 @@ def _ends(found: Found, config: SeriesPreprocessConfig) -> dict[str, tuple[int, 
     return dict(zip(SPLITS, pairwise(cuts), strict=True))
 
 
+def _parts(found: Found, config: SeriesPreprocessConfig) -> dict[str, _Part]:
+    return {split: _Part.of(found, config, *ends) for split, ends in _ends(found, config).items()}
+
+
+def _without_windows(parts: Mapping[str, _Part], config: SeriesPreprocessConfig) -> str | None:
+    """A split that has no window, and should have some."""
+    needed = [split for split in parts if split != "validation" or not _without_validation(config)]
+    return next((split for split in needed if not len(parts[split].times)), None)
+
+
 def _without_validation(config: SeriesPreprocessConfig) -> bool:
     return config.validation == 0 if config.train is not None else config.validation_fraction == 0
 
@@ -388,6 +420,7 @@ class _Part:
 
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 3850, 100, 5  # of a training that is proposed
+LEAST_ROWS = 3  # of one of several series, on average
 SEASONS, SEASONS_AHEAD = 14, 4  # in a window, and in what is forecast from it
 
 
@@ -403,23 +436,24 @@ def propose(path: Path, target: str | None) -> Proposal:
     """A forecast of the column `target`, or of all columns of numbers."""
     gaps = Encoder([]).gaps
     columns = [] if target is None else [target]
-    writing = writing_in(first_rows(path, LOOKED_AT), gaps)
-    how: dict[str, Any] = {"decimal": writing.decimal} if writing.decimal != "." else {}
-    how |= {"time_format": writing.date_format} if writing.date_format else {}
+    how: dict[str, Any] = as_said(writing_in(first_rows(path, LOOKED_AT), gaps))
     config = SeriesPreprocessConfig(files=str(path), columns=columns, window=1, horizon=1, **how)
-    rows = _all_rows(read_files(scan(path, "--data", SUFFIXES), writing_of(config)), config)
+    listing = scan(path, "--data", SUFFIXES)
+    files = read_each(listing, _writing(config))
+    rows = _together(files)
     time = _time_column(rows[:LOOKED_AT], config, gaps)
     if target not in {None, *rows[0]} - {time}:
         near = meant(str(target), rows[0])
         raise InputError(f"{path}: there is no column {target!r} to forecast{near}. There are {listed(list(rows[0]))}")
+    how = {"time": time, **how, **_apart(path, files, time, columns)}
+    config = config.model_copy(update=how)
     columns = columns or _columns(rows, config, time, gaps)
-    found = read_series(rows, config, time, columns, gaps)
-    longest = max(map(len, found.pieces))
-    window, horizon = _lengths(found.clock.season, longest)
-    said = {"time": time, **how, "columns": columns, "window": window, "horizon": horizon}
+    found = read_series(_by_name(listing, files, config), config, time, columns, gaps)
+    config = _with_lengths(found, config)
+    said = {**how, "columns": columns, "window": config.window, "horizon": config.horizon}
     batch = 32
     train = {
-        "epochs": int(np.clip(round(STEPS * batch / (0.7 * longest)), LEAST_EPOCHS, MOST_EPOCHS)),
+        "epochs": int(np.clip(round(STEPS * batch / (0.7 * sum(map(len, found.pieces)))), LEAST_EPOCHS, MOST_EPOCHS)),
         "batch_size": batch,
         "optimizer": {"name": "AdamW", "lr": 0.0005, "weight_decay": 0.0},
         "scheduler": {"name": "CosineAnnealingLR"},
@@ -428,7 +462,48 @@ def propose(path: Path, target: str | None) -> Proposal:
     model = {"name": "dlinear", "normalization": "instance"}
     blocks = {"data": {}, "model": model, "train": train, "evaluate": {}, "export": {}}
     preprocess = {"reader": "series", "files": str(path), **said}
-    return Proposal(preprocess, "forecasting", blocks, _seen(rows, found, time, columns))
+    return Proposal(preprocess, "forecasting", blocks, _seen(rows, found, config, columns))
+
+
+def _apart(path: Path, files: Mapping[str, list[Row]], time: str, columns: Sequence[str]) -> dict[str, Any]:
+    """The key of the block that says what tells several series apart, where no moment may be there twice in one."""
+    rows = _together(files)
+    if _once_each(rows, [time]):
+        return {}
+    others = [name for name in rows[0] if name not in {time, *columns}]
+    few = [name for name in others if len({_cell(row, name) for row in rows}) <= len(rows) / LEAST_ROWS]
+    if found := [name for name in few if _once_each(rows, [time, name])]:
+        return {"series": min(found, key=lambda name: len({_cell(row, name) for row in rows}))}
+    if len(files) > 1 and all(_once_each(part, [time]) for part in files.values()):
+        return {"each_file": True}
+    raise InputError(
+        f"{path}: dates in {time} are there more than once, with other values, and no column tells several series apart"
+        ". Add one with the name of the series, write each series to a file of its own, or leave one row for each date"
+    )
+
+
+def _once_each(rows: Sequence[Row], names: Sequence[str]) -> bool:
+    """Whether these cells are never the same in two rows, but for rows that are the same as a whole."""
+    found: dict[Any, Row] = {}
+    return all(found.setdefault(tuple(_cell(row, name) for name in names), row) == row for row in rows)
+
+
+def _cell(row: Row, name: str) -> Any:
+    cell = row.get(name)
+    return cell if isinstance(cell, Hashable) else repr(cell)
+
+
+def _with_lengths(found: Found, config: SeriesPreprocessConfig) -> SeriesPreprocessConfig:
+    """With a window and a horizon for which each split has rows; of short series they are short."""
+    window, horizon = _lengths(found.clock.season, max(map(len, found.pieces)))
+    while True:
+        config = config.model_copy(update={"window": window, "horizon": horizon})
+        lacking = _without_windows(_parts(found, config), config)
+        if not lacking:
+            return config
+        if window == horizon == 1:
+            raise InputError(f"{config.place}: too short, the {lacking} rows have not two steps on end. Add rows")
+        window, horizon = max(window // 2, 1), max(horizon // 2, 1)
 
 
 def _lengths(season: int, longest: int) -> tuple[int, int]:
@@ -441,17 +516,18 @@ def _lengths(season: int, longest: int) -> tuple[int, int]:
     return some(SEASONS, longest // 5), some(SEASONS_AHEAD, longest // 12)
 
 
-def _seen(rows: Sequence[Row], found: Found, time: str, columns: Sequence[str]) -> list[str]:
+def _seen(rows: Sequence[Row], found: Found, config: SeriesPreprocessConfig, columns: Sequence[str]) -> list[str]:
     clock, values = found.clock, np.concatenate([piece.values for piece in found.pieces]).astype(np.float64)
     again = len(rows) - found.rows
     seen = [
-        f"{len(rows):,} rows by {time}, {clock.step} apart, from {clock.written(found.first)} to "
+        f"{len(rows):,} rows by {config.time}, {clock.step} apart, from {clock.written(found.first)} to "
         f"{clock.written(found.last)}",
         f"{counted(found.missing, 'row')} missing, {counted(int(_filled(found).sum()), 'value')} filled with the last "
         f"before, {counted(len(found.pieces), 'piece')} without a longer gap",
+        *([f"{found.series:,} series, by {config.series or 'file'}"] if config.series or config.each_file else []),
         *([f"{are(again, 'row')} there more than once, or without a value"] if again else []),
     ]
     for name, column in zip(columns, values.T, strict=True):
         seen.append(f"{name}: from {column.min():.7g} to {column.max():.7g}, {column.mean():.7g} on average")
-    others = [name for name in rows[0] if name not in {time, *columns}]
+    others = [name for name in rows[0] if name not in {config.time, config.series, *columns}]
     return [*seen, *([f"not forecast: {listed(others)}"] if others else [])]
