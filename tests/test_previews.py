@@ -118,12 +118,13 @@ def test_what_data_are_made_of_is_in_the_graph(catalog: DataCatalog, monkeypatch
         "remarks": {"reader": "texts", "files": "s3://bucket/remarks/", "target": "verdict"},
     }
     blocks: dict[str, Any] = {name: {"preprocess": block} for name, block in read.items()}
+    blocks["predict"] = {"model": "riders_told", "models": "models", "entry": "model_input_table"}
     blocks |= {f"{name}_told": {"task": {"problem": "classification", "data": name}} for name in read}
     monkeypatch.setitem(newest_loader().data, "parameters", {**read_parameters(newest_loader()), **blocks})
     registered = pipeline_registry.register_pipelines()
     own = Pipeline([Node(sorted, inputs="companies", outputs="model_input_table", name="own")])
     manager = managers.DataAccessManager()
-    whole = {name: own + registered[f"{name}_told"] for name in read}
+    whole = {name: own + registered[f"{name}_told"] for name in read} | {"predict": own + registered["predict"]}
     manager.add_catalog(catalog, whole)
     manager.add_pipelines(whole)
     edges = {}
@@ -132,6 +133,7 @@ def test_what_data_are_made_of_is_in_the_graph(catalog: DataCatalog, monkeypatch
         found = manager.get_edges_for_registered_pipeline(name)
         edges[name] = {(names[edge.source], names[edge.target]) for edge in found}
     assert edges["riders"] >= {("own", "model_input_table"), ("model_input_table", "preprocess")}
+    assert edges["predict"] >= {("own", "model_input_table"), ("model_input_table", "predict")}
     assert edges["remarks"] >= {("remarks_remote", "find_files"), ("find_files", "remarks_files")}
     (node,) = (node for node in registered["remarks_told"].nodes if node.name == "remarks.find_files")
     assert code_of(node.func)[0] == code_of(texts.find)[0]

@@ -9,7 +9,7 @@ from kedro.pipeline import Pipeline
 from torchloom.config.checks import unknown
 from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.errors import InputError
-from torchloom.tasks import Task, origin_of, pipeline_of, readers_of, tasks_of
+from torchloom.tasks import Task, entry_in, origin_of, pipeline_of, readers_of, tasks_of
 
 DataSet = tuple[str, str, str | None, bool]  # its name, its reader and its origin, as tasks.origin_of has it
 
@@ -40,26 +40,27 @@ def register_pipelines() -> Pipelines:
     tasks = tuple(tasks_of(loader).values())
     parameters = read_parameters(loader)
     data_sets = {(name, reader, *origin_of(parameters[name])) for name, reader in readers_of(parameters).items()}
-    return Pipelines(_pipelines(tasks, frozenset(data_sets)))
+    return Pipelines(_pipelines(tasks, frozenset(data_sets), entry_in(parameters.get("predict"))))
 
 
 @lru_cache(maxsize=4)  # each session asks anew
-def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[DataSet]) -> dict[str, Pipeline]:
+def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[DataSet], asked: str | None) -> dict[str, Pipeline]:
+    """`asked` is the entry of the catalog whose rows `predict` answers, if it does not look into files."""
     own: dict[str, Pipeline] = {task.name: Deferred(partial(pipeline_of, task)) for task in tasks}
     unused = data_sets - {(task.data_set, task.reader, task.entry, task.remote) for task in tasks}
     parts = [own[task.name] for task in tasks if not task.recipe.apart]
     return {
         **own,
-        "predict": Deferred(_predict),
+        "predict": Deferred(partial(_predict, asked)),
         "sweep": Deferred(_sweep),
         "__default__": Deferred(partial(_together, parts, unused)),
     }
 
 
-def _predict() -> Pipeline:
+def _predict(entry: str | None) -> Pipeline:
     from torchloom.pipelines import prediction
 
-    return prediction.create_pipeline()
+    return prediction.create_pipeline(entry)
 
 
 def _sweep() -> Pipeline:

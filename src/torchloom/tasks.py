@@ -138,8 +138,12 @@ def readers_of(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 def entry_of(block: Any) -> str | None:
     """The entry of the catalog that a data set is made of, if it says one."""
-    preprocess = block["preprocess"]
-    entry = preprocess.get("entry") if isinstance(preprocess, Mapping) else None
+    return entry_in(block["preprocess"])
+
+
+def entry_in(block: Any) -> str | None:
+    """The entry of the catalog that a block of parameters names, if it does."""
+    entry = block.get("entry") if isinstance(block, Mapping) else None
     return None if entry is None else str(entry)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from torchloom.config.base import Block, Count, Fit, NotNegative, Place, Seed, ValueRange, Views
 
@@ -34,12 +36,19 @@ class AnswerConfig(Block):
 
 
 class PredictConfig(AnswerConfig):
-    """The block `predict`: a trained model and a user's own files."""
+    """The block `predict`: a trained model, and a user's own files or what an entry of the catalog holds."""
 
     model: str = Field(description="a task that was exported; or a .onnx file, or a checkpoint (.safetensors)")
-    files: Place = Field(
+    files: Place | None = Field(
+        None,
         description="pictures, texts or CSV files: a folder, looked through with all below it, or one file, by a path "
-        "or an address such as s3://bucket/folder/; of one text file each line is a text of its own"
+        "or an address such as s3://bucket/folder/; of one text file each line is a text of its own",
+    )
+    entry: str | None = Field(
+        None,
+        min_length=1,
+        description="instead of files an entry of the catalog that is a table, as preprocess.entry; its rows are "
+        "answered as those of a file are",
     )
     credentials: str | None = Field(None, min_length=1, description="of files at an address, as preprocess.credentials")
     folder: str | None = Field(
@@ -50,6 +59,12 @@ class PredictConfig(AnswerConfig):
     )
     batch_size: Count = Field(128, description="samples at once")
     pictures: Count = Field(45, description="on the contact sheet")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.files is not None and self.entry is not None:
+            raise ValueError("must say what is to be answered by either files or entry, and leave the other out")
+        return self
 
 
 class ServeConfig(AnswerConfig):

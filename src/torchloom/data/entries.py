@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torchloom.data.columns import written
 from torchloom.data.stored import Block, arrow_block, listed_block
 from torchloom.errors import InputError
 
@@ -43,6 +44,7 @@ def keep(table: Any, path: Path) -> Path:
     if not sum(map(len, parts)):
         raise InputError("holds no rows")
     whole = pyarrow.concat_tables(parts, promote_options="permissive")
+    whole = whole.unify_dictionaries()  # of which a file of Arrow can have only one for each column
     with pyarrow.ipc.new_file(path, whole.schema) as file:
         file.write_table(whole)
     return path
@@ -51,14 +53,25 @@ def keep(table: Any, path: Path) -> Path:
 def _as_table(rows: list[dict[str, Any]]) -> Any:
     import pyarrow
 
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pyarrow.table({str(name): _as_column([row.get(name) for row in rows]) for name in names})
+
+
+def _as_column(cells: list[Any]) -> Any:
+    import pyarrow
+
     try:
-        return pyarrow.Table.from_pylist(rows)
-    except pyarrow.ArrowException:
-        return pyarrow.Table.from_pylist([{name: _as_text(cell) for name, cell in row.items()} for row in rows])
+        return pyarrow.array(cells)
+    except (pyarrow.ArrowException, OverflowError, TypeError):
+        return pyarrow.array([_as_text(cell) for cell in cells], pyarrow.string())
 
 
 def _as_text(cell: Any) -> str | None:
-    return None if cell is None else str(cell)
+    """As `written` does where it can, so that it is the same category; NaN, a gap of pandas, is one here, too."""
+    try:
+        return None if cell is None or cell != cell else written(cell)
+    except ValueError:
+        return str(cell)
 
 
 def _parts(table: Any) -> list[Any]:

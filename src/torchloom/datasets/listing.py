@@ -44,6 +44,7 @@ class Listing:
     others: dict[str, int] = field(default_factory=dict)  # how many files have which other suffix
     links: list[str] = field(default_factory=list)  # that are skipped: those to folders, and to nothing
     lists: list[str] = field(default_factory=list)  # files and folders elsewhere that say what these files are
+    entry: str | None = None  # of the catalog, whose rows the one file has for a while
 
     @property
     def paths(self) -> Iterator[Path]:

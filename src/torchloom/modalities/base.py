@@ -156,6 +156,9 @@ class Info(BaseModel):
         """What turns a file, a text or a row into a sample; it raises InputError when it cannot."""
         raise NotImplementedError
 
+    def check_rows(self) -> None:
+        """InputError unless samples can be told by the rows of a table alone."""
+
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         """The samples in a user's files, each with its name and with what reads it by `read`."""
         raise NotImplementedError

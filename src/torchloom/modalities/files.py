@@ -34,7 +34,7 @@ Part = tuple[int | str, Callable[[], Any], Mapping[str, Any] | None]
 
 def _named(files: Listing) -> Iterator[tuple[Path, str]]:
     """The files, and what they are called; of each nothing is held when it has been handed on."""
-    return zip(files.paths, map(_readable, files.names), strict=True)
+    return zip(files.paths, map(_readable, [files.entry] if files.entry else files.names), strict=True)
 
 
 class InFiles(BaseModel):
@@ -57,13 +57,22 @@ class InFiles(BaseModel):
         copy._asked = folder
         return copy
 
+    def check_rows(self) -> None:
+        if not self.column:
+            raise InputError(
+                "this model has learnt from no table with paths, and answers none: leave predict.entry out"
+            )
+        if not (self._asked or self.folder):
+            raise InputError(f"say where the paths in {self.column!r} begin, predict.folder")
+
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         """Each file, opened in binary; or those that tables name, where the folder has such."""
         tables = [(path, name) for path, name in _named(files) if self.column and path.suffix.lower() in SUFFIXES]
         if not tables:
             yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
         for path, name in tables:
-            folders = [self._asked] if self._asked else [str(path.parent), files.folder, self.folder]
+            beside = [] if files.entry else [str(path.parent), files.folder]
+            folders = [self._asked] if self._asked else [*beside, self.folder]
             yield from _paths(path, name, str(self.column), Finder(filter(None, folders), self.suffixes), read)
 
 

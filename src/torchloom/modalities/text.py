@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torchloom.config import AnswerConfig
 from torchloom.data.text import Tokenizer
+from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import Sample, texts_of
 from torchloom.system.words import counted
@@ -68,6 +69,9 @@ class TextInfo(Info):
         self.tokenizer.tokens(text)
         self.tokenizer.check_known(text)
         return text
+
+    def check_rows(self) -> None:
+        raise InputError("a language model goes on from texts in files, and not in tables: leave predict.entry out")
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         return texts_of(files, read)

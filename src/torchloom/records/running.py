@@ -26,12 +26,13 @@ from torchloom.records.provenance import RecordFolders, Records, fingerprint, re
 from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, training_rate
 from torchloom.records.tracking import Tracking
 from torchloom.system.locks import Locks
-from torchloom.system.words import times
+from torchloom.system.words import meant, times
 from torchloom.training.callbacks import epoch_callbacks
 from torchloom.training.state import TrainingStates
 
 logger = logging.getLogger(__name__)
 
+PARAMETERS = ("params:", "parameters")  # how inputs begin that are such
 BEFORE = {"build_dataloaders", "partition"}  # stages of a task in which there is nothing to track yet
 
 
@@ -106,21 +107,29 @@ class Run:
         """How to run the node and what comes after it: in the pipelines of this run, or in those of their own."""
         if any(node in {each.name for each in pipelines[name].nodes} for name in self.names):
             return f"run from there: --from-nodes {node}"
-        with_it = [name for name, each in pipelines.items() if node in {one.name for one in each.nodes}]
-        return f"run {self._run_of(with_it[0])} first"
+        return f"run {self._run_of(_pipeline_of(node))} first"
 
     def _run_of(self, pipeline: str) -> str:
         return " ".join(["kedro run", *(["--env", self.env] if self.env else []), "--pipelines", pipeline])
 
     def _check_made(self) -> None:
-        """InputError when what another task makes, and this run takes, is not there."""
-        made_here = {node.namespace for node in self.pipeline.nodes}
-        for node in self.whole.nodes:
-            if node.namespace in made_here | self.readers.keys():
-                continue
-            for name in sorted({*node.outputs} & self.pipeline.inputs()):
-                if not self.catalog.exists(name):
-                    raise InputError(f"{name}: is not there yet. Make it first: {self._run_of(str(node.namespace))}")
+        """InputError when what another pipeline makes, and this run takes, is not there, or what nothing makes."""
+        made_here = {node.namespace for node in self.pipeline.nodes if node.namespace} | self.readers.keys()
+        makers = {name: node for node in self.whole.nodes for name in node.outputs}
+        for name in sorted(name for name in self.pipeline.inputs() if not name.startswith(PARAMETERS)):
+            maker = makers.get(name)
+            if name not in self.catalog:
+                raise InputError(f"{name}: {self._not_kept(name, maker)}")
+            if maker and maker.namespace not in made_here and not self.catalog.exists(name):
+                raise InputError(f"{name}: is not there yet. Make it first: {self._run_of(_pipeline_of(maker.name))}")
+
+    def _not_kept(self, name: str, maker: Node | None) -> str:
+        """Why an entry that the catalog does not have is not there, and what to do."""
+        if maker is None:
+            known = [each for each in self.catalog.keys() if not each.startswith(PARAMETERS)]
+            return f"the catalog has no such entry{meant(name, known)}. Add it to a catalog.yml, or name another one"
+        together = self._run_of(",".join([_pipeline_of(maker.name), *self.names]))
+        return f"is not kept: the catalog has no such entry. Add it to a catalog.yml, or make it in one run: {together}"
 
     def begin(self, node: Node) -> None:
         self.node_started[node.name] = time.perf_counter()
@@ -240,6 +249,12 @@ class Run:
             logger.warning("the record of this run lacks its end: %s", error.message)
         finally:
             self.locks.release()
+
+
+def _pipeline_of(node: str) -> str:
+    """The smallest pipeline that has the node of that name."""
+    with_it = {name: each for name, each in pipelines.items() if node in {one.name for one in each.nodes}}
+    return str(min(with_it, key=lambda name: len(with_it[name].nodes)))
 
 
 def _check_debugging(parameters: Mapping[str, Any], folders: RecordFolders) -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import PredictConfig
 from torchloom.data.picture_formats import SUFFIXES
+from torchloom.data.stored import told_of_room
 from torchloom.data.targets import Target
 from torchloom.datasets.folders import CONTENT, NAME
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.remote import Remote
-from torchloom.errors import printable
+from torchloom.errors import InputError, printable, telling
 from torchloom.system.progress import step_bar
 from torchloom.system.words import counted
 
@@ -40,13 +43,38 @@ JUDGED = 1 << 20  # samples whose answers are held to what the files say, at mos
 def find(config: PredictConfig, remote: Remote | None = None) -> tuple[Listing, Listing]:
     """Where the model and the files to look at are, which are brought from an address; InputError when one of both is
     not there."""
-    from torchloom.inference.model import find_model
-
-    model = find_model(config.model, Path(config.models), "predict.model")
+    if config.files is None:
+        raise InputError(
+            "predict: say what is to be answered: predict.files=<a file or a folder>, or predict.entry=<an entry of "
+            "the catalog>"
+        )
+    model = find_model(config)
     config = remote.brought(config) if remote else config
+    assert config.files
     files = scan(Path(config.files), "predict.files")
     files.say_links()
-    return scan(model, "predict.model"), files
+    return model, files
+
+
+def find_model(config: PredictConfig) -> Listing:
+    """Where the model is; InputError when it is not there."""
+    from torchloom.inference import model
+
+    return scan(model.find_model(config.model, Path(config.models), "predict.model"), "predict.model")
+
+
+def predict_entry(
+    model: Listing, table: Any, config: PredictConfig, remote: Remote, scratch: Path
+) -> tuple[Table, Table, Figure, Table, dict[str, float], Table]:
+    """As `predict`, of each row of a table that the catalog holds: it lies in a temporary file in the folder `scratch`
+    meanwhile, and is read as all files are."""
+    from torchloom.data.entries import keep
+
+    with TemporaryDirectory(dir=scratch, prefix=".") as folder:
+        with telling(f"predict.entry {config.entry}"), told_of_room(scratch):
+            path = keep(table, Path(folder, "rows.arrow").resolve())
+        files = replace(scan(path, "predict.entry"), entry=config.entry)
+        return predict(model, files, remote.brought(config), scratch)
 
 
 def predict(
@@ -67,6 +95,8 @@ def predict(
     from torchloom.inference.reading import read_ahead
 
     loaded = open_model(next(model.paths), config.threads).told(config)
+    if files.entry:
+        loaded.info.check_rows()
     info, problem = loaded.info, loaded.problem
     read = info.reader(config)
     columns, answer = loaded.answering(config)
@@ -194,7 +224,7 @@ def unrolled(table: Table) -> Table:
 
 
 def _report(files: Listing, count: int, unreadable: Table) -> None:
-    place = Path(files.folder, *(files.names if files.single else ()))
+    place = files.entry or Path(files.folder, *(files.names if files.single else ()))
     logger.info("%s: %s, %d unreadable", printable(str(place)), counted(count, "prediction"), len(unreadable))
     for row in unreadable.slice(0, SHOWN).to_pylist():
         logger.warning("%s: %s", printable(row["file"]), row["reason"])
