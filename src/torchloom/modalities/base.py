@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torchloom.data.batches import Gathered
     from torchloom.datasets.listing import Listing
+    from torchloom.modalities.table import TableInfo
     from torchloom.training.loaders import LoaderPlan
 
 Axes = dict[str, dict[int, str]]  # of each input the axes that may have any length, with what they count
@@ -110,6 +111,10 @@ class Info(BaseModel):
     def viewed(self, model: nn.Module) -> nn.Module:
         """The model as it is asked: over several views of each input, if there are any."""
         return model
+
+    def as_numbers(self) -> tuple[TableInfo, Callable[[Tensor], Tensor]] | None:
+        """A table of numbers alone that says the same, and what makes it of the inputs; None where there is no such."""
+        return None
 
     def example(self, batch: int, time: int) -> dict[str, Tensor]:
         """Made-up inputs of a model, by name; texts are `time` tokens long."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Number, Numbers
 from torchloom.errors import InputError
-from torchloom.modalities import Info, TableInfo
+from torchloom.modalities import Info
 from torchloom.problems.base import (
     FOLLOWED,
     STANDARDISED,
@@ -120,22 +120,8 @@ class Regression(Problem):
         metrics = measures.regression_metrics(prediction, target, names)
         metrics |= interval_scores(numbers, _columns(target), _answered(numbers, prediction.numpy()))
         metrics |= own_metrics(config.metrics, prediction, target, metrics)
-        table: list[dict[str, Any]] = []
-        if isinstance(info, TableInfo):
-            features, _ = loaders.first("test", len(target))
-            numeric, as_numbers = info.as_numbers()
-            most = max(1, CLOSED_FORM // len(numeric.features))  # rows at once
-            rows, truth = loaders.trained(most)
-            l2 = checkpoint.training["parameters"]["l2"]
-            parts = map(as_numbers, features.split(most))  # type: ignore[no-untyped-call]
-            found = measures.closed_form(as_numbers(rows), truth, parts, numeric, numbers, l2)
-            if len(rows) == most:
-                logger.info("the closed form is that of %s, drawn at random", counted(most, "training sample"))
-            linear = measures.regression_metrics(found, target, names)
-            metrics |= {f"closed_form_{name}": value for name, value in linear.items()}
-            if numeric is info and [each.scale for each in numbers] == ["linear"]:
-                solution = measures.least_squares(rows, truth, info, numbers[0], l2)
-                table = measures.coefficients(model.cpu(), features, info, solution)
+        closed, table = _beside_least_squares(checkpoint, model, loaders, target)
+        metrics |= closed
         metrics |= {"epoch": int(checkpoint.training["epoch"]), "test_samples": len(target)}
         missed = measures.largest_residuals(prediction, target, numbers=numbers)
         more = info.columns(loaders, [row["test_sample"] for row in missed])
@@ -256,6 +242,33 @@ def _columns(values: Tensor) -> np.ndarray:
 def _captioned(number: Number, row: dict[str, Any]) -> str:
     ends = " to ".join(f"{row[name]:.5g}" for name in names_of(number))
     return f"{number.name} {row[number.name]:.5g}{f' ({ends})' if ends else ''}"
+
+
+def _beside_least_squares(
+    checkpoint: Checkpoint, model: nn.Module, loaders: LoaderPlan, target: Tensor
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """What least squares make of the test split, with the targets (N,) or (N, K), as metrics, and of numbers alone the
+    coefficients beside those of the `model`; nothing of data that are no table."""
+    from torchloom.problems.regression import metrics as measures
+
+    info, numbers = loaders.info, numbers_of(checkpoint.info)
+    table = info.as_numbers()
+    if table is None:
+        return {}, []
+    numeric, as_numbers = table
+    features, _ = loaders.first("test", len(target))
+    most = max(1, CLOSED_FORM // len(numeric.features))  # rows at once
+    rows, truth = loaders.trained(most)
+    if len(rows) == most:
+        logger.info("the closed form is that of %s, drawn at random", counted(most, "training sample"))
+    l2 = checkpoint.training["parameters"]["l2"]
+    found = measures.closed_form(as_numbers(rows), truth, map(as_numbers, features.split(most)), numeric, numbers, l2)  # type: ignore[no-untyped-call]
+    linear = measures.regression_metrics(found, target, [each.name for each in numbers])
+    metrics = {f"closed_form_{name}": value for name, value in linear.items()}
+    if numeric is not info or [each.scale for each in numbers] != ["linear"]:
+        return metrics, []
+    solution = measures.least_squares(rows, truth, numeric, numbers[0], l2)
+    return metrics, measures.coefficients(model.cpu(), features, numeric, solution)
 
 
 def _with_intervals(checkpoint: Checkpoint, loaders: LoaderPlan, share: float, on: str) -> list[Number]:
