@@ -42,7 +42,7 @@ INFO = ImageInfo(
 )
 IMAGES = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden": [16], "batch_norm": True, "dropout": 0.3, "activation": "GELU"},
+    "mlp": {"hidden": [16], "norm": "batch", "dropout": 0.3, "activation": "GELU"},
     "resnet": {"depth": 18, "width": 4},
 }
 

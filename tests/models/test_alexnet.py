@@ -24,7 +24,7 @@ def test_parameter_counts(width: int, batch_norm: bool) -> None:
     units = [3 * 3 * c[-1], 128 * width, 128 * width, 10]  # 3x3 pixels are left of 32x32
     dense = sum((units[i] + 1) * units[i + 1] for i in range(3))
     with torch.device("meta"):
-        assert count(build(width=width, batch_norm=batch_norm)) == weights + shifts + dense
+        assert count(build(width=width, norm="batch" if batch_norm else "none")) == weights + shifts + dense
 
 
 def test_the_papers_widths_are_the_default() -> None:
@@ -42,7 +42,7 @@ def test_layers_in_order() -> None:
     assert kinds == [*pooled, *pooled, *convolution, *convolution, *pooled, *head]
     assert [layer.p for layer in network if isinstance(layer, nn.Dropout)] == [0.2, 0.2]
     assert [layer.p for layer in build(width=1) if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
-    plain = [type(layer).__name__ for layer in build(width=1, batch_norm=False)]
+    plain = [type(layer).__name__ for layer in build(width=1, norm="none")]
     assert plain == [kind.replace("ELU", "ReLU") for kind in kinds if kind != "BatchNorm2d"]
 
 

@@ -25,9 +25,9 @@ def kinds(network: nn.Module) -> list[str]:
     [
         ({}, 32 * 28 + 64 * (32 * 9 + 1) + 512 * (64 * 64 + 1) + 10 * 513),
         ({"hidden": 100, "width": 8}, 8 * 28 + 16 * (8 * 9 + 1) + 100 * (16 * 64 + 1) + 10 * 101),
-        ({"batch_norm": True}, 2_122_186 + 32 + 64 + 512),  # a scale for each; the shifts are the biases
+        ({"norm": "batch"}, 2_122_186 + 32 + 64 + 512),  # a scale for each; the shifts are the biases
         ({"form": "lenet"}, 62_006),
-        ({"form": "lenet", "batch_norm": True}, 62_006 + 6 + 16 + 120 + 84),
+        ({"form": "lenet", "norm": "batch"}, 62_006 + 6 + 16 + 120 + 84),
         (
             {"form": "six_conv"},
             9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128)
@@ -35,7 +35,7 @@ def kinds(network: nn.Module) -> list[str]:
             + (2048 + 2) * 512
             + 10 * 513,
         ),
-        ({"form": "six_conv", "batch_norm": False}, 1_342_186 - 2 * (32 + 64 + 128) - 512),
+        ({"form": "six_conv", "norm": "none"}, 1_342_186 - 2 * (32 + 64 + 128) - 512),
     ],
 )
 def test_parameter_counts(arguments: dict[str, Any], parameters: int) -> None:
@@ -45,7 +45,7 @@ def test_parameter_counts(arguments: dict[str, Any], parameters: int) -> None:
 def test_layers_of_two_conv_in_order() -> None:
     stage, head = ["Conv2d", "ReLU", "MaxPool2d"], ["Flatten", "Linear", "ReLU", "Linear"]
     assert kinds(build()) == [*stage, *stage, *head]
-    full = build(dropout=0.2, batch_norm=True, activation="SiLU")
+    full = build(dropout=0.2, norm="batch", activation="SiLU")
     stage = ["Conv2d", "BatchNorm2d", "SiLU", "MaxPool2d", "Dropout"]
     assert kinds(full) == [*stage, *stage, "Flatten", "Linear", "BatchNorm1d", "SiLU", "Dropout", "Linear"]
     assert [layer.p for layer in full if isinstance(layer, nn.Dropout)] == [0.2] * 3
@@ -57,7 +57,7 @@ def test_layers_of_six_conv_in_order() -> None:
     assert kinds(network) == [*stage * 3, "Flatten", "Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear"]
     widths = [layer.out_channels for layer in network if isinstance(layer, nn.Conv2d)]
     assert widths == [32, 32, 64, 64, 128, 128]
-    assert not any("BatchNorm" in kind for kind in kinds(build(form="six_conv", batch_norm=False)))
+    assert not any("BatchNorm" in kind for kind in kinds(build(form="six_conv", norm="none")))
 
 
 def test_the_lenet_form_is_the_modern_lenet() -> None:

@@ -27,9 +27,9 @@ LSTM_IN_BF16 = DEVICE.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supporte
 SHAPES = {"vgg": [3, 32, 32], "airbench": [3, 25, 29], "alexnet": [3, 15, 21], "row_rnn": [3, 3, 6]}
 # Each network in each way that has operations of its own; deeper ones and other blocks of the same have none.
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mlp": ("mlp", {"hidden": [64], "batch_norm": True}),
+    "mlp": ("mlp", {"hidden": [64], "norm": "batch"}),
     "lenet classic": ("lenet", {"form": "classic"}),
-    "lenet": ("lenet", {"width": 3, "batch_norm": True}),
+    "lenet": ("lenet", {"width": 3, "norm": "batch"}),
     "cnn two_conv": ("cnn", {"width": 16, "hidden": 64}),
     "alexnet": ("alexnet", {"width": 4, "dropout": 0.0}),
     "airbench": ("airbench", {"widths": [16, 32, 32], "scale": 1.0}),
@@ -68,7 +68,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "autoencoder": ("autoencoder", {"hidden": [64], "latent": 8, "variational": True}),
     "autoencoder convolutional": (
         "autoencoder",
-        {"form": "convolutional", "hidden": [16, 32], "latent": 8, "batch_norm": True},
+        {"form": "convolutional", "hidden": [16, 32], "latent": 8, "norm": "batch"},
     ),
     "audio_cnn": ("audio_cnn", {"widths": [8, 16], "dropout": 0.0}),
     "linear": ("linear", {}),

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def test_it_computes_what_torchvision_does() -> None:
 
 def test_every_layer_sees_all_before_it_unchanged() -> None:
     torch.manual_seed(0)
-    layer = densenet.DenseLayer(5, 3, 0.0)
+    layer = densenet.DenseLayer(5, 3, 0.0, partial(densenet._normalised, "ReLU", "batch"))
     x = torch.randn(2, 5, 4, 4)
     y = layer(x)
     assert y.shape == (2, 8, 4, 4)

@@ -102,7 +102,7 @@ def test_the_squashing_function_keeps_one_and_minus_one() -> None:
     [
         ({}, 61_706),
         ({"dropout": 0.5, "activation": "Tanh"}, 61_706),
-        ({"batch_norm": True}, 61_706 + 6 + 16 + 120 + 84),  # a scale for each; the shifts are the biases
+        ({"norm": "batch"}, 61_706 + 6 + 16 + 120 + 84),  # a scale for each; the shifts are the biases
         ({"width": 2}, 12 * 26 + 32 * (12 * 25 + 1) + 240 * (32 * 25 + 1) + 168 * 241 + 10 * 169),
     ],
 )
@@ -111,7 +111,7 @@ def test_parameters_of_the_modern_form(arguments: dict[str, Any], parameters: in
 
 
 def test_layers_of_the_modern_form_in_order() -> None:
-    network = build(batch_norm=True, dropout=0.3, activation="GELU")
+    network = build(norm="batch", dropout=0.3, activation="GELU")
     kinds = [type(layer).__name__ for layer in network]
     convolution = ["Conv2d", "MaxPool2d", "BatchNorm2d", "GELU"]
     dense = ["Linear", "BatchNorm1d", "GELU", "Dropout"]
@@ -144,7 +144,8 @@ def test_images_of_any_size(form: str, shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("width", 2), ("activation", "GELU"), ("batch_norm", True), ("dropout", 0.1)]
+    ("name", "value"),
+    [("width", 2), ("activation", "GELU"), ("norm", "batch"), ("pooling", "average"), ("dropout", 0.1)],
 )
 def test_the_classic_form_is_fixed(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"{name} {value!r}: form classic is fixed in this; leave {name} out"):

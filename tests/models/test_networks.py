@@ -17,10 +17,10 @@ ACTIVATIONS = sorted(set(nn.modules.activation.__all__) - _layers._NOT_ELEMENTWI
 # Every classifier of images, small, with a shape that it takes though it is odd.
 SMALL: list[tuple[str, list[int], dict[str, Any]]] = [
     ("mlp", [3, 9, 13], {"hidden": [32, 16]}),
-    ("mlp", [3, 9, 13], {"hidden": [32], "batch_norm": True, "initialization": "he"}),
+    ("mlp", [3, 9, 13], {"hidden": [32], "norm": "batch", "initialization": "he"}),
     ("lenet", [3, 9, 13], {"form": "classic"}),
     ("lenet", [3, 9, 13], {}),
-    ("lenet", [3, 33, 37], {"batch_norm": True}),
+    ("lenet", [3, 33, 37], {"norm": "batch"}),
     ("cnn", [3, 9, 13], {"width": 8, "hidden": 16}),
     ("cnn", [3, 9, 13], {"form": "lenet", "activation": "Tanh"}),
     ("cnn", [3, 9, 13], {"form": "six_conv", "width": 4, "hidden": 16}),
@@ -28,7 +28,7 @@ SMALL: list[tuple[str, list[int], dict[str, Any]]] = [
     ("airbench", [3, 25, 29], {"widths": [4, 8, 8], "scale": 1.0}),
     ("airbench", [3, 27, 26], {"widths": [8, 4, 8], "depth": 3, "activation": "ReLU", "scale": 1.0}),
     ("vgg", [3, 33, 37], {"depth": 11, "width": 4}),
-    ("vgg", [3, 32, 32], {"depth": 13, "width": 4, "batch_norm": False, "initialization": "he"}),
+    ("vgg", [3, 32, 32], {"depth": 13, "width": 4, "norm": "none", "initialization": "he"}),
     ("resnet", [3, 9, 13], {"depth": 18, "width": 4}),
     ("resnet", [3, 9, 13], {"depth": 34, "width": 4}),
     ("resnet", [3, 9, 13], {"depth": 50, "width": 4}),
@@ -39,7 +39,7 @@ SMALL: list[tuple[str, list[int], dict[str, Any]]] = [
 # A network of each kind for what takes seconds; recurrent ones are exported in tests/test_export.py.
 EXPORTED: list[tuple[str, list[int], dict[str, Any]]] = [
     ("lenet", [1, 28, 28], {"form": "classic"}),
-    ("lenet", [1, 28, 28], {"batch_norm": True, "dropout": 0.5}),
+    ("lenet", [1, 28, 28], {"norm": "batch", "dropout": 0.5}),
     ("cnn", [3, 32, 32], {"form": "six_conv", "width": 4, "hidden": 16, "dropout": 0.5, "activation": "GELU"}),
     ("airbench", [3, 32, 32], {"widths": [8, 16, 16], "scale": 10.0}),
     ("airbench", [1, 28, 28], {"widths": [8, 16, 16], "depth": 3, "scale": 1.0}),
@@ -76,7 +76,7 @@ def test_networks_are_the_public_modules() -> None:
         ("resnet", [3, 32, 32], {"depth": 50}, 23_520_842),
         ("mlp", [1, 28, 28], {}, 407_050),
         ("mlp", [1, 28, 28], {"hidden": []}, 7_850),
-        ("mlp", [1, 28, 28], {"hidden": [512], "batch_norm": True}, 407_562),  # a scale for each of 512, biases shift
+        ("mlp", [1, 28, 28], {"hidden": [512], "norm": "batch"}, 407_562),  # a scale for each of 512, biases shift
     ],
 )
 def test_parameter_counts(name: str, shape: list[int], arguments: dict[str, Any], parameters: int) -> None:
@@ -159,7 +159,7 @@ def test_resnet_halves_the_image_three_times(depth: int, channels: int) -> None:
 def test_every_network_learns_one_batch_by_heart(name: str, shape: list[int], arguments: dict[str, Any]) -> None:
     network = seeded_network(name, shape, 4, **arguments)
     images, labels = torch.randn(8, *shape), torch.arange(8) % 4
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.003 if arguments.get("batch_norm") is False else 0.01)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.003 if arguments.get("norm") == "none" else 0.01)
     losses = []
     while len(losses) < 100 and (not losses or losses[-1] >= 0.02):
         loss = nn.functional.cross_entropy(network(images), labels)
@@ -244,7 +244,7 @@ def test_dropout_is_random_in_training_only(name: str, shape: list[int], argumen
         ("lenet", {"width": 0}),
         ("lenet", {"activation": "Relu"}),
         ("cnn", {"form": "three_conv"}),
-        ("cnn", {"batch_norm": 1}),
+        ("cnn", {"norm": True}),
         ("cnn", {"hidden": 0}),
         ("airbench", {"widths": [4, 4]}),
         ("airbench", {"depth": 1}),
@@ -255,7 +255,7 @@ def test_dropout_is_random_in_training_only(name: str, shape: list[int], argumen
         ("vgg", {"depth": 12}),
         ("densenet", {"reduction": 0.0}),
         ("densenet", {"reduction": 1.5}),
-        ("row_rnn", {"cell": "rnn"}),
+        ("row_rnn", {"cell": "elman"}),
         ("row_rnn", {"layers": 0}),
         ("row_rnn", {"initialization": "zeros"}),
     ],
@@ -277,7 +277,7 @@ def test_the_named_activation_is_used(name: str) -> None:
 
 
 def test_layers_of_an_mlp_in_order() -> None:
-    network = seeded_network("mlp", [1, 4, 4], 3, hidden=[8, 6], batch_norm=True, dropout=0.3, activation="GELU")
+    network = seeded_network("mlp", [1, 4, 4], 3, hidden=[8, 6], norm="batch", dropout=0.3, activation="GELU")
     kinds = [type(layer).__name__ for layer in network.children()]
     block = ["Linear", "BatchNorm1d", "GELU", "Dropout"]
     assert kinds == ["Flatten", *block, *block, "Linear"]

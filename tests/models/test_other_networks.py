@@ -93,7 +93,7 @@ def test_parameter_counts(name: str, sizes: dict[str, Any], arguments: dict[str,
 
 AUTOENCODERS: list[dict[str, Any]] = [
     {"hidden": [32, 16], "latent": 8},
-    {"form": "convolutional", "hidden": [8, 16], "latent": 8, "batch_norm": True},
+    {"form": "convolutional", "hidden": [8, 16], "latent": 8, "norm": "batch"},
     {"form": "dense", "hidden": [32], "latent": 8, "variational": True, "activation": "Tanh"},
 ]
 

@@ -26,7 +26,7 @@ def count(module: nn.Module) -> int:
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_parameters_are_torchvisions_and_a_linear_layers(depth: int, batch_norm: bool) -> None:
     with torch.device("meta"):
-        network = build(depth=depth, batch_norm=batch_norm)
+        network = build(depth=depth, norm="batch" if batch_norm else "none")
     assert count(network) == count(reference(depth, "_bn" if batch_norm else "")) + 512 * 10 + 10
     if (depth, batch_norm) == (16, True):
         assert count(network) == 14_728_266
@@ -34,7 +34,7 @@ def test_parameters_are_torchvisions_and_a_linear_layers(depth: int, batch_norm:
 
 @pytest.mark.parametrize(("depth", "batch_norm"), [(11, True), (16, True), (13, False)])
 def test_features_are_what_torchvision_computes(depth: int, batch_norm: bool) -> None:
-    network = build(depth=depth, batch_norm=batch_norm, initialization="he").eval()
+    network = build(depth=depth, norm="batch" if batch_norm else "none", initialization="he").eval()
     features = reference(depth, "_bn" if batch_norm else "").eval()
     features.load_state_dict(dict(zip(features.state_dict(), network.state_dict().values(), strict=False)), assign=True)
     images = torch.randn(1, 3, 32, 64)

@@ -18,7 +18,7 @@ from torchloom.models import build_model
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 
 INFO = ImageInfo(target=Classes(classes=["a", "b", "ü"]), shape=[2, 4, 4], mean=[0.2, 0.6], std=[0.1, 0.3])
-ARGUMENTS = {"hidden": [8], "batch_norm": True}
+ARGUMENTS = {"hidden": [8], "norm": "batch"}
 IMAGES = torch.randint(256, (5, 2, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -132,7 +132,7 @@ def test_a_failing_save_leaves_the_old_file(dataset: CheckpointDataset, wrong: d
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"arguments": {"hidden": [9], "batch_norm": True}}, "do not fit the network mlp: .*size mismatch"),
+        ({"arguments": {"hidden": [9], "norm": "batch"}}, "do not fit the network mlp: .*size mismatch"),
         ({"arguments": {"hidden": [8]}}, "do not fit the network mlp: .*Unexpected key"),
         ({"weights": {}}, "do not fit the network mlp: .*Missing key"),
         ({"arguments": {"colour": "red"}}, "do not fit the network mlp: .*colour"),

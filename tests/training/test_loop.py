@@ -99,7 +99,7 @@ def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor], tole
 # ---- learning ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [{}, {"batch_norm": True, "dropout": 0.1}])
+@pytest.mark.parametrize("arguments", [{}, {"norm": "batch", "dropout": 0.1}])
 @pytest.mark.parametrize("settings", [{}, {"optimizer": {"name": "Adam", "lr": 0.01}, "ema": 0.5, "accumulate": 2}])
 def test_a_separable_set_is_learnt(arguments: dict[str, Any], settings: dict[str, Any]) -> None:
     _, result = run(lambda: classifier(**arguments), epochs=8, **settings)
@@ -215,7 +215,7 @@ def test_a_momentum_that_a_schedule_moves_is_said(
 
 def test_a_seed_repeats_a_run_to_the_bit() -> None:
     def make() -> nn.Module:
-        return classifier(dropout=0.3, batch_norm=True)
+        return classifier(dropout=0.3, norm="batch")
 
     (_, first), (_, again), (_, other) = run(make, seed=3), run(make, seed=3), run(make, seed=4)
     assert_same_weights(first.last, again.last)
@@ -368,7 +368,7 @@ def test_clipping_bounds_the_step(precision: str) -> None:
 
 
 def test_penalties_pull_on_weights_and_leave_the_rest() -> None:
-    model = fresh(lambda: classifier(batch_norm=True))
+    model = fresh(lambda: classifier(norm="batch"))
     total = penalty(model, l1=0.3, l2=0.2)
     assert isinstance(total, Tensor)
     weights = {name: value for name, value in model.named_parameters() if value.ndim > 1}
@@ -436,7 +436,7 @@ def test_ema_is_the_average_made_by_hand() -> None:
 
 
 def test_ema_averages_batch_norm_and_keeps_the_normalisation() -> None:
-    model, result = run(lambda: classifier(batch_norm=True), ema=0.9)
+    model, result = run(lambda: classifier(norm="batch"), ema=0.9)
     raw = model.state_dict()
     assert result.last.keys() == raw.keys()
     assert torch.equal(result.last["mean"], raw["mean"])
@@ -482,7 +482,7 @@ def test_kept_weights_that_have_lost_what_was_learnt_are_said(
 
 def test_one_sample_at_a_time_is_too_few_for_batch_norm() -> None:
     with pytest.raises(InputError, match=r"^train\.batch_size: batch norm cannot train on one sample at a time"):
-        run(lambda: classifier(batch_norm=True), batch_size=1)
+        run(lambda: classifier(norm="batch"), batch_size=1)
 
 
 class Rows(nn.Module):

@@ -52,7 +52,7 @@ def initialize(network: nn.Module, name: Initialization) -> nn.Module:
 
 def _weights(layer: nn.Module) -> Iterator[Tensor]:
     """The matrices or kernels of one layer: of a recurrent one, for each gate its own."""
-    if isinstance(layer, nn.Linear | nn.Conv2d):
+    if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         yield layer.weight
     elif isinstance(layer, nn.RNNBase):
         for name, stacked in layer.named_parameters():
@@ -69,7 +69,7 @@ def _uniform(weight: Tensor) -> Tensor:
     return nn.init.uniform_(weight, -bound, bound)
 
 
-_LAYERS = (nn.Linear, nn.Conv2d, nn.RNNBase)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase)
 _DRAW: dict[str, Callable[[Tensor], Any]] = {
     "he": partial(_kaiming, nn.init.kaiming_normal_),
     "he_uniform": partial(_kaiming, nn.init.kaiming_uniform_),
@@ -103,24 +103,71 @@ def make_activation(name: Activation) -> nn.Module:
     return layer
 
 
+Norm = Literal["none", "batch", "group", "layer", "instance"]
+GROUPS = 32  # of channels, at most
+
+
+def make_norm(name: Norm, channels: int, axes: int = 2) -> list[nn.Module]:
+    """What brings (B, channels, …) with so many `axes` behind the channels to mean 0 and deviation 1, with a scale and
+    a shift for each channel that are learnt; nothing for none.
+
+    - batch: over the batch and all places (Ioffe & Szegedy, ICML 2015, arXiv:1502.03167)
+    - group: of each sample, over all places of up to 32 groups of two channels or more (Wu & He, ECCV 2018,
+      arXiv:1803.08494)
+    - layer: of each sample, over all channels and places (Ba, Kiros, Hinton, arXiv:1607.06450)
+    - instance: of each sample and channel, over all places (Ulyanov et al., arXiv:1607.08022); of dense layers, which
+      have one place, nothing
+    """
+    if name == "none" or (name == "instance" and not axes):
+        return []
+    if name == "batch":
+        return [(nn.BatchNorm2d if axes == 2 else nn.BatchNorm1d)(channels)]
+    if name == "group":
+        return [
+            nn.GroupNorm(
+                max(n for n in range(1, GROUPS + 1) if not channels % n and (n == 1 or channels >= 2 * n)), channels
+            )
+        ]
+    return [nn.GroupNorm(1 if name == "layer" else channels, channels)]
+
+
+Pooling = Literal["max", "average", "lp"]
+
+
+def make_pooling(name: Pooling, kernel: int, stride: int | None = None) -> nn.Module:
+    """What makes one value of each `kernel` x `kernel` values of (B, C, H, W): the greatest, the mean or their L2 norm
+    (Gulcehre et al., "Learned-norm pooling", arXiv:1311.1780, with p = 2)."""
+    kinds = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "lp": L2Pool2d}
+    pooling: nn.Module = kinds[name](kernel, stride)
+    return pooling
+
+
+class L2Pool2d(nn.AvgPool2d):
+    """nn.LPPool2d of p = 2, whose gradient is NaN where all values are 0, as behind a ReLU; here it is 0."""
+
+    def __init__(self, kernel: int, stride: int | None = None) -> None:
+        super().__init__(kernel, stride)
+        self.area = kernel * kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares: Tensor = super().forward(x.float().square()) * self.area
+        return squares.clamp(min=1e-20).sqrt().to(x.dtype)
+
+
 def convolution(
-    inputs: int, outputs: int, kernel: int, padding: int, *, activation: Activation, batch_norm: bool
+    inputs: int, outputs: int, kernel: int, padding: int, *, activation: Activation, norm: Norm
 ) -> list[nn.Module]:
-    """Convolution of stride 1, [batch norm], activation. Batch norm shifts by itself: no bias before it."""
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=not batch_norm)]
-    if batch_norm:
-        layers.append(nn.BatchNorm2d(outputs))
-    return [*layers, make_activation(activation)]
+    """Convolution of stride 1, [norm], activation. A norm shifts by itself: no bias before it."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=norm == "none")]
+    return [*layers, *make_norm(norm, outputs), make_activation(activation)]
 
 
 def dense(
-    inputs: int, outputs: int, *, activation: Activation, batch_norm: bool = False, dropout: Fraction = 0.0
+    inputs: int, outputs: int, *, activation: Activation, norm: Norm = "none", dropout: Fraction = 0.0
 ) -> list[nn.Module]:
-    """Linear layer, [batch norm], activation, [dropout]."""
-    layers: list[nn.Module] = [nn.Linear(inputs, outputs, bias=not batch_norm)]
-    if batch_norm:
-        layers.append(nn.BatchNorm1d(outputs))
-    layers.append(make_activation(activation))
+    """Linear layer, [norm], activation, [dropout]."""
+    normed = make_norm(norm, outputs, axes=0)
+    layers: list[nn.Module] = [nn.Linear(inputs, outputs, bias=not normed), *normed, make_activation(activation)]
     if dropout:
         layers.append(nn.Dropout(dropout))
     return layers

@@ -1,6 +1,7 @@
 """Recurrent layers by name, and sequences of different lengths."""
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +10,25 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from torchloom.models._operators import Operator
 
-Cell = Literal["lstm", "gru"]
+Cell = Literal["lstm", "gru", "rnn", "relu_rnn"]
+CELLS: dict[Cell, Any] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+    "relu_rnn": partial(nn.RNN, nonlinearity="relu"),
+}
 
 
 def make_rnn(cell: Cell, inputs: int, width: int, layers: int, bidirectional: bool, dropout: float) -> nn.RNNBase:
-    """Layers of LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014) cells; dropout is between them."""
-    kind = nn.LSTM if cell == "lstm" else nn.GRU
-    between = dropout if layers > 1 else 0.0
-    return kind(inputs, width, layers, batch_first=True, bidirectional=bidirectional, dropout=between)
+    """Layers of LSTM (Hochreiter & Schmidhuber 1997), GRU (Cho et al. 2014) or plain cells; dropout is between them.
+
+    Plain cells have no gates: the state is a tanh of a sum (rnn: Elman, "Finding structure in time", Cognitive Science
+    14, 1990), or its ReLU (relu_rnn: Le, Jaitly, Hinton, arXiv:1504.00941, with `initialization: identity`).
+    """
+    rnn: nn.RNNBase = CELLS[cell](
+        inputs, width, layers, batch_first=True, bidirectional=bidirectional, dropout=dropout if layers > 1 else 0.0
+    )
+    return rnn
 
 
 def run_packed(rnn: nn.RNNBase, x: Tensor, lengths: Tensor) -> Tensor:
@@ -70,4 +82,5 @@ def _one_direction(rnn: nn.RNNBase, layer: int, suffix: str, x: Tensor) -> Tenso
     state = x.new_zeros(1, x.shape[0], rnn.hidden_size)
     if isinstance(rnn, nn.LSTM):
         return torch.lstm(x, (state, state), weights, True, 1, 0.0, False, False, True)[0]
-    return torch.gru(x, state, weights, True, 1, 0.0, False, False, True)[0]
+    run = {"GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}[rnn.mode]
+    return run(x, state, weights, True, 1, 0.0, False, False, True)[0]

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from torchloom.config import Count
-from torchloom.models._layers import Activation, Initialization, initialize, make_activation
+from torchloom.models._layers import Activation, Initialization, Norm, initialize, make_activation, make_norm
 
 Widths = Annotated[list[Count], Field(min_length=1)]
 
@@ -26,7 +26,7 @@ def build(
     latent: Count = 32,
     variational: bool = False,
     activation: Activation = "ReLU",
-    batch_norm: bool = False,
+    norm: Norm = "none",
     initialization: Initialization = "default",
 ) -> nn.Module:
     """An encoder to `latent` numbers and its mirror image; `hidden` are the widths, or channels, on the way.
@@ -34,7 +34,7 @@ def build(
     Each convolution halves the image's sides, rounded up.
     """
     parts = dense if form == "dense" else convolutional
-    encoder, decoder = parts(shape, hidden, latent * (1 + variational), latent, activation, batch_norm)
+    encoder, decoder = parts(shape, hidden, latent * (1 + variational), latent, activation, norm)
     return initialize(Autoencoder(encoder, decoder, variational), initialization)
 
 
@@ -64,16 +64,16 @@ class Autoencoder(nn.Module):
 
 
 def dense(
-    shape: tuple[int, int, int], hidden: list[int], code: int, latent: int, activation: str, batch_norm: bool
+    shape: tuple[int, int, int], hidden: list[int], code: int, latent: int, activation: str, norm: Norm
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder to `code` numbers and decoder from `latent` ones, of linear layers."""
     pixels = math.prod(shape)
     encoder: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip([pixels, *hidden], hidden, strict=False):
-        encoder += [nn.Linear(inputs, outputs), *_after(nn.BatchNorm1d(outputs), activation, batch_norm)]
+        encoder += [nn.Linear(inputs, outputs), *make_norm(norm, outputs, 0), make_activation(activation)]
     decoder: list[nn.Module] = []
     for inputs, outputs in zip([latent, *hidden[::-1]], hidden[::-1], strict=False):
-        decoder += [nn.Linear(inputs, outputs), *_after(nn.BatchNorm1d(outputs), activation, batch_norm)]
+        decoder += [nn.Linear(inputs, outputs), *make_norm(norm, outputs, 0), make_activation(activation)]
     return (
         nn.Sequential(*encoder, nn.Linear(hidden[-1], code)),
         nn.Sequential(*decoder, nn.Linear(hidden[0], pixels), nn.Unflatten(1, shape)),
@@ -81,26 +81,22 @@ def dense(
 
 
 def convolutional(
-    shape: tuple[int, int, int], hidden: list[int], code: int, latent: int, activation: str, batch_norm: bool
+    shape: tuple[int, int, int], hidden: list[int], code: int, latent: int, activation: str, norm: Norm
 ) -> tuple[nn.Module, nn.Module]:
     """The same of 3x3 convolutions with stride 2, their mirror images of nearest-neighbour growth and convolution."""
     channels, height, width = shape
     sizes = [(height, width)]
     encoder: list[nn.Module] = []
     for inputs, outputs in zip([channels, *hidden], hidden, strict=False):
-        encoder += [nn.Conv2d(inputs, outputs, 3, 2, 1), *_after(nn.BatchNorm2d(outputs), activation, batch_norm)]
+        encoder += [nn.Conv2d(inputs, outputs, 3, 2, 1), *make_norm(norm, outputs), make_activation(activation)]
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     smallest = (hidden[-1], *sizes[-1])
     encoder += [nn.Flatten(), nn.Linear(math.prod(smallest), code)]
     decoder: list[nn.Module] = [nn.Linear(latent, math.prod(smallest)), nn.Unflatten(1, smallest)]
     for inputs, outputs, size in zip(hidden[::-1], [*hidden[-2::-1], channels], sizes[-2::-1], strict=True):
-        decoder += [*_after(nn.BatchNorm2d(inputs), activation, batch_norm), Grow(size)]
+        decoder += [*make_norm(norm, inputs), make_activation(activation), Grow(size)]
         decoder.append(nn.Conv2d(inputs, outputs, 3, padding=1))
     return nn.Sequential(*encoder), nn.Sequential(*decoder)
-
-
-def _after(norm: nn.Module, activation: str, batch_norm: bool) -> list[nn.Module]:
-    return [*([norm] if batch_norm else []), make_activation(activation)]
 
 
 class Grow(nn.Module):

@@ -3,6 +3,8 @@
 Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks", CVPR 2017 (arXiv:1608.06993).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -10,7 +12,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
-from torchloom.models._layers import Initialization, check_side, initialize
+from torchloom.models._layers import (
+    Activation,
+    Initialization,
+    Norm,
+    check_side,
+    initialize,
+    make_activation,
+    make_norm,
+)
+
+Normalised = Callable[[int], list[nn.Module]]
 
 
 def build(
@@ -21,6 +33,8 @@ def build(
     growth: Count = 24,
     reduction: Annotated[float, Field(gt=0, le=1)] = 0.5,
     dropout: Fraction = 0.0,
+    activation: Activation = "ReLU",
+    norm: Norm = "batch",
     initialization: Initialization = "he",
 ) -> nn.Module:
     """Three dense blocks of (`depth` - 4) / 6 layers, each of which adds `growth` channels to all before it.
@@ -32,32 +46,33 @@ def build(
     if rest or count < 1:
         raise ValueError(f"depth {depth}: must be 4 + 6 n with n of 1 or more, such as 22, 40 or 100")
     check_side(shape, 4, "densenet")
-    channels = 2 * growth
+    channels, normalised = 2 * growth, partial(_normalised, activation, norm)
     layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 3, padding=1, bias=False)]
     for block in range(3):
         if block:
-            layers.append(transition(channels, int(channels * reduction)))
+            layers.append(transition(channels, int(channels * reduction), normalised))
             channels = int(channels * reduction)
         for _ in range(count):
-            layers.append(DenseLayer(channels, growth, dropout))
+            layers.append(DenseLayer(channels, growth, dropout, normalised))
             channels += growth
     layers += [*normalised(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)]
     return initialize(nn.Sequential(*layers), initialization)
 
 
-def normalised(channels: int) -> list[nn.Module]:
-    """Batch norm and ReLU, which here come before a convolution."""
-    return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+def _normalised(activation: Activation, norm: Norm, channels: int) -> list[nn.Module]:
+    """Norm and activation, which here come before a convolution."""
+    in_place = activation == "ReLU" and norm != "none"  # and not on what others see too
+    return [*make_norm(norm, channels), nn.ReLU(inplace=True) if in_place else make_activation(activation)]
 
 
-def transition(inputs: int, outputs: int) -> nn.Module:
+def transition(inputs: int, outputs: int, normalised: Normalised) -> nn.Module:
     return nn.Sequential(*normalised(inputs), nn.Conv2d(inputs, outputs, 1, bias=False), nn.AvgPool2d(2))
 
 
 class DenseLayer(nn.Module):
     """(B, C, H, W) -> (B, C + growth, H, W): the input and, behind it, what a bottleneck makes of it."""
 
-    def __init__(self, inputs: int, growth: int, dropout: float) -> None:
+    def __init__(self, inputs: int, growth: int, dropout: float, normalised: Normalised) -> None:
         super().__init__()
         self.body = nn.Sequential(
             *normalised(inputs),

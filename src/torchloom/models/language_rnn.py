@@ -1,4 +1,4 @@
-"""Recurrent language model: embedding, LSTM or GRU, and the next token's logits at every place.
+"""Recurrent language model: embedding, recurrent layers, and the next token's logits at every place.
 
 Dropout: Zaremba, Sutskever, Vinyals, "Recurrent neural network regularization", arXiv:1409.2329, 2014. Tied weights:
 Press & Wolf, "Using the output embedding to improve language models", EACL 2017 (arXiv:1608.05859).
@@ -7,6 +7,7 @@ Press & Wolf, "Using the output embedding to improve language models", EACL 2017
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
+from torchloom.models._layers import Initialization, initialize
 from torchloom.models._recurrent import Cell, make_rnn
 
 
@@ -20,13 +21,14 @@ def build(
     embedding_dropout: Fraction = 0.2,
     dropout: Fraction = 0.5,
     tied: bool = False,
+    initialization: Initialization = "default",
 ) -> nn.Module:
     """A language model over `tokens` different tokens.
 
     `dropout` is between the layers and before the output; `tied` shares one matrix between embedding and output.
     """
     rnn = make_rnn(cell, embedding, width, layers, bidirectional=False, dropout=dropout)
-    return LanguageRNN(tokens, rnn, embedding_dropout, dropout, tied)
+    return initialize(LanguageRNN(tokens, rnn, embedding_dropout, dropout, tied), initialization)
 
 
 class LanguageRNN(nn.Module):

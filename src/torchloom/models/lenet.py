@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
-from torchloom.models._layers import Activation, Initialization, check_unused, convolution, dense, initialize
+from torchloom.models._layers import (
+    Activation,
+    Initialization,
+    Norm,
+    Pooling,
+    check_unused,
+    convolution,
+    dense,
+    initialize,
+    make_pooling,
+)
 
 # Table I: which of the six maps of S2 each of the 16 maps of C3 sees. Maps with as many inputs share a group.
 CONNECTIONS = (
@@ -30,7 +40,8 @@ def build(
     form: Literal["classic", "modern"] = "modern",
     width: Count = 1,
     activation: Activation = "ReLU",
-    batch_norm: bool = False,
+    norm: Norm = "none",
+    pooling: Pooling = "max",
     dropout: Fraction = 0.0,
     initialization: Initialization = "default",
 ) -> nn.Module:
@@ -39,7 +50,7 @@ def build(
     - classic: layers C1 to F6 of the paper with its trainable subsampling, its sparse connections in C3 and its scaled
       tanh. The output is a linear layer: the paper's fixed codes of RBF units are drawings of ASCII characters and give
       distances, not logits. All arguments but `initialization` are fixed.
-    - modern: full connections, max pooling, `activation`; `width` multiplies all of 6-16-120-84. `batch_norm` comes
+    - modern: full connections, `pooling`, `activation`; `width` multiplies all of 6-16-120-84. A `norm` comes
       before each activation, `dropout` after the two hidden dense layers.
     """
     if form == "classic":
@@ -47,31 +58,40 @@ def build(
             form,
             width=(width, 1),
             activation=(activation, "ReLU"),
-            batch_norm=(batch_norm, False),
+            norm=(norm, "none"),
+            pooling=(pooling, "max"),
             dropout=(dropout, 0.0),
         )
         return initialize(classic(shape, outputs), initialization)
-    return initialize(modern(shape, outputs, width, activation, batch_norm, dropout), initialization)
+    return initialize(modern(shape, outputs, width, activation, norm, pooling, dropout), initialization)
 
 
 def modern(
-    shape: tuple[int, int, int], outputs: int, width: int, activation: Activation, batch_norm: bool, dropout: float
+    shape: tuple[int, int, int],
+    outputs: int,
+    width: int,
+    activation: Activation,
+    norm: Norm,
+    pooling: Pooling,
+    dropout: float,
 ) -> nn.Module:
     return nn.Sequential(
         Frame(),
-        *pooled_convolution(shape[0], 6 * width, activation, batch_norm),
-        *pooled_convolution(6 * width, 16 * width, activation, batch_norm),
+        *pooled_convolution(shape[0], 6 * width, activation, norm, pooling),
+        *pooled_convolution(6 * width, 16 * width, activation, norm, pooling),
         nn.Flatten(),
-        *dense(16 * width * pixels(shape), 120 * width, activation=activation, batch_norm=batch_norm, dropout=dropout),
-        *dense(120 * width, 84 * width, activation=activation, batch_norm=batch_norm, dropout=dropout),
+        *dense(16 * width * pixels(shape), 120 * width, activation=activation, norm=norm, dropout=dropout),
+        *dense(120 * width, 84 * width, activation=activation, norm=norm, dropout=dropout),
         nn.Linear(84 * width, outputs),
     )
 
 
-def pooled_convolution(inputs: int, outputs: int, activation: Activation, batch_norm: bool) -> list[nn.Module]:
-    """5x5 convolution, max pooling, [batch norm], activation: what follows the pooling has a quarter of the work."""
-    convolved, *rest = convolution(inputs, outputs, 5, 0, activation=activation, batch_norm=batch_norm)
-    return [convolved, nn.MaxPool2d(2), *rest]
+def pooled_convolution(
+    inputs: int, outputs: int, activation: Activation, norm: Norm, pooling: Pooling
+) -> list[nn.Module]:
+    """5x5 convolution, pooling, [norm], activation: what follows the pooling has a quarter of the work."""
+    convolved, *rest = convolution(inputs, outputs, 5, 0, activation=activation, norm=norm)
+    return [convolved, make_pooling(pooling, 2), *rest]
 
 
 def classic(shape: tuple[int, int, int], outputs: int) -> nn.Module:

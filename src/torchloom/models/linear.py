@@ -6,10 +6,12 @@ Tibshirani, "Regression shrinkage and selection via the lasso", JRSS B 58, 1996.
 
 from torch import Tensor, nn
 
+from torchloom.models._layers import Initialization, initialize
 
-def build(features: int, outputs: int, *, bias: bool = True) -> nn.Module:
+
+def build(features: int, outputs: int, *, bias: bool = True, initialization: Initialization = "default") -> nn.Module:
     """Features (B, `features`) -> predictions (B, `outputs`)."""
-    return Linear(features, outputs, bias)
+    return initialize(Linear(features, outputs, bias), initialization)
 
 
 class Linear(nn.Module):

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from torchloom.config import Count, Fraction
-from torchloom.models._layers import Activation, Initialization, initialize, make_activation
+from torchloom.models._layers import Activation, Initialization, Norm, dense, initialize
 
 Widths = Annotated[list[Count], Field(min_length=0)]
 
@@ -21,20 +21,15 @@ def build(
     *,
     hidden: Widths = [512],  # noqa: B006  (never changed)
     activation: Activation = "ReLU",
-    batch_norm: bool = False,
+    norm: Norm = "none",
     dropout: Fraction = 0.0,
     initialization: Initialization = "default",
 ) -> nn.Module:
-    """Flatten -> for each width in `hidden`: linear, [batch norm], activation, [dropout] -> linear to `outputs`."""
+    """Flatten -> for each width in `hidden`: linear, [norm], activation, [dropout] -> linear to `outputs`."""
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(shape)
     for next_width in hidden:
-        layers.append(nn.Linear(width, next_width, bias=not batch_norm))
-        if batch_norm:
-            layers.append(nn.BatchNorm1d(next_width))
-        layers.append(make_activation(activation))
-        if dropout:
-            layers.append(nn.Dropout(dropout))
+        layers += dense(width, next_width, activation=activation, norm=norm, dropout=dropout)
         width = next_width
     layers.append(nn.Linear(width, outputs))
     return initialize(nn.Sequential(*layers), initialization)

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
+from torchloom.models._layers import Activation, Initialization, Norm, initialize, make_activation, make_norm
 
 Sizes = Annotated[list[Count], Field(min_length=1)]
 
@@ -22,20 +23,24 @@ def build(
     *,
     widths: Sizes = [128, 256, 128],  # noqa: B006  (never changed)
     kernels: Sizes = [7, 5, 3],  # noqa: B006
+    activation: Activation = "ReLU",
+    norm: Norm = "batch",
     dropout: Fraction = 0.0,
+    initialization: Initialization = "default",
 ) -> nn.Module:
-    """Series (B, T, channels) -> for each width convolution, batch norm, ReLU -> mean of all steps -> (B, outputs)."""
+    """Series (B, T, channels) -> for each width convolution, norm, activation -> mean of all steps -> (B, outputs)."""
     if len(widths) != len(kernels) or not all(kernel % 2 for kernel in kernels):
         raise ValueError(f"kernels {kernels}: must be odd numbers, one for each of the {len(widths)} widths")
     layers: list[nn.Module] = []
     for width, kernel in zip(widths, kernels, strict=True):
         layers += [
-            nn.Conv1d(channels, width, kernel, padding=kernel // 2, bias=False),
-            nn.BatchNorm1d(width),
-            nn.ReLU(),
+            nn.Conv1d(channels, width, kernel, padding=kernel // 2, bias=norm == "none"),
+            *make_norm(norm, width, axes=1),
+            make_activation(activation),
         ]
         channels = width
-    return SeriesCNN(nn.Sequential(*layers), nn.Dropout(dropout), nn.Linear(channels, outputs))
+    network = SeriesCNN(nn.Sequential(*layers), nn.Dropout(dropout), nn.Linear(channels, outputs))
+    return initialize(network, initialization)
 
 
 class SeriesCNN(nn.Module):

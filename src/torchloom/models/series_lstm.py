@@ -10,6 +10,7 @@ import math
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
+from torchloom.models._layers import Initialization, initialize
 from torchloom.models._recurrent import Cell, make_rnn
 from torchloom.models._windows import Normalization, answers, normalized
 
@@ -24,13 +25,14 @@ def build(
     layers: Count = 1,
     dropout: Fraction = 0.2,
     normalization: Normalization | None = None,
+    initialization: Initialization = "default",
 ) -> nn.Module:
-    """Windows (B, window, channels) -> `layers` of LSTM or GRU -> linear to (B, horizon, channels) or (B, outputs).
+    """Windows (B, window, channels) -> `layers` of recurrent cells -> linear to (B, horizon, channels) or (B, outputs).
 
     `normalization` is one of _windows.normalized.
     """
     rnn = make_rnn(cell, channels, width, layers, bidirectional=False, dropout=dropout)
-    network = SeriesLSTM(rnn, answers(channels, horizon, outputs), dropout)
+    network = initialize(SeriesLSTM(rnn, answers(channels, horizon, outputs), dropout), initialization)
     return normalized(network, channels, normalization, ahead=outputs is None)
 
 

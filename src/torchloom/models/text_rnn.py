@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
+from torchloom.models._layers import Initialization, initialize
 from torchloom.models._recurrent import Cell, make_rnn, run_packed
 
 Pooling = Literal["mean", "max", "both"]
@@ -27,10 +28,12 @@ def build(
     embedding_dropout: Fraction = 0.3,
     dropout: Fraction = 0.5,
     pooling: Pooling = "both",
+    initialization: Initialization = "default",
 ) -> nn.Module:
-    """Embedding -> `layers` of LSTM or GRU -> mean and maximum over each document's words -> linear to `outputs`."""
+    """Embedding -> `layers` of recurrent cells -> `pooling` of each document's words, mean, max or both -> linear to
+    `outputs`."""
     rnn = make_rnn(cell, embedding, width, layers, bidirectional, dropout)
-    return TextRNN(tokens, outputs, rnn, embedding_dropout, dropout, pooling)
+    return initialize(TextRNN(tokens, outputs, rnn, embedding_dropout, dropout, pooling), initialization)
 
 
 class TextRNN(nn.Module):

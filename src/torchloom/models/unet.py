@@ -1,17 +1,29 @@
 """U-Net: down to a small picture of many channels and up again, with what was there on the way down beside it.
 
 Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015
-(arXiv:1505.04597). With padding, so that what comes out is as large as what goes in, and batch norm.
+(arXiv:1505.04597). With padding, so that what comes out is as large as what goes in, and a norm.
 """
+
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchloom.config import Count
+from torchloom.models._layers import Activation, Initialization, Norm, convolution, initialize
 
 
-def build(shape: tuple[int, int, int], maps: int, *, width: Count = 16, depth: Count = 3) -> nn.Module:
+def build(
+    shape: tuple[int, int, int],
+    maps: int,
+    *,
+    width: Count = 16,
+    depth: Count = 3,
+    activation: Activation = "ReLU",
+    norm: Norm = "batch",
+    initialization: Initialization = "default",
+) -> nn.Module:
     """Images (B, C, H, W) -> `maps` for each pixel (B, maps, H, W).
 
     `width` channels at full size, twice as many after each of the `depth` halvings.
@@ -19,20 +31,21 @@ def build(shape: tuple[int, int, int], maps: int, *, width: Count = 16, depth: C
     channels, rows, columns = shape
     if min(rows, columns) < 2**depth:
         raise ValueError(f"depth {depth} halves images of {rows}x{columns} to nothing")
-    return UNet(channels, maps, width, depth)
+    return initialize(UNet(channels, maps, width, depth, activation, norm), initialization)
 
 
 class UNet(nn.Module):
-    def __init__(self, channels: int, maps: int, width: int, depth: int) -> None:
+    def __init__(self, channels: int, maps: int, width: int, depth: int, activation: Activation, norm: Norm) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
-            convolutions(before, after) for before, after in zip([channels, *widths[:-1]], widths, strict=True)
+            convolutions(before, after, activation, norm)
+            for before, after in zip([channels, *widths[:-1]], widths, strict=True)
         )
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(2 * after, after, kernel_size=2, stride=2) for after in widths[-2::-1]
         )
-        self.up = nn.ModuleList(convolutions(2 * after, after) for after in widths[-2::-1])
+        self.up = nn.ModuleList(convolutions(2 * after, after, activation, norm) for after in widths[-2::-1])
         self.head = nn.Conv2d(width, maps, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,9 +61,7 @@ class UNet(nn.Module):
         return maps
 
 
-def convolutions(before: int, after: int) -> nn.Module:
-    """Two 3x3 convolutions, each with batch norm and ReLU."""
-    layers: list[nn.Module] = []
-    for inputs in (before, after):
-        layers += [nn.Conv2d(inputs, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers)
+def convolutions(before: int, after: int, activation: Activation, norm: Norm) -> nn.Module:
+    """Two 3x3 convolutions, each with norm and activation."""
+    both = (convolution(inputs, after, 3, 1, activation=activation, norm=norm) for inputs in (before, after))
+    return nn.Sequential(*chain.from_iterable(both))
