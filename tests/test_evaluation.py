@@ -616,7 +616,7 @@ def test_the_loss_of_a_text_is_by_the_weights_of_its_characters(chunk: int) -> N
     assert metrics["loss"] == pytest.approx((10 * 2 + 1 * 1 + 2 * 2 + 1 * 1) / 14 * math.log(2))  # bits by weight
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_the_text_is_read_as_one_whatever_the_chunk(cell: str) -> None:
     torch.manual_seed(0)
     info = TextInfo(tokenizer=Tokenizer.of_characters("abcdefg"))

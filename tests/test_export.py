@@ -306,6 +306,12 @@ CASES = {
         documents(LENGTHS),
         ["logits"],
     ),
+    "documents, rnn": Case(
+        "classification", "text_rnn", {**RNN, "cell": "rnn", "layers": 2}, DOCUMENTS, documents(LENGTHS), ["logits"]
+    ),
+    "documents, relu_rnn": Case(
+        "classification", "text_rnn", {**RNN, "cell": "relu_rnn"}, DOCUMENTS, documents(LENGTHS), ["logits"]
+    ),
     "table": Case("regression", "linear", {}, TABLE, rows(6), ["prediction"]),
     "autoencoder": Case(
         "reconstruction",

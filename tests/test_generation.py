@@ -64,7 +64,7 @@ def language_model(cell: str) -> tuple[Any, Checkpoint]:
 
 
 @pytest.mark.usefixtures("exporter")
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_pytorch_and_onnx_runtime_write_the_same_text(cell: str) -> None:
     model, checkpoint = language_model(cell)
     form = signature(model, {"tokens": torch.zeros((2, 6), dtype=torch.int64)}, checkpoint)

@@ -31,10 +31,16 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "lenet classic": ("lenet", {"form": "classic"}),
     "lenet": ("lenet", {"width": 3, "norm": "batch"}),
     "cnn two_conv": ("cnn", {"width": 16, "hidden": 64}),
+    "cnn lp": ("cnn", {"width": 16, "hidden": 64, "pooling": "lp", "norm": "layer"}),
     "alexnet": ("alexnet", {"width": 4, "dropout": 0.0}),
+    "alexnet of 2012": ("alexnet", {"width": 4, "dropout": 0.0, "norm": "local_response", "last_activation": "Tanh"}),
     "airbench": ("airbench", {"widths": [16, 32, 32], "scale": 1.0}),
     "vgg": ("vgg", {"depth": 11, "width": 16}),
     "resnet": ("resnet", {"depth": 18, "width": 16}),
+    "resnet preactivation": (
+        "resnet",
+        {"blocks": [1, 1], "width": 8, "widen": 2, "preactivation": True, "norm": "group", "activation": "SiLU"},
+    ),
     "densenet": ("densenet", {"depth": 10, "growth": 12}),
     "unet": ("unet", {"width": 4, "depth": 1}),
     "row_rnn lstm": ("row_rnn", {"width": 32}),
@@ -47,6 +53,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "text_rnn",
         {"cell": "gru", "embedding": 16, "width": 32, "layers": 1, "bidirectional": False, "pooling": "max"}
         | {"embedding_dropout": 0.0, "dropout": 0.0},
+    ),
+    "text_rnn rnn": (
+        "text_rnn",
+        {"cell": "rnn", "embedding": 16, "width": 32, "layers": 1, "embedding_dropout": 0.0, "dropout": 0.0},
     ),
     "text_cnn": ("text_cnn", {"embedding": 16, "width": 32, "embedding_dropout": 0.0, "dropout": 0.0}),
     "text_ngrams": (
@@ -85,7 +95,15 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "series_rnn": ("series_lstm", {"width": 16, "dropout": 0.0}),
 }
 # Further forms of a network are compiled in bf16 only, in which more goes wrong: that takes half of the time.
-FORMS = {"activations", "lenet classic", "text_rnn gru", "language_rnn gru", "autoencoder convolutional"}
+FORMS = {
+    "activations",
+    "lenet classic",
+    "text_rnn gru",
+    "text_rnn rnn",
+    "language_rnn gru",
+    "cnn lp",
+    "autoencoder convolutional",
+}
 # Recurrent layers split a graph, and each is one for itself; all the others are compiled together.
 TOGETHER = ["activations", *(case for case in NETWORKS if "rnn" not in case and "text" not in case)]
 GROUPS = {

@@ -34,6 +34,8 @@ SMALL: list[tuple[str, list[int], dict[str, Any]]] = [
     ("resnet", [3, 9, 13], {"depth": 50, "width": 4}),
     ("densenet", [3, 9, 13], {"depth": 22, "growth": 4}),
     ("row_rnn", [3, 9, 13], {"width": 16}),
+    ("row_rnn", [3, 9, 13], {"cell": "rnn", "width": 16}),
+    ("row_rnn", [3, 9, 13], {"cell": "relu_rnn", "width": 16, "bidirectional": True}),
     ("row_rnn", [3, 9, 13], {"cell": "gru", "width": 16, "layers": 2, "bidirectional": True}),
 ]
 # A network of each kind for what takes seconds; recurrent ones are exported in tests/test_export.py.

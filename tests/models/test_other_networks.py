@@ -1,7 +1,7 @@
 """Autoencoders, language models, text classifiers and linear regression."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from torchloom.models import build_network
-from torchloom.models._recurrent import make_rnn, run_padded
+from torchloom.models._recurrent import Cell, make_rnn, run_padded
 
 
 def seeded_network(name: str, sizes: dict[str, Any], **arguments: Any) -> Any:
@@ -143,7 +143,7 @@ def test_a_variational_latent_is_drawn_in_training_only() -> None:
 # ---- recurrent networks --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", get_args(Cell))
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (1, True), (3, True)])
 def test_reversed_sequences_give_what_packed_ones_do(cell: Any, layers: int, bidirectional: bool) -> None:
     torch.manual_seed(0)

@@ -112,8 +112,8 @@ def make_norm(name: Norm, channels: int, axes: int = 2) -> list[nn.Module]:
     a shift for each channel that are learnt; nothing for none.
 
     - batch: over the batch and all places (Ioffe & Szegedy, ICML 2015, arXiv:1502.03167)
-    - group: of each sample, over all places of up to 32 groups of two channels or more (Wu & He, ECCV 2018,
-      arXiv:1803.08494)
+    - group: of each sample, over all places of up to 32 groups of two channels or more, of dense layers of 16 or more
+      (Wu & He, ECCV 2018, arXiv:1803.08494)
     - layer: of each sample, over all channels and places (Ba, Kiros, Hinton, arXiv:1607.06450)
     - instance: of each sample and channel, over all places (Ulyanov et al., arXiv:1607.08022); of dense layers, which
       have one place, nothing
@@ -122,13 +122,17 @@ def make_norm(name: Norm, channels: int, axes: int = 2) -> list[nn.Module]:
         return []
     if name == "batch":
         return [(nn.BatchNorm2d if axes == 2 else nn.BatchNorm1d)(channels)]
-    if name == "group":
-        return [
-            nn.GroupNorm(
-                max(n for n in range(1, GROUPS + 1) if not channels % n and (n == 1 or channels >= 2 * n)), channels
-            )
-        ]
-    return [nn.GroupNorm(1 if name == "layer" else channels, channels)]
+    groups = {"group": _groups(channels, 2 if axes else 16), "layer": 1, "instance": channels}[name]
+    return [nn.GroupNorm(groups, channels)]
+
+
+def _groups(channels: int, least: int) -> int:
+    """As many as there can be, up to GROUPS, of equally many channels, `least` or more."""
+    return max(
+        count
+        for count in range(1, GROUPS + 1)
+        if channels % count == 0 and channels >= count * (least if count > 1 else 1)
+    )
 
 
 Pooling = Literal["max", "average", "lp"]
