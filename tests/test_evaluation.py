@@ -695,6 +695,18 @@ def test_the_largest_residuals_of_tiny_targets_are_not_zero() -> None:
     assert [rows[0][name] for name in info.features] == pytest.approx((features[1] * 1e-8).tolist())
 
 
+def test_whole_numbers_are_shown_as_such() -> None:
+    """An age is 48, and no 48.0, in tables and pictures."""
+    info = TableInfo(features=["age", "height"], mean=[0.0, 0.0], std=[1.0, 1.0])
+    features, target = torch.tensor([[48.0, 1.5], [-3.0, 0.1]]), torch.tensor([452_600.0, 1e20])
+    rows = missed(target, target, features, info)
+    shown = ["48,1.5,452600,0", "-3,0.1,1e+20,0"]
+    assert [",".join(str(row[name]) for name in ("age", "height", "true", "residual")) for row in rows] == shown
+    loaders: Any = SimpleNamespace(chosen=lambda split, numbers: (features[numbers], target[numbers]))
+    picture = info.predictions(loaders, [0, 1], [("yes", True), ("no", True)])
+    assert [text.get_text() for text in picture.axes[0].texts][1::2] == ["age 48, height 1.5", "age -3, height 0.1"]
+
+
 def table(rows: int = 60) -> tuple[Tensor, Tensor, TableInfo]:
     """Features of very different units, a target that they explain in part, and their statistics."""
     generator = torch.Generator().manual_seed(1)

@@ -23,7 +23,7 @@ from torchloom.problems.base import (
     run,
 )
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
-from torchloom.system.words import counted
+from torchloom.system.words import counted, significant
 
 if TYPE_CHECKING:
     import pyarrow
@@ -143,7 +143,7 @@ class Regression(Problem):
         names = [each.name for each in numbers_of(loaders.info)]
         if len(names) > 1:
             named = {f"{key} {name}": value[:, at] for at, name in enumerate(names) for key, value in named.items()}
-        rows = zip(*(value.tolist() for value in named.values()), strict=True)
+        rows = zip(*(map(significant, value.tolist()) for value in named.values()), strict=True)
         return [dict(zip(named, row, strict=True)) for row in rows]
 
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
