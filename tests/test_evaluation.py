@@ -11,6 +11,7 @@ import rich
 import sklearn.metrics
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import to_hex
 from rich.console import Console
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
@@ -57,6 +58,7 @@ from torchloom.problems.regression.metrics import (
     least_squares,
     regression_metrics,
 )
+from torchloom.system.figures import RIGHT, WRONG
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan, TensorFile
 
@@ -656,6 +658,25 @@ def test_regression_figures_are_scikit_learns() -> None:
         "mae": sklearn.metrics.mean_absolute_error(target, prediction),
     }
     assert regression_metrics(prediction, target) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("pictures", [39, 40])
+def test_each_of_few_samples_is_shown_once(tmp_path: Path, pictures: int) -> None:
+    """Where all are shown, the surest answers come first, and no second picture has the same ones."""
+    made, model = everything(tmp_path, pictures=pictures)
+    with torch.no_grad():
+        logits = model(SHOWN.permute(0, 3, 1, 2))
+    right = (logits.argmax(1) == SHOWN_AS).tolist()
+    colours = [to_hex(text.get_color()) for text in made["predictions"].axes[0].texts]
+    assert len(colours) == pictures
+    captions = CLASSIFICATION.captions(made)
+    if pictures == 40:
+        assert colours == [RIGHT] * sum(right) + [WRONG] * (40 - sum(right))
+        assert made["best_and_worst"] == b""
+        assert str(captions["predictions"]).startswith("Predictions for all test samples")
+    else:
+        assert made["best_and_worst"].axes
+        assert captions["predictions"] == CLASSIFICATION.reports["predictions"]
 
 
 def test_regression_figures_by_hand() -> None:
