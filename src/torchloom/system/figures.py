@@ -137,7 +137,7 @@ def _marker(epochs: Sequence[float]) -> str:
 
 
 def _by_epoch(axes: Axes, epochs: Sequence[float]) -> None:
-    """Whole epochs to the right, of which there may be a single one."""
+    """Whole epochs to the right, or folds, of which there may be a single one."""
     axes.grid(alpha=0.3)
     if len(set(epochs)) > FEW:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -585,6 +585,26 @@ def runs(points: list[dict[str, Any]]) -> Figure:
     _by_epoch(right, every)
     if 0 < len(right.lines) <= 20:
         right.legend(fontsize=8)
+    return figure
+
+
+def by_fold(metrics: Mapping[str, Sequence[float]], units: Mapping[str, str] | None = None) -> Figure:
+    """A panel for each metric, with its value in each fold, and their mean and standard deviation.
+
+    `units` are as in `learning_curves`.
+    """
+    figure = Figure(figsize=(3.4 * max(len(metrics), 1), 3.4), layout="constrained")
+    panels = figure.subplots(1, max(len(metrics), 1), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, metrics.items(), strict=False):
+        mean, deviation = np.mean(values), np.std(values, ddof=1)
+        axes.axhspan(mean - deviation, mean + deviation, color="C0", alpha=0.15)
+        axes.axhline(mean, color="C0", linewidth=1)
+        axes.plot(range(1, len(values) + 1), values, "o", color="C0")
+        title = _short(name.replace("_", " "))
+        axes.set(title=f"{title}\n{mean:.4g} ± {deviation:.2g}", ylabel=_short((units or {}).get(name, "")))
+        axes.title.set_fontsize(10)
+        axes.set_xlabel("fold")
+        _by_epoch(axes, range(1, len(values) + 1))
     return figure
 
 
