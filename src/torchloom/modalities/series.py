@@ -24,10 +24,12 @@ from torchloom.system.words import counted
 if TYPE_CHECKING:
     from typing import Self
 
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
     from torchloom.datasets.listing import Listing
+    from torchloom.training.loaders import LoaderPlan
 
 Row = Mapping[str, Any]
 
@@ -302,6 +304,20 @@ class LabelledSeriesInfo(Info):
 
         return {"series": torch.tensor(self.mean).repeat(batch, self.length, 1)}
 
+    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
+        from torchloom.system.figures import colour_of
+
+        series = loaders.chosen("test", numbers)[0].numpy()
+        return self._curves(list(series), [(caption, colour_of(right)) for caption, right in captions])
+
+    def _curves(self, series: Sequence[np.ndarray], captions: Sequence[tuple[str, str]]) -> Figure:
+        """A single channel is drawn as it is; several, whose units may differ, with mean 0 and deviation 1."""
+        from torchloom.system.figures import curves
+
+        if len(self.channels) == 1:
+            return curves(series, self.channels, captions, self.channels[0])
+        return curves([(each - self.mean) / self.std for each in series], self.channels, captions, "standardised")
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "channels", ", ".join(self.channels)
         yield "steps", self.length
@@ -337,6 +353,10 @@ class LabelledSeriesInfo(Info):
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"series": np.stack(samples)}
+
+    def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
+        named = [(f"{name}: {caption}", "black") for name, _, caption in shown]
+        return self._curves([sample for _, sample, _ in shown], named)
 
     def said(self) -> dict[str, Any]:
         return {"columns": self.steps or self.channels, "length": self.length}

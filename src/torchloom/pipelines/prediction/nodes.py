@@ -83,10 +83,10 @@ def predict(
     """What the model makes of each file, or of each line of one file.
 
     Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives; where it
-    answers with lists, there is a row for each of their entries. Then a picture of the first ones, the table of what
-    could not be read and why, and how good the answers are beside the target of those samples that come with it;
-    nothing where none do. At last the pictures that are answers, as a FolderDataset takes them. The tables lie in
-    temporary files in the folder `scratch`: memory may not hold them.
+    answers with lists, there is a row for each of their entries. Then a picture of the first ones, or of how the
+    answers are spread, the table of what could not be read and why, and how good the answers are beside the target of
+    those samples that come with it; nothing where none do. At last the pictures that are answers, as a FolderDataset
+    takes them. The tables lie in temporary files in the folder `scratch`: memory may not hold them.
     """
     import pyarrow
 
@@ -121,7 +121,16 @@ def predict(
         answered, failures = answers.table(), unreadable.table()
     _report(files, len(answered), failures)
     table, pictures = apart(unrolled(answered), problem.pictures)
-    return table, table, problem.sheet(loaded, shown), failures, _judged(loaded, answered, told), pictures
+    sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
+    return table, table, sheet, failures, _judged(loaded, answered, told), pictures
+
+
+def _spread(model: Model, config: PredictConfig, answered: Table) -> Figure:
+    """What there is to look at where the samples themselves are no more than the table."""
+    from torchloom.system.figures import spread_of
+
+    columns, _ = model.problem.answering(model, config)  # without what is odd about the samples
+    return spread_of(answered.select(columns.names))
 
 
 class Told:
