@@ -1,14 +1,20 @@
 """A user's own series with what is to be told of each, in rows or in a row for each step."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas
 import pytest
+from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
 from pydantic import ValidationError
 
+from conftest import ROOT, kedro_run
 from tests.tables import steps, waves, write
+from tests.test_docs import commands
+from torchloom.cli import new_task
 from torchloom.config import AnswerConfig, LabelledSeriesPreprocessConfig
 from torchloom.data.readers import propose
 from torchloom.data.readers.labelled_series import find, preprocess, preprocess_entry
@@ -235,6 +241,36 @@ def test_what_arrays_are_taken_for_can_be_said(tmp_path: Path) -> None:
     assert propose(apart, "y").preprocess["reader"] == "table"
     with pytest.raises(InputError, match=r"^--reader serie: is none of those that look at files: arrays, book, "):
         propose(apart, "y", by="serie")
+
+
+@pytest.mark.long
+def test_a_file_of_arrays_becomes_a_task(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's own line; what it writes is trained, and answers about files."""
+    (command,) = (each for each in commands(ROOT / "docs/how-to/own-series.md") if "gestures" in each)
+    for place, count in enumerate((200, 40)):
+        x, y = in_arrays(waves(count, seed=place))
+        given = {"x_train": x, "y_train": y} if count == 200 else {"x_test": x, "y_test": y}
+        saved(project / f"parts{place}", "file", given)
+    parts = [dict(np.load(project / f"parts{place}/own.npz")) for place in range(2)]
+    np.savez(project / "gestures.npz", **parts[0], **parts[1])
+    monkeypatch.chdir(project)
+    bootstrap_project(project)
+    words = command.removeprefix("uv run kedro task new ").split()
+    made = CliRunner().invoke(new_task, words, obj=SimpleNamespace(project_path=project), catch_exceptions=False)
+    assert "240 series of 15 to 20 steps, 2 channels, in the array x" in made.output
+    small = {"model": {"widths": [8, 8], "kernels": [5, 3]}, "train": {"epochs": 12, "threads": 1}}
+    catalog = kedro_run(project, "gestures", env="local", params={"gestures": small})
+    assert catalog.load("gestures.metrics")["accuracy"] > 0.95
+    (project / "asked").mkdir()
+    np.save(project / "asked/x.npy", parts[1]["x_test"])
+    (project / "asked/odd.npy").write_bytes(b"nothing")
+    asked = {"model": "gestures", "files": "asked", "threads": 1}
+    answers = kedro_run(project, "predict", env="local", params={"predict": asked})
+    rows = answers.load("predict.predictions_parquet").to_pylist()
+    told = np.mean([row["class_1"] == kind for row, kind in zip(rows, parts[1]["y_test"], strict=True)])
+    assert told == catalog.load("gestures.metrics")["accuracy"]
+    (wrong,) = answers.load("predict.unreadable").to_pylist()
+    assert (wrong["file"], "is no file of NumPy" in wrong["reason"]) == ("odd.npy", True)
 
 
 @pytest.mark.parametrize(

@@ -275,14 +275,16 @@ def rows_by_split(listing: Listing, name: str) -> dict[str, list[Row]]:
 
 
 def series_in(arrays: Mapping[str, np.ndarray], name: str, dimensions: int) -> Iterator[tuple[str, int | None, Row]]:
-    """Each series in arrays that a model is asked about: the name of its array, its number if this has several, its row.
+    """Each series in arrays that a model is asked about: the name of its array, its number if in one, its row.
 
-    They are in the arrays of that name, whatever their split; or else in all, which have so many `dimensions`, 2 or 3,
-    or one less where each is a series itself.
+    They are in the arrays of that `name`, whatever their split; or else in all that have so many `dimensions`, 2 or 3,
+    or one less, which are a series each. InputError where there are none.
     """
     names = {id(array): each for each, array in arrays.items()}
     named = [(part, name) for part in by_split(arrays).values() if name in part]
     alone = [({each: array}, each) for each, array in arrays.items() if dimensions - 1 <= array.ndim <= 3]
+    if arrays and not (named or alone):
+        raise InputError(f"holds no series, neither in an array {name} nor in another: {shown(arrays)}")
     for part, each in named or alone:
         array, one = part[each], part[each].ndim < dimensions
         rows = rows_with({each: array[None]} if one else part, each)
