@@ -80,12 +80,22 @@ class PicturesInFiles(InFiles):
     """The same of pictures, of which a file of NumPy may have many, with their labels."""
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        places = [place for place, name in enumerate(files.names) if Path(name).suffix.lower() not in arrays.ENDINGS]
-        names, stamps = [files.names[place] for place in places], [files.stamps[place] for place in places]
-        yield from super().samples_in(replace(files, names=names, stamps=stamps), read)
-        for path, name in _named(files):
-            if path.suffix.lower() in arrays.ENDINGS:
-                yield from _each(name, arrays.pictures_in(path, read))
+        of_numpy, others = _apart(files)
+        yield from super().samples_in(others, read)
+        for path, name in _named(of_numpy):
+            yield from _each(name, arrays.pictures_in(path, read))
+
+
+def _apart(files: Listing) -> tuple[Listing, Listing]:
+    """Those of NumPy, and the others."""
+    parts: dict[bool, list[int]] = {True: [], False: []}
+    for place, name in enumerate(files.names):
+        parts[Path(name).suffix.lower() in arrays.ENDINGS].append(place)
+    of_numpy, others = (
+        replace(files, names=[files.names[place] for place in part], stamps=[files.stamps[place] for place in part])
+        for part in parts.values()
+    )
+    return of_numpy, others
 
 
 def _paths(table: Path, name: str, column: str, find: Finder, read: Callable[[Any], Any]) -> Iterator[Sample]:
@@ -130,6 +140,29 @@ def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
     """Each row of tables, by the names of their columns, which are at the top of a CSV file."""
     for path, name in _named(files):
         yield from _each(name, _rows(path, read))
+
+
+def cells_of(files: Listing, read: Callable[[Any], Any], column: str, dimensions: int) -> Iterator[Sample]:
+    """The rows of tables, and those of NumPy's arrays, which have `dimensions`: `column` holds what is read."""
+    of_numpy, others = _apart(files)
+    yield from rows_of(others, read)
+    found: dict[str, Any] = {}
+    places: dict[str, str] = {}  # the files of the arrays, and what these are called there
+    for path, name in _named(of_numpy):
+        try:
+            own = arrays.read_named(path, None if files.single else name)
+        except InputError as error:
+            yield Sample(name, partial(_fail, error))
+            continue
+        found |= own
+        alone = path.suffix.lower() == ".npy"
+        places |= {each: name if alone else f"{name}:{each.rpartition('/')[2]}" for each in own}
+    try:
+        for each, number, row in arrays.series_in(found, column, dimensions):
+            place = places[each] if number is None else f"{places[each]}:{number}"
+            yield Sample(place, partial(read, row), row)
+    except InputError as error:
+        yield Sample(files.folder, partial(_fail, error))
 
 
 def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
