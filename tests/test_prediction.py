@@ -22,7 +22,7 @@ import exported
 from conftest import ROOT
 from torchloom.config import ContinueConfig, PredictConfig
 from torchloom.data.tables import LARGEST_TEXT
-from torchloom.data.targets import Number
+from torchloom.data.targets import Number, Numbers
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference import kept
@@ -229,6 +229,21 @@ def test_the_target_may_be_called_as_a_column_of_ours(files: Path, name: str, mo
     assert len(answer.captions) == 2
 
 
+def test_the_truth_has_a_column_that_no_answer_has(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [Number(name=name, mean=0.0, std=1.0) for name in ("a", "true a")]
+    one = exported.TABLE.model_copy(update={"target": Number(name="true", mean=100.0, std=20.0)})
+    several = exported.TABLE.model_copy(update={"target": Numbers(numbers=numbers)})
+    monkeypatch.setitem(exported.KINDS, "one called true", ("regression", "linear", {}, one))
+    monkeypatch.setitem(exported.KINDS, "several called true", ("regression", "linear", {}, several))
+    (files / "a.csv").write_text("bmi,age,true,a,true a\n20,40,0.1,16777217,7\n20,40,,,\n")
+    answer = Answer("one called true", files)
+    assert answer.names == ["file", "true true", "true"]
+    assert [row["true true"] for row in answer.rows] == [0.1, None]
+    answer = Answer("several called true", files)
+    assert answer.names == ["file", "true true a", "true true true a", "a", "true a"]
+    assert [list(row.values())[1:3] for row in answer.rows] == [[16777217.0, 7.0], [None, None]]
+
+
 def test_of_tables_a_model_that_learnt_from_text_files_takes_the_column_text(files: Path) -> None:
     """And not their lines."""
     (files / "a.csv").write_text('number,text\n1,"a good film"\n2,bad\n')
@@ -412,6 +427,23 @@ def test_the_pipeline_leaves_its_tables_and_its_sheet(
     assert f"  answers:  {shown}\n  pictures: {folder / 'contact_sheet.png'}" in caplog.text
 
 
+def test_the_last_lines_say_how_good_the_answers_are(
+    run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (files / "a.csv").write_text("age,bmi,glucose\n40,20,90\n60,30,120\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        scores = run("predict", params=asked).load("predict.scores")
+        path = project / "data/sample/07_model_output/predict/metrics.json"
+        lines = caplog.messages[-1].splitlines()
+        assert lines[1] == f"predict  r2 {scores['r2']:.4f}  rmse {scores['rmse']:.4f}"
+        assert f"  metrics:  {path}" in lines
+        (files / "a.csv").write_text("age,bmi\n40,20\n")
+        assert run("predict", params=asked).load("predict.scores") == {}
+        assert caplog.messages[-1].splitlines()[1] == "predict"
+        assert "metrics" not in caplog.messages[-1]
+
+
 def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
     run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -477,5 +509,5 @@ def test_of_many_answers_some_are_judged_evenly(monkeypatch: pytest.MonkeyPatch)
     assert (told.known, told.step, told.odd, str(told.wrong)) == (40, 4, 2, "first")
     assert told.places == told.values == [number for number in range(60) if number % 3][::4]
     few = nodes.Told()
-    few.add(["a", None, "b"])
-    assert (few.places, few.values, few.step) == ([0, 2], ["a", "b"], 1)
+    assert few.add(["a", None, ValueError("odd"), "b"]) == ["a", None, None, "b"]
+    assert (few.places, few.values, few.step) == ([0, 3], ["a", "b"], 1)

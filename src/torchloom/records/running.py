@@ -22,7 +22,7 @@ from torchloom.datasets.exports import ExportsDataset
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, training_rate
+from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, shown_figures, training_rate
 from torchloom.records.tracking import Tracking
 from torchloom.system.locks import Locks
 from torchloom.system.words import meant, times
@@ -310,6 +310,9 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
         lines[0] = "  ".join([task, *in_words(metrics)])
         lines += [f"  {doubt}" for doubt in _doubts(task, metrics, catalog)]
+    scores = catalog.load(f"{task}.scores") if f"{task}.scores" in made else {}
+    if scores:  # of answers that come with the truth
+        lines[0] = "  ".join([task, *(f"{name} {value}" for name, value in shown_figures(scores).items())])
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
@@ -321,6 +324,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
         "page": [path for path in paths if path.suffix == ".html"],
         "card": [path for path in paths if path.suffix == ".md"],
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
+        "metrics": [_path(catalog, f"{task}.scores")] if scores else [],
         "model": [
             *(path for path in paths if path.parent.parent.name == "06_models" and path.suffix != ".md"),
             *formats.values(),
