@@ -23,6 +23,7 @@ from conftest import ROOT
 from torchloom.config import ContinueConfig, PredictConfig
 from torchloom.data.tables import LARGEST_TEXT
 from torchloom.data.targets import Number, Numbers
+from torchloom.datasets.reports import FigureDataset
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference import kept
@@ -32,6 +33,7 @@ from torchloom.pipelines.prediction import nodes
 from torchloom.pipelines.prediction.nodes import find, predict
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
+from torchloom.records.running import Run
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
 
@@ -462,6 +464,70 @@ def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
     assert (folder / "predictions.csv").read_text().startswith('"file","glucose"')
     assert "predictions.csv: is not as it was written, and is kept as predictions.kept-2.csv" in caplog.text
     assert len(list(folder.glob("*.kept-*"))) == 2
+
+
+def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
+    run: Callable[..., DataCatalog], project: Path, files: Path
+) -> None:
+    """Those of the run before are put away, as often as it fails, and go when there are new ones."""
+    folder = project / "data/sample/07_model_output/predict"
+    answers = {"predictions.csv", "predictions.parquet", "contact_sheet.png", "unreadable.csv", "metrics.json"}
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    run("predict", params=asked)
+    first = (folder / "predictions.csv").read_bytes()
+    wrong = {"predict": {**asked["predict"], "model": "mnist_mpl"}}  # the first stage fails
+    damaged = {"predict": {**asked["predict"], "model": str(files / "a.onnx")}}  # and here the second
+    (files / "a.onnx").write_bytes(b"no model")
+    for params in (wrong, damaged, wrong):
+        with pytest.raises(InputError):
+            run("predict", params=params)
+        assert {path.name for path in folder.iterdir()} - {"model.json", "files.json"} == {"previous"}
+        assert {path.name for path in (folder / "previous").iterdir()} == answers
+        assert (folder / "previous/predictions.csv").read_bytes() == first
+    (files / "a.onnx").unlink()
+    (files / "a.csv").write_text("age,bmi\n60,30\n")
+    run("predict", params=asked)
+    assert {path.name for path in folder.iterdir()} == {*answers, "model.json", "files.json"}
+    assert (folder / "predictions.csv").read_bytes() != first
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_halves_of_a_run_are_nobodys_work(
+    run: Callable[..., DataCatalog], project: Path, files: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / "data/sample/07_model_output/predict"
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    run("predict", params=asked)
+    (files / "a.csv").write_text("age,bmi\n60,30\n")
+    with monkeypatch.context() as patched:
+        full = InputError("contact_sheet.png: cannot be written (No space left on device)")
+        patched.setattr(FigureDataset, "save", lambda *_: (_ for _ in ()).throw(full))
+        if killed:  # nothing is tidied up
+            patched.setattr(Run, "finish", lambda *_, **__: None)
+        with pytest.raises(InputError, match="No space left"):
+            run("predict", params=asked)
+    assert (folder / "predictions.parquet").exists() is killed
+    assert (folder / "previous/predictions.parquet").exists()
+    (files / "a.csv").write_text("age,bmi\n50,25\n")
+    if killed:  # but of what somebody has made of a half since
+        (folder / "predictions.csv").write_text("mine")
+    run("predict", params=asked)
+    assert [path.read_text() for path in folder.glob("*.kept-*")] == (["mine"] if killed else [])
+    assert not (folder / "previous").exists()
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 2
+
+
+def test_files_that_have_changed_since_are_no_work_on_their_list(
+    run: Callable[..., DataCatalog], project: Path, files: Path
+) -> None:
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    run("predict", params=asked)
+    (files / "b.csv").write_text("age,bmi\n40,20\n")
+    run("predict", params=asked)
+    assert not list((project / "data/sample/07_model_output/predict").glob("*.kept-*"))
 
 
 def test_a_mistake_in_its_parameters_is_one_message(run: Callable[..., DataCatalog], tmp_path: Path) -> None:
