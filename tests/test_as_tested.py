@@ -673,6 +673,7 @@ def test_pictures_of_a_table_with_several_labels(tmp_path: Path, cache: str) -> 
         shares = [[row[f"probability_{name}"] for name in labels] for row in found]
         np.testing.assert_allclose(shares, logits.sigmoid(), atol=1e-4)
     assert_as_measured(task, len(asked))
+    assert [row["true"] for row in answers] == [row["tags"] for row in asked]
 
 
 def assert_as_measured(task: Trained, count: int) -> None:
@@ -705,6 +706,16 @@ def test_rows_with_several_numbers(tmp_path: Path, network: str, scale: str) -> 
             np.testing.assert_allclose([row[name] for row in answers], values, rtol=1e-3)
     kept = problem_of("regression").answers_to(task.checkpoint, task.plan, task.evaluation)
     assert [row["low minutes"] for row in kept] == pytest.approx([row["minutes_low"] for row in rows], rel=1e-3)
+    assert list(rows[0]) == [
+        "file",
+        "true lat",
+        "true minutes",
+        *[f"lat{end}" for end in ("", "_low", "_high")],
+        *[f"minutes{end}" for end in ("", "_low", "_high")],
+        "remarks",
+    ]
+    given = [(row["lat"], row["minutes"]) for row in films(40, seed=1)]
+    assert [(row["true lat"], row["true minutes"]) for row in rows] == given
 
 
 def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -727,6 +738,9 @@ def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCapt
     assert task.scores["samples"] == 11
     assert task.scores["accuracy"] == pytest.approx(np.mean(right[1:]))
     assert "training did not have 'maybe', which count as wrong" in caplog.messages
+    assert [row["true"] for row in answers] == [None, "maybe", *(row["bike"] for row in rows[2:]), *[None] * 12]
+    (tmp_path / "asked/a.csv").unlink()
+    assert "true" not in task.asked(tmp_path / "asked")[0]
     write(tmp_path / "reviews/train.csv", reviews(60))
     write(tmp_path / "reviews/test.csv", reviews(30, seed=1))
     block = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target="stars")
@@ -736,8 +750,9 @@ def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCapt
     assert_as_measured(task, 30)
     odd = [{**row, "stars": "many" if number == 3 else row["stars"]} for number, row in enumerate(reviews(30, seed=1))]
     with caplog.at_level(logging.WARNING):
-        task.asked(write(tmp_path / "odd.csv", odd))
+        answers = task.asked(write(tmp_path / "odd.csv", odd))
     assert task.scores["samples"] == 29
+    assert [row["true"] for row in answers] == [None if row["stars"] == "many" else row["stars"] for row in odd]
     assert "the target of 1 row cannot be judged: 'many' is not a number" in caplog.messages
 
 

@@ -16,12 +16,14 @@ from torchloom.data.columns import written
 from torchloom.data.paths import Finder
 from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
+from torchloom.data.targets import AnyTarget, Target
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 
 
 class Sample(NamedTuple):
-    """What it is called in the tables, how it is read, and the row of a user's table that it stands in, if it does."""
+    """What it is called in the tables, how it is read, and the row of a user's table that it stands in, or what its
+    place says as a row would, if anything does."""
 
     name: str
     read: Callable[[], Any]
@@ -47,6 +49,7 @@ class InFiles(BaseModel):
 
     column: str | None = None
     folder: str | None = None
+    target: AnyTarget | None = None
     _asked: str | None = PrivateAttr(None)
 
     suffixes: ClassVar[Collection[str]]
@@ -69,7 +72,7 @@ class InFiles(BaseModel):
         """Each file, opened in binary; or those that tables name, where the folder has such."""
         tables = [(path, name) for path, name in _named(files) if self.column and path.suffix.lower() in SUFFIXES]
         if not tables:
-            yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
+            yield from (_placed(name, partial(_binary, path, read), self.target) for path, name in _named(files))
         for path, name in tables:
             beside = [] if files.entry else [str(path.parent), files.folder]
             folders = [self._asked] if self._asked else [*beside, self.folder]
@@ -118,7 +121,14 @@ def _found(find: Finder, path: str, read: Callable[[Any], Any]) -> Any:
     return _binary(find(path), read)
 
 
-def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+def _placed(name: str, read: Callable[[], Any], target: Target | None) -> Sample:
+    """A sample that is a file, with what its place says of the target."""
+    return Sample(name, read, target.at(name) if target else None)
+
+
+def texts_of(
+    files: Listing, read: Callable[[Any], Any], column: str | None = None, target: Target | None = None
+) -> Iterator[Sample]:
     """The text in each file of a folder, or in each line of one file, or in each row of tables, in that column."""
     for path, name in _named(files):
         if column is not None and path.suffix.lower() in SUFFIXES:
@@ -126,7 +136,7 @@ def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = No
         elif files.single:
             yield from _each(name, _lines(path, read))
         else:
-            yield Sample(name, partial(_text, path, read))
+            yield _placed(name, partial(_text, path, read), target)
 
 
 def _cell(column: str, read: Callable[[Any], Any], row: dict[str, Any]) -> Any:

@@ -121,6 +121,7 @@ def _prepare(
     parts = split_rows(rows, config, asked.held)
     say_duplicates(parts, [text], _plain, None if column else FILE)
     target, learnt = asked.targets(parts)
+    target = target if column else target.model_copy(update={"folders": True})
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
         config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case

@@ -255,6 +255,11 @@ class Classification(Problem):
                 columns[f"probability_{place}"] = pyarrow.float32()
         return pyarrow.schema(columns), partial(_classify, model, top)
 
+    def truth(self, told: Sequence[Any], info: Info) -> Columns:
+        import pyarrow
+
+        return {"true": pyarrow.array(told, pyarrow.string())}
+
     def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
         """Classes that training did not have count as wrong."""
         from torchloom.problems.scores import class_scores

@@ -183,6 +183,15 @@ class Regression(Problem):
         names = [name for each in numbers for name in (each.name, *names_of(each))]
         return pyarrow.schema(dict.fromkeys(names, pyarrow.float32())), partial(_regress, model, numbers)
 
+    def truth(self, told: Sequence[Any], info: Info) -> Columns:
+        """Named as in `answers_to`."""
+        import pyarrow
+
+        numbers = numbers_of(info)
+        names = [f"true {each.name}" for each in numbers] if len(numbers) > 1 else ["true"]
+        columns = zip(*(values or [None] * len(names) for values in told), strict=True) if told else [[]] * len(names)
+        return {name: pyarrow.array(column, pyarrow.float64()) for name, column in zip(names, columns, strict=True)}
+
     def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
         import numpy as np
 
