@@ -471,7 +471,7 @@ def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
 ) -> None:
     """Those of the run before are put away, as often as it fails, and go when there are new ones."""
     folder = project / "data/sample/07_model_output/predict"
-    answers = {"predictions.csv", "predictions.parquet", "contact_sheet.png", "unreadable.csv", "metrics.json"}
+    answers = {"predictions.csv", "predictions.parquet", "contact_sheet.png", "unreadable.csv"}
     (files / "a.csv").write_text("age,bmi\n40,20\n")
     asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
     run("predict", params=asked)
