@@ -188,7 +188,7 @@ def _has_token(text: Any, config: TextFilesPreprocessConfig) -> bool:
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 700, 20, 3  # of a training that is proposed
-MEMBERS, FEW = 3, 1_000_000  # networks that answer together, where the texts have fewer words than that
+MEMBERS, FEW = 3, 5_000_000  # networks that answer together, where the texts have fewer words than that
 
 
 def takes(path: Path, target: str | None) -> bool:
