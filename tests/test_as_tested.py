@@ -673,6 +673,7 @@ def test_pictures_of_a_table_with_several_labels(tmp_path: Path, cache: str) -> 
         shares = [[row[f"probability_{name}"] for name in labels] for row in found]
         np.testing.assert_allclose(shares, logits.sigmoid(), atol=1e-4)
     assert_as_measured(task, len(asked))
+    assert [row["true"] for row in answers] == [row["tags"] for row in asked]
 
 
 def assert_as_measured(task: Trained, count: int) -> None:
@@ -705,6 +706,16 @@ def test_rows_with_several_numbers(tmp_path: Path, network: str, scale: str) -> 
             np.testing.assert_allclose([row[name] for row in answers], values, rtol=1e-3)
     kept = problem_of("regression").answers_to(task.checkpoint, task.plan, task.evaluation)
     assert [row["low minutes"] for row in kept] == pytest.approx([row["minutes_low"] for row in rows], rel=1e-3)
+    assert list(rows[0]) == [
+        "file",
+        "true lat",
+        "true minutes",
+        *[f"lat{end}" for end in ("", "_low", "_high")],
+        *[f"minutes{end}" for end in ("", "_low", "_high")],
+        "remarks",
+    ]
+    given = [(row["lat"], row["minutes"]) for row in films(40, seed=1)]
+    assert [(row["true lat"], row["true minutes"]) for row in rows] == given
 
 
 def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -727,6 +738,9 @@ def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCapt
     assert task.scores["samples"] == 11
     assert task.scores["accuracy"] == pytest.approx(np.mean(right[1:]))
     assert "training did not have 'maybe', which count as wrong" in caplog.messages
+    assert [row["true"] for row in answers] == [None, "maybe", *(row["bike"] for row in rows[2:]), *[None] * 12]
+    (tmp_path / "asked/a.csv").unlink()
+    assert "true" not in task.asked(tmp_path / "asked")[0]
     write(tmp_path / "reviews/train.csv", reviews(60))
     write(tmp_path / "reviews/test.csv", reviews(30, seed=1))
     block = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target="stars")
@@ -736,8 +750,9 @@ def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCapt
     assert_as_measured(task, 30)
     odd = [{**row, "stars": "many" if number == 3 else row["stars"]} for number, row in enumerate(reviews(30, seed=1))]
     with caplog.at_level(logging.WARNING):
-        task.asked(write(tmp_path / "odd.csv", odd))
+        answers = task.asked(write(tmp_path / "odd.csv", odd))
     assert task.scores["samples"] == 29
+    assert [row["true"] for row in answers] == [None if row["stars"] == "many" else row["stars"] for row in odd]
     assert "the target of 1 row cannot be judged: 'many' is not a number" in caplog.messages
 
 
@@ -950,4 +965,55 @@ def test_a_number_is_told_from_a_series(tmp_path: Path) -> None:
     (expected,) = task.tested()
     for answers in (task.asked(tmp_path / "waves/test.csv"), task.served(rows)):
         np.testing.assert_allclose([row["height"] for row in answers], expected, rtol=1e-4)
+    assert expected.std() > 0
+
+
+WAVE_FORMS = {"last": (0, 1, 2), "first": (0, 2, 1)}  # where the channels are
+
+
+@pytest.mark.parametrize(
+    ("network", "target", "form"),
+    [("series_cnn", "kind", "none"), ("series_lstm", "kind", "last"), ("tcn", "kind", "first"), ("tcn", "h", "last")],
+)
+def test_series_in_arrays_are_told_apart(tmp_path: Path, network: str, target: str, form: str) -> None:
+    """However they are asked about: in the files of training, without a target, one by one, and as lists."""
+    given = {}
+    for name, rows in {"train": waves(80), "test": waves(40, seed=1)}.items():
+        cells = [[np.nan if row[f"t{step}"] == "" else row[f"t{step}"] for step in range(20)] for row in rows]
+        x = np.array(cells, np.float32)
+        x = x if form == "none" else np.stack([x, np.cumsum(np.nan_to_num(x), 1)], 2).transpose(WAVE_FORMS[form])
+        kinds = np.array([row["kind"] for row in rows])
+        given |= {f"x_{name}": x, f"kind_{name}": kinds, f"h_{name}": np.array([row["height"] for row in rows])}
+    np.savez(tmp_path / "own.npz", **given)
+    own = {"files": str(tmp_path / "own.npz"), "target": target, "array": "x", "channels_first": form == "first"}
+    config = LabelledSeriesPreprocessConfig.model_validate(own)
+    prepared = labelled_series.preprocess(labelled_series.find(config), config, tmp_path)
+    problem = "classification" if target == "kind" else "regression"
+    task = Trained(tmp_path, prepared, WAVE_NETWORKS[network], problem)
+    np.savez(tmp_path / "test.npz", **{name: array for name, array in given.items() if "test" in name})
+    np.save(tmp_path / "asked.npy", given["x_test"])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "single").mkdir()
+    for name in ("x_test", f"{target}_test"):
+        np.save(tmp_path / f"folder/{name}.npy", given[name])
+    for number, each in enumerate(given["x_test"]):
+        np.save(tmp_path / f"single/{number:02}.npy", each)
+    names = {"test.npz": "test.npz:x_test:7", "asked.npy": "asked.npy:7", "folder": "x_test.npy:7", "single": "07.npy"}
+    for place, name in names.items():
+        answers = task.asked(tmp_path / place)
+        assert answers[7]["file"] == name
+        as_tested(task, answers, target)
+        if place in {"test.npz", "folder"}:
+            assert_as_measured(task, 40)
+    lists = [[None if value != value else value for value in each.ravel().tolist()] for each in given["x_test"]]
+    cells = [np.array(each, object).reshape(given["x_test"].shape[1:]).tolist() for each in lists]
+    as_tested(task, task.served(json.loads(json.dumps([{"x": each} for each in cells]))), target)
+
+
+def as_tested(task: Trained, answers: list[dict[str, Any]], target: str) -> None:
+    if target == "kind":
+        task.classified(answers)
+        return
+    (expected,) = task.tested()
+    np.testing.assert_allclose([row[target] for row in answers], expected, rtol=1e-4)
     assert expected.std() > 0

@@ -154,7 +154,12 @@ def test_the_smallest_parameters_are_valid() -> None:
         ("sweep.space", {}, "given {}; must have one key at least"),
         ("sweep.space", {"train.epochs": None}, "given {'train.epochs': None}; must have one key at least"),
         ("predict.generate.length", 0, "given 0; must be greater than or equal to 1"),
-        ("predict.entry", "rows", "must say what is to be answered by either files or entry, and leave the other out"),
+        (
+            "predict",
+            {**VALID["predict"], "entry": "rows"},
+            "given {'model': 'mnist_mlp', 'files': 'photos', 'models': 'models', 'entry': 'rows'}; must say what is to "
+            "be answered by either files or entry, and leave the other out",
+        ),
         ("predict.model", ABSENT, "is missing and has no default"),
         ("predict", 5, "given 5; must be a block with some of the keys models, top, fit"),
         ("serve.megabytes", 0, "given 0; must be greater than or equal to 1"),

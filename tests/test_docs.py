@@ -69,6 +69,7 @@ ELSEWHERE = {
     "uv run kedro task new loads *": (
         "tests/test_task_command.py::test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for"
     ),
+    "uv run kedro task new gestures *": "tests/data/test_labelled_series.py::test_a_file_of_arrays_becomes_a_task",
     "uv run kedro task new waves *": "tests/test_task_command.py::test_series_with_a_label_become_a_task",
     "uv run kedro run --pipelines loads": "tests/test_extending.py::test_a_series_of_ones_own",
     "uv run kedro run --pipelines predict --params predict.model=loads,predict.files=asked.csv": (

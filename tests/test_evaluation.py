@@ -11,6 +11,7 @@ import rich
 import sklearn.metrics
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import to_hex
 from rich.console import Console
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
@@ -57,6 +58,7 @@ from torchloom.problems.regression.metrics import (
     least_squares,
     regression_metrics,
 )
+from torchloom.system.figures import RIGHT, WRONG
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan, TensorFile
 
@@ -658,6 +660,25 @@ def test_regression_figures_are_scikit_learns() -> None:
     assert regression_metrics(prediction, target) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("pictures", [39, 40])
+def test_each_of_few_samples_is_shown_once(tmp_path: Path, pictures: int) -> None:
+    """Where all are shown, the surest answers come first, and no second picture has the same ones."""
+    made, model = everything(tmp_path, pictures=pictures)
+    with torch.no_grad():
+        logits = model(SHOWN.permute(0, 3, 1, 2))
+    right = (logits.argmax(1) == SHOWN_AS).tolist()
+    colours = [to_hex(text.get_color()) for text in made["predictions"].axes[0].texts]
+    assert len(colours) == pictures
+    captions = CLASSIFICATION.captions(made)
+    if pictures == 40:
+        assert colours == [RIGHT] * sum(right) + [WRONG] * (40 - sum(right))
+        assert made["best_and_worst"] == b""
+        assert str(captions["predictions"]).startswith("Predictions for all test samples")
+    else:
+        assert made["best_and_worst"].axes
+        assert captions["predictions"] == CLASSIFICATION.reports["predictions"]
+
+
 def test_regression_figures_by_hand() -> None:
     target = torch.tensor([1.0, 2.0, 3.0, 6.0])
     metrics = regression_metrics(target + torch.tensor([0.0, 1.0, -1.0, 2.0]), target)
@@ -693,6 +714,18 @@ def test_the_largest_residuals_of_tiny_targets_are_not_zero() -> None:
     shown = [(row["test_sample"], row["true"], row["predicted"], row["residual"]) for row in rows]
     assert shown == [(1, 1e-8, 4e-8, pytest.approx(-3e-8)), (0, 3e-8, 1e-8, pytest.approx(2e-8))]
     assert [rows[0][name] for name in info.features] == pytest.approx((features[1] * 1e-8).tolist())
+
+
+def test_whole_numbers_are_shown_as_such() -> None:
+    """An age is 48, and no 48.0, in tables and pictures."""
+    info = TableInfo(features=["age", "height"], mean=[0.0, 0.0], std=[1.0, 1.0])
+    features, target = torch.tensor([[48.0, 1.5], [-3.0, 0.1]]), torch.tensor([452_600.0, 1e20])
+    rows = missed(target, target, features, info)
+    shown = ["48,1.5,452600,0", "-3,0.1,1e+20,0"]
+    assert [",".join(str(row[name]) for name in ("age", "height", "true", "residual")) for row in rows] == shown
+    loaders: Any = SimpleNamespace(chosen=lambda split, numbers: (features[numbers], target[numbers]))
+    picture = info.predictions(loaders, [0, 1], [("yes", True), ("no", True)])
+    assert [text.get_text() for text in picture.axes[0].texts][1::2] == ["age 48, height 1.5", "age -3, height 0.1"]
 
 
 def table(rows: int = 60) -> tuple[Tensor, Tensor, TableInfo]:

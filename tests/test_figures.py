@@ -1,9 +1,11 @@
 import io
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from matplotlib.axes import Axes
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from torchloom.datasets.reports import FigureDataset
 from torchloom.errors import InputError
+from torchloom.modalities import AudioInfo
+from torchloom.modalities.series import LabelledSeriesInfo
 from torchloom.problems.classification.metrics import verdicts
 from torchloom.system.figures import (
     CELL,
@@ -38,6 +42,7 @@ from torchloom.system.figures import (
     rounds,
     runs,
     segmentations,
+    spread_of,
     text_predictions,
     text_sheet,
 )
@@ -525,6 +530,64 @@ def test_a_long_caption_takes_two_lines_and_no_more() -> None:
     assert caption.count("\n") == 1
     assert caption.endswith("…")
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_answers_to_rows_are_shown_by_how_they_are_spread() -> None:
+    classes = ["no", "_yes", "no", "", "no"]
+    table = pyarrow.table({"class_1": classes, "fare": pyarrow.array([1.0, 2.0, 2.0, 9.0, float("nan")])})
+    figure = spread_of(table)
+    assert png(figure).startswith(b"\x89PNG")
+    counted, bins = figure.axes
+    assert [label.get_text() for label in counted.get_yticklabels()] == ["no", "none", "_yes"]
+    assert [bar.get_width() for bar in counted.patches] == [3, 1, 1]
+    assert sum(bar.get_height() for bar in bins.patches) == 4
+    assert (bins.get_xlabel(), bins.get_ylabel()) == ("fare", "answers")
+    many = spread_of(pyarrow.table({"class_1": [str(place) for place in range(30)]})).axes[0]
+    assert [label.get_text() for label in many.get_yticklabels()][-1] == "10 others"
+    assert png(spread_of(table.slice(0, 0))).startswith(b"\x89PNG")
+
+
+def test_sounds_have_axes_of_seconds_and_hertz() -> None:
+    info = AudioInfo(rate=8000, mean=[-6.0] * 40, std=[3.0] * 40)
+    waves = [
+        np.sin(2 * np.pi * hertz * np.arange(4000 * (1 + place)) / 8000) for place, hertz in enumerate((250, 2000))
+    ]
+    figure = info.sheet([("a.wav", wave.astype(np.float32), f"{place}$ 90%") for place, wave in enumerate(waves)])
+    assert png(figure).startswith(b"\x89PNG")
+    for axes, seconds, hertz in zip(figure.axes, (0.5, 1.0), ("250", "2,000"), strict=True):
+        assert axes.get_xlim() == (0, seconds)
+        places = dict(zip((label.get_text() for label in axes.get_yticklabels()), axes.get_yticks(), strict=True))
+        assert list(places) == ["250", "1,000", "2,000", "4,000"]
+        grey = np.asarray(axes.images[0].get_array(), dtype=float).mean(1)[::-1]  # from below
+        loudest = np.flatnonzero(grey == grey.max()).mean()
+        assert (loudest + 0.5) * 40 / len(grey) == pytest.approx(places[hertz], abs=1)
+    assert [axes.get_title() for axes in figure.axes] == [r"0\$ 90%", r"1\$ 90%"]
+    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_xlabel()) == ("frequency in Hz", "time in s")
+
+
+@pytest.mark.parametrize("channels", [["mV"], ["_a", "b"]])
+def test_labelled_series_are_drawn_with_their_answers(channels: list[str]) -> None:
+    count = len(channels)
+    info = LabelledSeriesInfo(channels=channels, series="id", length=4, mean=[1.0] * count, std=[2.0] * count)
+    series = [np.arange(4.0 * count).reshape(4, count) + place for place in range(7)]
+    loaders: Any = SimpleNamespace(chosen=lambda split, numbers: (torch.tensor(np.stack(series)), None))
+    figures = [
+        info.predictions(loaders, range(7), [("✗ walk 80%\nis run", False), *[("run 90%", True)] * 6]),
+        info.sheet([(f"{place}", each, "run 90%") for place, each in enumerate(series)]),
+    ]
+    for figure in figures:
+        assert png(figure).startswith(b"\x89PNG")
+        assert len(figure.axes) == 7
+        for axes, values in zip(figure.axes, series, strict=True):
+            for line, drawn in zip(axes.lines, values.T, strict=True):
+                assert list(line.get_xdata()) == [1, 2, 3, 4]
+                np.testing.assert_allclose(line.get_ydata(), drawn if count == 1 else (drawn - 1) / 2)
+        assert figure.axes[0].get_ylabel() == ("mV" if count == 1 else "standardised")
+        assert [text.get_text() for each in figure.legends for text in each.get_texts()] == (
+            channels if count > 1 else []
+        )
+    assert figures[0].axes[0].get_title() == "✗ walk 80%\nis run"
+    assert [to_hex(axes.title.get_color()) for axes in figures[0].axes[:2]] == [WRONG, RIGHT]
 
 
 def test_a_contact_sheet_of_nothing_says_so() -> None:

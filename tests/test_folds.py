@@ -18,6 +18,7 @@ from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 
 from tests.exported import SERIES
+from tests.reports import check_page
 from tests.sounds import save, tone
 from tests.tables import people, reviews, waves, write
 from tests.training.test_uneven import COUNTS, NAMES, TRAIN, plan
@@ -40,10 +41,12 @@ from torchloom.data.splits import grouped_choice
 from torchloom.errors import InputError
 from torchloom.pipelines.folds import nodes
 from torchloom.problems import problem_of
+from torchloom.records.provenance import Lineage
 from torchloom.tasks import read_tasks
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.state import TrainingStates
 
+TASK = Lineage("people_folds", [], {})
 ALL = COUNTS["train"] + COUNTS["validation"]
 
 
@@ -292,19 +295,27 @@ def test_each_sample_is_answered_by_a_model_that_has_not_seen_it(tmp_path: Path,
             errors = [abs(each["true"] - each["predicted"]) for each in answers if each["fold"] == row["fold"]]
             assert row["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
     rows = [{name: str(value) for name, value in row.items()} for row in metrics]  # as CSV has them
-    means, _, page = nodes.report_folds(loaders, rows, [], problem=problem_of(problem))
+    means, _, figure, page = nodes.report_folds(loaders, rows, [], TASK, problem=problem_of(problem))
     name = "accuracy" if problem == "classification" else "r2"
     values = [row[name] for row in metrics]
     assert means[f"out_of_fold_{name}"] == pytest.approx(np.mean(values))
     assert means[f"out_of_fold_{name}_deviation"] == pytest.approx(np.std(values, ddof=1))
     assert "out_of_fold_epoch" not in means
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in page
+    panel = next(axes for axes in figure.axes if axes.get_title().startswith(name))
+    assert list(panel.lines[1].get_ydata()) == pytest.approx(values)
+    assert list(panel.lines[0].get_ydata()) == pytest.approx([np.mean(values)] * 2)
+    band, deviation = panel.patches[0], np.std(values, ddof=1)
+    assert (band.get_y(), band.get_height()) == pytest.approx((np.mean(values) - deviation, 2 * deviation))
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "2"]
+    assert len(check_page(page).pictures) == 1
+    assert "<title>people_folds: 2 folds</title>" in page
 
 
 def test_models_that_come_to_nothing_are_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     figures = {"accuracy": "0.9", "balanced_accuracy": "0.5", "accuracy_of_the_commonest": "0.9"}
     rows: Any = [{"fold": str(number), **figures} for number in (1, 2)]
-    *_, page = nodes.report_folds(plan(tmp_path), rows, [], problem=problem_of("classification"))
+    *_, page = nodes.report_folds(plan(tmp_path), rows, [], TASK, problem=problem_of("classification"))
     assert "It is right no more often (0.9000) than by always answering" in page
     assert "on average over the folds: It is right no more often" in caplog.text
 
@@ -419,7 +430,8 @@ def test_a_task_of_folds_runs_without_the_one_that_it_is_of(
     assert pickle.loads(pickle.dumps(stage)) is stage  # in another process too
     assert pipelines["bikes_folds"].inputs() >= {"riders", "params:people.preprocess"}
     assert not (project / "data/sample/07_model_output/bikes_folds/folds/fold-1-data").exists()
-    assert "<title>2 folds</title>" in (folder / "report.html").read_text()
+    assert "<title>bikes_folds: 2 folds</title>" in (folder / "report.html").read_text()
+    assert (folder / "fold_plot.png").read_bytes().startswith(b"\x89PNG")
     assert not (project / "data/sample/06_models/bikes").exists()
 
 

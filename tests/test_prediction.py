@@ -22,7 +22,8 @@ import exported
 from conftest import ROOT
 from torchloom.config import ContinueConfig, PredictConfig
 from torchloom.data.tables import LARGEST_TEXT
-from torchloom.data.targets import Number
+from torchloom.data.targets import Number, Numbers
+from torchloom.datasets.reports import FigureDataset
 from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference import kept
@@ -32,6 +33,7 @@ from torchloom.pipelines.prediction import nodes
 from torchloom.pipelines.prediction.nodes import find, predict
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
+from torchloom.records.running import Run
 
 pytestmark = pytest.mark.xdist_group("export")  # in one process, for the sake of what the tests share
 
@@ -226,7 +228,22 @@ def test_the_target_may_be_called_as_a_column_of_ours(files: Path, name: str, mo
     (row,) = answer.rows
     assert row[name] == pytest.approx(exported.answers(name, np.array([[40, 20]], dtype=np.float32))[0], rel=1e-5)
     assert row["source file" if name == "file" else "file"] == "a.csv:2"
-    assert len(answer.captions) == 2
+    assert answer.sheet.axes[0].get_xlabel() == name  # how the answers are spread
+
+
+def test_the_truth_has_a_column_that_no_answer_has(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [Number(name=name, mean=0.0, std=1.0) for name in ("a", "true a")]
+    one = exported.TABLE.model_copy(update={"target": Number(name="true", mean=100.0, std=20.0)})
+    several = exported.TABLE.model_copy(update={"target": Numbers(numbers=numbers)})
+    monkeypatch.setitem(exported.KINDS, "one called true", ("regression", "linear", {}, one))
+    monkeypatch.setitem(exported.KINDS, "several called true", ("regression", "linear", {}, several))
+    (files / "a.csv").write_text("bmi,age,true,a,true a\n20,40,0.1,16777217,7\n20,40,,,\n")
+    answer = Answer("one called true", files)
+    assert answer.names == ["file", "true true", "true"]
+    assert [row["true true"] for row in answer.rows] == [0.1, None]
+    answer = Answer("several called true", files)
+    assert answer.names == ["file", "true true a", "true true true a", "a", "true a"]
+    assert [list(row.values())[1:3] for row in answer.rows] == [[16777217.0, 7.0], [None, None]]
 
 
 def test_of_tables_a_model_that_learnt_from_text_files_takes_the_column_text(files: Path) -> None:
@@ -412,6 +429,23 @@ def test_the_pipeline_leaves_its_tables_and_its_sheet(
     assert f"  answers:  {shown}\n  pictures: {folder / 'contact_sheet.png'}" in caplog.text
 
 
+def test_the_last_lines_say_how_good_the_answers_are(
+    run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (files / "a.csv").write_text("age,bmi,glucose\n40,20,90\n60,30,120\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        scores = run("predict", params=asked).load("predict.scores")
+        path = project / "data/sample/07_model_output/predict/metrics.json"
+        lines = caplog.messages[-1].splitlines()
+        assert lines[1] == f"predict  r2 {scores['r2']:.4f}  rmse {scores['rmse']:.4f}"
+        assert f"  metrics:  {path}" in lines
+        (files / "a.csv").write_text("age,bmi\n40,20\n")
+        assert run("predict", params=asked).load("predict.scores") == {}
+        assert caplog.messages[-1].splitlines()[1] == "predict"
+        assert "metrics" not in caplog.messages[-1]
+
+
 def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
     run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -430,6 +464,70 @@ def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
     assert (folder / "predictions.csv").read_text().startswith('"file","glucose"')
     assert "predictions.csv: is not as it was written, and is kept as predictions.kept-2.csv" in caplog.text
     assert len(list(folder.glob("*.kept-*"))) == 2
+
+
+def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
+    run: Callable[..., DataCatalog], project: Path, files: Path
+) -> None:
+    """Those of the run before are put away, as often as it fails, and go when there are new ones."""
+    folder = project / "data/sample/07_model_output/predict"
+    answers = {"predictions.csv", "predictions.parquet", "contact_sheet.png", "unreadable.csv"}
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    run("predict", params=asked)
+    first = (folder / "predictions.csv").read_bytes()
+    wrong = {"predict": {**asked["predict"], "model": "mnist_mpl"}}  # the first stage fails
+    damaged = {"predict": {**asked["predict"], "model": str(files / "a.onnx")}}  # and here the second
+    (files / "a.onnx").write_bytes(b"no model")
+    for params in (wrong, damaged, wrong):
+        with pytest.raises(InputError):
+            run("predict", params=params)
+        assert {path.name for path in folder.iterdir()} - {"model.json", "files.json"} == {"previous"}
+        assert {path.name for path in (folder / "previous").iterdir()} == answers
+        assert (folder / "previous/predictions.csv").read_bytes() == first
+    (files / "a.onnx").unlink()
+    (files / "a.csv").write_text("age,bmi\n60,30\n")
+    run("predict", params=asked)
+    assert {path.name for path in folder.iterdir()} == {*answers, "model.json", "files.json"}
+    assert (folder / "predictions.csv").read_bytes() != first
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_halves_of_a_run_are_nobodys_work(
+    run: Callable[..., DataCatalog], project: Path, files: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / "data/sample/07_model_output/predict"
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    run("predict", params=asked)
+    (files / "a.csv").write_text("age,bmi\n60,30\n")
+    with monkeypatch.context() as patched:
+        full = InputError("contact_sheet.png: cannot be written (No space left on device)")
+        patched.setattr(FigureDataset, "save", lambda *_: (_ for _ in ()).throw(full))
+        if killed:  # nothing is tidied up
+            patched.setattr(Run, "finish", lambda *_, **__: None)
+        with pytest.raises(InputError, match="No space left"):
+            run("predict", params=asked)
+    assert (folder / "predictions.parquet").exists() is killed
+    assert (folder / "previous/predictions.parquet").exists()
+    (files / "a.csv").write_text("age,bmi\n50,25\n")
+    if killed:  # but of what somebody has made of a half since
+        (folder / "predictions.csv").write_text("mine")
+    run("predict", params=asked)
+    assert [path.read_text() for path in folder.glob("*.kept-*")] == (["mine"] if killed else [])
+    assert not (folder / "previous").exists()
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 2
+
+
+def test_files_that_have_changed_since_are_no_work_on_their_list(
+    run: Callable[..., DataCatalog], project: Path, files: Path
+) -> None:
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    run("predict", params=asked)
+    (files / "b.csv").write_text("age,bmi\n40,20\n")
+    run("predict", params=asked)
+    assert not list((project / "data/sample/07_model_output/predict").glob("*.kept-*"))
 
 
 def test_a_mistake_in_its_parameters_is_one_message(run: Callable[..., DataCatalog], tmp_path: Path) -> None:
@@ -477,5 +575,5 @@ def test_of_many_answers_some_are_judged_evenly(monkeypatch: pytest.MonkeyPatch)
     assert (told.known, told.step, told.odd, str(told.wrong)) == (40, 4, 2, "first")
     assert told.places == told.values == [number for number in range(60) if number % 3][::4]
     few = nodes.Told()
-    few.add(["a", None, "b"])
-    assert (few.places, few.values, few.step) == ([0, 2], ["a", "b"], 1)
+    assert few.add(["a", None, ValueError("odd"), "b"]) == ["a", None, None, "b"]
+    assert (few.places, few.values, few.step) == ([0, 3], ["a", "b"], 1)

@@ -91,7 +91,7 @@ def test_the_page_shows_what_is_in_the_files(project: Path) -> None:
         assert page.row(name)[1:4] == [f"{per_class[name][column]:.4f}" for column in ("precision", "recall", "f1")]
     pictures = {path.name: path.read_bytes() for path in reports.glob("*.png")}
     assert sorted(page.pictures.values()) == sorted(pictures.values())
-    assert len(pictures) == 6
+    assert len(pictures) == 5  # of so few samples none is shown twice
     assert {REPORTS["confusion_matrix"], REPORTS["roc_curves"]} <= page.pictures.keys()
     assert "any classes" not in page.text
     assert page.sections == [

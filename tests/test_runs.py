@@ -194,6 +194,8 @@ def test_what_is_in_no_file_is_not_named(tmp_path: Path) -> None:
     """A user's catalog may keep it in memory, or elsewhere."""
     kept = CSVDataset(filepath=str(tmp_path / "08_reporting/shapes/per_class.csv"))
     catalog = DataCatalog({"shapes.per_class": kept, "shapes.notes": MemoryDataset()})
+    assert _summary("shapes", {"shapes.per_class"}, catalog) == ["shapes"]  # it had nothing to say
+    kept.save([{"class": "a"}])
     lines = _summary("shapes", {"shapes.per_class", "shapes.notes"}, catalog)
     assert [line.split()[0] for line in lines] == ["shapes", "reports:"]
 

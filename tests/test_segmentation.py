@@ -31,6 +31,7 @@ from torchloom.problems.segmentation.colours import RED, colour_of, key, mistake
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig
 from torchloom.problems.segmentation.metrics import answers, boundary, segmentation_metrics
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.loaders import LoaderPlan
 from torchloom.training.loop import improves, measure
 
 SEGMENTATION = problem_of("segmentation")
@@ -225,7 +226,7 @@ def test_a_damaged_archive_is_named(raw: RawFiles, tmp_path: Path) -> None:
         preprocess(RawFiles(tmp_path, dict.fromkeys((pets.IMAGES, pets.ANNOTATIONS), "")), PetsConfig(size=[8, 8]))
 
 
-def plan(folder: Path, data: DataConfig, array: str = "masks") -> None:
+def plan(folder: Path, data: DataConfig, array: str = "masks") -> LoaderPlan:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 255, (6, 8, 10, 3), dtype=np.uint8)
     targets = generator.integers(0, 3, (6, 8, 10) if array == "masks" else 6)
@@ -238,6 +239,37 @@ def plan(folder: Path, data: DataConfig, array: str = "masks") -> None:
         *(dataset.load() for _ in range(3)), info, data, settings, EvaluateSegmenterConfig(), DebuggingConfig()
     )
     SEGMENTATION.check(settings, loaders)
+    return loaders
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "grid"),
+    [("segmentation", "unet", "predictions"), ("reconstruction", "autoencoder", "reconstructions")],
+)
+def test_each_of_few_pictures_is_shown_once(tmp_path: Path, problem: str, name: str, grid: str) -> None:
+    loaders, solved = plan(tmp_path, DataConfig()), problem_of(problem)
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {"hidden": [8], "latent": 2} if name == "autoencoder" else {"width": 4, "depth": 1}
+    weights = dict(build_model(name, arguments, loaders.info, solved).state_dict())
+    checkpoint = Checkpoint(
+        network=name, arguments=arguments, problem=problem, info=loaders.info, training={"epoch": 1.0}, weights=weights
+    )
+    history = [{"epoch": 1, "learning_rate": 0.1, "train_loss": 1.0}]
+    images = loaders.chosen("test", range(6))[0].permute(0, 2, 3, 1).numpy() / 255
+    few, many = (solved.evaluate(checkpoint, loaders, history, solved.evaluation(pictures=count)) for count in (6, 5))
+    for made, count in ((few, 6), (many, 5)):
+        shown = [np.asarray(each.get_array()) for each in made[grid].axes[0].images]
+        originals = [at for at, image in enumerate(images) if any(np.allclose(image, each) for each in shown)]
+        assert len(originals) == count
+    assert few["best_and_worst"] == b""
+    assert str(solved.captions(few)[grid]).startswith("All test images")
+    assert many["best_and_worst"].axes
+    assert not str(solved.captions(many)[grid]).startswith("All test images")
+    if problem == "segmentation":
+        titles = [text.get_text() for text in few[grid].axes[0].texts if "mean IoU" in text.get_text()]
+        ious = [float(title.rpartition(" ")[2]) for title in titles]
+        assert ious == sorted(ious, reverse=True)
+        assert sorted(int(title.split()[2].rstrip(",")) for title in titles) == list(range(6))
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def task() -> None:
     help="The column that is to be told from the others; or several, with commas between or each by an option.",
 )
 @click.option("--problem", help="What is asked, where data could be for several: forecasting of a table by time.")
+@click.option("--reader", help="What the data are, where they look like something else: the reader that has them.")
 @click.pass_obj
 def new_task(
     metadata: ProjectMetadata,
@@ -102,6 +103,7 @@ def new_task(
     targets: tuple[str, ...],
     problem: str | None = None,
     credentials: str | None = None,
+    reader: str | None = None,
 ) -> None:
     """Look at data, and write a file of parameters for the task NAME."""
     from kedro.framework.project import settings
@@ -128,7 +130,7 @@ def new_task(
             raise InputError(f"--problem {problem}: {error}") from error
     with _here(path, data, credentials) as (place, as_said):
         try:
-            proposal = propose(place, ",".join(targets) or None, problem)
+            proposal = propose(place, ",".join(targets) or None, problem, reader)
         except InputError as error:
             raise InputError(error.message.replace(str(place), path)) from error
     found = proposal.preprocess.items()

@@ -93,8 +93,8 @@ class ProjectHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        if self.run and dataset_name == node.outputs[-1]:
-            self.run.end(node)
+        if self.run:
+            self.run.saved(dataset_name, node)
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:

@@ -120,3 +120,31 @@ def test_a_very_long_text_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a.txt").write_text("123456")
     with pytest.raises(InputError, match=r"^holds more than 5 characters"):
         read_text(tmp_path / "a.txt")
+
+
+# ---- JSON lines ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson.gz"])
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"a": 1, "b": "x', "Invalid encoding in string."),
+        ('{"a": "word", "b": "x"}', r"Column\(/a\) changed from number to string"),
+        ("[1, 2]", r"Column\(\) changed from object to array"),
+    ],
+)
+def test_a_row_of_json_is_named_by_its_line(tmp_path: Path, name: str, line: str, reason: str) -> None:
+    """Far behind the first of the blocks that Arrow reads, and with empty lines before."""
+    lines = [json.dumps({"a": number, "b": f"{number}" * 40}) for number in range(16_000)]
+    lines[3], lines[15_000] = "\n", line
+    packed = gzip.compress if name.endswith(".gz") else bytes
+    (tmp_path / name).write_bytes(packed("\n".join(lines).encode()))
+    with pytest.raises(InputError, match=f"^line 15002 cannot be read as a row .{reason}.$"):
+        rows_of(tmp_path / name)
+
+
+def test_a_line_of_json_may_be_longer_than_a_block(tmp_path: Path) -> None:
+    rows = [{"text": "a" * size, "day": "2024-01-31"} for size in (1, 3_000_000, 2)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert rows_of(tmp_path / "rows.jsonl") == [["text", "day"], *(list(row.values()) for row in rows)]

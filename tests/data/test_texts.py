@@ -108,7 +108,10 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     _, _, test, known = prepared(tmp_path / "meals", target=None)
     info = read_info(known)
     assert isinstance(info, DocumentInfo)
-    assert (info.target, info.column) == (Classes(classes=["好评", "差评"], name="class"), None)
+    assert (info.target, info.column) == (
+        Classes(classes=["好评", "差评"], name="class", folders=True),
+        None,
+    )
     assert known["documents"]["test"] == 6
     assert sorted(texts_in(test)) == sorted(row["review"] for row in reviews(6))
     with pytest.raises(InputError, match=r"of text files the folders are the classes; leave target and text out"):

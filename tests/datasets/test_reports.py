@@ -92,6 +92,11 @@ def test_an_optional_report_with_nothing_to_say_is_not_written(
     assert fingerprint(DataCatalog({"report": kind(filepath=str(path))}), "report") is None
 
 
+def test_a_picture_of_nothing_is_refused_where_there_must_be_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"curves\.png: there is nothing to draw. Say optional: true of it"):
+        FigureDataset(filepath=str(tmp_path / "curves.png")).save(b"")
+
+
 def test_previews_have_a_part_of_what_is_long(tmp_path: Path) -> None:
     report = JSONDataset(filepath=str(tmp_path / "report.json"))
     report.save({"vocabulary": list(range(20_000)), "text": "x" * 301, "short": [1, 2]})

@@ -513,10 +513,10 @@ class SeriesPreprocessConfig(TablePlace):
 
 
 class LabelledSeriesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
-    """The block `preprocess` of a table of many series, with what is to be told of each.
+    """The block `preprocess` of many series in tables or in arrays of NumPy, with what is to be told of each.
 
-    A row is a series, and its columns of numbers are the steps; or with `series` a row is a step. A missing value is
-    filled with the one before.
+    A row is a series, and its columns of numbers are the steps; or with `series` a row is a step; or with `array` a
+    cell is a series. A missing value is filled with the one before.
     """
 
     series: str | None = Field(
@@ -528,6 +528,13 @@ class LabelledSeriesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
         description="dates or numbers that the steps are ordered by; none: as they are",
     )
     columns: list[str] = Field([], description="the steps in order, or what is known of each; none: columns of numbers")
+    array: str | None = Field(
+        None,
+        min_length=1,
+        description="what holds whole series: in files of NumPy the array (N, steps) or (N, steps, channels), called "
+        "without its split, with the target in an array beside it; in tables a column of lists",
+    )
+    channels_first: bool = Field(False, description="whether the array is (N, channels, steps)")
     length: Count | None = Field(
         None,
         description="steps that count: the last ones of longer series; before shorter ones their first again; none: "
@@ -538,4 +545,8 @@ class LabelledSeriesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
     def _in_rows(self) -> LabelledSeriesPreprocessConfig:
         if self.time and not self.series:
             raise ValueError("must say by series which rows belong together, where there is a time")
+        if self.array and (self.series or self.columns):
+            raise ValueError("must have neither series nor columns where an array holds whole series")
+        if self.channels_first and not self.array:
+            raise ValueError("must name the array whose channels come first")
         return self

@@ -1,4 +1,4 @@
-"""NumPy's files, .npy with one array and .npz with several: tables, and pictures. Nothing in them is unpickled."""
+"""NumPy's files, .npy with one array and .npz with several: tables, pictures, series. Nothing in them is unpickled."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from typing import IO, Any
 import numpy as np
 
 from torchloom.data.class_folders import split_named
-from torchloom.errors import InputError
-from torchloom.system.words import listed
+from torchloom.datasets.listing import Listing, is_users
+from torchloom.errors import InputError, telling
+from torchloom.system.words import listed, meant
 
 ENDINGS = {".npy", ".npz"}
 ALONE = "x"  # what the array of a .npy file is called
 MAGIC, PACKED = b"\x93NUMPY", b"PK"  # how the two begin
 UNPACKED, TIMES = 50_000_000, 200  # bytes that any .npz may unpack to, and times its size
 CHANNELS = (1, 3)  # of a picture: grey, or coloured
+LOOKED_AT, SIDE = 1000, 16  # entries of an array; pixels of a picture that could be several series, at least
+BESIDE = 100  # columns of an array that says something of each series, at most
 
 
 def read_arrays(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
@@ -43,6 +46,36 @@ def read_arrays(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
         if "object" in reason.lower():
             reason = "it holds Python's objects, which are not unpickled here; save numbers or texts"
         raise InputError(f"cannot be read as arrays of NumPy ({reason})") from error
+
+
+def read_named(path: Path, name: str | None = None) -> dict[str, np.ndarray]:
+    """The same of a file with this name in a folder, whose arrays are called after it; `telling` its path."""
+    with telling(path):
+        arrays = read_arrays(path)
+    if name is None:
+        return arrays
+    place = name.rpartition(".")[0]
+    alone = path.suffix.lower() == ".npy"
+    return {place if alone else f"{place}/{each}": array for each, array in arrays.items()}
+
+
+def read_all(listing: Listing) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of all files `by_split`."""
+    found: dict[str, np.ndarray] = {}
+    for path, name in zip(listing.paths, listing.names, strict=True):
+        found |= read_named(path, None if listing.single else name)
+    return by_split(found)
+
+
+def of_numpy(path: Path) -> bool:
+    """Whether it is a file of NumPy, or a folder of such files and no others."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*.*") if each.is_file() and is_users(each.name)]
+    return bool(files) and not {each.suffix.lower() for each in files} - ENDINGS
+
+
+def shown(arrays: Mapping[str, np.ndarray]) -> str:
+    """The names of arrays with their shapes, for messages."""
+    return listed([f"{name} ({' x '.join(map(str, array.shape))})" for name, array in arrays.items()])
 
 
 def _check(file: IO[bytes]) -> bool:
@@ -91,18 +124,25 @@ def _columns(name: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield from ((name if len(numbers) == 1 else f"{name}{number}", array[:, number]) for number in numbers)
     elif array.ndim > 2:
         shape = " x ".join(map(str, array.shape))
-        raise InputError(f"has {shape} values in {name}, and is no table. Pictures are for the reader arrays")
+        raise InputError(
+            f"has {shape} values in {name}, and is no table. Pictures are for the reader arrays, series for "
+            f"labelled_series with preprocess.array: {name}"
+        )
 
 
 def _arrow(name: str, values: np.ndarray) -> Any:
     import pyarrow
 
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8", "replace")
+    values = _texts(values)
     try:
         return pyarrow.array(np.ascontiguousarray(values, values.dtype.newbyteorder("=")))
     except (pyarrow.ArrowException, ValueError) as error:
         raise InputError(f"{name} holds {values.dtype}, of which there is no column") from error
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    """Bytes as the texts that they are."""
+    return np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
@@ -128,6 +168,14 @@ def stacked(name: str, array: np.ndarray) -> np.ndarray:
             f"that is (255 * {name}).round().astype('uint8')"
         )
     return array
+
+
+def are_pictures(array: np.ndarray) -> bool:
+    """Whether it looks like several: (N, H, W) of other numbers than uint8 may be series as well."""
+    if not is_stack(array) or array.ndim == 4 or array.dtype.kind == "b" or array.dtype == np.uint8:
+        return is_stack(array)
+    some = array[:LOOKED_AT]
+    return array.dtype.kind in "iuf" and min(array.shape[1:]) >= SIDE and bool(((some >= 0) & (some <= 255)).all())
 
 
 def is_stack(array: np.ndarray) -> bool:
@@ -192,3 +240,53 @@ def pictures_in(path: Path, read: Callable[[IO[bytes]], Any]) -> Iterator[tuple[
         for place in range(len(pixels)):
             row = {label: values[place].item() for label, values in labels.items()}
             yield f"{name}:{place}", partial(of_array, read, pixels[place]), row
+
+
+# ---- series --------------------------------------------------------------------------------------------------------
+
+Row = dict[str, Any]
+
+
+def rows_with(arrays: Mapping[str, np.ndarray], name: str) -> list[Row]:
+    """A row for each entry of the array of that name, (N, …): this, and what arrays (N,) or (N, K) beside it say."""
+    cells = arrays[name]
+    beside = [(other, array) for other, array in arrays.items() if other != name and _says(array, len(cells))]
+    columns = {column: _texts(values).tolist() for other, array in beside for column, values in _columns(other, array)}
+    return [
+        {name: cell, **{column: values[place] for column, values in columns.items()}}
+        for place, cell in enumerate(cells)
+    ]
+
+
+def _says(array: np.ndarray, count: int) -> bool:
+    return array.ndim in {1, 2} and len(array) == count and array.size <= BESIDE * count
+
+
+def rows_by_split(listing: Listing, name: str) -> dict[str, list[Row]]:
+    """Those of each split; InputError unless there is such an array."""
+    found = read_all(listing)
+    if not any(name in part for part in found.values()):
+        there = {each: array for part in found.values() for each, array in part.items()}
+        raise InputError(
+            f"preprocess.array {name!r}: there is no such array{meant(name, there)}; there are {shown(there)}"
+        )
+    parts = {split: found.get(split, {}) for split in ("train", "validation", "test")}
+    return {split: rows_with(part, name) if name in part else [] for split, part in parts.items()}
+
+
+def series_in(arrays: Mapping[str, np.ndarray], name: str, dimensions: int) -> Iterator[tuple[str, int | None, Row]]:
+    """Each series in arrays that a model is asked about: the name of its array, its number if in one, its row.
+
+    They are in the arrays of that `name`, whatever their split; or else in all that have so many `dimensions`, 2 or 3,
+    or one less, which are a series each. InputError where there are none.
+    """
+    names = {id(array): each for each, array in arrays.items()}
+    named = [(part, name) for part in by_split(arrays).values() if name in part]
+    alone = [({each: array}, each) for each, array in arrays.items() if dimensions - 1 <= array.ndim <= 3]
+    if arrays and not (named or alone):
+        raise InputError(f"holds no series, neither in an array {name} nor in another: {shown(arrays)}")
+    for part, each in named or alone:
+        array, one = part[each], part[each].ndim < dimensions
+        rows = rows_with({each: array[None]} if one else part, each)
+        for number, row in enumerate(rows):
+            yield names[id(array)], None if one else number, {name: row.pop(each), **row}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from torchloom.data.columns import Column, Encoder, is_gap, is_number, number
+from torchloom.data.columns import LARGEST_NUMBER, Column, Encoder, is_gap, is_number, number
 from torchloom.data.moments import Clock, read_moment
 from torchloom.errors import InputError
 
@@ -97,6 +97,20 @@ def values_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], missing: 
     encode = Encoder([Column(name=name) for name in names], missing)
     cells = [[encode.cell(column, row.get(column.name))[0] for column in encode.columns] for row in rows]
     return np.array(cells, dtype=np.float32).reshape(len(rows), len(names))
+
+
+def values_in(cell: Any, name: str, channels_first: bool) -> np.ndarray:
+    """A series that stands in one cell, an array or a list, as (T, channels) float32, NaN for a gap."""
+    try:
+        values = np.asarray(cell, np.float64) if getattr(cell, "dtype", np.dtype(float)).kind in "biuf" else np.empty(0)
+    except (TypeError, ValueError, OverflowError):  # words, or lists that are not equally long
+        values = np.empty(0)
+    if values.ndim not in {1, 2} or not values.size:
+        raise InputError(f"{name}: holds no series: a number for each step, or for each as many as there are channels")
+    if (np.abs(values) > LARGEST_NUMBER).any():
+        raise InputError(f"{name}: holds {values[np.abs(values) > LARGEST_NUMBER][0]}, which is no number of 32 bits")
+    values = values[:, None] if values.ndim == 1 else values.T if channels_first else values
+    return values.astype(np.float32)
 
 
 def in_order(rows: Sequence[Mapping[str, Any]], time: str | None) -> Sequence[Mapping[str, Any]]:

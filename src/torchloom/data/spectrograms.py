@@ -50,6 +50,11 @@ def mel_filters(rate: int, window: int, mels: int) -> np.ndarray:
     return filters
 
 
+def band_at(frequency: float, rate: int, mels: int) -> float:
+    """The place of a frequency in Hz among the bands: i + 0.5 is the middle of band i."""
+    return (mels + 1) * _mel(frequency) / _mel(rate / 2) - 0.5
+
+
 def _mel(frequency: float) -> float:
     return 2595 * math.log10(1 + frequency / 700)
 

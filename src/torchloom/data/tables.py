@@ -6,10 +6,12 @@ import csv
 import gzip
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -27,6 +29,7 @@ LARGEST_UNPACKED = 1 << 30  # bytes: a few kilobytes may unpack to more than any
 LIKELY_UNPACKED = 50_000_000, 200  # bytes that any file may unpack to, and times its size: of tables it is 5 to 20
 LARGEST_TEXT = 10_000_000  # characters of a file that is one text
 LONGEST_LINE = 100_000_000  # characters of a CSV file
+LARGEST_BLOCK = (1 << 31) - 1  # bytes of JSON lines that Arrow reads as one
 AT_ONCE = 1 << 16  # rows of a file that are in memory at once
 
 csv.field_size_limit(1 << 24)  # characters of a cell, as in datasets/reports.py; Python's own limit is 131,072
@@ -142,18 +145,40 @@ def _parquet_batches(source: Any) -> Iterator[Any]:
 
 def _json_batches(source: Any) -> Iterator[Any]:
     import pyarrow
-    from pyarrow import json as json_lines
 
-    table = json_lines.read_json(source)
+    table = _read_json(source)
     texts = [field.name for field in table.schema if pyarrow.types.is_temporal(field.type)]
     if texts:  # which are to stay as they are written
-        if not isinstance(source, Path):
-            source.seek(0)
         kinds = [field.with_type(pyarrow.string()) if field.name in texts else field for field in table.schema]
-        options = json_lines.ParseOptions(explicit_schema=pyarrow.schema(kinds))
-        table = json_lines.read_json(source, parse_options=options)
+        table = _read_json(source, pyarrow.schema(kinds))
     yield table.schema
     yield from table.to_batches()
+
+
+def _read_json(source: Any, schema: Any = None) -> Any:
+    """A table of JSON lines, in Arrow's blocks, or as one where a line is longer than such.
+
+    InputError names the line that is wrong: Arrow counts rows from where a block begins.
+    """
+    import pyarrow
+    from pyarrow import json as json_lines
+
+    given = source.read_bytes if isinstance(source, Path) else lambda: source.seek(0) or source.read()
+    parsed = json_lines.ParseOptions(explicit_schema=schema)
+    try:
+        return json_lines.read_json(source if isinstance(source, Path) else io.BytesIO(given()), parse_options=parsed)
+    except pyarrow.ArrowInvalid:
+        data = given()
+    try:
+        one = json_lines.ReadOptions(block_size=min(len(data) + 1, LARGEST_BLOCK))
+        return json_lines.read_json(io.BytesIO(data), read_options=one, parse_options=parsed)
+    except pyarrow.ArrowInvalid as error:
+        match = re.fullmatch(r"(?:JSON parse error: )?(.*?) in row (\d+)", str(error).splitlines()[0])
+        if match is None or len(data) >= LARGEST_BLOCK:
+            raise
+        lines = (number for number, line in enumerate(io.BytesIO(data), 1) if line.strip())
+        line = next(islice(lines, int(match[2]), None), "?")
+        raise InputError(f"line {line} cannot be read as a row ({match[1]})") from error
 
 
 def _array_batches(source: Any) -> Iterator[Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.data.columns import flag, gaps_of, is_gap, labels_in, number, spellings, written
+from torchloom.data.file_names import parts_in
 from torchloom.system.words import listed
 
 if TYPE_CHECKING:
@@ -22,13 +25,15 @@ IGNORED = 255  # in masks: of no class, neither learnt nor judged
 class Target(BaseModel):
     """`array` is the name of the prepared array, with an entry for each sample.
 
-    A user's tables may have spellings of a gap that are `missing` from the usual ones.
+    A user's tables may have spellings of a gap that are `missing` from the usual ones. Where `names` are given, the
+    names of a user's files say it, too, as preprocess.names has it.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     array: str
     missing: list[str] = Field([])
+    names: str | None = None
 
     @property
     def one_class(self) -> bool:
@@ -52,6 +57,10 @@ class Target(BaseModel):
         """What a row of a user's table says of it, or None where it does not; ValueError of what it cannot be."""
         return None
 
+    def at(self, name: str) -> Mapping[str, Any] | None:
+        """What the name of a user's file, as below the folder that is looked through, says of it: as a row does."""
+        return parts_in(name, self.names) if self.names else None
+
     def _cell(self, row: Mapping[str, Any], column: str | None) -> Any:
         cell = row.get(column) if column is not None else None
         return None if is_gap(cell, gaps_of(self.missing)) else cell
@@ -60,12 +69,13 @@ class Target(BaseModel):
 class Classes(Target):
     """One of several classes, by their numbers (N,) int64; of masks (N, H, W) uint8, where IGNORED is of none.
 
-    In a user's tables it stands in the column `name`.
+    In a user's tables it stands in the column `name`; or files of a class lie in `folders` of its name.
     """
 
     array: str = "labels"
     classes: list[str]
     name: str | None = None
+    folders: bool = False
     values: list[int] = Field([])  # of masks the grey level of each class, where all have one
 
     @property
@@ -86,6 +96,12 @@ class Classes(Target):
             return self._spelled[written(cell)]
         cell = self._cell(row, self.name)
         return None if cell is None else written(cell)
+
+    def at(self, name: str) -> Mapping[str, Any] | None:
+        """Only a class that training had: other names, and other folders, may mean anything."""
+        around = [{str(self.name): normalize("NFC", folder)} for folder in Path(name).parts[:-1]]
+        rows = around if self.folders else [super().at(name) or {}]
+        return next((row for row in rows if self.told(row) in self.classes), None)
 
 
 class Labels(Target):

@@ -152,6 +152,8 @@ class FigureDataset(Optional, kedro_datasets.matplotlib.MatplotlibDataset):  # t
     def save(self, data: Figure | bytes) -> None:
         if self._left_out(data):
             return
+        if isinstance(data, bytes):
+            raise InputError(f"{self._filepath}: there is nothing to draw. Say optional: true of it in the catalog")
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # matplotlib takes a second to import
 
         with atomic_write(Path(self._get_save_path())) as temporary:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from torchloom.config import AnswerConfig, Count, DataConfig, Positive, SoundAugmentConfig
 from torchloom.data.sound_files import SUFFIXES, library, read_sound
-from torchloom.data.spectrograms import FLOOR, hop_of, log_mel, window_of
+from torchloom.data.spectrograms import FLOOR, band_at, hop_of, log_mel, window_of
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import InFiles
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torchloom.training.loaders import LoaderPlan
 
 PICTURE = (48, 96)  # height and width of a spectrogram that is shown
+MARKS = (250, 1000, 2000, 4000, 8000, 16_000)  # Hz, at the axis
 RANGE = 2.5  # deviations from the mean that are black and white there
 
 
@@ -100,14 +101,19 @@ class AudioInfo(InFiles, Info):
         return {"waveforms": torch.zeros(batch, samples), "lengths": torch.full((batch,), samples)}
 
     def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
-        import torch
-
-        from torchloom.system import figures
+        from torchloom.system.figures import colour_of
 
         waveforms, lengths, *_ = loaders.chosen("test", numbers)
         sounds = [waveform[:length].numpy() for waveform, length in zip(waveforms, lengths.tolist(), strict=True)]
-        pictures = np.stack([self.picture(sound) for sound in sounds])
-        return figures.prediction_grid(torch.from_numpy(pictures), captions)
+        return self._spectrograms(sounds, [(caption, colour_of(right)) for caption, right in captions])
+
+    def _spectrograms(self, sounds: Sequence[np.ndarray], captions: Sequence[tuple[str, str]]) -> Figure:
+        from torchloom.system.figures import spectrograms
+
+        bands = len(self.mean)
+        marks = {hertz: band_at(hertz, self.rate, bands) for hertz in MARKS if hertz <= self.rate / 2}
+        drawn = [(self.picture(sound), len(sound) / self.rate) for sound in sounds]
+        return spectrograms(drawn, bands, marks, captions)
 
     def picture(self, sound: np.ndarray) -> np.ndarray:
         """The spectrogram of (T,) as grey values (1, H, W) uint8: time to the right, and what is high above."""
@@ -157,9 +163,7 @@ class AudioInfo(InFiles, Info):
         return {"waveforms": batch, "lengths": lengths}
 
     def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
-        from torchloom.system.figures import contact_sheet
-
-        return contact_sheet([self.picture(sound) for _, sound, _ in shown], [caption for *_, caption in shown])
+        return self._spectrograms([sound for _, sound, _ in shown], [(caption, "black") for *_, caption in shown])
 
     def said(self) -> dict[str, Any]:
         return {"rate": self.rate, "seconds": self.seconds}

@@ -60,6 +60,7 @@ class Info(BaseModel):
     unit: ClassVar[str]  # what the data consist of, in the singular
     samples: ClassVar[str] = "samples"  # what a network learns from, in the plural
     own_keys: ClassVar[frozenset[str]] = frozenset()  # parameters that are for such data alone
+    pictured: ClassVar[bool] = True  # whether a sample is more to look at than its row among the answers
     field: ClassVar[str | None] = None  # where a request has a list of samples; none: one is the whole body
     body: ClassVar[str] = ""  # what that is
     item: ClassVar[type] = str  # what each of them is: a text, or a dict of values by name

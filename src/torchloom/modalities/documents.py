@@ -87,7 +87,7 @@ class DocumentInfo(Info):
         return lambda text: self.tokenizer.tokens(text, self.max_tokens)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        return texts_of(files, read, self.column or COLUMN)
+        return texts_of(files, read, self.column or COLUMN, self.target)
 
     def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
         from torchloom.system.figures import text_sheet

@@ -16,12 +16,14 @@ from torchloom.data.columns import written
 from torchloom.data.paths import Finder
 from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
+from torchloom.data.targets import AnyTarget, Target
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 
 
 class Sample(NamedTuple):
-    """What it is called in the tables, how it is read, and the row of a user's table that it stands in, if it does."""
+    """What it is called in the tables, how it is read, and the row of a user's table that it stands in, or what its
+    place says as a row would, if anything does."""
 
     name: str
     read: Callable[[], Any]
@@ -47,6 +49,7 @@ class InFiles(BaseModel):
 
     column: str | None = None
     folder: str | None = None
+    target: AnyTarget | None = None
     _asked: str | None = PrivateAttr(None)
 
     suffixes: ClassVar[Collection[str]]
@@ -69,7 +72,7 @@ class InFiles(BaseModel):
         """Each file, opened in binary; or those that tables name, where the folder has such."""
         tables = [(path, name) for path, name in _named(files) if self.column and path.suffix.lower() in SUFFIXES]
         if not tables:
-            yield from (Sample(name, partial(_binary, path, read)) for path, name in _named(files))
+            yield from (_placed(name, partial(_binary, path, read), self.target) for path, name in _named(files))
         for path, name in tables:
             beside = [] if files.entry else [str(path.parent), files.folder]
             folders = [self._asked] if self._asked else [*beside, self.folder]
@@ -80,12 +83,22 @@ class PicturesInFiles(InFiles):
     """The same of pictures, of which a file of NumPy may have many, with their labels."""
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        places = [place for place, name in enumerate(files.names) if Path(name).suffix.lower() not in arrays.ENDINGS]
-        names, stamps = [files.names[place] for place in places], [files.stamps[place] for place in places]
-        yield from super().samples_in(replace(files, names=names, stamps=stamps), read)
-        for path, name in _named(files):
-            if path.suffix.lower() in arrays.ENDINGS:
-                yield from _each(name, arrays.pictures_in(path, read))
+        of_numpy, others = _apart(files)
+        yield from super().samples_in(others, read)
+        for path, name in _named(of_numpy):
+            yield from _each(name, arrays.pictures_in(path, read))
+
+
+def _apart(files: Listing) -> tuple[Listing, Listing]:
+    """Those of NumPy, and the others."""
+    parts: dict[bool, list[int]] = {True: [], False: []}
+    for place, name in enumerate(files.names):
+        parts[Path(name).suffix.lower() in arrays.ENDINGS].append(place)
+    of_numpy, others = (
+        replace(files, names=[files.names[place] for place in part], stamps=[files.stamps[place] for place in part])
+        for part in parts.values()
+    )
+    return of_numpy, others
 
 
 def _paths(table: Path, name: str, column: str, find: Finder, read: Callable[[Any], Any]) -> Iterator[Sample]:
@@ -108,7 +121,14 @@ def _found(find: Finder, path: str, read: Callable[[Any], Any]) -> Any:
     return _binary(find(path), read)
 
 
-def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+def _placed(name: str, read: Callable[[], Any], target: Target | None) -> Sample:
+    """A sample that is a file, with what its place says of the target."""
+    return Sample(name, read, target.at(name) if target else None)
+
+
+def texts_of(
+    files: Listing, read: Callable[[Any], Any], column: str | None = None, target: Target | None = None
+) -> Iterator[Sample]:
     """The text in each file of a folder, or in each line of one file, or in each row of tables, in that column."""
     for path, name in _named(files):
         if column is not None and path.suffix.lower() in SUFFIXES:
@@ -116,7 +136,7 @@ def texts_of(files: Listing, read: Callable[[Any], Any], column: str | None = No
         elif files.single:
             yield from _each(name, _lines(path, read))
         else:
-            yield Sample(name, partial(_text, path, read))
+            yield _placed(name, partial(_text, path, read), target)
 
 
 def _cell(column: str, read: Callable[[Any], Any], row: dict[str, Any]) -> Any:
@@ -130,6 +150,29 @@ def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
     """Each row of tables, by the names of their columns, which are at the top of a CSV file."""
     for path, name in _named(files):
         yield from _each(name, _rows(path, read))
+
+
+def cells_of(files: Listing, read: Callable[[Any], Any], column: str, dimensions: int) -> Iterator[Sample]:
+    """The rows of tables, and those of NumPy's arrays, which have `dimensions`: `column` holds what is read."""
+    of_numpy, others = _apart(files)
+    yield from rows_of(others, read)
+    found: dict[str, Any] = {}
+    places: dict[str, str] = {}  # the files of the arrays, and what these are called there
+    for path, name in _named(of_numpy):
+        try:
+            own = arrays.read_named(path, None if files.single else name)
+        except InputError as error:
+            yield Sample(name, partial(_fail, error))
+            continue
+        found |= own
+        alone = path.suffix.lower() == ".npy"
+        places |= {each: name if alone else f"{name}:{each.rpartition('/')[2]}" for each in own}
+    try:
+        for each, number, row in arrays.series_in(found, column, dimensions):
+            place = places[each] if number is None else f"{places[each]}:{number}"
+            yield Sample(place, partial(read, row), row)
+    except InputError as error:
+        yield Sample(files.folder, partial(_fail, error))
 
 
 def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:

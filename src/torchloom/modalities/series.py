@@ -12,22 +12,24 @@ from pydantic import Field, model_validator
 from torchloom.config import AnswerConfig, Count
 from torchloom.data.columns import Encoder, written
 from torchloom.data.moments import Clock, calendar_of
-from torchloom.data.series import in_order, of_length, pieces, read_rows_in_order, values_of
+from torchloom.data.series import in_order, of_length, pieces, read_rows_in_order, values_in, values_of
 from torchloom.data.tables import check_columns
 from torchloom.data.targets import Horizon
 from torchloom.data.writing import Writing
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
-from torchloom.modalities.files import Sample, rows_of, tables_of
+from torchloom.modalities.files import Sample, cells_of, rows_of, tables_of
 from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from torchloom.data.batches import Gathered
     from torchloom.datasets.listing import Listing
+    from torchloom.training.loaders import LoaderPlan
 
 Row = Mapping[str, Any]
 
@@ -244,12 +246,15 @@ class LabelledSeriesInfo(Info):
     """Many series of `length` steps, with mean and standard deviation of each channel over those to train.
 
     Without `series` a row of a user's table is one, its `steps` are columns, and there is one channel; else a row is a
-    step, that column says of which, `time` orders them, and the channels are columns.
+    step, that column says of which, `time` orders them, and the channels are columns. Or a cell of the column `array`,
+    or an entry of the array of that name, is one: (T,), (T, channels), or with `channels_first` (channels, T).
     """
 
     kind: Literal["labelled_series"] = "labelled_series"
     channels: list[str]
     steps: list[str] = Field([])
+    array: str | None = None
+    channels_first: bool = False
     series: str | None = None
     time: str | None = None
     length: Count
@@ -269,7 +274,9 @@ class LabelledSeriesInfo(Info):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if {len(self.mean), len(self.std)} != {len(self.channels)} or bool(self.steps) is bool(self.series):
+        if {len(self.mean), len(self.std)} != {len(self.channels)} or sum(
+            map(bool, (self.steps, self.series, self.array))
+        ) != 1:
             raise ValueError("channels, and what is said of them, do not belong together")
         return self
 
@@ -302,6 +309,20 @@ class LabelledSeriesInfo(Info):
 
         return {"series": torch.tensor(self.mean).repeat(batch, self.length, 1)}
 
+    def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
+        from torchloom.system.figures import colour_of
+
+        series = loaders.chosen("test", numbers)[0].numpy()
+        return self._curves(list(series), [(caption, colour_of(right)) for caption, right in captions])
+
+    def _curves(self, series: Sequence[np.ndarray], captions: Sequence[tuple[str, str]]) -> Figure:
+        """A single channel is drawn as it is; several, whose units may differ, with mean 0 and deviation 1."""
+        from torchloom.system.figures import curves
+
+        if len(self.channels) == 1:
+            return curves(series, self.channels, captions, self.channels[0])
+        return curves([(each - self.mean) / self.std for each in series], self.channels, captions, "standardised")
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "channels", ", ".join(self.channels)
         yield "steps", self.length
@@ -314,7 +335,7 @@ class LabelledSeriesInfo(Info):
         return {"series": [self.length, len(self.channels)]}
 
     def reader(self, config: AnswerConfig) -> Callable[[Any], np.ndarray]:
-        return self.whole if self.series else self.row
+        return self.cell if self.array else self.whole if self.series else self.row
 
     def plain(self, row: Row) -> Row:
         return self.writing.row(row)
@@ -323,6 +344,15 @@ class LabelledSeriesInfo(Info):
         """(length, 1) of a row that is a series."""
         check_columns(self.steps, row)
         return of_length(values_of([self.plain(row)], self.steps, self.missing).T, self.length, self.channels)
+
+    def cell(self, row: Row) -> np.ndarray:
+        """(length, channels) of a row of which one cell is a series."""
+        assert self.array
+        check_columns([self.array], row)
+        values = values_in(row[self.array], self.array, self.channels_first)
+        if values.shape[1] != len(self.channels):
+            raise InputError(f"{self.array}: has {counted(values.shape[1], 'channel')}, and not {len(self.channels)}")
+        return of_length(values, self.length, self.channels)
 
     def whole(self, rows: Sequence[Row]) -> np.ndarray:
         """(length, channels) of rows that are steps of one series."""
@@ -333,10 +363,17 @@ class LabelledSeriesInfo(Info):
         return of_length(values, self.length, self.channels)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        if self.array:
+            return cells_of(files, read, self.array, 3 if len(self.channels) > 1 else 2)
         return tables_of(files, read, self.series) if self.series else rows_of(files, read)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"series": np.stack(samples)}
 
+    def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
+        named = [(f"{name}: {caption}", "black") for name, _, caption in shown]
+        return self._curves([sample for _, sample, _ in shown], named)
+
     def said(self) -> dict[str, Any]:
-        return {"columns": self.steps or self.channels, "length": self.length}
+        columns = [self.array] if self.array else self.steps or self.channels
+        return {"columns": columns, "channels": self.channels, "length": self.length}

@@ -57,6 +57,7 @@ class TableInfo(Info):
     content: ClassVar = "features"
     tag: ClassVar = "tabular"
     unit: ClassVar = "row"
+    pictured: ClassVar = False
     field: ClassVar = "rows"
     item: ClassVar = dict
     card: ClassVar = "templates/table.md"

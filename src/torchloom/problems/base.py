@@ -210,6 +210,11 @@ class Problem:
         """The columns of an answer, and what makes them of a list of samples that the modality's reader has read."""
         raise NotImplementedError
 
+    def truth(self, told: Sequence[Any], info: Info) -> Columns:
+        """The columns that stand beside the answers where samples come with the target: arrays of Arrow of what its
+        `told` says, with None where that is nothing."""
+        return {}
+
     def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
         """How good the columns of answers are, beside what the target's `told` says of the same samples."""
         return {}

@@ -613,6 +613,12 @@ class Records:
         with atomic_write(self._path(node)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
+    def begin(self, node: Node, outputs: Mapping[str, str | None]) -> None:
+        """Record that the node is at work on its outputs, of which these are there: halves, until it has ended."""
+        record = {"node": node.name, "begun": True, **{part: {} for part in PARTS}, "outputs": outputs}
+        with atomic_write(self._path(node)) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
     def read(self, node: Node) -> dict[str, Any] | None:
         """The node's record; None when there is none that can be read."""
         return _read(self._path(node))

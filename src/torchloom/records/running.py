@@ -23,8 +23,9 @@ from torchloom.datasets.reports import NOTHING
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
-from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, training_rate
+from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, shown_figures, training_rate
 from torchloom.records.tracking import Tracking
+from torchloom.system.files import put, remove
 from torchloom.system.locks import Locks
 from torchloom.system.words import meant, times
 from torchloom.training.callbacks import epoch_callbacks
@@ -33,6 +34,8 @@ from torchloom.training.state import TrainingStates
 logger = logging.getLogger(__name__)
 
 PARAMETERS = ("params:", "parameters")  # how inputs begin that are such
+ANSWERS = "predict.predict"  # the node whose outputs are answers about a user's own data
+PREVIOUS = "previous"  # the folder beside them with those of the run before, until there are new ones
 BEFORE = {"build_dataloaders", "partition"}  # stages of a task in which there is nothing to track yet
 
 
@@ -54,6 +57,7 @@ class Run:
         self.records: Records = records_of(catalog)
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.node_started: dict[str, float] = {}
+        self.answers: dict[str, str | None] = {}  # of this run, as far as they are saved
         self.whole = Pipeline({node for each in pipelines.values() for node in each.nodes})
         self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
@@ -137,7 +141,7 @@ class Run:
             self.locks.wait_for(node.namespace)
             self._reserve(node)
         if node.namespace == "predict":
-            self._set_aside(node)
+            self._make_way()
         self.descriptions[node.name] = self.records.describe(node, self.catalog)
         task = str(node.namespace)
         if self.tracking.tracker and task in self.known and not node.tags & BEFORE:
@@ -178,15 +182,48 @@ class Run:
                         f"Wait until it is over. What would change them: {'; '.join(reasons)}"
                     )
 
-    def _set_aside(self, node: Node) -> None:
-        """Keep under another name what is not as the node has written it: somebody has worked on it since."""
+    def _make_way(self) -> None:
+        """See to it that no answers of another run lie where this run has not made its own.
+
+        Those of the run before are put into a folder beside them, halves of a run that did not end well go, and what
+        somebody has worked on is kept under another name.
+        """
+        node = next((node for node in self.pipeline.nodes if node.name == ANSWERS), None)
+        if node is None or node.name in self.record.values["nodes"]:
+            return
         record = self.records.read(node) or {"outputs": {}}
+        for name, path, found in self._there(node):
+            try:
+                if found != record["outputs"].get(name):
+                    path.rename(kept := _free(path))
+                    logger.warning("%s: is not as it was written, and is kept as %s", path, kept.name)
+                elif record.get("begun"):
+                    remove(path)
+                else:
+                    put(path, path.parent / PREVIOUS / path.name)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be put away ({error.strerror}). Change the rights of it") from error
+        self.records.begin(node, {})
+
+    def _there(self, node: Node) -> Iterator[tuple[str, Path, str]]:
+        """The outputs of the node that lie on the disk, with what their contents are told by."""
         for name in node.outputs:
             path = getattr(self.catalog.get(name), "_filepath", None)
-            if path and fingerprint(self.catalog, name) not in {None, NOTHING, record["outputs"].get(name)}:
-                kept = _free(Path(str(path)))
-                Path(str(path)).rename(kept)
-                logger.warning("%s: is not as it was written, and is kept as %s", path, kept.name)
+            if path and (found := fingerprint(self.catalog, name)) not in {None, NOTHING}:
+                yield name, Path(str(path)), found
+
+    def _forget_previous(self, node: Node) -> None:
+        for folder in {path.parent / PREVIOUS for _, path, _ in self._there(node)}:
+            remove(folder)
+
+    def saved(self, name: str, node: Node) -> None:
+        """One output of the node is."""
+        if node.name == ANSWERS:
+            self.answers[name] = fingerprint(self.catalog, name)
+            whole = len(self.answers) == len(node.outputs)
+            self.end(node) if whole else self.records.begin(node, self.answers)
+        elif name == node.outputs[-1]:
+            self.end(node)
 
     def end(self, node: Node) -> None:
         """All outputs are saved."""
@@ -200,6 +237,8 @@ class Run:
                 states = self.catalog.load(name) if name.endswith("training_states") else None
                 if isinstance(states, TrainingStates):
                     states.clear()  # the training is over, and what came of it is safe
+        if node.name == ANSWERS:
+            self._forget_previous(node)
         self._stop_watching()
         if self.tracking.task == node.namespace:
             self._show(node)
@@ -234,6 +273,11 @@ class Run:
 
     def finish(self, ended: str, **more: Any) -> None:
         self._stop_watching()
+        if ended != "finished":
+            try:
+                self._make_way()
+            except InputError as error:  # on a full disk, say; why the run failed matters more
+                logger.warning("answers of a run before may be left: %s", error.message)
         self.tracking.end(ended)
         done = self.record.values["nodes"]
         outputs = {name for node in self.pipeline.nodes if node.name in done for name in node.outputs}
@@ -311,6 +355,9 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
         lines[0] = "  ".join([task, *in_words(metrics)])
         lines += [f"  {doubt}" for doubt in _doubts(task, metrics, catalog)]
+    scores = catalog.load(f"{task}.scores") if f"{task}.scores" in made else {}
+    if scores:  # of answers that come with the truth
+        lines[0] = "  ".join([task, *(f"{name} {value}" for name, value in shown_figures(scores).items())])
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}
@@ -323,6 +370,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
         "page": [path for path in paths if path.suffix == ".html"],
         "card": [path for path in paths if path.suffix == ".md"],
         "answers": [path for path in paths if path.parent.name == "predict" and path.suffix in {".csv", ".parquet"}],
+        "metrics": [_path(catalog, f"{task}.scores")] if scores else [],
         "model": [
             *(path for path in paths if path.parent.parent.name == "06_models" and path.suffix != ".md"),
             *formats.values(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import struct
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LONGEST = 400  # characters of a text in a table's cell
 
@@ -122,6 +126,13 @@ def shown(value: Any) -> str:
         value = json.dumps(value, ensure_ascii=False)
     text = repr(value) if str(value).isspace() else str(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the file that a Picture has."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def when(time: str) -> str:

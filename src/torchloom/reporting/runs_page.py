@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from torchloom.records.runs import main_figures
-from torchloom.reporting.page import Picture, Section, Table, render
+from torchloom.reporting.page import Picture, Section, Table, png, render
 from torchloom.system import figures
 
 Pairs = list[tuple[Mapping[str, Any], str]]
@@ -42,8 +41,6 @@ def _point(number: int, run: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 
 def _picture(task: str, points: list[dict[str, Any]]) -> Picture:
-    file = io.BytesIO()
-    figures.runs(points).savefig(file, format="png")
     return Picture(
-        f"{task}: test figure and losses of the runs that trained it, by their numbers above", file.getvalue()
+        f"{task}: test figure and losses of the runs that trained it, by their numbers above", png(figures.runs(points))
     )

@@ -17,6 +17,7 @@ from torchloom.errors import InputError
 from torchloom.system.fonts import MISSING, drawable, shown
 
 if TYPE_CHECKING:
+    from pyarrow import ChunkedArray, Table
     from torch import Tensor
 
 drawable()  # before the first figure: it takes the fonts that there are when it is made
@@ -25,6 +26,8 @@ COLUMNS = 9  # of images in a grid
 LEGEND = 20  # entries of a legend at most
 NUMBERED, MATRIX = 30, 100  # classes of a confusion matrix at most, with its numbers and without
 SERIES = 7  # columns of a series that are drawn
+ACROSS, PANEL = 5, 2.5  # panels beside each other, and inches that each takes
+BINS = 30  # of a histogram
 PAIRS = 30  # that are shown of more classes
 TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts
 RESIDUALS = 6  # numbers of which they are shown
@@ -134,7 +137,7 @@ def _marker(epochs: Sequence[float]) -> str:
 
 
 def _by_epoch(axes: Axes, epochs: Sequence[float]) -> None:
-    """Whole epochs to the right, of which there may be a single one."""
+    """Whole epochs to the right, or folds, of which there may be a single one."""
     axes.grid(alpha=0.3)
     if len(set(epochs)) > FEW:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -235,6 +238,73 @@ def prediction_grid(images: Tensor, verdicts: Sequence[tuple[str, bool]]) -> Fig
     return figure
 
 
+def spectrograms(
+    sounds: Sequence[tuple[np.ndarray, float]],
+    bands: int,
+    frequencies: Mapping[int, float],
+    captions: Sequence[tuple[str, str]],
+) -> Figure:
+    """Spectrograms as grey values (1, H, W) uint8, with how many seconds each takes, below a caption in a colour.
+
+    `frequencies` are those in Hz that stand at the axis, with their places among the `bands`.
+    """
+    figure, panels = _panels(captions, "time in s", "frequency in Hz")
+    for axes, (picture, seconds) in zip(panels, sounds, strict=False):
+        axes.imshow(picture[0], cmap="gray", vmin=0, vmax=255, extent=(0, seconds, 0, bands), aspect="auto")
+        axes.set_yticks(list(frequencies.values()), [f"{hertz:,}" for hertz in frequencies])
+    return figure
+
+
+def curves(
+    series: Sequence[np.ndarray], channels: Sequence[str], captions: Sequence[tuple[str, str]], unit: str
+) -> Figure:
+    """Series (T, channels), step by step, below a caption in a colour; of many channels the first are drawn."""
+    shown = channels[:SERIES] if len(channels) > 1 else ()  # in the legend
+    beside = max(1, int(min(len(captions), ACROSS) * PANEL / KEY))
+    figure, panels = _panels(captions, "step", unit, below=LINE_HEIGHT * -(-len(shown) // beside))
+    for axes, values in zip(panels, series, strict=False):
+        steps, marker = np.arange(1, len(values) + 1), "." if len(values) <= FEW else None
+        for place in range(len(channels[:SERIES])):
+            axes.plot(steps, values[:, place], linewidth=0.8, marker=marker)
+    if shown and panels:
+        look: dict[str, Any] = {"fontsize": 7, "loc": "lower center", "ncols": beside, "frameon": False}
+        legend = figure.legend(panels[0].lines, ["name"] * len(shown), **look)
+        for text, name in zip(legend.get_texts(), shown, strict=True):
+            text.set_text(_literal(_wrapped(name, 16, 1)))
+    return figure
+
+
+def _panels(
+    captions: Sequence[tuple[str, str]], xlabel: str, ylabel: str, below: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each caption, ACROSS beside each other; what its axes are stands at the outer ones.
+
+    There is room of so many inches `below` all of them.
+    """
+    rows, columns = -(-max(len(captions), 1) // ACROSS), min(max(len(captions), 1), ACROSS)
+    width, height = 0.2 + PANEL * columns, 0.4 + 1.8 * rows + below
+    figure = Figure(figsize=(width, height))  # to lay it out by what is in it takes seconds
+    edges = 0.7 / width, (0.5 + below) / height, 1 - 0.1 / width, 1 - 0.45 / height
+    figure.subplots_adjust(*edges, wspace=0.25, hspace=0.55)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flatten())
+    for axes in panels[len(captions) :]:
+        axes.remove()
+    panels = panels[: len(captions)]
+    for place, (axes, (caption, colour)) in enumerate(zip(panels, captions, strict=True)):
+        axes.set_title(_literal(_wrapped(caption, 36, 2)), color=colour, fontsize=8)
+        axes.tick_params(labelsize=6)
+        if place % columns == 0:
+            axes.set_ylabel(_short(ylabel), fontsize=7)
+        if place + columns >= len(panels):
+            axes.set_xlabel(xlabel, fontsize=7)
+    return figure, panels
+
+
+def colour_of(right: bool) -> str:
+    """What is said of a sample, by whether it is right."""
+    return RIGHT if right else WRONG
+
+
 def text_predictions(texts: list[str], verdicts: Sequence[tuple[str, bool]]) -> Figure:
     """How each text begins, and beside it what is said of it: in red where that is wrong."""
     rows = [(title, RIGHT if right else WRONG) for title, right in verdicts]
@@ -293,6 +363,40 @@ def contact_sheet(images: list[np.ndarray], captions: list[str], key: Key = ()) 
         _show(axes, row, column, image.transpose(1, 2, 0) / 255, CAPTION)
         _title(axes, row, column, _literal(_wrapped(_in_one_line(caption), 22, 2)))
     return figure
+
+
+def spread_of(answers: Table) -> Figure:
+    """Of each of the first columns of answers how they are spread: words by how often they come, numbers in bins."""
+    import pyarrow
+
+    names = answers.column_names[:RESIDUALS]
+    figure = Figure(figsize=(1 + 4 * len(names), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        if pyarrow.types.is_string(answers.schema.field(name).type):
+            _counted(axes, answers[name])
+        else:
+            values = answers[name].to_numpy()
+            axes.hist(values[np.isfinite(values)], bins=BINS, color="C0", edgecolor="white", linewidth=0.4)
+            axes.set(xlabel=_short(name), ylabel="answers")
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(f"{len(answers):,} answers", fontsize=10)
+    return figure
+
+
+def _counted(axes: Axes, words: ChunkedArray) -> None:
+    """A bar for each of the commonest words, the first on top."""
+    rows = sorted(words.value_counts().to_pylist(), key=lambda row: (-row["counts"], str(row["values"])))
+    shown, rest = rows[:LEGEND], sum(row["counts"] for row in rows[LEGEND:])
+    names = [_short(row["values"] or "none") for row in shown] + ([f"{len(rows) - LEGEND:,} others"] if rest else [])
+    counts = [row["counts"] for row in shown] + ([rest] if rest else [])
+    bars = axes.barh(range(len(counts)), counts, color="C0")
+    axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
+    axes.set_yticks(range(len(counts)), names, fontsize=8)
+    axes.set(xlabel="answers")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
 
 
 def text_sheet(rows: list[tuple[str, str]], texts: Sequence[str] = ()) -> Figure:
@@ -487,6 +591,26 @@ def runs(points: list[dict[str, Any]]) -> Figure:
     _by_epoch(right, every)
     if 0 < len(right.lines) <= 20:
         right.legend(fontsize=8)
+    return figure
+
+
+def by_fold(metrics: Mapping[str, Sequence[float]], units: Mapping[str, str] | None = None) -> Figure:
+    """A panel for each metric, with its value in each fold, and their mean and standard deviation.
+
+    `units` are as in `learning_curves`.
+    """
+    figure = Figure(figsize=(3.4 * max(len(metrics), 1), 3.4), layout="constrained")
+    panels = figure.subplots(1, max(len(metrics), 1), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, metrics.items(), strict=False):
+        mean, deviation = np.mean(values), np.std(values, ddof=1)
+        axes.axhspan(mean - deviation, mean + deviation, color="C0", alpha=0.15)
+        axes.axhline(mean, color="C0", linewidth=1)
+        axes.plot(range(1, len(values) + 1), values, "o", color="C0")
+        title = _short(name.replace("_", " "))
+        axes.set(title=f"{title}\n{mean:.4g} ± {deviation:.2g}", ylabel=_short((units or {}).get(name, "")))
+        axes.title.set_fontsize(10)
+        axes.set_xlabel("fold")
+        _by_epoch(axes, range(1, len(values) + 1))
     return figure
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+LARGE = 1e15  # of whole numbers, whose digits are no longer written out
+
 
 def counted(count: int, noun: str) -> str:
     """So many of what the noun, in the singular, stands for: 1 epoch, 2,000 batches, 0 entries."""
@@ -55,5 +57,6 @@ def times(ratio: float, more: str, less: str, same: str) -> str:
 
 
 def significant(value: float) -> float:
-    """To the 7 significant digits that float32 has."""
-    return float(f"{value:.7g}")
+    """To the 7 significant digits that float32 has; a whole number is one, 48 and not 48.0."""
+    rounded = float(f"{value:.7g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < LARGE else rounded

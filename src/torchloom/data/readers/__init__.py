@@ -49,13 +49,16 @@ class Proposal:
     seen: Sequence[str]
 
 
-def propose(path: Path, target: str | None, problem: str | None = None) -> Proposal:
-    """A task on the files at `path`, for the `problem` if one is named; InputError when no reader takes such."""
+def propose(path: Path, target: str | None, problem: str | None = None, by: str | None = None) -> Proposal:
+    """A task on the files at `path`, for the `problem`, and with the reader `by`, if one is named; InputError when no
+    reader takes such."""
     looking = {name: known for name in reader_names() if hasattr(known := reader(name), "takes")}
     named = {name for name, known in looking.items() if problem in getattr(known, "ONLY_FOR", ())}
+    if by not in {None, *looking}:
+        raise InputError(f"--reader {by}: is none of those that look at files: {', '.join(looking)}")
     for name, known in looking.items():
         asked = name in named if named else not hasattr(known, "ONLY_FOR")
-        if asked and known.takes(path, target):
+        if name == by or (asked and not by and known.takes(path, target)):
             proposal: Proposal = known.propose(path, target)
             if problem not in {None, proposal.problem}:
                 raise InputError(f"--problem {problem}: {path} looks like data for a {proposal.problem}")

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import ArraysPreprocessConfig
-from torchloom.data.arrays import ENDINGS, by_split, is_stack, labels_beside, read_arrays, stacked
+from torchloom.data.arrays import ENDINGS, are_pictures, is_stack, labels_beside, of_numpy, read_all, shown, stacked
 from torchloom.data.columns import written
 from torchloom.data.images import LabelledImages, channel_counts, check_labels, describe_classes, describe_pixels
 from torchloom.data.readers import Proposal
 from torchloom.data.readers.folder import recipe
 from torchloom.data.splits import choose_validation, log_classes, stratified_choice
-from torchloom.datasets.listing import Listing, is_users, scan
+from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, telling
 from torchloom.system.words import listed
@@ -42,7 +42,7 @@ def preprocess(
 
     Raises InputError for what is wrong with a file or an array.
     """
-    arrays = _read(listing)
+    arrays = read_all(listing)
     pictures, labels = _names(arrays, config)
     classes, found = _labelled(arrays, pictures, labels, config)
     splits = _split(found, config)
@@ -57,22 +57,6 @@ def preprocess(
     info = describe_pixels([channels, height, width], channel_counts(splits["train"].images))
     info |= describe_classes(classes, told, labels)
     return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
-
-
-def _read(listing: Listing) -> Arrays:
-    """All arrays; of those in a folder the names begin with the file's."""
-    found: dict[str, np.ndarray] = {}
-    for path, name in zip(listing.paths, listing.names, strict=True):
-        with telling(path):
-            arrays = read_arrays(path)
-        place = name.rpartition(".")[0]
-        if listing.single:
-            found = arrays
-        elif path.suffix.lower() == ".npy":
-            found[place] = next(iter(arrays.values()))
-        else:
-            found |= {f"{place}/{each}": array for each, array in arrays.items()}
-    return by_split(found)
 
 
 def _names(arrays: Arrays, config: ArraysPreprocessConfig) -> tuple[str, str]:
@@ -94,7 +78,7 @@ def _one(
     train: Mapping[str, np.ndarray],
     config: ArraysPreprocessConfig,
 ) -> str:
-    there = listed([f"{name} ({' x '.join(map(str, array.shape))})" for name, array in train.items()])
+    there = shown(train)
     if given:
         if given not in found:
             raise InputError(f"preprocess.{key} {given}: is no array {what} in {config.files}; there are {there}")
@@ -148,22 +132,29 @@ def _split(found: Mapping[str, LabelledImages], config: ArraysPreprocessConfig) 
 
 def takes(path: Path, target: str | None) -> bool:  # noqa: ARG001  (an array is asked for later)
     """Whether it is a file of NumPy with pictures, or a folder of such files and no others."""
-    files = [path] if path.is_file() else [each for each in path.rglob("*.*") if each.is_file() and is_users(each.name)]
-    if not files or {each.suffix.lower() for each in files} - ENDINGS:
+    if not of_numpy(path):
         return False
-    return any(is_stack(array) for part in _read(scan(path, "--data", ENDINGS)).values() for array in part.values())
+    return any(
+        are_pictures(each) for part in read_all(scan(path, "--data", ENDINGS)).values() for each in part.values()
+    )
 
 
 def propose(path: Path, target: str | None) -> Proposal:
     """A task that tells the classes apart."""
     config = ArraysPreprocessConfig(files=str(path), target=target)
-    arrays = _read(scan(path, "--data", ENDINGS))
+    arrays = read_all(scan(path, "--data", ENDINGS))
     pictures, labels = _names(arrays, config)
-    classes, found = _labelled(arrays, pictures, labels, config)
+    otherwise = "f series, (N, steps, channels), say --reader labelled_series"
+    flat = arrays["train"][pictures].ndim == 3
+    try:
+        classes, found = _labelled(arrays, pictures, labels, config)
+    except InputError as error:
+        raise InputError(f"{error.message}. O{otherwise}") if flat else error from None
     each = np.bincount(np.concatenate([part.labels for part in found.values()]), minlength=len(classes))
     shape = " x ".join(map(str, found["train"].images.shape[1:]))
     seen = [
         ", ".join(f"{split}: {len(part.labels):,} pictures of {shape}" for split, part in found.items()),
+        *([f"{pictures}: taken for pictures; o{otherwise}"] if flat else []),
         f"{labels}: one of {len(classes)} classes:",
         *(f"  {name}: {count:,}" for name, count in zip(classes, each.tolist(), strict=True)),
     ]

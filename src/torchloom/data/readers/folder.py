@@ -33,6 +33,7 @@ from torchloom.system.words import counted
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+CLASS = "class"  # what folders say of the pictures in them
 
 
 # ---- what there is -------------------------------------------------------------------------------------------------
@@ -196,4 +197,6 @@ def preprocess(
     labels = {name: np.asarray(tensors.arrays["labels"]) for name, tensors in splits.items()}
     for name in ("train", "test"):
         _check(listing, labels[name], classes, name)
-    return splits["train"], splits["validation"], splits["test"], known | describe_classes(classes, labels)
+    info = known | describe_classes(classes, labels, CLASS)
+    info["target"]["folders"] = True
+    return splits["train"], splits["validation"], splits["test"], info

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ import numpy as np
 from torchloom.config import SoundFilesPreprocessConfig, parts_of
 from torchloom.data.class_folders import check_none_empty, class_roots, place_pictures, split_of
 from torchloom.data.copies import say_copies
+from torchloom.data.file_names import parts_in
 from torchloom.data.paths import LOOKED_AT, path_column, places, say_twice
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
@@ -41,12 +41,16 @@ FOLDER, FILE = "class", "file"  # the columns of what lies in folders
 
 
 class Found(NamedTuple):
-    """The rows of each split, where their sounds are, and whether they are a table's, whose cells may be gaps."""
+    """The rows of each split, where their sounds are, and whether they are a table's, whose cells may be gaps.
+
+    `told` is what the target must know to tell it of other files.
+    """
 
     rows: dict[str, list[Row]]
     place: Place
     of_table: bool
     config: SoundFilesPreprocessConfig  # with the target
+    told: dict[str, Any]
 
 
 def find(config: SoundFilesPreprocessConfig) -> Listing:
@@ -154,7 +158,7 @@ def _rows_of_table(read: dict[str, list[Row]], listing: Listing, config: SoundFi
         split: [{**row, column: listing.names[number]} for row in part if (number := place(row[column])) is not None]
         for split, part in read.items()
     }
-    return Found(found, Place(listing.folder, column), True, config)
+    return Found(found, Place(listing.folder, column), True, config, {})
 
 
 def _rows_by_name(listing: Listing, config: SoundFilesPreprocessConfig) -> Found:
@@ -174,7 +178,7 @@ def _rows_by_name(listing: Listing, config: SoundFilesPreprocessConfig) -> Found
     for name, parts in zip(listing.names, _parts(listing, config.names), strict=True):
         found[split_of(listing, name)].append({FILE: name, **parts})
     told = config.model_copy(update={"target_type": config.target_type or "classes"})  # digits are names here
-    return Found(found, Place(listing.folder, FILE), False, told)
+    return Found(found, Place(listing.folder, FILE), False, told, {"names": config.names})
 
 
 def _rows_of_folders(listing: Listing, config: SoundFilesPreprocessConfig) -> Found:
@@ -194,28 +198,18 @@ def _rows_of_folders(listing: Listing, config: SoundFilesPreprocessConfig) -> Fo
         if place:
             found[roots[place[0]]].append({FILE: name, FOLDER: place[1], **more})
     told = config.model_copy(update={"target": FOLDER, "target_type": "classes"})
-    return Found(found, Place(listing.folder, FILE), False, told)
+    return Found(found, Place(listing.folder, FILE), False, told, {"folders": True})
 
 
 def _parts(listing: Listing, names: str) -> list[dict[str, str]]:
     """What the name of each file says, by the parts of preprocess.names."""
-    short, long = (_pattern(names, any_text) for any_text in ("(.+?)", "(.+)"))
-    found = [(short.fullmatch(Path(name).stem), long.fullmatch(Path(name).stem)) for name in listing.names]
-    odd = [
-        name
-        for name, (match, other) in zip(listing.names, found, strict=True)
-        if match is None or other is None or match.groups() != other.groups()  # it can be read in two ways
-    ]
-    if odd:
+    found = [parts_in(name, names) for name in listing.names]
+    if odd := [name for name, parts in zip(listing.names, found, strict=True) if parts is None]:
         raise InputError(
             f"preprocess.names {names!r}: does not fit, or in two ways, {counted(len(odd), 'file')}: "
             f"{first_of(odd)}. Rename or move them, or write a table with their paths"
         )
-    return [dict(zip(parts_of(names), match.groups(), strict=True)) for match, _ in found if match]
-
-
-def _pattern(names: str, any_text: str) -> re.Pattern[str]:
-    return re.compile(any_text.join(map(re.escape, re.split(r"{.*?}", names))), re.DOTALL)
+    return [parts for parts in found if parts is not None]
 
 
 # ---- what they are -------------------------------------------------------------------------------------------------
@@ -239,6 +233,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
         if not parts[split]:
             raise InputError(f"{config.place}: no {split} sound can be read")
     target, learnt = asked.targets(parts)
+    target = target.model_copy(update=found.told)
     groups = groups_of(parts, config)
     tensors = {
         split: part.tensors({target.array: learnt[split], **groups[split]}, found.place.column)

@@ -121,6 +121,7 @@ def _prepare(
     parts = split_rows(rows, config, asked.held)
     say_duplicates(parts, [text], _plain, None if column else FILE)
     target, learnt = asked.targets(parts)
+    target = target if column else target.model_copy(update={"folders": True})
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = Tokenizer.learnt(
         config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case
@@ -187,7 +188,7 @@ def _has_token(text: Any, config: TextFilesPreprocessConfig) -> bool:
 # ---- what there is -------------------------------------------------------------------------------------------------
 
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 700, 20, 3  # of a training that is proposed
-MEMBERS, FEW = 3, 1_000_000  # networks that answer together, where the texts have fewer words than that
+MEMBERS, FEW = 3, 5_000_000  # networks that answer together, where the texts have fewer words than that
 
 
 def takes(path: Path, target: str | None) -> bool:

@@ -9,7 +9,7 @@ import shutil
 import statistics
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchloom.config import AnewConfig, DataConfig, DebuggingConfig, DistributedConfig, FoldsConfig
 from torchloom.data import readers
@@ -18,18 +18,28 @@ from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import Trained, build_dataloaders, train
 from torchloom.problems.base import Problem
-from torchloom.records.provenance import code_of, strings
-from torchloom.records.runs import OUT_OF_FOLD
+from torchloom.records.provenance import Lineage, code_of, strings
+from torchloom.records.runs import OUT_OF_FOLD, main_figures
 from torchloom.system.files import atomic_write
 from torchloom.system.words import counted
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.state import TrainingStates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any  # Kedro resolves the annotations of the stages; it takes long to import
 
 logger = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
 Prepared = tuple[Tensors, Tensors, Tensors, dict[str, Any]]
 ISSUES, SHOWN = "label_issues.csv", 20  # on the page; the file has all of them
+PICTURE = (
+    "The main metrics: a point for each model on the fold that it has not seen, the mean and, shaded, one standard "
+    "deviation to both sides."
+)
+SHOWN_METRICS = 4
 COUNTS = {"fold", "epoch", "test_samples"}  # of a fold, of which no mean is a metric
 
 
@@ -151,9 +161,13 @@ def _kept(path: Path, digest: str) -> dict[str, Any] | None:
 
 
 def report_folds(
-    loaders: LoaderPlan, folds: Rows, answers: Rows, *, problem: Problem
-) -> tuple[dict[str, float], Rows, str]:
-    """Mean and standard deviation of each metric over the folds, labels that are likely wrong, and a page on it."""
+    loaders: LoaderPlan, folds: Rows, answers: Rows, lineage: Lineage, *, problem: Problem
+) -> tuple[dict[str, float], Rows, Figure, str]:
+    """Mean and standard deviation of each metric over the folds, labels that are likely wrong, a figure of the main
+    metrics, and a page on it."""
+    from torchloom.reporting.page import png
+    from torchloom.system.figures import by_fold
+
     rows = [{name: float(value) for name, value in row.items()} for row in folds]
     metrics: dict[str, float] = {}
     for name in [name for name in rows[0] if name not in COUNTS]:
@@ -170,11 +184,16 @@ def report_folds(
     if issues:
         found = f"{counted(len(issues), 'label')} of {len(answers):,}"
         logger.warning("%s may be wrong, by the answers of models that have not seen them: look at %s", found, ISSUES)
-    return metrics, issues, _page(problem.called(loaders.info), doubt or "", rows, metrics, issues)
+    main = main_figures({name: value for name, value in rows[0].items() if name not in COUNTS}, most=SHOWN_METRICS)
+    figure = by_fold({name: [row[name] for row in rows] for name in main}, problem.units(loaders.info))
+    title, called = f"{lineage.task}: {counted(len(rows), 'fold')}", problem.called(loaders.info)
+    return metrics, issues, figure, _page(title, called, doubt or "", rows, metrics, issues, png(figure))
 
 
-def _page(called: str, doubt: str, folds: Rows, metrics: dict[str, float], issues: Rows) -> str:
-    from torchloom.reporting.page import Facts, Section, Table, render
+def _page(
+    title: str, called: str, doubt: str, folds: Rows, metrics: dict[str, float], issues: Rows, picture: bytes
+) -> str:
+    from torchloom.reporting.page import Facts, Picture, Section, Table, render
 
     names = [name for name in folds[0] if name not in COUNTS]
     means = {name: metrics[f"{OUT_OF_FOLD}{name}"] for name in names}
@@ -183,14 +202,15 @@ def _page(called: str, doubt: str, folds: Rows, metrics: dict[str, float], issue
         for name, mean in means.items()
     }
     rows = [{"fold": str(int(row["fold"])), **{name: row[name] for name in names}} for row in folds]
+    table = Table("Each fold", rows)
     caption = f"Labels to look at, which may be wrong: the first {SHOWN} of {len(issues):,}; all are in {ISSUES}"
     return render(
-        f"{len(folds)} folds",
+        title,
         f"{called.capitalize()}: a training without each fold, measured on that fold. Of the folds there are the mean "
         f"± the standard deviation. {doubt}".rstrip(),
         dict(list(over.items())[:4]),
         [
-            Section("Mean and standard deviation", [Facts("Over the folds", over), Table("Each fold", rows)]),
+            Section("Mean and standard deviation", [Facts("Over the folds", over), Picture(PICTURE, picture), table]),
             Section("Labels", [Table(caption, issues[:SHOWN])] if issues else []),
         ],
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
@@ -82,11 +82,11 @@ def predict(
 ) -> tuple[Table, Table, Figure, Table, dict[str, float], Table]:
     """What the model makes of each file, or of each line of one file.
 
-    Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives; where it
-    answers with lists, there is a row for each of their entries. Then a picture of the first ones, the table of what
-    could not be read and why, and how good the answers are beside the target of those samples that come with it;
-    nothing where none do. At last the pictures that are answers, as a FolderDataset takes them. The tables lie in
-    temporary files in the folder `scratch`: memory may not hold them.
+    Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives, and what
+    is true where samples come with the target; where it answers with lists, there is a row for each of their entries.
+    Then a picture of the first ones, or of how the answers are spread, the table of what could not be read and why, and
+    how good the answers are beside that truth; nothing where there is none. At last the pictures that are answers, as a
+    FolderDataset takes them. The tables lie in temporary files in the folder `scratch`: memory may not hold them.
     """
     import pyarrow
 
@@ -101,7 +101,10 @@ def predict(
     read = info.reader(config)
     columns, answer = loaded.answering(config)
     place = "file" if "file" not in columns.names else "source file"  # of what the target may be called
-    schema = pyarrow.schema([(place, pyarrow.string()), *columns])
+    true = problem.truth([], info)
+    named = _named_apart(true, [place, *columns.names])
+    types = [(named[name], column.type) for name, column in true.items()]
+    schema = pyarrow.schema([(place, pyarrow.string()), *types, *columns])
     reasons = pyarrow.schema(dict.fromkeys(("file", "reason"), pyarrow.string()))
     shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer
     told = Told()
@@ -112,16 +115,27 @@ def predict(
                 failed = dict(zip(reasons.names, zip(*batch.failures, strict=True), strict=True))
                 unreadable.add(pyarrow.record_batch(failed, schema=reasons))
             if batch.names:
-                rows = pyarrow.record_batch({place: batch.names, **answer(batch.values)}, schema=schema)
+                values = told.add([_told(info.target, row and info.plain(row)) for row in batch.rows])
+                beside = {named[name]: column for name, column in problem.truth(values, info).items()}
+                rows = pyarrow.record_batch({place: batch.names, **beside, **answer(batch.values)}, schema=schema)
                 answers.add(rows)
-                told.add([_told(info.target, row and info.plain(row)) for row in batch.rows])
                 first = rows.slice(0, config.pictures - len(shown)).to_pylist()
                 shown += zip(batch.names, batch.values, first, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{unreadable.count} unreadable")
         answered, failures = answers.table(), unreadable.table()
     _report(files, len(answered), failures)
-    table, pictures = apart(unrolled(answered), problem.pictures)
-    return table, table, problem.sheet(loaded, shown), failures, _judged(loaded, answered, told), pictures
+    given = answered if told.known else answered.drop_columns([*named.values()])
+    table, pictures = apart(unrolled(given), problem.pictures)
+    sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
+    return table, table, sheet, failures, _judged(loaded, answered, told), pictures
+
+
+def _spread(model: Model, config: PredictConfig, answered: Table) -> Figure:
+    """What there is to look at where the samples themselves are no more than the table."""
+    from torchloom.system.figures import spread_of
+
+    columns, _ = model.problem.answering(model, config)  # without what is odd about the samples
+    return spread_of(answered.select(columns.names))
 
 
 class Told:
@@ -135,7 +149,8 @@ class Told:
         self.step = 1
         self.wrong: ValueError | None = None  # the first reason why one cannot be that
 
-    def add(self, values: list[Any]) -> None:
+    def add(self, values: list[Any]) -> list[Any]:
+        """The same, with None in place of what cannot be that."""
         for value in values:
             if isinstance(value, ValueError):
                 self.wrong, self.odd = self.wrong or value, self.odd + 1
@@ -147,6 +162,18 @@ class Told:
             self.samples += 1
         while len(self.places) > JUDGED:
             self.places, self.values, self.step = self.places[::2], self.values[::2], 2 * self.step
+        return [None if isinstance(value, ValueError) else value for value in values]
+
+
+def _named_apart(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """What columns of the truth are called beside the others."""
+    found: dict[str, str] = {}
+    for name in names:
+        free = name
+        while free in {*others, *found.values()}:
+            free = f"true {free}"
+        found[name] = free
+    return found
 
 
 def _told(target: Target | None, row: Mapping[str, Any] | None) -> Any:

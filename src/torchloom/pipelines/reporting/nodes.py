@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from typing import Any
 
@@ -19,17 +18,10 @@ def report(
 ) -> tuple[str, str]:
     """The page on a task, and the card of its model; `made` is what else its stages have made, by name."""
     from torchloom.reporting.card import model_card
+    from torchloom.reporting.page import png
     from torchloom.reporting.report import Subject, task_page
 
-    made = {name: _as_kept(content) for name, content in made.items()}
+    # what the catalog would give: of a figure that it does not know, and so has not kept, the bytes of a PNG file
+    made = {name: png(content) if hasattr(content, "savefig") else content for name, content in made.items()}
     subject = Subject(lineage, checkpoint, dataloaders, source, made)
     return task_page(subject), model_card(subject)
-
-
-def _as_kept(content: Any) -> Any:
-    """What the catalog would give: of a figure that it does not know, and so has not kept, the bytes of a PNG file."""
-    if not hasattr(content, "savefig"):
-        return content
-    file = io.BytesIO()
-    content.savefig(file, format="png")
-    return file.getvalue()

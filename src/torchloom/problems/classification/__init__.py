@@ -47,6 +47,10 @@ REPORTS = {
     "ones, in red and with the true class.",
     "mistakes": "The wrong answers, the most confident first.",
 }
+ALL = (  # where there are few
+    "Predictions for all test samples: the right answers, the surest first, then the wrong ones likewise, in red and "
+    "with the true class."
+)
 OF_MANY_CLASSES = {  # of which the pictures do not show all
     "confusion_matrix": "The pairs of classes that are most often confused in the test data, and how many samples of "
     "the true class there are.",
@@ -142,7 +146,10 @@ class Classification(Problem):
             verdicts = measures.verdicts(labels[numbers], logits[numbers], classes, link, threshold)
             return info.predictions(loaders, numbers, verdicts)
 
-        sides = [measures.most_confident(logits, labels, right, link, threshold)[:9] for right in (True, False)]
+        right, wrong = (
+            measures.most_confident(logits, labels, side, link, threshold).tolist() for side in (True, False)
+        )
+        few = len(labels) <= config.pictures
         bins = measures.reliability(logits, labels, link) if link else []
         said = (
             f"; {classes[threshold[0]]!r} is the answer from a probability of {threshold[1]:.4g} on"
@@ -161,8 +168,8 @@ class Classification(Problem):
             "roc_curves": figures.roc_curves(scores(logits, link), labels, classes, measures.hardest(per_class)),
             "calibration": figures.calibration(bins, metrics["calibration_error"]) if bins else b"",
             "learning_curves": figures.learning_curves(history),
-            "predictions": shown(spread(len(labels), config.pictures)),
-            "best_and_worst": shown([*sides[0].tolist(), *sides[1].tolist()]),
+            "predictions": shown([*right, *wrong] if few else spread(len(labels), config.pictures)),
+            "best_and_worst": b"" if few else shown([*right[:9], *wrong[:9]]),
             "mistakes": [{**row, **columns} for row, columns in zip(mistakes, more, strict=True)],
         }
 
@@ -217,7 +224,8 @@ class Classification(Problem):
         per_class = made.get("per_class", {})
         some = {"roc_curves"} if len(hardest(per_class)) < len(per_class) else set()
         some |= {"confusion_matrix"} if len(per_class) > MATRIX else set()
-        return {**self.reports, **{name: OF_MANY_CLASSES[name] for name in some}}
+        few = {} if made.get("best_and_worst") else {"predictions": ALL}
+        return {**self.reports, **{name: OF_MANY_CLASSES[name] for name in some}, **few}
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
@@ -246,6 +254,11 @@ class Classification(Problem):
             if link_of(model):
                 columns[f"probability_{place}"] = pyarrow.float32()
         return pyarrow.schema(columns), partial(_classify, model, top)
+
+    def truth(self, told: Sequence[Any], info: Info) -> Columns:
+        import pyarrow
+
+        return {"true": pyarrow.array(told, pyarrow.string())}
 
     def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
         """Classes that training did not have count as wrong."""

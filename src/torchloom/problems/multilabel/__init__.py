@@ -201,6 +201,16 @@ class Multilabel(Problem):
         columns = {HOLDING: pyarrow.string(), **dict.fromkeys(names, pyarrow.float32())}
         return pyarrow.schema(columns), partial(_label, model)
 
+    def truth(self, told: Sequence[Any], info: Info) -> Columns:
+        """In the order of the labels, those that training did not have last."""
+        import pyarrow
+
+        target = labels_of(info)
+        order = {name: place for place, name in enumerate(target.labels)}
+        mark = target.separator or ";"
+        cells = [held and sorted(held, key=lambda name: (order.get(name, len(order)), name)) for held in told]
+        return {"true": pyarrow.array([None if each is None else mark.join(each) for each in cells], pyarrow.string())}
+
     def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
         """Labels that training did not have are left out, as in the test split."""
         from torchloom.problems.scores import label_scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +33,9 @@ REPORTS = {
     "latent_map": "The latent space of the test images, on its two principal components.",
     "generated": "Images that the decoder makes of latents that were drawn.",
 }
+
+
+ALL = "All test images, from the one that comes back best to the worst, and below each what is made of it."
 
 
 class Reconstruction(Problem):
@@ -79,6 +82,7 @@ class Reconstruction(Problem):
         shown = min(config.pictures, len(images))
         order = measures.by_error(images, reconstructions)
         extremes = torch.cat([order[:9], order[9:][-9:]])
+        first = torch.arange(shown) if shown < len(images) else order
         target = loaders.info.target
         known, classes = torch.zeros(len(latents), dtype=torch.int64), [loaders.info.unit]
         if isinstance(target, Classes) and target.array == "labels":
@@ -87,11 +91,16 @@ class Reconstruction(Problem):
         return {
             "metrics": metrics,
             "learning_curves": figures.learning_curves(history),
-            "reconstructions": figures.reconstruction_grid(images[:shown], reconstructions[:shown]),
-            "best_and_worst": figures.reconstruction_grid(images[extremes], reconstructions[extremes]),
+            "reconstructions": figures.reconstruction_grid(images[first], reconstructions[first]),
+            "best_and_worst": figures.reconstruction_grid(images[extremes], reconstructions[extremes])
+            if shown < len(images)
+            else b"",
             "latent_map": figures.latent_map(latents, known, classes),
             "generated": figures.image_grid(generated),
         }
+
+    def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
+        return self.reports if made.get("best_and_worst") else {**self.reports, "reconstructions": ALL}
 
     def answering(
         self,

@@ -25,7 +25,7 @@ from torchloom.problems.base import (
 from torchloom.problems.conformal import check_names, check_samples
 from torchloom.problems.regression.config import RegressionTrainConfig, RegressorConfig
 from torchloom.problems.regression.intervals import bounds, interval_scores, names_of, with_interval
-from torchloom.system.words import counted
+from torchloom.system.words import counted, significant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,7 @@ class Regression(Problem):
             ends = zip(("low", "high"), bounds(each, found).values(), strict=False)
             of_it = {"true": truth, "predicted": found, **dict(ends)}
             named |= {f"{key} {each.name}" if len(numbers) > 1 else key: value for key, value in of_it.items()}
-        rows = zip(*(value.tolist() for value in named.values()), strict=True)
+        rows = zip(*(map(significant, value.tolist()) for value in named.values()), strict=True)
         return [dict(zip(named, row, strict=True)) for row in rows]
 
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
@@ -182,6 +182,15 @@ class Regression(Problem):
         numbers = numbers_of(model.info)
         names = [name for each in numbers for name in (each.name, *names_of(each))]
         return pyarrow.schema(dict.fromkeys(names, pyarrow.float32())), partial(_regress, model, numbers)
+
+    def truth(self, told: Sequence[Any], info: Info) -> Columns:
+        """Named as in `answers_to`."""
+        import pyarrow
+
+        numbers = numbers_of(info)
+        names = [f"true {each.name}" for each in numbers] if len(numbers) > 1 else ["true"]
+        columns = zip(*(values or [None] * len(names) for values in told), strict=True) if told else [[]] * len(names)
+        return {name: pyarrow.array(column, pyarrow.float64()) for name, column in zip(names, columns, strict=True)}
 
     def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
         import numpy as np

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEADINGS = ("picture", "mask", "answer", "wrong")
+ALL = (
+    "All test images, from the greatest mean IoU to the least: as they are, with their masks, with what the model "
+    "makes of them, and what of that is wrong, in red."
+)
 SIDE = 4  # of the best pictures, and of the worst, that are shown
 
 
@@ -145,14 +149,19 @@ class Segmentation(Problem):
             return _sheet(images.numpy(), masks.numpy(), answer, titles, classes)
 
         order = found.ious.argsort(descending=True, stable=True).tolist()
+        few = min(config.pictures, 2 * SIDE)
+        extremes = [*order[:SIDE], *order[SIDE:][-SIDE:]]
         return {
             "metrics": metrics,
             "per_class": per_class,
             "confusion_matrix": figures.confusion_matrix(found.pixels, classes),
             "learning_curves": figures.learning_curves(history),
-            "predictions": shown(spread(len(found.ious), min(config.pictures, 2 * SIDE))),
-            "best_and_worst": shown([*order[:SIDE], *order[SIDE:][-SIDE:]]),
+            "predictions": shown(order if len(order) <= few else spread(len(order), few)),
+            "best_and_worst": shown(extremes) if len(order) > few else b"",
         }
+
+    def captions(self, made: Mapping[str, Any]) -> Mapping[str, str | None]:
+        return self.reports if made.get("best_and_worst") else {**self.reports, "predictions": ALL}
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 

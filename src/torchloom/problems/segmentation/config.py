@@ -23,7 +23,7 @@ class SegmentationTrainConfig(TrainConfig):
     whole = frozenset({"mean_iou"})
 
     loss: SegmentationLoss = Field(default_factory=SegmentationLoss)
-    monitor: Literal["accuracy", "loss", "mean_iou"] = Field(
+    monitor: Literal["accuracy", "loss", "mean_iou"] = Field(  # type: ignore[assignment]
         "loss",
         description="which validation figure makes an epoch the best, of equal ones the loss decides; accuracy is the "
         "share of right pixels, and mean_iou the mean over the classes of what truth and answer have in common",
