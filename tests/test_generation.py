@@ -45,16 +45,30 @@ def test_tokens_are_drawn_by_their_probabilities(temperature: float, top_k: int 
     assert not found[np.array(expected) == 0].any()
 
 
-def language_model(cell: str) -> tuple[Any, Checkpoint]:
+RECURRENT = {"embedding": 8, "width": 24, "layers": 2}
+NETWORKS: dict[str, dict[str, Any]] = {
+    **{cell: {"name": "language_rnn", "cell": cell, **RECURRENT} for cell in ("lstm", "gru", "rnn")},
+    **{
+        positions: {"name": "language_transformer", "width": 16, "heads": 2, "layers": 2, "context": 9}
+        | {"positions": positions, "tied": False}
+        for positions in ("rotary", "learned")
+    },
+}
+STATES = {"lstm": ["hidden", "cell"], "gru": ["hidden"], "rnn": ["hidden"]}
+
+
+def language_model(kind: str) -> tuple[Any, Checkpoint]:
     torch.manual_seed(0)
-    arguments = {"cell": cell, "embedding": 8, "width": 24, "layers": 2}
-    info = TextInfo(tokenizer=TOKENIZER)
-    model = build_model("language_rnn", arguments, info, problem_of("language_model"))
+    arguments = dict(NETWORKS[kind])
+    name, info = arguments.pop("name"), TextInfo(tokenizer=TOKENIZER)
+    model = build_model(name, arguments, info, problem_of("language_model"))
     with torch.no_grad():
+        for parameter in model.parameters() if name == "language_transformer" else ():
+            parameter.normal_(std=0.3)  # distances too, which begin with nought
         model.head.weight.mul_(20)  # so that some characters are much likelier than others
     weights = dict(model.state_dict())
     return model.eval(), Checkpoint(
-        network="language_rnn",
+        network=name,
         arguments=arguments,
         problem="language_model",
         info=info,
@@ -64,11 +78,11 @@ def language_model(cell: str) -> tuple[Any, Checkpoint]:
 
 
 @pytest.mark.usefixtures("exporter")
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_pytorch_and_onnx_runtime_write_the_same_text(cell: str) -> None:
-    model, checkpoint = language_model(cell)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_pytorch_and_onnx_runtime_write_the_same_text(kind: str) -> None:
+    model, checkpoint = language_model(kind)
     form = signature(model, {"tokens": torch.zeros((2, 6), dtype=torch.int64)}, checkpoint)
-    assert list(form.inputs) == ["tokens", "hidden", "cell"][: 1 + len(model.state_names)]
+    assert list(form.inputs) == ["tokens", *STATES.get(kind, ["keys", "values", "filled"])]
     serialised = to_onnx(model, form, checkpoint, opset=20)
     config = GenerateConfig(prompt="the fox", length=200, temperature=0.8, top_k=10)
     for seed in (0, 1):
@@ -81,8 +95,9 @@ def test_pytorch_and_onnx_runtime_write_the_same_text(cell: str) -> None:
     assert ours != continue_text(stepper(model), TOKENIZER, config, seed=0)
 
 
-def test_the_state_is_carried_on() -> None:
-    model, _ = language_model("lstm")
+@pytest.mark.parametrize("kind", ["lstm", "rotary", "learned"])
+def test_the_state_is_carried_on(kind: str) -> None:
+    model, _ = language_model(kind)
     config = GenerateConfig(prompt="the fox", length=50, temperature=0.0)
     text = continue_text(stepper(model), TOKENIZER, config, seed=0)
     tokens = torch.from_numpy(TOKENIZER.encode(text))

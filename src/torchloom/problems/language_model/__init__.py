@@ -52,7 +52,10 @@ class LanguageModel(Problem):
     reports = REPORTS
     tag = "generation"
     answers = ("logits",)
-    state_axes: ClassVar[Axes] = {"hidden": {1: "batch"}, "cell": {1: "batch"}}
+    state_axes: ClassVar[Axes] = {
+        **{name: {1: "batch"} for name in ("hidden", "cell", "keys", "values")},
+        "filled": {0: "batch"},
+    }
     card = "templates/language_model.md"
 
     def called(self, info: Info) -> str:
@@ -110,14 +113,15 @@ class LanguageModel(Problem):
     def signature(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The state is zeros at first; the samples are the second half of the tokens, with that after the first half.
 
-        `hidden` and for an LSTM `cell` are (layers, batch, width), those after the tokens `next_…`.
+        It is called as `state_names` of the network says, or `hidden` and for an LSTM `cell`, (layers, batch, width);
+        after the tokens it is `next_…`.
         """
         import torch
 
         with torch.no_grad():
             first, second = inputs["tokens"].tensor_split(2, dim=1)
             _, *state = model(first)
-        names = ["hidden", "cell"][: len(state)]
+        names = getattr(model, "state_names", ("hidden", "cell"))[: len(state)]
         after = [f"next_{name}" for name in names]
         return {"tokens": second, **dict(zip(names, state, strict=True))}, [*self.answers, *after]
 

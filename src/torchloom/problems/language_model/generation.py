@@ -32,12 +32,17 @@ def onnx_stepper(session: Any) -> Step:
     tokens_input, *state_inputs = session.get_inputs()
 
     def step(tokens: np.ndarray, state: list[Any]) -> tuple[np.ndarray, list[Any]]:
-        before = state or [np.zeros((entry.shape[0], 1, entry.shape[2]), np.float32) for entry in state_inputs]
+        before = state or [np.zeros([_length(axis) for axis in entry.shape], np.float32) for entry in state_inputs]
         names = [tokens_input.name, *(entry.name for entry in state_inputs)]
         logits, *after = session.run(None, dict(zip(names, [tokens[None], *before], strict=True)))
         return logits[0, -1], after
 
     return step
+
+
+def _length(axis: int | str) -> int:
+    """Of an axis of the graph's inputs; that of the batch has a name."""
+    return axis if isinstance(axis, int) else 1
 
 
 def continue_text(step: Step, tokenizer: Tokenizer, config: GenerateConfig, seed: int) -> str:
