@@ -65,6 +65,7 @@ def predict(
     from torchloom.inference.kept import Kept
     from torchloom.inference.model import open_model
     from torchloom.inference.reading import read_ahead
+    from torchloom.system.fonts import naming
 
     loaded = open_model(next(model.paths), config.threads).told(config)
     info, problem = loaded.info, loaded.problem
@@ -91,7 +92,8 @@ def predict(
         answered, failures = answers.table(), unreadable.table()
     _report(files, len(answered), failures)
     table, pictures = apart(unrolled(answered), problem.pictures)
-    sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
+    with naming(info.names()):
+        sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
     return table, table, sheet, failures, _judged(loaded, answered, told), pictures
 
 
