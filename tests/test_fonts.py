@@ -80,11 +80,11 @@ def test_without_a_font_names_are_called_by_their_numbers_and_that_is_told_once(
 def test_of_texts_a_few_letters_are_left_out_and_others_are_counted() -> None:
     with fonts.naming([("class", ["好", "b"])]):
         texts = ["good 好好吃 food", "很好吃" * 100, "good"]
-        figure = figures.text_predictions(texts, [("好 90%", True)] * 3, free=True)
+        figure = figures.text_predictions(texts, [("好 90%", True)] * 3, ["sample 4", "sample 5", "sample 6"])
     figure.canvas.draw()
     shown = [text.get_text() for text in figure.axes[0].texts]
     assert shown[::2] == ["class 1 90%"] * 3
-    assert shown[1::2] == ["good … food", "(300 letters that no font here has)", "good"]
+    assert shown[1::2] == ["good … food", "sample 5 (300 letters that no font here has)", "good"]
 
 
 @pytest.mark.usefixtures("bare")

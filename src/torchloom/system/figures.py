@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
-from torchloom.system.fonts import drawable, shown
+from torchloom.system.fonts import drawable, illegible, shown
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray, Table
@@ -304,13 +304,16 @@ def colour_of(right: bool) -> str:
     return RIGHT if right else WRONG
 
 
-def text_predictions(texts: Sequence[str], verdicts: Sequence[tuple[str, bool]], free: bool = False) -> Figure:
+def text_predictions(texts: Sequence[str], verdicts: Sequence[tuple[str, bool]], names: Sequence[str] = ()) -> Figure:
     """How each text begins, and beside it what is said of it: in red where that is wrong.
 
-    Texts that are `free` are what people have written, and not what we say of a sample.
+    Texts that people have written, and that are not what we say of a sample, have `names`: for those that no font has.
     """
+    if names:
+        legible = {name: text for name, text in zip(names, texts, strict=True) if not illegible(text)}
+        texts = [legible.get(name, f"{name} {shown(text, free=True)}") for name, text in zip(names, texts, strict=True)]
     rows = [(title, RIGHT if right else WRONG) for title, right in verdicts]
-    return _lines([(title, text, colour) for text, (title, colour) in zip(texts, rows, strict=False)], free)
+    return _lines([(title, text, colour) for text, (title, colour) in zip(texts, rows, strict=False)], bool(names))
 
 
 def _lines(rows: list[tuple[str, str, str]], free: bool) -> Figure:

@@ -88,14 +88,18 @@ def shown(text: str, free: bool = False) -> str:
     if text.isascii():
         return text
     made = text[:READ] if free else _with_stand_ins(text[:READ])
-    missing = frozenset(lacking(made))
+    missing = lacking(made)
     if missing or (not free and made != text[:READ]):
         _warn()
-    if not missing:
-        return made
-    if 2 * sum(letter in missing for letter in made) > sum(not letter.isspace() for letter in made):
+    if illegible(made):
         return f"({counted(len(text), 'letter')} that no font here has)"
-    return re.sub(f"[{re.escape(''.join(missing))}]+", LEFT_OUT, made)
+    return re.sub(f"[{re.escape(missing)}]+", LEFT_OUT, made) if missing else made
+
+
+def illegible(text: str) -> bool:
+    """Whether no font has most of the letters of a text."""
+    missing = frozenset(lacking(text[:READ]))
+    return 2 * sum(letter in missing for letter in text[:READ]) > sum(not letter.isspace() for letter in text[:READ])
 
 
 def _with_stand_ins(text: str) -> str:
