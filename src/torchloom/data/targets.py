@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,6 +49,10 @@ class Target(BaseModel):
         """The same with what is measured of the training samples, (N, …), measured of these."""
         return self
 
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """The names that figures show, with what each is the name of."""
+        yield from ()
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of it, by what it is."""
         yield from ()
@@ -86,6 +90,9 @@ class Classes(Target):
     def _spelled(self) -> dict[str, str]:
         return spellings(self.classes)
 
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "class", self.classes
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"
 
@@ -121,6 +128,9 @@ class Labels(Target):
     def least(self) -> list[float]:
         """The probability of each from which on it holds."""
         return self.thresholds or [0.5] * len(self.labels)
+
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "label", self.labels
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "labels", f"{len(self.labels):,}: {listed(self.labels)}"
@@ -168,6 +178,9 @@ class Number(Target):
 
         return self.model_copy(update=measured(values, self.scale))
 
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "number", [self.name]
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "target", self.name
         if self.scale != "linear":
@@ -187,6 +200,9 @@ class Numbers(Target):
     def measured(self, values: np.ndarray) -> Self:
         numbers = [each.measured(column) for each, column in zip(self.numbers, values.T, strict=True)]
         return self.model_copy(update={"numbers": numbers})
+
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "number", [each.name for each in self.numbers]
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "targets", listed([each.name for each in self.numbers])

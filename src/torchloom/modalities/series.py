@@ -146,6 +146,10 @@ class SeriesInfo(Info):
             found["known"] = torch.zeros(batch, self.window + self.steps, self.known_width)
         return found
 
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().names()
+        yield "column", self.channels
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "columns", ", ".join(self.channels)
         if self.past:
@@ -322,6 +326,10 @@ class LabelledSeriesInfo(Info):
         if len(self.channels) == 1:
             return curves(series, self.channels, captions, self.channels[0])
         return curves([(each - self.mean) / self.std for each in series], self.channels, captions, "standardised")
+
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().names()
+        yield "channel", self.channels
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "channels", ", ".join(self.channels)

@@ -93,6 +93,7 @@ def predict(
     from torchloom.inference.kept import Kept
     from torchloom.inference.model import open_model
     from torchloom.inference.reading import read_ahead
+    from torchloom.system.fonts import naming
 
     loaded = open_model(next(model.paths), config.threads).told(config)
     if files.entry:
@@ -126,7 +127,8 @@ def predict(
     _report(files, len(answered), failures)
     given = answered if told.known else answered.drop_columns([*named.values()])
     table, pictures = apart(unrolled(given), problem.pictures)
-    sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
+    with naming(info.names()):
+        sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
     return table, table, sheet, failures, _judged(loaded, answered, told), pictures
 
 
