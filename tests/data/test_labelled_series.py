@@ -241,6 +241,8 @@ def test_what_arrays_are_taken_for_can_be_said(tmp_path: Path) -> None:
     ):
         propose(shares, None)
     assert propose(shares, None, by="labelled_series").preprocess["array"] == "x"
+    narrow = saved(tmp_path / "narrow", "file", {"x": generator.random((60, 28, 9)), "y": KINDS_OF_60})
+    assert propose(narrow, None).preprocess["array"] == "x"
     curves = saved(tmp_path / "curves", "file", {"x": CURVES, "y": KINDS_OF_60})
     assert propose(curves, None).seen[2] == "y is taken for classes; of numbers say target_type: number"
     apart = saved(tmp_path / "apart", "file", {"x": generator.normal(size=(60, 30)), "y": KINDS_OF_60})
@@ -264,6 +266,9 @@ def test_a_file_of_arrays_becomes_a_task(project: Path, monkeypatch: pytest.Monk
     words = command.removeprefix("uv run kedro task new ").split()
     made = CliRunner().invoke(new_task, words, obj=SimpleNamespace(project_path=project), catch_exceptions=False)
     assert "240 series of 15 to 20 steps, 2 channels, in the array x" in made.output
+    others = ["pixels", *words[1:], "--reader", "arrays"]
+    refused = CliRunner().invoke(new_task, others, obj=SimpleNamespace(project_path=project)).output
+    assert "gestures.npz: x holds float32: pixels are uint8 here" in refused
     small = {"model": {"widths": [8, 8], "kernels": [5, 3]}, "train": {"epochs": 12, "threads": 1}}
     catalog = kedro_run(project, "gestures", env="local", params={"gestures": small})
     assert catalog.load("gestures.metrics")["accuracy"] > 0.95
