@@ -508,7 +508,8 @@ def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
     wrong = {"predict": {**asked["predict"], "model": "mnist_mpl"}}  # the first stage fails
     damaged = {"predict": {**asked["predict"], "model": str(files / "a.onnx")}}  # and here the second
     (files / "a.onnx").write_bytes(b"no model")
-    for params in (wrong, damaged, wrong):
+    nothing = {"predict": {"model": asked["predict"]["model"], "entry": "nothing"}}  # and here not even the first
+    for params in (nothing, wrong, damaged, nothing):
         with pytest.raises(InputError):
             run("predict", params=params)
         assert {path.name for path in folder.iterdir()} - {"model.json", "files.json"} == {"previous"}
