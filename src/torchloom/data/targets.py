@@ -45,6 +45,11 @@ class Target(BaseModel):
         """Whether samples follow each other, and so cannot be divided by chance."""
         return False
 
+    @property
+    def masks_in(self) -> str | None:
+        """The column of a row that names a mask, if that is the target."""
+        return None
+
     def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
         """The same with what is measured of the training samples, (N, …), measured of these."""
         return self
@@ -70,10 +75,21 @@ class Target(BaseModel):
         return None if is_gap(cell, gaps_of(self.missing)) else cell
 
 
+class MaskCoding(BaseModel):
+    """What the values of a user's masks stand for, as masks.Coding has it: greys, places in a `palette`, or colours."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    numbers: dict[int, int]
+    nearest: bool
+    palette: dict[int, int]
+
+
 class Classes(Target):
     """One of several classes, by their numbers (N,) int64; of masks (N, H, W) uint8, where IGNORED is of none.
 
-    In a user's tables it stands in the column `name`; or files of a class lie in `folders` of its name.
+    In a user's tables it stands in the column `name`; or files of a class lie in `folders` of its name. Of masks that
+    are files with a `coding`, a row has there what finds the picture and the mask.
     """
 
     array: str = "labels"
@@ -82,9 +98,15 @@ class Classes(Target):
     folders: bool = False
     values: list[int] = Field([])  # of masks the grey level of each class, where all have one
 
+    coding: MaskCoding | None = None
+
     @property
     def one_class(self) -> bool:
         return self.array == "labels"  # and not masks
+
+    @property
+    def masks_in(self) -> str | None:
+        return self.name if self.coding else None
 
     @cached_property
     def _spelled(self) -> dict[str, str]:
@@ -96,8 +118,10 @@ class Classes(Target):
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"
 
-    def told(self, row: Mapping[str, Any]) -> str | None:
-        """A class, which may be one that training did not have."""
+    def told(self, row: Mapping[str, Any]) -> Any:
+        """A class, which may be one that training did not have; of masks what finds the paths of picture and mask."""
+        if self.coding:
+            return found if callable(found := row.get(str(self.name))) else None
         cell = row.get(self.name) if self.name is not None else None
         if cell is not None and written(cell) in self._spelled:  # whatever it looks like
             return self._spelled[written(cell)]
