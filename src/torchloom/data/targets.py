@@ -54,7 +54,7 @@ class Target(BaseModel):
         """The same with what is measured of the training samples, (N, …), measured of these."""
         return self
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         """The names that figures show, with what each is the name of."""
         yield from ()
 
@@ -112,7 +112,7 @@ class Classes(Target):
     def _spelled(self) -> dict[str, str]:
         return spellings(self.classes)
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         yield "class", self.classes
 
     def facts(self) -> Iterator[tuple[str, Any]]:
@@ -153,7 +153,7 @@ class Labels(Target):
         """The probability of each from which on it holds."""
         return self.thresholds or [0.5] * len(self.labels)
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         yield "label", self.labels
 
     def facts(self) -> Iterator[tuple[str, Any]]:
@@ -202,7 +202,7 @@ class Number(Target):
 
         return self.model_copy(update=measured(values, self.scale))
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         yield "number", [self.name]
 
     def facts(self) -> Iterator[tuple[str, Any]]:
@@ -225,7 +225,7 @@ class Numbers(Target):
         numbers = [each.measured(column) for each, column in zip(self.numbers, values.T, strict=True)]
         return self.model_copy(update={"numbers": numbers})
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         yield "number", [each.name for each in self.numbers]
 
     def facts(self) -> Iterator[tuple[str, Any]]:

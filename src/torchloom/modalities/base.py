@@ -137,9 +137,9 @@ class Info(BaseModel):
         """What a table of test samples says of each, beside the answers."""
         return [{} for _ in numbers]
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         """The names that figures show, of the target and of what goes in, with what each is the name of."""
-        yield from self.target.names() if self.target else ()
+        yield from self.target.drawn_names() if self.target else ()
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of the inputs, by what it is."""

@@ -150,8 +150,8 @@ class SeriesInfo(Info):
             found["known"] = torch.zeros(batch, self.window + self.steps, self.known_width)
         return found
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
-        yield from super().names()
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().drawn_names()
         yield "column", self.channels
 
     def facts(self) -> Iterator[tuple[str, Any]]:
@@ -346,8 +346,8 @@ class LabelledSeriesInfo(Info):
             return curves(series, self.channels, captions, self.channels[0])
         return curves([(each - self.mean) / self.std for each in series], self.channels, captions, "standardised")
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
-        yield from super().names()
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().drawn_names()
         yield "channel", self.channels
 
     def facts(self) -> Iterator[tuple[str, Any]]:

@@ -154,8 +154,8 @@ class TableInfo(Info):
             return significant(value)
         return "(new)" if value == NEW else known[int(value) - 1]
 
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
-        yield from super().names()
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().drawn_names()
         yield "feature", self.features
 
     def facts(self) -> Iterator[tuple[str, Any]]:

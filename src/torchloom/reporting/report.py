@@ -240,7 +240,7 @@ def results(subject: Subject) -> Iterator[Part]:
 
 def stand_ins(subject: Subject) -> Iterator[Part]:
     """What figures call names with letters that no font has, which a browser may well have."""
-    named = list(subject.loaders.info.names())
+    named = list(subject.loaders.info.drawn_names())
     if all(name.isascii() for _, names in named for name in names):
         return
     from torchloom.system import fonts

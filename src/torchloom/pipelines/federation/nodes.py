@@ -84,7 +84,7 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     starts = np.cumsum([0, *map(len, parts)])
     dealt = Tensors({"samples": known[np.concatenate(parts)], "starts": starts}, description=_data(loaders))
     rows = [{"client": client, **dict(zip(classes, row.tolist(), strict=True))} for client, row in enumerate(counts)]
-    with naming(loaders.info.names()):
+    with naming(loaders.info.drawn_names()):
         return dealt, rows, figures.class_shares(counts, classes)
 
 

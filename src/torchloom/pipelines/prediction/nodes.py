@@ -130,7 +130,7 @@ def predict(
     _report(files, len(answered), failures)
     given = answered if told.known else answered.drop_columns([*named.values()])
     table, pictures = apart(unrolled(given), problem.pictures)
-    with naming(info.names()):
+    with naming(info.drawn_names()):
         sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
     return table, table, sheet, failures, _judged(loaded, answered, told), pictures
 

@@ -317,7 +317,7 @@ def evaluate(
     """Measure the checkpoint on the test split: each of `problem.reports` by its name."""
     from torchloom.system.fonts import naming
 
-    with naming(loaders.info.names()):
+    with naming(loaders.info.drawn_names()):
         return problem.evaluate(checkpoint, loaders, history, evaluation)
 
 
