@@ -69,6 +69,7 @@ from torchloom.pipelines.training.nodes import build_dataloaders, train
 from torchloom.problems import problem_of, regression
 from torchloom.problems.classification.config import EvaluateClassifierConfig
 from torchloom.problems.evaluation import predict
+from torchloom.problems.forecasting.metrics import Errors
 from torchloom.problems.regression.intervals import bounds
 from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.loaders import LoaderPlan
@@ -918,6 +919,30 @@ def test_series_are_asked_about_as_they_were_tested(tmp_path: Path, network: str
         np.testing.assert_allclose(np.column_stack([answer["load"], answer["heat"]]), expected[number], rtol=1e-4)
         np.testing.assert_allclose(answer["heat_low"], expected[number, :, 1] - within[:, 1], rtol=1e-4)
     assert expected.std(0).min() > 0
+    assert "true load" not in answers[0]
+    held_back(
+        task, rows, [number for number in tables if written(times[number] + 5 * HOUR) in there], tmp_path / "held"
+    )
+
+
+def held_back(task: Trained, rows: list[dict[str, Any]], chosen: list[int], folder: Path) -> None:
+    """The windows are asked about, and judged, by tables that go on to the end of what is forecast."""
+    info: Any = task.plan.info
+    (expected,) = task.tested()
+    *_, truth = (part.numpy() for part in task.plan.chosen("test", chosen))
+    times = task.plan.array("test", "times").tolist()
+    for number in chosen:
+        write(folder / f"{number:03}.csv", cut(rows, info.clock.written(times[number] + 5 * HOUR)))
+    answers = task.asked(folder, holdout=True)
+    found, true = (
+        np.array([[row[f"{before}load"], row[f"{before}heat"]] for row in answers]).reshape(-1, 6, 2)
+        for before in ("", "true ")
+    )
+    np.testing.assert_allclose(found, expected[chosen], rtol=1e-4)
+    np.testing.assert_allclose(true, truth, rtol=1e-6)
+    errors = Errors.of(expected[chosen], torch.from_numpy(truth), info.std)
+    assert task.scores == pytest.approx({**errors.metrics(), "samples": len(chosen)}, rel=1e-3)
+    assert [row["time"] for row in answers[::6]] == [info.clock.written(times[number]) for number in chosen]
 
 
 WAVE_NETWORKS: dict[str, dict[str, Any]] = {

@@ -201,6 +201,7 @@ def test_either_files_or_an_entry_that_is_there(run: Callable[..., DataCatalog],
     ):
         run("predict", params={"predict": {"model": model}})
     with pytest.raises(
-        InputError, match=r"^diabetes_sorce: the catalog has no such entry \(did you mean 'diabetes_source'"
+        InputError,
+        match=r"^predict\.entry diabetes_sorce: the catalog has no such entry \(did you mean 'diabetes_source'",
     ):
         run("predict", params={"predict": {"model": model, "entry": "diabetes_sorce"}})

@@ -3,18 +3,22 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.sounds import save, tone, whistles
-from tests.tables import reviews
+from tests.tables import reviews, write
 from tests.test_as_tested import Trained, assert_as_measured, draw
 from torchloom.config import (
     FolderPreprocessConfig,
+    PicturesPreprocessConfig,
     SoundFilesPreprocessConfig,
     TextFilesPreprocessConfig,
 )
-from torchloom.data.readers import folder, sounds, texts
+from torchloom.data.readers import folder, pictures, sounds, texts
 from torchloom.data.targets import Classes, Labels, Number
 
 pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]
@@ -83,6 +87,61 @@ def test_sounds_are_judged_as_training_was_told(tmp_path: Path) -> None:
         found = [row["true"] for row in task.asked(files)]
         assert [value for value in found if value is not None] == expected
         assert task.scores["samples"] == len(expected)
+
+
+def draw_pairs(folder: Path, count: int, suffix: str = "") -> list[dict[str, str]]:
+    """Pictures in image/ and their masks in label/, and a row for each; some masks are twice as large."""
+    generator, rows = np.random.default_rng(count), []
+    for number in range(count):
+        mask = np.zeros((16, 24), dtype=np.uint8)
+        mask[2 + number % 4 : 12, 2 + number % 6 : 14] = 255
+        mask[14:, :3] = 100  # ignored
+        pixels = {"image": 60 + mask // 2 + generator.integers(0, 40, mask.shape, dtype=np.uint8), "label": mask}
+        rows.append({place: f"{place}/{number:02}{suffix if place == 'label' else ''}.png" for place in pixels})
+        for place, values in pixels.items():
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(values)
+            double = place == "label" and number % 2
+            (picture.resize((48, 32), Image.Resampling.NEAREST) if double else picture).save(folder / rows[-1][place])
+    return rows
+
+
+@pytest.mark.parametrize("form", ["folders", "table"])
+def test_pictures_with_masks_are_judged(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    rows = {
+        split: draw_pairs(tmp_path / "own" / split, count, "_mask") for split, count in {"train": 9, "test": 6}.items()
+    }
+    files = {split: str(tmp_path / "own" / split / "pairs.csv") for split in rows}
+    block: dict[str, Any] = {"files": str(tmp_path / "own"), "ignore": [100], "size": [16, 16], "fit": "pad"}
+    if form == "table":
+        given = [
+            {**{name: f"{split}/{path}" for name, path in row.items()}, "set": split}
+            for split, part in rows.items()
+            for row in part
+        ]
+        block |= {"files": str(write(tmp_path / "own/all.csv", given)), "mask": "label"}
+        block |= {"split_by": {"column": "set"}}
+        for split, part in rows.items():
+            write(Path(files[split]), part)
+    else:
+        files = {split: str(tmp_path / "own" / split) for split in rows}
+    config = PicturesPreprocessConfig.model_validate(block)
+    prepared = pictures.preprocess(pictures.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "unet", "width": 2, "depth": 1}, "segmentation")
+    answers = task.asked(Path(files["test"]))
+    assert [row["file"] for row in answers] == [f"image/{number:02}.png" for number in range(6)]
+    assert task.scores.keys() == {"accuracy", "mean_iou", "mean_dice", "samples"}
+    assert_as_measured(task, 6)
+    assert 0.1 < task.scores["accuracy"] < 1
+    # pictures alone are answered as before, a mask that cannot be read is told, and one that is missing is none
+    task.asked(tmp_path / "own/test/image")
+    assert task.scores == {}
+    (tmp_path / "own/test/label/00_mask.png").write_bytes(b"no picture")
+    (tmp_path / "own/test/label/01_mask.png").unlink()
+    assert len(task.asked(Path(files["test"]))) == 6
+    wrong = "1 picture" if form == "folders" else "2 pictures"
+    assert f"the masks of {wrong} cannot be judged: " in caplog.text
+    assert 0 < task.scores["accuracy"] < 1
 
 
 def test_what_a_place_says() -> None:

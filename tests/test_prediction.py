@@ -258,6 +258,35 @@ def test_of_tables_a_model_that_learnt_from_text_files_takes_the_column_text(fil
     assert re.search("^lacks 'text'; its first line must name the columns", answer.unreadable["b.csv"])
 
 
+def test_the_end_of_a_series_is_held_back(files: Path) -> None:
+    """Of each file what can be, in the same columns; rows before one that is too short are told."""
+    days = [f"2024-01-{day:02},{50 + day},{0.2 + day / 100:.2f}" for day in range(1, 9)]
+    (files / "a.csv").write_text("\n".join(["day,load,heat", *days]))
+    (files / "b.csv").write_text("\n".join(["day,load,heat", *days[:4], "2024-01-05,,0.5", "2024-01-06,57,"]))
+    (files / "short.csv").write_text("\n".join(["day,load,heat", *days[:5]]))
+    answer = Answer("series", files, holdout=True)
+    assert answer.names == ["file", "true load", "true heat", "day", "load", "heat", "remarks"]
+    assert [row["day"] for row in answer.rows] == ["2024-01-07", "2024-01-08", "2024-01-05", "2024-01-06"]
+    true = np.array([[row["true load"], row["true heat"]] for row in answer.rows])
+    np.testing.assert_allclose(true, [[57, 0.27], [58, 0.28], [np.nan, 0.5], [57, np.nan]], rtol=1e-6)
+    assert answer.unreadable == {
+        "short.csv": "needs 4 rows, 1 day apart, up to 2024-01-03, and has 3 without a gap of more than 1"
+    }
+    found = np.array([[row["load"], row["heat"]] for row in answer.rows])
+    off = ((found - true) / [10.0, 0.1]).reshape(2, 2, 2)
+    assert answer.scores["samples"] == 2
+    assert answer.scores["mse"] == pytest.approx(np.nanmean(off**2, axis=0).mean(), rel=1e-4)
+    assert answer.scores["mae"] == pytest.approx(np.nanmean(abs(off), axis=0).mean(), rel=1e-4)
+    rest = files.parent / "rest.csv"
+    rest.write_text("\n".join(["day,load,heat", *days[:6]]))
+    plain = Answer("series", rest)
+    assert plain.names == ["file", "day", "load", "heat", "remarks"]
+    assert [row["load"] for row in plain.rows] == [row["load"] for row in answer.rows[:2]]
+    save_pictures(files, 1)
+    with pytest.raises(InputError, match=r"^predict\.holdout: is for models that forecast series; leave it out"):
+        Answer("images", files, holdout=True)
+
+
 # ---- what cannot be read -------------------------------------------------------------------------------------------
 
 
@@ -479,7 +508,8 @@ def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
     wrong = {"predict": {**asked["predict"], "model": "mnist_mpl"}}  # the first stage fails
     damaged = {"predict": {**asked["predict"], "model": str(files / "a.onnx")}}  # and here the second
     (files / "a.onnx").write_bytes(b"no model")
-    for params in (wrong, damaged, wrong):
+    nothing = {"predict": {"model": asked["predict"]["model"], "entry": "nothing"}}  # and here not even the first
+    for params in (nothing, wrong, damaged, nothing):
         with pytest.raises(InputError):
             run("predict", params=params)
         assert {path.name for path in folder.iterdir()} - {"model.json", "files.json"} == {"previous"}

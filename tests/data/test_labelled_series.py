@@ -159,7 +159,14 @@ def test_series_in_arrays_are_those_of_tables(tmp_path: Path, form: str, axes: s
     } | ({"channels_first": True} if axes == "first" else {})
     channels = "1 channel" if axes == "none" else "2 channels"
     assert proposal.seen[0] == f"80 series of 15 to 20 steps, {channels}, in the array x"
-    assert f"else say channels_first: {'false' if axes == 'first' else 'true'}, or another" in proposal.seen[1]
+    taken, _, otherwise = proposal.seen[1].partition("; ")
+    shape = {"none": "steps", "last": "steps, channels", "first": "channels, steps"}[axes]
+    assert taken == f"x is taken for series (N, {shape})"
+    if axes == "none":
+        assert otherwise == "of a table say --reader table"
+    else:
+        other = "false" if axes == "first" else "true"
+        assert otherwise == f"else say channels_first: {other}, of pictures --reader arrays"
 
 
 def test_what_is_not_split_is_split_and_more_is_said_of_it(tmp_path: Path) -> None:
@@ -234,9 +241,10 @@ def test_what_arrays_are_taken_for_can_be_said(tmp_path: Path) -> None:
     ):
         propose(shares, None)
     assert propose(shares, None, by="labelled_series").preprocess["array"] == "x"
+    narrow = saved(tmp_path / "narrow", "file", {"x": generator.random((60, 28, 9)), "y": KINDS_OF_60})
+    assert propose(narrow, None).preprocess["array"] == "x"
     curves = saved(tmp_path / "curves", "file", {"x": CURVES, "y": KINDS_OF_60})
-    assert "of pictures say --reader arrays, of a table --reader table" in propose(curves, None).seen[1]
-    assert propose(curves, None).seen[2] == "y: of numbers say target_type: number"
+    assert propose(curves, None).seen[2] == "y is taken for classes; of numbers say target_type: number"
     apart = saved(tmp_path / "apart", "file", {"x": generator.normal(size=(60, 30)), "y": KINDS_OF_60})
     assert propose(apart, "y").preprocess["reader"] == "table"
     with pytest.raises(InputError, match=r"^--reader serie: is none of those that look at files: arrays, book, "):
@@ -258,6 +266,9 @@ def test_a_file_of_arrays_becomes_a_task(project: Path, monkeypatch: pytest.Monk
     words = command.removeprefix("uv run kedro task new ").split()
     made = CliRunner().invoke(new_task, words, obj=SimpleNamespace(project_path=project), catch_exceptions=False)
     assert "240 series of 15 to 20 steps, 2 channels, in the array x" in made.output
+    others = ["pixels", *words[1:], "--reader", "arrays"]
+    refused = CliRunner().invoke(new_task, others, obj=SimpleNamespace(project_path=project)).output
+    assert "gestures.npz: x holds float32: pixels are uint8 here" in refused
     small = {"model": {"widths": [8, 8], "kernels": [5, 3]}, "train": {"epochs": 12, "threads": 1}}
     catalog = kedro_run(project, "gestures", env="local", params={"gestures": small})
     assert catalog.load("gestures.metrics")["accuracy"] > 0.95

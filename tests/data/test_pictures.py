@@ -19,7 +19,7 @@ from torchloom.data.readers import propose as proposed
 from torchloom.data.readers.folder import find as find_classes
 from torchloom.data.readers.folder import takes as takes_classes
 from torchloom.data.readers.pictures import find, preprocess, preprocess_entry, propose, takes
-from torchloom.data.targets import IGNORED, Classes, Number
+from torchloom.data.targets import IGNORED, Classes, MaskCoding, Number
 from torchloom.datasets.listing import ListingDataset
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -325,7 +325,10 @@ def test_a_folder_of_pictures_and_one_of_masks(tmp_path: Path, ending: str, plac
     given = {"picture": "raw", "mask": "SegmentationClass"} if "x/raw" in places else {}
     folder = scenes(tmp_path / "own", 12, ending, places)
     train, validation, test, known = prepared(folder, tmp_path, size=[32, 48], channels=1, fit="squash", **given)
-    assert read_info(known).target == Classes(array="masks", classes=["0", "255"], values=[0, 255])
+    coding = MaskCoding(numbers={0: 0, 255: 1}, nearest=False, palette={})
+    target = Classes(array="masks", classes=["0", "255"], values=[0, 255], name="mask", coding=coding)
+    assert read_info(known).target == target
+    assert known["beside"] == tuple(place.split("/")[-1] for place in places)
     assert known["images"] == {"train": 9, "validation": 1, "test": 2}
     assert known["column"] is None
     for part in (train, validation, test):

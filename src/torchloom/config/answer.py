@@ -57,6 +57,11 @@ class PredictConfig(AnswerConfig):
         description="where the paths in a table of pictures or sounds begin; none: in the folder of the table or, of "
         "what is not there, where they did in training",
     )
+    holdout: bool = Field(
+        False,
+        description="of series that are forecast: as many of the last rows as are forecast are held back, and what is "
+        "forecast of them from the rows before is judged",
+    )
     batch_size: Count = Field(128, description="samples at once")
     pictures: Count = Field(45, description="on the contact sheet")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -17,18 +17,13 @@ from torchloom.data import masks
 from torchloom.data.image_files import in_threads
 from torchloom.data.masks import (
     MOST_COLOURS,
-    UNKNOWN,
     Coding,
     Mask,
-    fitted,
+    check_palette,
     learn_coding,
-    unknown_values,
-    upright,
-    upright_size,
-    value_name,
 )
 from torchloom.datasets.listing import Listing
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.system.progress import step_bar
 
 logger = logging.getLogger(__name__)
@@ -53,7 +48,8 @@ def learn(listing: Listing, config: PicturesPreprocessConfig, places: list[int])
             counts.update(mask.counts)
             lossy |= mask.lossy
             with_palette.add(mask.palette is not None)
-            _check_palette(listing, palette, mask.palette or {})
+            with telling(listing.folder):
+                check_palette(palette, mask.palette or {})
             palette |= mask.palette or {}
             if len(counts) > MOST_COLOURS:
                 raise InputError(f"{listing.folder}: the masks hold more than {MOST_COLOURS:,} different colours")
@@ -74,16 +70,6 @@ def learn(listing: Listing, config: PicturesPreprocessConfig, places: list[int])
     return coding
 
 
-def _check_palette(listing: Listing, known: Mapping[int, int], palette: Mapping[int, int]) -> None:
-    """InputError when a place in a mask's palette is another colour than in others."""
-    for place, colour in palette.items():
-        if known.get(place, colour) != colour:
-            raise InputError(
-                f"{listing.folder}: masks have different palettes: place {place} is {value_name(known[place])} in one "
-                f"and {value_name(colour)} in another. Save them as colours, without palettes"
-            )
-
-
 def _measured(listing: Listing, place: int) -> Mask | None:
     """A mask without its pixels; None where it cannot be read, which `decode` will say."""
     try:
@@ -97,19 +83,5 @@ def read_mask(
     listing: Listing, config: PicturesPreprocessConfig, coding: Coding, picture: int, mask: int
 ) -> np.ndarray:
     """The mask of a picture (H, W) uint8, as large as its image; InputError when it is of none of the classes."""
-    path = os.path.join(listing.folder, listing.names[picture])
-    try:
-        with open(path, "rb") as file:
-            size, turn = upright_size(file)
-        path = os.path.join(listing.folder, listing.names[mask])
-        with open(path, "rb") as file:
-            found = masks.read_mask(file)
-        _check_palette(listing, coding.palette, found.palette or {})
-        values = np.array(list(found.counts), dtype=np.int64)
-        if (unknown := values[coding(values) == UNKNOWN]).size:
-            raise InputError(f"holds {unknown_values(unknown.tolist())}")
-        return fitted(coding(upright(found, size, turn)), size, (config.size[0], config.size[1]), config.fit)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}") from error
+    one, other = (Path(listing.folder, listing.names[place]) for place in (picture, mask))
+    return masks.mask_of(one, other, coding, (config.size[0], config.size[1]), config.fit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
@@ -81,6 +82,15 @@ def pairs(listing: Listing, pictures: str, masks: str) -> dict[str, list[dict[st
     if by_name:
         logger.warning("%s: %s without a picture are left out", listing.folder, counted(len(by_name), "mask"))
     return found
+
+
+def beside(names: Iterable[str], pictures: str, masks: str) -> dict[str, str | None]:
+    """Of each file that lies in no folder of masks the mask of its name, if there is one."""
+    inside: dict[bool, list[str]] = {True: [], False: []}
+    for name in names:
+        inside[masks in PurePosixPath(name).parts[:-1]].append(name)
+    by_name = {_common(name, masks): name for name in inside[True]}
+    return {name: by_name.get(_common(name, pictures)) for name in inside[False]}
 
 
 def _by_common(listing: Listing, folder: str) -> dict[str, str]:

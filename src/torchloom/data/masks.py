@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -125,6 +126,36 @@ def upright(mask: Mask, size: tuple[int, int], turn: int) -> np.ndarray:
 def _alike(one: tuple[int, ...], other: tuple[int, int]) -> bool:
     """Whether the proportions are the same."""
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= PROPORTIONS
+
+
+def check_palette(known: Mapping[int, int], palette: Mapping[int, int]) -> None:
+    """InputError when a place in a mask's palette is another colour than in others."""
+    for place, colour in palette.items():
+        if known.get(place, colour) != colour:
+            raise InputError(
+                f"masks have different palettes: place {place} is {value_name(known[place])} in one and "
+                f"{value_name(colour)} in another. Save them as colours, without palettes"
+            )
+
+
+def mask_of(picture: Path, mask: Path, coding: Coding, shape: tuple[int, int], fit: Fit) -> np.ndarray:
+    """The mask of a picture (H, W) uint8 as its image of `shape` has it; InputError when it is of no class."""
+    path = picture
+    try:
+        with path.open("rb") as file:
+            size, turn = upright_size(file)
+        path = mask
+        with path.open("rb") as file:
+            found = read_mask(file)
+        check_palette(coding.palette, found.palette or {})
+        values = np.array(list(found.counts), dtype=np.int64)
+        if (unknown := values[coding(values) == UNKNOWN]).size:
+            raise InputError(f"holds {unknown_values(unknown.tolist())}")
+        return fitted(coding(upright(found, size, turn)), size, shape, fit)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}") from error
 
 
 def as_colours(values: np.ndarray) -> np.ndarray:

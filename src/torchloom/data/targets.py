@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,9 +45,18 @@ class Target(BaseModel):
         """Whether samples follow each other, and so cannot be divided by chance."""
         return False
 
+    @property
+    def masks_in(self) -> str | None:
+        """The column of a row that names a mask, if that is the target."""
+        return None
+
     def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
         """The same with what is measured of the training samples, (N, …), measured of these."""
         return self
+
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """The names that figures show, with what each is the name of."""
+        yield from ()
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of it, by what it is."""
@@ -66,10 +75,21 @@ class Target(BaseModel):
         return None if is_gap(cell, gaps_of(self.missing)) else cell
 
 
+class MaskCoding(BaseModel):
+    """What the values of a user's masks stand for, as masks.Coding has it: greys, places in a `palette`, or colours."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    numbers: dict[int, int]
+    nearest: bool
+    palette: dict[int, int]
+
+
 class Classes(Target):
     """One of several classes, by their numbers (N,) int64; of masks (N, H, W) uint8, where IGNORED is of none.
 
-    In a user's tables it stands in the column `name`; or files of a class lie in `folders` of its name.
+    In a user's tables it stands in the column `name`; or files of a class lie in `folders` of its name. Of masks that
+    are files with a `coding`, a row has there what finds the picture and the mask.
     """
 
     array: str = "labels"
@@ -78,19 +98,30 @@ class Classes(Target):
     folders: bool = False
     values: list[int] = Field([])  # of masks the grey level of each class, where all have one
 
+    coding: MaskCoding | None = None
+
     @property
     def one_class(self) -> bool:
         return self.array == "labels"  # and not masks
+
+    @property
+    def masks_in(self) -> str | None:
+        return self.name if self.coding else None
 
     @cached_property
     def _spelled(self) -> dict[str, str]:
         return spellings(self.classes)
 
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "class", self.classes
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "classes", f"{len(self.classes):,}: {listed(self.classes)}"
 
-    def told(self, row: Mapping[str, Any]) -> str | None:
-        """A class, which may be one that training did not have."""
+    def told(self, row: Mapping[str, Any]) -> Any:
+        """A class, which may be one that training did not have; of masks what finds the paths of picture and mask."""
+        if self.coding:
+            return found if callable(found := row.get(str(self.name))) else None
         cell = row.get(self.name) if self.name is not None else None
         if cell is not None and written(cell) in self._spelled:  # whatever it looks like
             return self._spelled[written(cell)]
@@ -121,6 +152,9 @@ class Labels(Target):
     def least(self) -> list[float]:
         """The probability of each from which on it holds."""
         return self.thresholds or [0.5] * len(self.labels)
+
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "label", self.labels
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "labels", f"{len(self.labels):,}: {listed(self.labels)}"
@@ -168,6 +202,9 @@ class Number(Target):
 
         return self.model_copy(update=measured(values, self.scale))
 
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "number", [self.name]
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "target", self.name
         if self.scale != "linear":
@@ -187,6 +224,9 @@ class Numbers(Target):
     def measured(self, values: np.ndarray) -> Self:
         numbers = [each.measured(column) for each, column in zip(self.numbers, values.T, strict=True)]
         return self.model_copy(update={"numbers": numbers})
+
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield "number", [each.name for each in self.numbers]
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "targets", listed([each.name for each in self.numbers])

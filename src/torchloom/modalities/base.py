@@ -59,6 +59,7 @@ class Info(BaseModel):
     tag: ClassVar[str]  # what such data are in the Hugging Face hub's names of problems
     unit: ClassVar[str]  # what the data consist of, in the singular
     samples: ClassVar[str] = "samples"  # what a network learns from, in the plural
+    holds_back: ClassVar[bool] = False  # whether `predict.holdout` is for such data
     own_keys: ClassVar[frozenset[str]] = frozenset()  # parameters that are for such data alone
     pictured: ClassVar[bool] = True  # whether a sample is more to look at than its row among the answers
     field: ClassVar[str | None] = None  # where a request has a list of samples; none: one is the whole body
@@ -136,6 +137,10 @@ class Info(BaseModel):
         """What a table of test samples says of each, beside the answers."""
         return [{} for _ in numbers]
 
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """The names that figures show, of the target and of what goes in, with what each is the name of."""
+        yield from self.target.drawn_names() if self.target else ()
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What a report says of the inputs, by what it is."""
         yield from ()
@@ -161,6 +166,13 @@ class Info(BaseModel):
     def reader(self, config: AnswerConfig) -> Callable[[Any], Any]:
         """What turns a file, a text or a row into a sample; it raises InputError when it cannot."""
         raise NotImplementedError
+
+    def said_of(self, sample: Any, row: Mapping[str, Any] | None) -> Any:
+        """What comes with a sample says of its target, by its row if it has one; None where nothing does.
+
+        ValueError of what it cannot be.
+        """
+        return self.target.told(self.plain(row)) if self.target and row else None
 
     def check_rows(self) -> None:
         """InputError unless samples can be told by the rows of a table alone."""

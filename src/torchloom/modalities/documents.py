@@ -72,7 +72,8 @@ class DocumentInfo(Info):
     def predictions(self, loaders: LoaderPlan, numbers: Sequence[int], captions: Sequence[tuple[str, bool]]) -> Figure:
         from torchloom.system import figures
 
-        return figures.text_predictions(loaders.texts("test", numbers), captions)
+        names = [f"test sample {number}" for number in numbers]
+        return figures.text_predictions(loaders.texts("test", numbers), captions, names)
 
     def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:
         return [{"text": text} for text in loaders.texts("test", numbers)]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from torchloom.data import arrays
 from torchloom.data.columns import written
+from torchloom.data.mask_folders import beside
 from torchloom.data.paths import Finder
 from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
@@ -76,13 +77,38 @@ class InFiles(BaseModel):
         for path, name in tables:
             beside = [] if files.entry else [str(path.parent), files.folder]
             folders = [self._asked] if self._asked else [*beside, self.folder]
-            yield from _paths(path, name, str(self.column), Finder(filter(None, folders), self.suffixes), read)
+            find = Finder(filter(None, folders), self.suffixes)
+            yield from _paths(path, name, str(self.column), find, read, partial(self.completed, find))
+
+    def completed(self, find: Finder, file: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row of a table that names the file, with what else `find` finds."""
+        return row
 
 
 class PicturesInFiles(InFiles):
-    """The same of pictures, of which a file of NumPy may have many, with their labels."""
+    """The same of pictures, of which a file of NumPy may have many, with their labels.
+
+    In training the masks may have lain `beside` them: of pictures and masks the names of the folders.
+    """
+
+    beside: tuple[str, str] | None = None
+
+    def completed(self, find: Finder, file: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = self.target.masks_in if self.target else None
+        if name is None or not row.get(name):
+            return row
+        return {**row, name: lambda: (find(file), find(row[name]))}
+
+    def _with_masks(self, files: Listing, read: Callable[[Any], Any], pair: tuple[str, str]) -> Iterator[Sample]:
+        for name, mask in beside(files.names, *pair).items():
+            paths = Path(files.folder, name), Path(files.folder, mask or "")
+            row = {str(self.target and self.target.masks_in): partial(tuple, paths)} if mask else None
+            yield Sample(_readable(name), partial(_binary, paths[0], read), row)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        if self.beside and len(beside(files.names, *self.beside)) < len(files.names):
+            yield from self._with_masks(files, read, self.beside)
+            return
         of_numpy, others = _apart(files)
         yield from super().samples_in(others, read)
         for path, name in _named(of_numpy):
@@ -101,7 +127,14 @@ def _apart(files: Listing) -> tuple[Listing, Listing]:
     return of_numpy, others
 
 
-def _paths(table: Path, name: str, column: str, find: Finder, read: Callable[[Any], Any]) -> Iterator[Sample]:
+def _paths(
+    table: Path,
+    name: str,
+    column: str,
+    find: Finder,
+    read: Callable[[Any], Any],
+    completed: Callable[[str, Mapping[str, Any]], Mapping[str, Any]],
+) -> Iterator[Sample]:
     """The files that a table names."""
 
     def path_in(row: dict[str, Any]) -> str:
@@ -114,7 +147,7 @@ def _paths(table: Path, name: str, column: str, find: Finder, read: Callable[[An
         except InputError as error:
             yield Sample(called, partial(_fail, error))
         else:
-            yield Sample(found or called, partial(_found, find, found, read), row)
+            yield Sample(found or called, partial(_found, find, found, read), row and completed(found, row))
 
 
 def _found(find: Finder, path: str, read: Callable[[Any], Any]) -> Any:

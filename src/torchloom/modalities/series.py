@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from torchloom.config import AnswerConfig, Count
 from torchloom.data.columns import Encoder, written
@@ -39,7 +39,8 @@ class Window:
     """What a forecast is made from: `series` (window, channels) float32 and `known` (window + horizon, K) float32.
 
     `past` (window,) and `ahead` (horizon,) are the moments of both parts, `filled` how many values were missing, and
-    `name` which series it is, where there are several.
+    `name` which series it is, where there are several. `truth` (horizon, channels) float32 is what was held back, NaN
+    where nothing was measured.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Window:
     past: np.ndarray
     ahead: np.ndarray
     filled: int
+    truth: np.ndarray | None = None
 
 
 class SeriesInfo(Info):
@@ -74,6 +76,7 @@ class SeriesInfo(Info):
     std: list[float]
     past_mean: list[float] = Field([])
     past_std: list[float] = Field([])
+    _holdout: bool = PrivateAttr(False)
     known_mean: list[float] = Field([])
     known_std: list[float] = Field([])
 
@@ -84,6 +87,7 @@ class SeriesInfo(Info):
     samples: ClassVar = "windows"
     field: ClassVar = "series"
     item: ClassVar = list
+    holds_back: ClassVar = True
     card: ClassVar = "templates/series.md"
 
     @model_validator(mode="after")
@@ -146,6 +150,10 @@ class SeriesInfo(Info):
             found["known"] = torch.zeros(batch, self.window + self.steps, self.known_width)
         return found
 
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().drawn_names()
+        yield "column", self.channels
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "columns", ", ".join(self.channels)
         if self.past:
@@ -171,13 +179,22 @@ class SeriesInfo(Info):
         shapes = {"series": [self.window, len(self.seen)]}
         return {**shapes, "known": [self.window + self.steps, self.known_width]} if self.known_width else shapes
 
+    def told(self, config: AnswerConfig) -> Self:
+        asked = self.model_copy()
+        asked._holdout = getattr(config, "holdout", False)
+        return asked
+
+    def said_of(self, sample: Window, row: Row | None) -> list[list[float]] | None:
+        return None if sample.truth is None else sample.truth.tolist()
+
     def reader(self, config: AnswerConfig) -> Callable[[Sequence[Row]], Window]:
         return self.last_window
 
     def last_window(self, rows: Sequence[Row]) -> Window:
         """The window at the end of a table's rows: that of the last ones with something of what is forecast.
 
-        What is known of the steps ahead stands in rows after these. InputError names what is missing.
+        What is known of the steps ahead stands in rows after these. With a holdout it is the window before as many of
+        the last rows as are forecast, and these are the truth. InputError names what is missing.
         """
         if not all(isinstance(row, Mapping) for row in rows) or not rows:
             raise InputError("must be rows of a table, an object with the columns by name for each")
@@ -200,7 +217,13 @@ class SeriesInfo(Info):
             raise InputError(str(error)) from None
         (piece,) = (each for each in found if each.moments[0] <= end <= each.moments[-1])
         last = int(np.searchsorted(piece.moments, end)) + 1
-        past = piece.part(max(last - self.window, 0), last)
+        truth = None
+        if self._holdout:
+            last -= self.steps
+            end = int(self.clock.after(end, [-self.steps])[0])
+            measured = np.where(piece.filled, np.float32(np.nan), piece.values)
+            truth = measured[max(last, 0) : last + self.steps, : len(self.channels)]
+        past = piece.part(max(last - self.window, 0), max(last, 0))
         self._check_past(past.values, end)
         ahead = self.clock.after(end, range(1, self.steps + 1))
         shown = piece.values[last - self.window : last + self.steps, width:]
@@ -213,7 +236,7 @@ class SeriesInfo(Info):
         waves = calendar_of(np.concatenate([past.moments, ahead]), self.calendar)
         known_ahead = np.concatenate([shown, waves], axis=1) if self.known else waves
         name = written(rows[0].get(self.series, "")) if self.series else ""
-        return Window(name, past.values[:, :width], known_ahead, past.moments, ahead, filled)
+        return Window(name, past.values[:, :width], known_ahead, past.moments, ahead, filled, truth)
 
     def _check_past(self, values: np.ndarray, end: int) -> None:
         gaps = np.flatnonzero(np.isnan(values).any(1))
@@ -322,6 +345,10 @@ class LabelledSeriesInfo(Info):
         if len(self.channels) == 1:
             return curves(series, self.channels, captions, self.channels[0])
         return curves([(each - self.mean) / self.std for each in series], self.channels, captions, "standardised")
+
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().drawn_names()
+        yield "channel", self.channels
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "channels", ", ".join(self.channels)

@@ -154,6 +154,10 @@ class TableInfo(Info):
             return significant(value)
         return "(new)" if value == NEW else known[int(value) - 1]
 
+    def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from super().drawn_names()
+        yield "feature", self.features
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "features", ", ".join(self.features)
 

@@ -18,6 +18,31 @@ def class_scores(truth: Sequence[str], found: Sequence[str]) -> dict[str, float]
     }
 
 
+def forecast_scores(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Mean squared and absolute errors of (N, horizon, columns) on the scale of each column; NaN is not judged.
+
+    They are means over the steps and columns of those over the samples, as in `evaluate`.
+    """
+    off = found - truth
+    off = off[:, ~np.isnan(off).all(0)].astype(np.float64)
+    return {
+        "mse": float(np.nanmean(np.square(off), axis=0).mean()),
+        "mae": float(np.nanmean(np.abs(off), axis=0).mean()),
+    }
+
+
+def pixel_scores(counts: np.ndarray) -> dict[str, float]:
+    """Of a confusion matrix (C, C) of pixels, true classes down; the means are over the classes that come up."""
+    both, true, found = counts.diagonal().astype(float), counts.sum(1), counts.sum(0)
+    known = true + found > 0
+    both, true, found = both[known], true[known], found[known]
+    return {
+        "accuracy": float(both.sum() / true.sum()),
+        "mean_iou": float((both / (true + found - both)).mean()),
+        "mean_dice": float((2 * both / (true + found)).mean()),
+    }
+
+
 def number_scores(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
     """R², and errors in the numbers' unit, of (N,) float64."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error

@@ -72,7 +72,11 @@ class Run:
         try:
             for name in self.own_locks:
                 self.locks.wait_for(name)
-            self._check_made()
+            try:
+                self._check_made()
+            except InputError:
+                self._make_way()  # as after each run of `predict` that fails
+                raise
             self._warn_of_stale()
             self.record = RunRecord(folders.results / "runs", self.id, self._asked(run_params))
         except BaseException:
@@ -123,7 +127,9 @@ class Run:
         for name in sorted(name for name in self.pipeline.inputs() if not name.startswith(PARAMETERS)):
             maker = makers.get(name)
             if name not in self.catalog:
-                raise InputError(f"{name}: {self._not_kept(name, maker)}")
+                asked = (f"{key} " for key, value in flat(self.records.parameters) if value == name)
+                key = next((each for each in asked if each.endswith("entry ")), "")
+                raise InputError(f"{key}{name}: {self._not_kept(name, maker)}")
             if maker and maker.namespace not in made_here and not self.catalog.exists(name):
                 raise InputError(f"{name}: is not there yet. Make it first: {self._run_of(_pipeline_of(maker.name))}")
 
@@ -189,7 +195,7 @@ class Run:
         somebody has worked on is kept under another name.
         """
         node = next((node for node in self.pipeline.nodes if node.name == ANSWERS), None)
-        if node is None or node.name in self.record.values["nodes"]:
+        if node is None or len(self.answers) == len(node.outputs):
             return
         record = self.records.read(node) or {"outputs": {}}
         for name, path, found in self._there(node):

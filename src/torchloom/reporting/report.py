@@ -227,6 +227,7 @@ def results(subject: Subject) -> Iterator[Part]:
     captions = {**CAPTIONS, **subject.problem.captions(made)}
     if "metrics" in made:
         yield Facts(f"On the test data. {captions.get('metrics') or ''}".rstrip(" ."), in_words(made["metrics"]))
+    yield from stand_ins(subject)
     if subject.smaller:
         yield from compared(made["comparison"])
     if "per_class" in made:
@@ -235,6 +236,17 @@ def results(subject: Subject) -> Iterator[Part]:
     for name, content in made.items():
         if name not in elsewhere and content and captions.get(name, "") is not None:
             yield shown(captions.get(name) or name.replace("_", " ").capitalize(), content)
+
+
+def stand_ins(subject: Subject) -> Iterator[Part]:
+    """What figures call names with letters that no font has, which a browser may well have."""
+    named = list(subject.loaders.info.drawn_names())
+    if all(name.isascii() for _, names in named for name in names):
+        return
+    from torchloom.system import fonts
+
+    if found := {stand_in: name for name, stand_in in fonts.stand_ins(named).items()}:
+        yield Facts("What the figures call names that no font here can draw", found, folded=len(found) > ROWS)
 
 
 def by_class(figures: dict[str, dict[str, Any]]) -> Table:

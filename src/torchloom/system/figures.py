@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
-from torchloom.system.fonts import MISSING, drawable, shown
+from torchloom.system.fonts import drawable, illegible, shown
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray, Table
@@ -33,7 +33,6 @@ TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a 
 RESIDUALS = 6  # numbers of which they are shown
 FEW = 10  # epochs that are all named at an axis
 POINTS = 100_000  # of a curve or a cloud at most
-WIDE = "\U0002fffd"  # no letter, of the width that MISSING has
 KEY, LINE_HEIGHT = 1.5, 0.25  # inches for a name of a colour, and for a line of these
 SCALE = 1.4  # times as large as others are images of which each pixel counts
 CELL, CAPTION = 1.5, 0.4  # inches for an image, and above it for two lines of text
@@ -305,13 +304,19 @@ def colour_of(right: bool) -> str:
     return RIGHT if right else WRONG
 
 
-def text_predictions(texts: list[str], verdicts: Sequence[tuple[str, bool]]) -> Figure:
-    """How each text begins, and beside it what is said of it: in red where that is wrong."""
+def text_predictions(texts: Sequence[str], verdicts: Sequence[tuple[str, bool]], names: Sequence[str] = ()) -> Figure:
+    """How each text begins, and beside it what is said of it: in red where that is wrong.
+
+    Texts that people have written, and that are not what we say of a sample, have `names`: for those that no font has.
+    """
+    if names:
+        legible = {name: text for name, text in zip(names, texts, strict=True) if not illegible(text)}
+        texts = [legible.get(name, f"{name} {shown(text, free=True)}") for name, text in zip(names, texts, strict=True)]
     rows = [(title, RIGHT if right else WRONG) for title, right in verdicts]
-    return _lines([(title, text, colour) for text, (title, colour) in zip(texts, rows, strict=False)])
+    return _lines([(title, text, colour) for text, (title, colour) in zip(texts, rows, strict=False)], bool(names))
 
 
-def _lines(rows: list[tuple[str, str, str]]) -> Figure:
+def _lines(rows: list[tuple[str, str, str]], free: bool) -> Figure:
     """A title in a colour, and beside it how a text begins."""
     figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2))
     axes = figure.add_axes((0.01, 0, 0.98, 1))
@@ -319,11 +324,12 @@ def _lines(rows: list[tuple[str, str, str]]) -> Figure:
     axes.axis("off")
     for row, (title, text, colour) in enumerate(rows):
         axes.text(0, row + 0.5, _literal(_wrapped(title, TITLE, 3)), color=colour, fontsize=8, va="center")
-        axes.text(0.2, row + 0.5, _literal(_wrapped(_in_one_line(text), LINE, 2)), fontsize=8, va="center")
+        shown = _literal(_wrapped(_in_one_line(text), LINE, 2, free), free)
+        axes.text(0.2, row + 0.5, shown, fontsize=8, va="center")
     return figure
 
 
-def _wrapped(text: str, width: int, most: int) -> str:
+def _wrapped(text: str, width: int, most: int, free: bool = False) -> str:
     """The text in lines, at most so many, of the `width` of so many Latin letters; Chinese ones take two."""
     from rich.console import Console
     from rich.text import Text
@@ -331,11 +337,10 @@ def _wrapped(text: str, width: int, most: int) -> str:
     def wrap(text: str, width: int) -> list[str]:
         return [line.plain.rstrip() for line in Text(text).wrap(Console(), width)]
 
-    wide = shown(text[: 3 * width * most]).replace(MISSING, WIDE)  # which is enough of any
-    lines = wrap(wide, width)
+    lines = wrap(shown(text, free)[: 3 * width * most], width)  # which is enough of any
     if len(lines) > most:
         lines[most - 1] = f"{wrap(lines[most - 1], width - 2)[0]} …"
-    return "\n".join(lines[:most]).replace(WIDE, MISSING)
+    return "\n".join(lines[:most])
 
 
 Key = Sequence[tuple[str, Sequence[float]]]  # names of colours, which are shares of red, green and blue
@@ -404,7 +409,7 @@ def text_sheet(rows: list[tuple[str, str]], texts: Sequence[str] = ()) -> Figure
     named = [(_in_one_line(name[-24:]), caption) for name, caption in rows]
     if texts:
         named = [(f"{name}\n{caption}", text) for (name, caption), text in zip(named, texts, strict=True)]
-    return _lines([(title, text, "black") for title, text in named])
+    return _lines([(title, text, "black") for title, text in named], free=bool(texts))
 
 
 def _in_one_line(text: str) -> str:
@@ -415,14 +420,14 @@ def _short(name: str) -> str:
     """A class as axes and legends have room for it: 40 Latin letters, or half as many Chinese ones."""
     from rich.text import Text
 
-    text = Text(name)
+    text = Text(shown(name))
     text.truncate(40, overflow="ellipsis")
     return _literal(text.plain)
 
 
-def _literal(text: str) -> str:
+def _literal(text: str, free: bool = False) -> str:
     """Text as it is, where matplotlib takes what stands between two dollars for a formula, and a box for a letter."""
-    return shown(text).replace("$", r"\$")
+    return shown(text, free).replace("$", r"\$")
 
 
 def reconstruction_grid(images: Tensor, reconstructions: Tensor) -> Figure:

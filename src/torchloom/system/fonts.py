@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from matplotlib import rcParams
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-from torchloom.system.words import extra
+from torchloom.system.words import counted, extra
 
 logger = logging.getLogger(__name__)
 
 OTHERS = re.compile(  # families with letters beyond Latin, Greek and Cyrillic, as systems have them
     "CJK|Noto (Sans|Naskh)|Source Han Sans|WenQuanYi|PingFang|Hiragino Sans|Heiti|YaHei|SimHei|SimSun|Meiryo|Yu Gothic|"
     "Malgun|Nanum|Droid Sans Fallback|Arial|Tahoma|Segoe UI|Geeza Pro|Amiri|Kacst|Loma|Garuda|Waree|Thonburi|Sarabun|"
-    "Leelawadee|Lohit|Gargi|Kohinoor|Devanagari|Mangal|Nirmala|FreeSans|FreeSerif|Unifont"
+    "Leelawadee|Lohit|Gargi|Kohinoor|Devanagari|Mangal|Nirmala|FreeSans|FreeSerif|Unifont|Noto Serif|Noto Emoji|"
+    "Symbola|IPA|Takao|VL Gothic|UMing|UKai|Baekmuk|UnDotum|Tlwg|Norasi|Khmer OS"
 )
 EXTRA, FONT = "mplfonts", "fonts/NotoSansCJKsc-Regular.otf"  # the package of the extra cjk, and what is taken of it
-MISSING = "\ufffd"  # in place of what no font has
+LEFT_OUT = "…"  # in place of a few letters that no font has
+READ = 10_000  # letters of a text that are looked at
+
+_called: ContextVar[Mapping[str, str]] = ContextVar("_called", default=MappingProxyType({}))  # what names are called
 
 
 @cache
@@ -36,19 +44,66 @@ def drawable() -> frozenset[int]:
     return frozenset(point for font in fonts for point in font.get_charmap())
 
 
+def lacking(text: str) -> str:
+    """The letters of a text that no font has, each once."""
+    if text.isascii():
+        return ""
+    known = drawable()
+    return "".join(letter for letter in dict.fromkeys(text) if ord(letter) not in known and not letter.isspace())
+
+
+def stand_ins(named: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
+    """What names with letters that no font has are called in figures: by what they are names of, and their numbers.
+
+    The second of the classes that are `named`, ("class", names), is class 2.
+    """
+    return {name: f"{what} {number}" for what, names in named for number, name in enumerate(names, 1) if lacking(name)}
+
+
+@contextmanager
+def naming(named: Iterable[tuple[str, Sequence[str]]]) -> Iterator[None]:
+    """Within it, figures have the `stand_ins` in place of the names that cannot be drawn."""
+    token = _called.set(stand_ins(named))
+    try:
+        yield
+    finally:
+        _called.reset(token)
+
+
 @cache
 def _warn() -> None:
     logger.warning(
-        "figures show %s in place of letters that no installed font has. Install a font for them, or for Chinese, "
-        "Japanese and Korean the extra: %s",
-        *(MISSING, extra("cjk")),
+        "figures call what has letters that no installed font has by its kind and number, such as class 1, and leave "
+        "other such letters out (%s). Install a font for them, or for Chinese, Japanese and Korean the extra: %s",
+        *(LEFT_OUT, extra("cjk")),
     )
 
 
-def shown(text: str) -> str:
-    """The text without what cannot be drawn, which is told once: matplotlib would warn of each, and draw a box."""
-    known = drawable()
-    made = "".join(letter if ord(letter) in known or letter.isspace() else MISSING for letter in text)
-    if made != text:
+def shown(text: str, free: bool = False) -> str:
+    """The text as figures can show it, without what cannot be drawn, which is told once.
+
+    In it, names have their stand-ins, unless it is a `free` text, in which they are nothing but letters. What is then
+    left of letters that no font has is left out; where that is most of a text, it says so instead.
+    """
+    if text.isascii():
+        return text
+    made = text[:READ] if free else _with_stand_ins(text[:READ])
+    missing = lacking(made)
+    if missing or (not free and made != text[:READ]):
         _warn()
-    return made
+    if illegible(made):
+        return f"({counted(len(text), 'letter')} that no font here has)"
+    return re.sub(f"[{re.escape(missing)}]+", LEFT_OUT, made) if missing else made
+
+
+def illegible(text: str) -> bool:
+    """Whether no font has most of the letters of a text."""
+    missing = frozenset(lacking(text[:READ]))
+    return 2 * sum(letter in missing for letter in text[:READ]) > sum(not letter.isspace() for letter in text[:READ])
+
+
+def _with_stand_ins(text: str) -> str:
+    for name in sorted(_called.get(), key=len, reverse=True):  # of which a shorter one may be a part
+        if name in text:
+            text = re.sub(rf"(?<![^\x00-\x7f]){re.escape(name)}(?![^\x00-\x7f])", _called.get()[name], text)
+    return text

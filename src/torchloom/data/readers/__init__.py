@@ -8,8 +8,8 @@ scratch)` also gets a folder to work in. `draw_sample(folder)` draws files of th
 where that is a task only for problems that must be named, these are `ONLY_FOR`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 from torchloom.config import own
 from torchloom.errors import InputError
+from torchloom.system.words import extra
 
 PACKAGE = "torchloom.data.readers"
 
@@ -41,12 +42,14 @@ def check_reader(name: str) -> None:
 @dataclass(frozen=True)
 class Proposal:
     """A task on a user's own files, as far as they tell: `preprocess` is the block of the data set, `blocks` are those
-    of the task but for `task`, `seen` is what there is to know of the data, a line each."""
+    of the task but for `task`, `seen` is what there is to know of the data, a line each. `letters` are some of those in
+    names and texts that figures would show."""
 
     preprocess: Mapping[str, Any]
     problem: str
     blocks: Mapping[str, Any]
     seen: Sequence[str]
+    letters: str = ""
 
 
 def propose(path: Path, target: str | None, problem: str | None = None, by: str | None = None) -> Proposal:
@@ -62,9 +65,24 @@ def propose(path: Path, target: str | None, problem: str | None = None, by: str 
             proposal: Proposal = known.propose(path, target)
             if problem not in {None, proposal.problem}:
                 raise InputError(f"--problem {problem}: {path} looks like data for a {proposal.problem}")
-            return proposal
+            return replace(proposal, seen=[*proposal.seen, *_of_fonts(proposal)])
     known_to = ", ".join(sorted(named) or looking)
     raise InputError(f"{path}: no reader knows what to make of it. Those that look at files are: {known_to}")
+
+
+def _of_fonts(proposal: Proposal) -> Iterator[str]:
+    """What to do so that figures can show the names and texts, where no font has their letters."""
+    letters = "".join([*proposal.seen, proposal.letters])
+    if letters.isascii():
+        return
+    from torchloom.system.fonts import lacking
+
+    if missing := lacking(letters):
+        some = f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
+        yield (
+            f"no font here has {some}: figures call what has such letters class 1, say, or leave it out. Install a "
+            f"font, or for Chinese, Japanese and Korean the extra: {extra('cjk')}"
+        )
 
 
 def reader(name: str) -> ModuleType:

@@ -227,7 +227,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     left = [name for name in rows[0] if name not in own]
     seen = [
         _seen(found, columns, config),
-        *_guessed(config),
+        *_guessed(found[0], config),
         *asked.lines(found),
         *([f"left out: {listed(left)}"] if left else []),
     ]
@@ -247,7 +247,7 @@ def _seen(found: Sequence[Row], columns: Sequence[str], config: LabelledSeriesPr
     return f"{len(found):,} series of {many} steps, {where}"
 
 
-def _guessed(config: LabelledSeriesPreprocessConfig) -> list[str]:
+def _guessed(row: Row, config: LabelledSeriesPreprocessConfig) -> list[str]:
     """What could be otherwise, and how to say so."""
     if config.series:
         return []
@@ -255,14 +255,12 @@ def _guessed(config: LabelledSeriesPreprocessConfig) -> list[str]:
         return [
             "each row is taken for a series, as columns beside each other go together; of a table say reader: table"
         ]
-    first, last = ("channels", "steps") if config.channels_first else ("steps", "channels")
-    other = str(not config.channels_first).lower()
-    classes = [f"{config.target}: of numbers say target_type: number"] if config.target_type else []
-    return [
-        f"{config.array} is taken for series (N, {first}, {last}), or (N, steps); else say channels_first: {other}, or "
-        "another array; of pictures say --reader arrays, of a table --reader table",
-        *classes,
-    ]
+    axes, otherwise = "steps", "of a table say --reader table"
+    if np.ndim(row[config.array]) > 1:
+        axes = "channels, steps" if config.channels_first else "steps, channels"
+        otherwise = f"else say channels_first: {str(not config.channels_first).lower()}, of pictures --reader arrays"
+    numbers = f"{config.target} is taken for classes; of numbers say target_type: number"
+    return [f"{config.array} is taken for series (N, {axes}); {otherwise}", *([numbers] if config.target_type else [])]
 
 
 def _trained(path: Path) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ from torchloom.data.row_targets import asked_here, asked_of, check_target
 from torchloom.data.rows import Row, first_rows, is_table, read_entry, read_files, writing_of
 from torchloom.data.splits import missing_classes
 from torchloom.data.tables import SUFFIXES as TABLES
-from torchloom.data.targets import Classes, Target
+from torchloom.data.targets import Classes, MaskCoding, Target
 from torchloom.datasets.listing import Listing, first_of, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
@@ -78,8 +78,10 @@ def preprocess(
         )
     if config.targets:
         raise InputError(f"preprocess.target {listed(config.targets)}: {config.files} holds no table with that")
-    rows = pairs(listing, *two_folders(listing, config))
-    return _prepare(rows, listing, _of_folders(config), scratch)
+    names = two_folders(listing, config)
+    *splits, info = _prepare(pairs(listing, *names), listing, _of_folders(config), scratch)
+    train, validation, test = splits
+    return train, validation, test, info | {"beside": names}
 
 
 def preprocess_entry(
@@ -118,7 +120,7 @@ def _prepare(
     splits, known = decode(listing, config, parts, scratch, reading)
     _check_read(listing, splits, target)
     info = known | {"column": config.picture if listing.lists or config.entry else None, "folder": config.folder}
-    info |= _described(coding, target, splits)
+    info |= _described(coding, target, splits, config.mask)
     return splits["train"], splits["validation"], splits["test"], info
 
 
@@ -153,12 +155,15 @@ def _of_folders(config: PicturesPreprocessConfig) -> PicturesPreprocessConfig:
     return config.model_copy(update={"picture": PICTURE, "mask": MASK})
 
 
-def _described(coding: Coding | None, target: Target | None, splits: Mapping[str, Tensors]) -> dict[str, Any]:
+def _described(
+    coding: Coding | None, target: Target | None, splits: Mapping[str, Tensors], mask: str | None
+) -> dict[str, Any]:
     if isinstance(target, Classes):
         labels = {name: np.asarray(tensors.arrays["labels"]) for name, tensors in splits.items()}
         return {**describe_classes(target.classes, labels), "target": target.model_dump()}
     if coding:
-        target = Classes(array="masks", classes=list(coding.classes), values=coding.greys)
+        read = MaskCoding(numbers=dict(coding.numbers), nearest=coding.nearest, palette=dict(coding.palette))
+        target = Classes(array="masks", classes=list(coding.classes), values=coding.greys, name=mask, coding=read)
     assert target
     counts = {name: len(tensors.arrays[target.array]) for name, tensors in splits.items()}
     return {"target": target.model_dump(), "images": counts}

@@ -162,7 +162,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     members, steps = OF_PROBLEMS.get(asked.problem, (MEMBERS, STEPS))
     model = {"name": "tabm", "members": members}
     blocks = {"data": {}, "model": model, "train": _training(len(rows), steps), "evaluate": {}, "export": {}}
-    return Proposal(preprocess, asked.problem, blocks, seen)
+    return Proposal(preprocess, asked.problem, blocks, seen, letters="".join(columns))
 
 
 def _kind_seen(name: str, cells: Cells) -> tuple[Kind | None, str]:

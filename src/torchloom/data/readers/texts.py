@@ -42,6 +42,7 @@ from torchloom.system.progress import track
 from torchloom.system.words import are, listed, meant
 
 TEXTS = {".txt"}
+READ = 1000  # texts whose letters are looked at
 FOLDER, TEXT, FILE = "class", "text", "file"  # the columns of what lies in folders
 
 
@@ -244,4 +245,5 @@ def propose(path: Path, target: str | None) -> Proposal:
         "evaluate": {},
         "export": {},
     }
-    return Proposal(preprocess, asked.problem, blocks, seen)
+    letters = "".join(dict.fromkeys("".join(str(row[config.text]) for row in rows[:READ])))
+    return Proposal(preprocess, asked.problem, blocks, seen, letters)

@@ -70,6 +70,7 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     """
     from torchloom.federated import partition as shards
     from torchloom.system import figures
+    from torchloom.system.fonts import naming
 
     classes = classes_of(loaders.info)
     known = loaders.trained_numbers().numpy()
@@ -83,7 +84,8 @@ def partition(loaders: LoaderPlan, config: PartitionConfig) -> tuple[Tensors, li
     starts = np.cumsum([0, *map(len, parts)])
     dealt = Tensors({"samples": known[np.concatenate(parts)], "starts": starts}, description=_data(loaders))
     rows = [{"client": client, **dict(zip(classes, row.tolist(), strict=True))} for client, row in enumerate(counts)]
-    return dealt, rows, figures.class_shares(counts, classes)
+    with naming(loaders.info.drawn_names()):
+        return dealt, rows, figures.class_shares(counts, classes)
 
 
 def _data(loaders: LoaderPlan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from torchloom.config import PredictConfig
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.stored import told_of_room
-from torchloom.data.targets import Target
 from torchloom.datasets.folders import CONTENT, NAME
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.remote import Remote
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
     from torchloom.inference.model import Model
+    from torchloom.modalities import Info
 else:
     Figure = Table = Any  # Kedro resolves the annotations of the stages; these take long to import
 
@@ -93,10 +94,13 @@ def predict(
     from torchloom.inference.kept import Kept
     from torchloom.inference.model import open_model
     from torchloom.inference.reading import read_ahead
+    from torchloom.system.fonts import naming
 
     loaded = open_model(next(model.paths), config.threads).told(config)
     if files.entry:
         loaded.info.check_rows()
+    if config.holdout and not loaded.info.holds_back:
+        raise InputError("predict.holdout: is for models that forecast series; leave it out")
     info, problem = loaded.info, loaded.problem
     read = info.reader(config)
     columns, answer = loaded.answering(config)
@@ -115,7 +119,7 @@ def predict(
                 failed = dict(zip(reasons.names, zip(*batch.failures, strict=True), strict=True))
                 unreadable.add(pyarrow.record_batch(failed, schema=reasons))
             if batch.names:
-                values = told.add([_told(info.target, row and info.plain(row)) for row in batch.rows])
+                values = told.add(list(map(partial(_told, info), batch.values, batch.rows)))
                 beside = {named[name]: column for name, column in problem.truth(values, info).items()}
                 rows = pyarrow.record_batch({place: batch.names, **beside, **answer(batch.values)}, schema=schema)
                 answers.add(rows)
@@ -126,7 +130,8 @@ def predict(
     _report(files, len(answered), failures)
     given = answered if told.known else answered.drop_columns([*named.values()])
     table, pictures = apart(unrolled(given), problem.pictures)
-    sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
+    with naming(info.drawn_names()):
+        sheet = problem.sheet(loaded, shown) if info.pictured else _spread(loaded, config, answered)
     return table, table, sheet, failures, _judged(loaded, answered, told), pictures
 
 
@@ -176,10 +181,10 @@ def _named_apart(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _told(target: Target | None, row: Mapping[str, Any] | None) -> Any:
-    """What the row says of the target, None where it does not, or the reason why it cannot be that."""
+def _told(info: Info, sample: Any, row: Mapping[str, Any] | None) -> Any:
+    """What comes with the sample says of the target, None where nothing does, or the reason why it cannot be that."""
     try:
-        return target.told(row) if target and row else None
+        return info.said_of(sample, row)
     except ValueError as error:
         return error
 

@@ -315,7 +315,10 @@ def evaluate(
     problem: Problem,
 ) -> dict[str, Any]:
     """Measure the checkpoint on the test split: each of `problem.reports` by its name."""
-    return problem.evaluate(checkpoint, loaders, history, evaluation)
+    from torchloom.system.fonts import naming
+
+    with naming(loaders.info.drawn_names()):
+        return problem.evaluate(checkpoint, loaders, history, evaluation)
 
 
 def export_onnx(checkpoint: Checkpoint, loaders: LoaderPlan, config: ExportConfig) -> tuple[bytes, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import compress
@@ -157,6 +158,29 @@ class Forecasting(Problem):
         }
         return pyarrow.schema({**name, **lists}), partial(_forecast, model, info)
 
+    def truth(self, told: Sequence[Any], info: Info) -> Columns:
+        """A number for each step ahead, NaN where nothing was measured."""
+        import pyarrow
+
+        series = series_of(info)
+        nothing = [[math.nan] * len(series.channels)] * series.steps
+        lists = {
+            f"true {name}": [[step[place] for step in steps or nothing] for steps in told]
+            for place, name in enumerate(series.channels)
+        }
+        return {name: pyarrow.array(column, pyarrow.list_(pyarrow.float32())) for name, column in lists.items()}
+
+    def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
+        import numpy as np
+
+        from torchloom.problems.scores import forecast_scores
+
+        series = series_of(info)
+        std = np.array(series.std, dtype=np.float32)
+        truth = np.array(told, dtype=np.float32)  # (N, horizon, columns)
+        found = np.stack([np.stack(list(answers[name])) for name in series.channels], axis=2)
+        return forecast_scores(truth / std, found / std) if np.isfinite(truth).any() else {}
+
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         info = series_of(model.info)
         first = ", ".join(f"{name} {row[name][0]:.5g}" for name in info.channels)
@@ -172,7 +196,7 @@ class Forecasting(Problem):
         panels = []
         for name, window, row in shown[:MOST_SHOWN]:
             ahead = np.array([row[column] for column in info.channels], dtype=np.float32).T
-            panels.append((f"{name}, {row[info.time][0]}", window.series, ahead, None))
+            panels.append((f"{name}, {row[info.time][0]}", window.series, ahead, window.truth))
         return forecasts(panels, info.channels, _wide(info))
 
     def said(self, model: Model) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.config import own
@@ -15,6 +16,7 @@ from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo, Info
 from torchloom.problems.base import Columns, Figures, Objective, Problem, check_count, spread
 from torchloom.problems.segmentation.config import EvaluateSegmenterConfig, SegmentationTrainConfig, SegmenterConfig
+from torchloom.system.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,6 +187,29 @@ class Segmentation(Problem):
         columns = {**dict.fromkeys(names, pyarrow.float32()), "mask_png": pyarrow.string()}
         return pyarrow.schema(columns), partial(_segment, model, names)
 
+    def judged(self, answers: Mapping[str, Sequence[Any]], told: Sequence[Any], info: Info) -> dict[str, float]:
+        """Over all pixels of the masks that can be read, but for those that are ignored."""
+        import numpy as np
+
+        from torchloom.problems.scores import pixel_scores
+
+        numbers = np.zeros(256, dtype=np.int64)
+        numbers[_greys(info)] = np.arange(len(_classes(info)))
+        classes = len(_classes(info))
+        counts, wrong = np.zeros(classes**2, dtype=np.int64), []
+        for png, paths in zip(answers["mask_png"], told, strict=True):
+            try:
+                truth = _mask(info, *paths())
+            except InputError as error:
+                wrong.append(error.message)
+                continue
+            known = truth != IGNORED
+            pairs = classes * truth[known].astype(np.int64) + numbers[_opened(png)][known]
+            counts += np.bincount(pairs, minlength=classes**2)
+        if wrong:
+            logger.warning("the masks of %s cannot be judged: %s", counted(len(wrong), "picture"), wrong[0])
+        return pixel_scores(counts.reshape(classes, classes)) if counts.any() else {}
+
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         shares = ((row[f"share_{name}"], name) for name in _classes(model.info))
         return ", ".join(f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True)[:3])
@@ -192,7 +217,6 @@ class Segmentation(Problem):
     def sheet(self, model: Model, shown: list[tuple[str, Any, dict[str, Any]]]) -> Figure:
         """Each picture under its mask in colours."""
         import numpy as np
-        from PIL import Image
 
         from torchloom.problems.segmentation.colours import key, overlaid
         from torchloom.system.figures import contact_sheet
@@ -201,7 +225,7 @@ class Segmentation(Problem):
         numbers[_greys(model.info)] = np.arange(len(_classes(model.info)))
         pictures = []
         for _, image, row in shown:
-            mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["mask_png"]))))
+            mask = _opened(row["mask_png"])
             pictures.append((255 * overlaid(image[None], numbers[mask][None])[0]).astype(np.uint8))
         return contact_sheet(pictures, [self.caption(model, row) for *_, row in shown], key(_classes(model.info)))
 
@@ -248,6 +272,25 @@ def _greys(info: Info) -> np.ndarray:
 
     assert isinstance(info.target, Classes)
     return np.array(info.target.values or range(len(info.target.classes)), dtype=np.uint8)
+
+
+def _mask(info: Info, picture: Path, mask: Path) -> np.ndarray:
+    """The true mask of a picture (H, W) uint8, as large as the model's."""
+    from torchloom.data.masks import Coding, mask_of
+
+    assert isinstance(info, ImageInfo)
+    assert isinstance(info.target, Classes)
+    assert info.target.coding
+    known = info.target.coding
+    coding = Coding(info.target.classes, known.numbers, known.nearest, known.palette)
+    return mask_of(picture, mask, coding, (info.shape[1], info.shape[2]), info.fit)
+
+
+def _opened(png: str) -> np.ndarray:
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
 def _png(mask: Any) -> str:
