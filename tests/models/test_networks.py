@@ -33,6 +33,12 @@ SMALL: list[tuple[str, list[int], dict[str, Any]]] = [
     ("resnet", [3, 9, 13], {"depth": 34, "width": 4}),
     ("resnet", [3, 9, 13], {"depth": 50, "width": 4}),
     ("densenet", [3, 9, 13], {"depth": 22, "growth": 4}),
+    ("vit", [3, 9, 13], {"patch": 4, "width": 16, "layers": 2, "heads": 2}),
+    (
+        "vit",
+        [3, 9, 13],
+        {"patch": 3, "width": 16, "layers": 1, "heads": 2, "stem": "patches", "pooling": "token"},
+    ),
     ("row_rnn", [3, 9, 13], {"width": 16}),
     ("row_rnn", [3, 9, 13], {"cell": "rnn", "width": 16}),
     ("row_rnn", [3, 9, 13], {"cell": "relu_rnn", "width": 16, "bidirectional": True}),
@@ -57,8 +63,9 @@ def seeded_network(name: str, shape: list[int], classes: int, **arguments: Any) 
 
 
 def weights_of(network: nn.Module) -> list[torch.Tensor]:
-    """Matrices and kernels, without biases and batch norm's scales."""
-    return [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    """Matrices and kernels of layers, without biases, batch norm's scales and places."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.RNNBase)]
+    return [parameter for layer in layers for parameter in layer.parameters(recurse=False) if parameter.ndim > 1]
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:

@@ -118,6 +118,38 @@ def test_the_dense_layers_of_a_vgg_see_all_pixels_as_torchvisions_do() -> None:
     assert [layer.p for layer in made if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
 
 
+def test_vision_transformers_are_torchvisions() -> None:
+    sizes = {"patch": 16, "width": 768, "layers": 12, "heads": 12, "stem": "patches", "pooling": "token"}
+    with torch.device("meta"):
+        made = network("vit", [3, 224, 224], 1000, **sizes)
+    assert sum(parameter.numel() for parameter in made.parameters()) == 86_567_656  # ViT-B/16
+    sizes |= {"patch": 8, "width": 32, "layers": 2, "heads": 4, "feedforward": 64}
+    made = network("vit", [3, 32, 32], 7, **sizes, initialization="default").eval()
+    reference = torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=7).eval()
+    kept = {"token": "class_token", "places": "encoder.pos_embedding"}
+    weights = {kept.get(name, name): weight for name, weight in made.state_dict().items()}
+    others = [name for name in reference.state_dict() if name not in kept.values()]
+    rest = dict(zip(others, [weights[name] for name in weights if name not in kept.values()], strict=True))
+    nn.init.normal_(made.token)
+    reference.load_state_dict({**rest, **{name: weights[name] for name in kept.values()}})
+    for layer in made.modules():
+        if isinstance(layer, nn.LayerNorm):
+            layer.eps = 1e-6
+    images = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(made(images), reference(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("sides", "count"), [([32, 32], 64), ([33, 30], 72), ([5, 4], 2)])
+def test_the_convolutional_stem_sees_all_pixels(sides: list[int], count: int) -> None:
+    made = network("vit", [3, *sides], width=8, layers=1, heads=2, initialization="default").eval()
+    assert made.places.shape == (1, count, 8)
+    assert [layer.out_channels for layer in made.stem if isinstance(layer, nn.Conv2d)] == [8, 8, 8]
+    images = torch.randn(16, 3, *sides, requires_grad=True)
+    made(images).square().sum().backward()
+    assert images.grad is not None
+    assert (images.grad.abs().sum((0, 1)) > 0).all()
+
+
 def test_preactivation_leaves_the_way_along_the_shortcuts_free() -> None:
     """Where all convolutions of the blocks are nought, what comes out is what went in."""
     made = network("resnet", [3, 8, 8], blocks=[2], width=4, preactivation=True)
@@ -180,6 +212,8 @@ PARTS: list[tuple[str, dict[str, Any]]] = [
     ("vgg", {"hidden": [16, 8], "dropout": 0.0}),
     ("resnet", {"preactivation": True, "bottleneck": True, "widen": 2}),
     ("resnet", {"stem": "imagenet"}),
+    ("vit", {"activation": "SiLU"}),
+    ("vit", {"stem": "patches", "pooling": "token"}),
 ]
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16]},
@@ -188,6 +222,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vgg": {"depth": 11, "width": 4, "initialization": "he"},
     "resnet": {"blocks": [1, 1], "width": 4},
     "densenet": {"depth": 10, "growth": 4},
+    "vit": {"width": 16, "layers": 1, "heads": 2},
 }
 
 

@@ -180,22 +180,104 @@ def dense(
 class Attention(nn.Module):
     """Each place of a sequence (N, T, width) -> what it gathers from all of them (N, T, width), in several heads.
 
-    Vaswani et al., "Attention is all you need", NeurIPS 2017 (arXiv:1706.03762).
+    Vaswani et al., "Attention is all you need", NeurIPS 2017 (arXiv:1706.03762). With `rotary` positions a place knows
+    how far away others are (Su et al., arXiv:2104.09864).
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, *, rotary: bool = False) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.rotary = heads, dropout, rotary
         self.queries_keys_values, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor, asking: int | None = None) -> Tensor:
-        """With `asking` only of so many first places (N, asking, width)."""
+    def forward(self, x: Tensor, asking: int | None = None, there: Tensor | None = None) -> Tensor:
+        """With `asking` only of so many first places (N, asking, width); gathered from those that are `there`, (N, T)
+        bool."""
         three = self.queries_keys_values(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = three.unbind()  # each (N, heads, T, width / heads)
+        if self.rotary:
+            places = torch.arange(x.shape[1], device=x.device)
+            queries, keys = rotated(queries, places), rotated(keys, places)
         dropout = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(queries[:, :, :asking], keys, values, dropout_p=dropout)
-        mixed: Tensor = self.mixed(seen.transpose(1, 2).flatten(2))
+        mask = None if there is None else there[:, None, None]
+        seen = F.scaled_dot_product_attention(queries[:, :, :asking], keys, values, mask, dropout_p=dropout)
+        # a copy, as torch.export takes how this lies in memory from one kernel of attention, and runs another
+        seen = seen.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        mixed: Tensor = self.mixed(seen.flatten(2))
         return mixed
+
+
+def rotated(x: Tensor, places: Tensor) -> Tensor:
+    """(B, heads, T, D), each pair of numbers turned by an angle that grows with its place (T,): Su et al., 3.2."""
+    half = x.shape[3] // 2
+    slowness = 10_000 ** (torch.arange(half, device=x.device) / half)
+    angles = places[:, None] / slowness  # (T, D / 2)
+    cosines, sines = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, 3)
+    return torch.cat([first * cosines - second * sines, first * sines + second * cosines], 3)
+
+
+class Encoder(nn.Module):
+    """Blocks of attention and two dense layers over (N, T, width), with a norm before each and one at the end."""
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        feedforward: int | None,
+        activation: Activation,
+        dropout: float,
+        *,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width, heads, feedforward or 4 * width, activation, dropout, rotary) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, there: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, there)
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+class EncoderBlock(nn.Module):
+    def __init__(
+        self, width: int, heads: int, feedforward: int, activation: Activation, dropout: float, rotary: bool
+    ) -> None:
+        super().__init__()
+        self.before_attention, self.attention = nn.LayerNorm(width), Attention(width, heads, dropout, rotary=rotary)
+        self.before_layers = nn.LayerNorm(width)
+        layers = nn.Linear(width, feedforward), make_activation(activation), nn.Linear(feedforward, width)
+        self.layers = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, there: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.before_attention(x), there=there))
+        whole: Tensor = x + self.dropout(self.layers(self.before_layers(x)))
+        return whole
+
+
+def check_heads(width: int, heads: int, *, rotary: bool) -> None:
+    """ValueError unless each head has equally many of the `width` numbers, for rotary positions an even number."""
+    if width % (heads * (1 + rotary)):
+        raise ValueError(f"width {width}: must be a multiple of {'twice ' if rotary else ''}the {heads} heads")
+
+
+DocumentPooling = Literal["mean", "max", "both"]
+
+
+def pooled(x: Tensor, lengths: Tensor, pooling: DocumentPooling) -> Tensor:
+    """What is at the places of documents that end after `lengths` (B,), (B, T, features), together: (B, features), or
+    twice as many for both."""
+    lengths = lengths.to(x.device)
+    inside = (torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)).unsqueeze(2)
+    mean = (x * inside).sum(1) / lengths.unsqueeze(1)
+    # not amax, which does not know its place any more when it comes to gradients (see airbench)
+    greatest = x.masked_fill(~inside, -torch.inf).max(1).values
+    return {"mean": mean, "max": greatest, "both": torch.cat([mean, greatest], dim=1)}[pooling]
 
 
 def check_side(shape: tuple[int, int, int], smallest: int, network: str) -> None:

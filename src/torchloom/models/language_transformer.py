@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
-from torchloom.models._layers import Activation, Initialization, initialize, make_activation
+from torchloom.models._layers import Activation, Initialization, check_heads, initialize, make_activation, rotated
 
 Positions = Literal["rotary", "learned"]
 State = tuple[Tensor, Tensor, Tensor]
@@ -41,8 +41,7 @@ def build(
     A place knows how far back another one is by rotary positions (Su et al., arXiv:2104.09864), or by a vector that is
     learnt for each distance (Shaw et al., arXiv:1803.02155). `tied` shares one matrix between embedding and output.
     """
-    if width % (2 * heads):
-        raise ValueError(f"width {width}: must be a multiple of twice the {heads} heads")
+    check_heads(width, heads, rotary=positions == "rotary")
     block = (width, heads, feedforward or 4 * width, context, positions, activation, dropout)
     blocks = [Block(*block) for _ in range(layers)]
     network = LanguageTransformer(tokens, blocks, width, context, embedding_dropout, tied)
@@ -169,13 +168,3 @@ class Attention(nn.Module):
         if with_past:
             return x[:, :, count:]
         return F.pad(x, (0, 0, max(0, self.places - count), 0))[:, :, -self.places or count :]
-
-
-def rotated(x: Tensor, places: Tensor) -> Tensor:
-    """(B, heads, T, D), each pair of numbers turned by an angle that grows with its place (T,): Su et al., 3.2."""
-    half = x.shape[3] // 2
-    slowness = 10_000 ** (torch.arange(half, device=x.device) / half)
-    angles = places[:, None] / slowness  # (T, D / 2)
-    cosines, sines = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x.chunk(2, 3)
-    return torch.cat([first * cosines - second * sines, first * sines + second * cosines], 3)

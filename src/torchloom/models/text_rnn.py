@@ -4,16 +4,11 @@ Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 199
 Schmidhuber, "Framewise phoneme classification with bidirectional LSTM", Neural Networks 18, 2005.
 """
 
-from typing import Literal
-
-import torch
 from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
-from torchloom.models._layers import Initialization, initialize
+from torchloom.models._layers import DocumentPooling, Initialization, initialize, pooled
 from torchloom.models._recurrent import Cell, make_rnn, run_packed
-
-Pooling = Literal["mean", "max", "both"]
 
 
 def build(
@@ -27,7 +22,7 @@ def build(
     bidirectional: bool = True,
     embedding_dropout: Fraction = 0.3,
     dropout: Fraction = 0.5,
-    pooling: Pooling = "both",
+    pooling: DocumentPooling = "both",
     initialization: Initialization = "default",
 ) -> nn.Module:
     """Embedding -> `layers` of recurrent cells -> `pooling` of each document's words, mean, max or both -> linear to
@@ -40,7 +35,13 @@ class TextRNN(nn.Module):
     """tokens (B, T) int64, 0 where a document has ended, and lengths (B,) -> logits (B, outputs)."""
 
     def __init__(
-        self, tokens: int, outputs: int, rnn: nn.RNNBase, embedding_dropout: float, dropout: float, pooling: Pooling
+        self,
+        tokens: int,
+        outputs: int,
+        rnn: nn.RNNBase,
+        embedding_dropout: float,
+        dropout: float,
+        pooling: DocumentPooling,
     ) -> None:
         super().__init__()
         self.pooling = pooling
@@ -54,13 +55,5 @@ class TextRNN(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         x = self.embedding_dropout(self.embedding(tokens))  # (B, T, embedding)
         x = run_packed(self.rnn, x, lengths)  # (B, T, width x directions), zero after the end
-        logits: Tensor = self.head(self.dropout(self.pool(x, lengths.to(x.device))))  # (B, outputs)
+        logits: Tensor = self.head(self.dropout(pooled(x, lengths, self.pooling)))  # (B, outputs)
         return logits
-
-    def pool(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T, features) -> (B, features), or twice as many for both."""
-        inside = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
-        mean = x.sum(1) / lengths.unsqueeze(1)
-        # not amax, which does not know its place any more when it comes to gradients (see airbench)
-        greatest = x.masked_fill(~inside.unsqueeze(2), -torch.inf).max(1).values
-        return {"mean": mean, "max": greatest, "both": torch.cat([mean, greatest], dim=1)}[self.pooling]
