@@ -80,6 +80,17 @@ TINY: dict[str, dict[str, Any]] = {
     "pets_unet": {"model": {"width": 6, "depth": 2}, "train": {"epochs": 5}, "evaluate": {"pictures": 4}},
     "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
     "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},
+    "cifar_vit": {
+        "data": {"subset": 2400},
+        "model": {"width": 24, "layers": 1},
+        "train": {"epochs": 4, "batch_size": 32, "optimizer": {"lr": 0.005}, "warmup_epochs": 0.5},
+    },
+    "imdb_transformer": {"model": {"width": 16}, "train": {"epochs": 3}},
+    "wonderland_transformer": {
+        "model": {"width": 32, "layers": 1},
+        "train": {"epochs": 3},
+        "generate": {"length": 100, "samples": 2},
+    },
 }
 if SEED:
     for settings in TINY.values():

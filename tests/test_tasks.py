@@ -53,6 +53,8 @@ LEARNED: dict[str, tuple[str, float]] = {
     "linear_regression": ("r2", 0.3),
     "wonderland_lstm": ("bits_per_character", 3.2),  # 5 bits if all characters were alike
     "imdb_lstm": ("accuracy", 0.65),
+    "imdb_transformer": ("accuracy", 0.65),
+    "wonderland_transformer": ("bits_per_character", 3.2),
 }
 
 
@@ -73,7 +75,15 @@ SMALLER = [name for name in TASKS if SOURCES[name] and name not in APART]
 
 
 # These take long; the stages of cifar_cnn are theirs.
-LARGE = ["cifar_alexnet", "cifar_vgg", "cifar_resnet", "cifar_densenet", "cifar_speedrun", "cifar_speedrun96"]
+LARGE = [
+    "cifar_alexnet",
+    "cifar_vgg",
+    "cifar_vit",
+    "cifar_resnet",
+    "cifar_densenet",
+    "cifar_speedrun",
+    "cifar_speedrun96",
+]
 
 
 @pytest.mark.gpu

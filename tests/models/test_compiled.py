@@ -42,6 +42,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"blocks": [1, 1], "width": 8, "widen": 2, "preactivation": True, "norm": "group", "activation": "SiLU"},
     ),
     "densenet": ("densenet", {"depth": 10, "growth": 12}),
+    "vit": ("vit", {"width": 16, "layers": 1, "heads": 2, "pooling": "token"}),
     "unet": ("unet", {"width": 4, "depth": 1}),
     "row_rnn lstm": ("row_rnn", {"width": 32}),
     "row_rnn gru": ("row_rnn", {"cell": "gru", "width": 32, "bidirectional": True}),
@@ -67,6 +68,18 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "text_ngrams",
         {"rows": 50, "ngram_width": 8, "beside": "nothing", "dropout": 0.0, "members": 2},
     ),
+    "text_transformer": (
+        "text_transformer",
+        {"width": 16, "layers": 1, "heads": 2, "embedding_dropout": 0.0, "dropout": 0.0},
+    ),
+    **{
+        f"language_transformer {positions}": (
+            "language_transformer",
+            {"width": 16, "layers": 1, "heads": 2, "context": 2, "positions": positions}
+            | {"embedding_dropout": 0.0, "dropout": 0.0},
+        )
+        for positions in ("rotary", "learned")
+    },
     "language_rnn lstm": (
         "language_rnn",
         {"embedding": 16, "width": 32, "layers": 1, "tied": True, "embedding_dropout": 0.0, "dropout": 0.0},
@@ -99,6 +112,7 @@ FORMS = {
     "activations",
     "lenet classic",
     "text_rnn gru",
+    "text_transformer",
     "text_rnn rnn",
     "language_rnn gru",
     "cnn lp",
@@ -175,8 +189,8 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     if case == "activations":
         return NormalizedImages(Activations(), [0.4] * 3, [0.2] * 3), pictures([3, 9, 13])
     name, arguments = NETWORKS[case]
-    if name in {"text_rnn", "text_cnn", "text_ngrams", "language_rnn"}:
-        lengths = (1 + torch.arange(32) % 3,) if name != "language_rnn" else ()
+    if name in {"text_rnn", "text_cnn", "text_ngrams", "text_transformer", "language_rnn", "language_transformer"}:
+        lengths = () if name.startswith("language") else (1 + torch.arange(32) % 3,)
         return build_network(name, {"tokens": 9, "outputs": 3}, arguments), texts(*lengths)
     if name == "audio_cnn":
         info = AudioInfo(target=Classes(classes=list("abc")), rate=1000, mean=[-5.0] * 8, std=[3.0] * 8)
