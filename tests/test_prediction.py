@@ -530,6 +530,7 @@ def test_halves_of_a_run_are_nobodys_work(
     (files / "a.csv").write_text("age,bmi\n40,20\n")
     asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
     run("predict", params=asked)
+    first = (folder / "predictions.csv").read_bytes()
     (files / "a.csv").write_text("age,bmi\n60,30\n")
     with monkeypatch.context() as patched:
         full = InputError("contact_sheet.png: cannot be written (No space left on device)")
@@ -539,7 +540,7 @@ def test_halves_of_a_run_are_nobodys_work(
         with pytest.raises(InputError, match="No space left"):
             run("predict", params=asked)
     assert (folder / "predictions.parquet").exists() is killed
-    assert (folder / "previous/predictions.parquet").exists()
+    assert (folder / "previous/predictions.csv").read_bytes() == first
     (files / "a.csv").write_text("age,bmi\n50,25\n")
     if killed:  # but of what somebody has made of a half since
         (folder / "predictions.csv").write_text("mine")
