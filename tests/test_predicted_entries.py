@@ -90,7 +90,8 @@ def of_sounds(folder: Path) -> tuple[Trained, Rows]:
     return Trained(folder, prepared, {"name": "audio_cnn", "widths": [4]}), rows
 
 
-KINDS = [of_table, of_texts, of_series, of_labelled_series, of_pictures, of_sounds]
+KINDS = [of_table, of_series, of_labelled_series, of_pictures]
+KINDS += [pytest.param(kind, marks=pytest.mark.long) for kind in (of_texts, of_sounds)]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
