@@ -483,6 +483,7 @@ def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
     run("predict", params=asked)
     folder = project / "data/sample/07_model_output/predict"
     (folder / "notes.txt").write_text("mine")
+    (files / "b.csv").write_text("age,bmi\n60,30\n")  # which is no work on the list of files
     run("predict", params=asked)
     assert not list(folder.glob("*.kept-*"))
     for number in (1, 2):
@@ -548,17 +549,6 @@ def test_halves_of_a_run_are_nobodys_work(
     assert [path.read_text() for path in folder.glob("*.kept-*")] == (["mine"] if killed else [])
     assert not (folder / "previous").exists()
     assert len((folder / "predictions.csv").read_text().splitlines()) == 2
-
-
-def test_files_that_have_changed_since_are_no_work_on_their_list(
-    run: Callable[..., DataCatalog], project: Path, files: Path
-) -> None:
-    (files / "a.csv").write_text("age,bmi\n40,20\n")
-    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
-    run("predict", params=asked)
-    (files / "b.csv").write_text("age,bmi\n40,20\n")
-    run("predict", params=asked)
-    assert not list((project / "data/sample/07_model_output/predict").glob("*.kept-*"))
 
 
 def test_a_mistake_in_its_parameters_is_one_message(run: Callable[..., DataCatalog], tmp_path: Path) -> None:
