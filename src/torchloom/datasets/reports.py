@@ -18,7 +18,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 
 from torchloom.errors import InputError
-from torchloom.system.files import atomic_write, contents
+from torchloom.system.files import NOTHING, atomic_write, contents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,9 +46,6 @@ def when_there(preview: Callable[..., Any]) -> Callable[..., Any]:
         return preview(self, *arguments, **options) if written() else None
 
     return checked
-
-
-NOTHING = "nothing"  # what an optional report holds that was not written, as a fingerprint
 
 
 class Optional:
