@@ -19,13 +19,12 @@ from kedro.pipeline.node import Node
 
 from torchloom.config import DebuggingConfig, TrackingConfig
 from torchloom.datasets.exports import ExportsDataset
-from torchloom.datasets.reports import NOTHING
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, shown_figures, training_rate
 from torchloom.records.tracking import Tracking
-from torchloom.system.files import put, remove
+from torchloom.system.files import NOTHING, put, remove
 from torchloom.system.locks import Locks
 from torchloom.system.words import meant, times
 from torchloom.training.callbacks import epoch_callbacks

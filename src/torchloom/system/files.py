@@ -19,6 +19,7 @@ UNWRITABLE = {
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
 }
+NOTHING = "nothing"  # the contents of a file that, having nothing to say, was not written
 ABANDONED = 3600  # seconds after which a temporary file is taken for one whose writer was killed
 
 Stamp = tuple[int, int, int]
