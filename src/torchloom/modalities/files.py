@@ -37,7 +37,7 @@ Part = tuple[int | str, Callable[[], Any], Mapping[str, Any] | None]
 
 def _named(files: Listing) -> Iterator[tuple[Path, str]]:
     """The files, and what they are called; of each nothing is held when it has been handed on."""
-    return zip(files.paths, map(_readable, [files.entry] if files.entry else files.names), strict=True)
+    return zip(files.paths, (_readable(files.entry or name) for name in files.names), strict=True)
 
 
 class InFiles(BaseModel):
