@@ -133,7 +133,7 @@ class Trained:
         elif not path.is_file():
             path.write_bytes(export_checkpoint(self.checkpoint))
         config = PredictConfig(model=str(path), files=str(files), models="", threads=1, **settings)
-        table, _, _, unreadable, self.scores, self.pictures = prediction_nodes.predict(
+        table, _, _, unreadable, self.scores, self.pictures = prediction_nodes.ask(
             *prediction_nodes.find(config), config
         )
         assert unreadable.to_pylist() == []
@@ -301,7 +301,7 @@ def test_paths_of_a_table_that_begin_elsewhere(tmp_path: Path, kind: str, form: 
     if form == "stem":
         there.rename(tmp_path / "moved")
         config = PredictConfig(model=str(tmp_path / "model.onnx"), files=str(here / "asked/test.csv"), models="")
-        _, _, _, lost, *_ = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        _, _, _, lost, *_ = prediction_nodes.ask(*prediction_nodes.find(config), config)
         assert lost.num_rows == len(asked)
         assert re.search(r"^is not in .*asked or .*files\. Say where .* predict\.folder", lost["reason"][0].as_py())
         task.classified(task.asked(here / "asked/test.csv", folder=str(tmp_path / "moved")))

@@ -23,7 +23,7 @@ from torchloom.config import PredictConfig
 from torchloom.data.readers import propose
 from torchloom.data.targets import Classes, Number, Numbers
 from torchloom.modalities import TableInfo
-from torchloom.pipelines.prediction.nodes import find, predict
+from torchloom.pipelines.prediction.nodes import ask, find
 from torchloom.pipelines.training.nodes import evaluate
 from torchloom.problems import problem_of
 from torchloom.reporting.page import Facts
@@ -102,7 +102,7 @@ def test_stages_call_names_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(exported.KINDS, "prices", ("regression", "linear", {}, price))
     (tmp_path / "a.csv").write_text("bmi,age\n20,40\n")
     config = PredictConfig(model=str(exported.write("prices", tmp_path)), files=str(tmp_path / "a.csv"), models="")
-    sheet = predict(*find(config), config)[2]
+    sheet = ask(*find(config), config)[2]
     assert sheet.axes[0].get_xlabel() == "number 1"
 
 

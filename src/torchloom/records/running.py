@@ -363,6 +363,8 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     scores = catalog.load(f"{task}.scores") if f"{task}.scores" in made else {}
     if scores:  # of answers that come with the truth
         lines[0] = "  ".join([task, *(f"{name} {value}" for name, value in shown_figures(scores).items())])
+    if f"{task}.unreadable" in made and (lost := len(catalog.load(f"{task}.unreadable"))):
+        lines.append(f"  {lost:,} unreadable, see {_relative(_path(catalog, f'{task}.unreadable'))}")
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}

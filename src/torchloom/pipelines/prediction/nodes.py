@@ -81,6 +81,23 @@ def predict_entry(
 def predict(
     model: Listing, files: Listing, config: PredictConfig, scratch: Path | None = None
 ) -> tuple[Table, Table, Figure, Table, dict[str, float], Table]:
+    """As `ask`; InputError where there is no answer at all."""
+    answers, *others = ask(model, files, config, scratch)
+    if not len(answers):
+        unreadable = others[2]
+        first = (
+            "it has no rows"
+            if not len(unreadable)
+            else "{file}: {reason}".format(**unreadable.slice(0, 1).to_pylist()[0])
+        )
+        more = f"; and {len(unreadable) - 1:,} more" if len(unreadable) > 1 else ""
+        raise InputError(f"{_place(files)}: nothing of it can be answered by {config.model}: {printable(first)}{more}")
+    return (answers, *others)
+
+
+def ask(
+    model: Listing, files: Listing, config: PredictConfig, scratch: Path | None = None
+) -> tuple[Table, Table, Figure, Table, dict[str, float], Table]:
     """What the model makes of each file, or of each line of one file.
 
     Returns the table twice, to be kept as CSV and as Parquet, with the columns that the model's problem gives, and what
@@ -256,11 +273,12 @@ def unrolled(table: Table) -> Table:
 
 
 def _report(files: Listing, count: int, unreadable: Table) -> None:
-    place = files.entry or Path(files.folder, *(files.names if files.single else ()))
-    logger.info("%s: %s, %d unreadable", printable(str(place)), counted(count, "prediction"), len(unreadable))
+    logger.info("%s: %s, %d unreadable", _place(files), counted(count, "prediction"), len(unreadable))
     for row in unreadable.slice(0, SHOWN).to_pylist():
         logger.warning("%s: %s", printable(row["file"]), row["reason"])
     if len(unreadable) > SHOWN:
         logger.warning("and %d more, see the table of what is unreadable", len(unreadable) - SHOWN)
-    if not count:
-        logger.warning("nothing could be read: the table of predictions has no rows. Does the model take such files?")
+
+
+def _place(files: Listing) -> str:
+    return printable(str(files.entry or Path(files.folder, *(files.names if files.single else ()))))
