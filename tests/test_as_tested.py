@@ -941,7 +941,11 @@ def held_back(task: Trained, rows: list[dict[str, Any]], chosen: list[int], fold
     np.testing.assert_allclose(found, expected[chosen], rtol=1e-4)
     np.testing.assert_allclose(true, truth, rtol=1e-6)
     errors = Errors.of(expected[chosen], torch.from_numpy(truth), info.std)
-    assert task.scores == pytest.approx({**errors.metrics(), "samples": len(chosen)}, rel=1e-3)
+    within = np.array(task.checkpoint.info.target.within)  # type: ignore[union-attr]
+    coverage = (np.abs(expected[chosen].numpy() - truth) <= within)[np.isfinite(truth)].mean()
+    widths = {f"interval_width_{name}": 2 * within[:, at].mean() for at, name in enumerate(("load", "heat"))}
+    judged = {**errors.metrics(), "interval_coverage": coverage, "interval_asked": 0.8, **widths}
+    assert task.scores == pytest.approx({**judged, "samples": len(chosen)}, rel=1e-3)
     assert [row["time"] for row in answers[::6]] == [info.clock.written(times[number]) for number in chosen]
 
 
