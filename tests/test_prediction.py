@@ -530,6 +530,36 @@ def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
     assert (folder / "predictions.csv").read_bytes() != first
 
 
+def test_nothing_of_ones_own_is_lost_where_answers_are_put_away(
+    run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = project / "data/sample/07_model_output/predict"
+    previous = folder / "previous"
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    wrong = {"predict": {**asked["predict"], "model": "mnist_mpl"}}
+    run("predict", params=asked)
+    previous.mkdir()
+    (previous / "notes.txt").write_text("mine")
+    (previous / "contact_sheet.png").write_text("mine, too")
+    with pytest.raises(InputError):
+        run("predict", params=wrong)
+    assert (previous / "contact_sheet.kept-1.png").read_text() == "mine, too"
+    (previous / "predictions.csv").write_text("worked on")
+    run("predict", params=asked)
+    kept = {"notes.txt", "contact_sheet.kept-1.png", "predictions.kept-1.csv"}
+    assert {path.name for path in previous.iterdir()} == kept
+    assert (previous / "predictions.kept-1.csv").read_text() == "worked on"
+    assert "is not as it was put away, and is kept as predictions.kept-1.csv" in caplog.text
+    for path in (*previous.iterdir(),):
+        path.unlink()
+    previous.rmdir()
+    previous.write_text("a file")
+    with pytest.raises(InputError, match=r"predictions.*: cannot be put away into .*previous \(.*\)\. Rename"):
+        run("predict", params=asked)
+    assert previous.read_text() == "a file"
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_halves_of_a_run_are_nobodys_work(
     run: Callable[..., DataCatalog], project: Path, files: Path, killed: bool, monkeypatch: pytest.MonkeyPatch

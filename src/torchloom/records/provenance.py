@@ -32,7 +32,7 @@ from torchloom.config import DistributedConfig, TrainConfig, own
 from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.records.runs import read_run
-from torchloom.system.files import atomic_write, contents
+from torchloom.system.files import Stamp, atomic_write, contents
 from torchloom.training.checkpoint import Checkpoint
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -613,9 +613,13 @@ class Records:
         with atomic_write(self._path(node)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    def begin(self, node: Node, outputs: Mapping[str, str | None]) -> None:
-        """Record that the node is at work on its outputs, of which these are there: halves, until it has ended."""
-        record = {"node": node.name, "begun": True, **{part: {} for part in PARTS}, "outputs": outputs}
+    def begin(self, node: Node, outputs: Mapping[str, str | None], aside: Mapping[str, Stamp]) -> None:
+        """Record that the node is at work on its outputs, of which these are there: halves, until it has ended.
+
+        Those of the run before are put `aside`, by their paths.
+        """
+        parts: dict[str, Any] = {part: {} for part in PARTS}
+        record = {"node": node.name, "begun": True, **parts, "outputs": outputs, "aside": aside}
         with atomic_write(self._path(node)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

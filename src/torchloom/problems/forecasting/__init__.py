@@ -6,11 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Horizon
-from torchloom.errors import InputError
 from torchloom.modalities import Info, SeriesInfo
 from torchloom.problems.base import (
     FOLLOWED,
@@ -263,12 +261,9 @@ def _within(checkpoint: Checkpoint, loaders: LoaderPlan, share: float, on: str) 
 
     device = choose_device(on)
     (forecast,), truth = predict(checkpoint.build().to(device), loaders.loader("validation", device))
-    never = (~truth.isfinite()).all(0).any(0).tolist()
-    if unknown := list(compress(series_of(checkpoint.info).channels, never)):
-        raise InputError(
-            f"train.interval: the validation rows have no value of {unknown[0]!r} for some step ahead. Give "
-            "preprocess.validation_fraction more, or leave the interval out"
-        )
+    known = truth.isfinite().sum(0).min(0).values.tolist()  # of each column, at the step with the fewest
+    for name, count in zip(series_of(checkpoint.info).channels, known, strict=True):
+        check_samples(share, count, "validation window", f" with a value of {name!r} at each step ahead")
     return half_width((forecast - truth).abs().double().numpy(), share)
 
 
