@@ -158,7 +158,8 @@ def test_pictures_with_masks_are_judged(tmp_path: Path, form: str, caplog: pytes
 
 def test_what_a_place_says() -> None:
     animals = Classes(classes=["cat", "dög"], name="class", folders=True)
-    assert animals.at("test/cat/1.png") == animals.at("cat/dög/cat.png") == {"class": "cat"}
+    assert animals.at("test/cat/1.png") == animals.at("cat/cat/dog/dög.png") == {"class": "cat"}
+    assert animals.at("cat/dög/cat.png") is None  # one in the other
     assert animals.at("do\u0308g/1.png") == {"class": "dög"}  # as some systems write it
     assert animals.at("cat.png") is None
     assert animals.at("Cat/1.png") is None
