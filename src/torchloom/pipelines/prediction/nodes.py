@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import PredictConfig
@@ -22,6 +21,7 @@ from torchloom.datasets.folders import CONTENT, NAME
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.remote import Remote
 from torchloom.errors import InputError, printable, telling
+from torchloom.system.files import temporary_folder
 from torchloom.system.progress import step_bar
 from torchloom.system.words import counted
 
@@ -71,7 +71,7 @@ def predict_entry(
     meanwhile, and is read as all files are."""
     from torchloom.data.entries import keep
 
-    with TemporaryDirectory(dir=scratch, prefix=".") as folder:
+    with temporary_folder(scratch) as folder:
         with telling(f"predict.entry {config.entry}"), told_of_room(scratch):
             path = keep(table, Path(folder, "rows.arrow").resolve())
         files = replace(scan(path, "predict.entry"), entry=config.entry)
