@@ -49,13 +49,13 @@ def fingerprint(catalog: DataCatalog, name: str) -> str | None:
             return value
         except InputError:
             return "damaged"
-    path = getattr(dataset, "_filepath", None)
+    path = None if hasattr(dataset, "create_connection") else getattr(dataset, "_filepath", None)  # a query has one
     return None if path is None else contents(Path(str(path)))
 
 
-def _can_tell(dataset: Any) -> bool:
-    """Whether an entry of the catalog can have a `fingerprint`."""
-    return hasattr(dataset, "fingerprint") or getattr(dataset, "_filepath", None) is not None
+def _can_tell(catalog: DataCatalog, name: str) -> bool:
+    """Whether an entry of the catalog has a `fingerprint`; one of a file that is versioned or remote has none."""
+    return hasattr(catalog.get(name), "fingerprint") or fingerprint(catalog, name) is not None
 
 
 # ---- code ----------------------------------------------------------------------------------------------------------
@@ -639,7 +639,7 @@ class Records:
         outputs = {name: fingerprint(catalog, name) for name in node.outputs}
         lost = [name for name, value in outputs.items() if value is None]
         changed = [name for name, value in outputs.items() if value and value != record["outputs"].get(name)]
-        unknown = [name for name in node.inputs if not _is_parameter(name) and not _can_tell(catalog.get(name))]
+        unknown = [name for name in node.inputs if not _is_parameter(name) and not _can_tell(catalog, name)]
         return [
             *(f"{name}: is not there" for name in lost),
             *(f"{name}: is not what it wrote" for name in changed),
