@@ -482,7 +482,7 @@ def test_an_entry_joins_the_graph(project: Path) -> None:
     unknown = "model_input: nothing tells whether it has changed"
     assert unknown in records.stale(node, again)
     for kind in (
-        {"type": "pandas.CSVDataset", "filepath": str(path), "versioned": True},
+        {"type": "pandas.CSVDataset", "filepath": str(project / "data/versions.csv"), "versioned": True},
         {"type": "pandas.CSVDataset", "filepath": "memory://people.csv"},
         {"type": "pandas.SQLQueryDataset", "filepath": str(path), "credentials": {"con": "sqlite://"}},
     ):
