@@ -133,7 +133,7 @@ class Trained:
         elif not path.is_file():
             path.write_bytes(export_checkpoint(self.checkpoint))
         config = PredictConfig(model=str(path), files=str(files), models="", threads=1, **settings)
-        table, _, _, unreadable, self.scores, self.pictures = prediction_nodes.predict(
+        table, _, _, unreadable, self.scores, self.pictures = prediction_nodes.ask(
             *prediction_nodes.find(config), config
         )
         assert unreadable.to_pylist() == []
@@ -301,7 +301,7 @@ def test_paths_of_a_table_that_begin_elsewhere(tmp_path: Path, kind: str, form: 
     if form == "stem":
         there.rename(tmp_path / "moved")
         config = PredictConfig(model=str(tmp_path / "model.onnx"), files=str(here / "asked/test.csv"), models="")
-        _, _, _, lost, *_ = prediction_nodes.predict(*prediction_nodes.find(config), config)
+        _, _, _, lost, *_ = prediction_nodes.ask(*prediction_nodes.find(config), config)
         assert lost.num_rows == len(asked)
         assert re.search(r"^is not in .*asked or .*files\. Say where .* predict\.folder", lost["reason"][0].as_py())
         task.classified(task.asked(here / "asked/test.csv", folder=str(tmp_path / "moved")))
@@ -683,7 +683,7 @@ def assert_as_measured(task: Trained, count: int) -> None:
     assert task.scores["samples"] == measured["test_samples"] == count
     assert len(task.scores) > 2
     for name, value in task.scores.items():
-        assert name == "samples" or value == pytest.approx(measured[name], abs=1e-4), name
+        assert name == "samples" or value == pytest.approx(measured[name], rel=1e-6, abs=1e-4), name
 
 
 @pytest.mark.parametrize(
@@ -755,6 +755,61 @@ def test_the_target_beside_rows_and_texts(tmp_path: Path, caplog: pytest.LogCapt
     assert task.scores["samples"] == 29
     assert [row["true"] for row in answers] == [None if row["stars"] == "many" else row["stars"] for row in odd]
     assert "the target of 1 row cannot be judged: 'many' is not a number" in caplog.messages
+
+
+HEIGHTS: dict[str, dict[str, str]] = {  # as they are written, and read
+    "number": {"low": "1.040", "middle": "2.000,5", "high": "3.100"},
+    "classes": {"low": "1,5", "middle": "2,5", "high": "1.000"},
+    "dates": {"low": "01.02.2024", "middle": "03.04.2024", "high": "05.06.2024"},
+}
+READ: dict[str, list[Any]] = {
+    "number": [1040.0, 2000.5, 3100.0],
+    "classes": ["1.5", "2.5", "1000"],
+    "dates": ["2024-02-01T00:00:00", "2024-04-03T00:00:00", "2024-06-05T00:00:00"],
+}
+NAMED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "sounds": (sounds, SoundFilesPreprocessConfig, {"name": "audio_cnn", "widths": [8]}),
+    "pictures": (pictures, PicturesPreprocessConfig, {"name": "mlp", "hidden": [8]}),
+    "texts": (texts, TextFilesPreprocessConfig, {"name": "text_ngrams", "width": 8}),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [("sounds", "dates"), ("pictures", "number"), ("pictures", "dates"), ("texts", "number"), ("texts", "classes")],
+)
+def test_the_target_is_read_as_training_read_it(tmp_path: Path, kind: str, form: str) -> None:
+    """Of numbers and dates that a table writes as in German, and texts that are such numbers."""
+    rows = whistles(tmp_path / "own", 45) if kind == "sounds" else []
+    for number in range(45 - len(rows)):
+        name, height = f"{number:02}.png", list(HEIGHTS["number"])[number % 3]
+        if kind == "pictures":
+            (tmp_path / "own").mkdir(exist_ok=True)
+            Image.fromarray(np.full((8, 8), 90 * (number % 3) + number, np.uint8)).save(tmp_path / "own" / name)
+        text = f"{number % 7},{number % 3}" if number % 2 else f"the {height} one of {number}"
+        rows.append({"text" if kind == "texts" else "picture": text if kind == "texts" else name, "height": height})
+    given = [{**row, "height": HEIGHTS[form][row["height"]]} for row in rows]
+    write(tmp_path / "own/train.csv", given[:30], ";")
+    files = write(tmp_path / "own/test.csv", given[30:], ";")
+    reader_of, block, network = NAMED[kind]
+    config = block(
+        files=str(tmp_path / "own"),
+        target="height",
+        target_type="number" if form == "number" else "classes",
+        decimal=",",
+        date_format="%d.%m.%Y",
+        **({"text": "text"} if kind == "texts" else {}),
+    )
+    prepared = reader_of.preprocess(reader_of.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, network, "regression" if form == "number" else "classification")
+    answers = task.asked(files)
+    meant = dict(zip(HEIGHTS[form], READ[form], strict=True))
+    assert [row["true" if "true" in row else "true height"] for row in answers] == [
+        meant[row["height"]] for row in rows[30:]
+    ]
+    assert_as_measured(task, 15)
+    if kind == "texts":
+        as_tested(task, task.served([row["text"] for row in given[30:]]), "height" if form == "number" else "kind")
 
 
 @pytest.mark.parametrize(
@@ -941,7 +996,11 @@ def held_back(task: Trained, rows: list[dict[str, Any]], chosen: list[int], fold
     np.testing.assert_allclose(found, expected[chosen], rtol=1e-4)
     np.testing.assert_allclose(true, truth, rtol=1e-6)
     errors = Errors.of(expected[chosen], torch.from_numpy(truth), info.std)
-    assert task.scores == pytest.approx({**errors.metrics(), "samples": len(chosen)}, rel=1e-3)
+    within = np.array(task.checkpoint.info.target.within)  # type: ignore[union-attr]
+    coverage = (np.abs(expected[chosen].numpy() - truth) <= within)[np.isfinite(truth)].mean()
+    widths = {f"interval_width_{name}": 2 * within[:, at].mean() for at, name in enumerate(("load", "heat"))}
+    judged = {**errors.metrics(), "interval_coverage": coverage, "interval_asked": 0.8, **widths}
+    assert task.scores == pytest.approx({**judged, "samples": len(chosen)}, rel=1e-3)
     assert [row["time"] for row in answers[::6]] == [info.clock.written(times[number]) for number in chosen]
 
 

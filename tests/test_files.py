@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from torchloom.system.files import atomic_write, checksum
+from torchloom.system.files import atomic_write, checksum, temporary_folder
 
 
 @pytest.fixture
@@ -73,6 +73,18 @@ def test_two_writers_do_not_meet(target: Path) -> None:
         other.write_text("other")
     assert target.read_text() == "one"  # which ends last
     assert names(target.parent) == ["file.txt"]
+
+
+def test_what_killed_processes_left_of_folders_is_removed_after_an_hour(tmp_path: Path) -> None:
+    for name, age in (("old", 4000), ("new", 60)):
+        folder = tmp_path / f".rows.{name}.tmp"
+        folder.mkdir()
+        (folder / "rows.arrow").write_text("many")
+        os.utime(folder, (time.time() - age,) * 2)
+    with temporary_folder(tmp_path) as mine:
+        (mine / "rows.arrow").write_text("more")
+        assert {path.name for path in tmp_path.iterdir()} == {".rows.new.tmp", mine.name}
+    assert [path.name for path in tmp_path.iterdir()] == [".rows.new.tmp"]
 
 
 def test_what_killed_writers_left_of_this_file_is_removed_after_an_hour(target: Path) -> None:

@@ -23,9 +23,11 @@ from torchloom.config import PredictConfig
 from torchloom.data.readers import propose
 from torchloom.data.targets import Classes, Number, Numbers
 from torchloom.modalities import TableInfo
-from torchloom.pipelines.prediction.nodes import find, predict
+from torchloom.pipelines.prediction.nodes import ask, find
 from torchloom.pipelines.training.nodes import evaluate
-from torchloom.reporting.report import stand_ins
+from torchloom.problems import problem_of
+from torchloom.reporting.page import Facts
+from torchloom.reporting.report import results
 from torchloom.system import figures, fonts
 from torchloom.system.figures import confusion_matrix
 from torchloom.system.fonts import lacking
@@ -100,7 +102,7 @@ def test_stages_call_names_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(exported.KINDS, "prices", ("regression", "linear", {}, price))
     (tmp_path / "a.csv").write_text("bmi,age\n20,40\n")
     config = PredictConfig(model=str(exported.write("prices", tmp_path)), files=str(tmp_path / "a.csv"), models="")
-    sheet = predict(*find(config), config)[2]
+    sheet = ask(*find(config), config)[2]
     assert sheet.axes[0].get_xlabel() == "number 1"
 
 
@@ -108,11 +110,13 @@ def test_stages_call_names_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_page_says_what_figures_call_names(caplog: pytest.LogCaptureFixture) -> None:
     numbers = Numbers(numbers=[Number(name=name, mean=0.0, std=1.0) for name in ("価格", "b")])
     info = TableInfo(features=["x", "年"], mean=[0.0, 0.0], std=[1.0, 1.0], target=numbers)
-    subject: Any = SimpleNamespace(loaders=SimpleNamespace(info=info))
-    (facts,) = stand_ins(subject)
+    loaders, problem = SimpleNamespace(info=info), problem_of("regression")
+    subject: Any = SimpleNamespace(loaders=loaders, problem=problem, made={}, smaller=None)
+    (facts,) = results(subject)
+    assert isinstance(facts, Facts)
     assert facts.values == {"number 1": "価格", "feature 2": "年"}
     subject.loaders.info = info.model_copy(update={"features": ["x", "é"], "target": None})
-    assert list(stand_ins(subject)) == []
+    assert list(results(subject)) == []
 
 
 @pytest.mark.usefixtures("bare")

@@ -203,6 +203,24 @@ def test_an_interval_holds_its_share_of_what_came_at_each_step(tmp_path: Path, c
     assert high == pytest.approx(max(line.get_ydata() + within[:, 1]), rel=1e-5)
 
 
+def test_so_many_values_are_needed_at_each_step(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """Windows without a value say nothing of how far off a forecast is."""
+    rows: list[dict[str, Any]] = hours(400)
+    for row in rows[290:313]:
+        row["load"] = ""
+    plan = prepared(tmp_path, rows, longest_gap=40)
+    window, truth = plan.chosen("validation", range(plan.length("validation")))
+    fewest = int(truth.isfinite().sum(0)[:, 0].min())
+    assert 1 < fewest < len(window) - 10
+    train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}}
+    enough = ForecastingTrainConfig.model_validate({**train, "interval": fewest / (fewest + 1) - 1e-6})
+    assert FORECASTING.completed(checkpoint, plan, enough).info.target.within
+    more = ForecastingTrainConfig.model_validate({**train, "interval": (fewest + 1) / (fewest + 2)})
+    FORECASTING.check(more, plan)
+    with pytest.raises(InputError, match=f"takes {fewest + 1} validation windows or more with a value of 'load' at"):
+        FORECASTING.completed(checkpoint, plan, more)
+
+
 def test_what_can_have_no_interval_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:
     plan = prepared(tmp_path, hours(400))
     train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "interval": 0.99}
@@ -214,7 +232,8 @@ def test_what_can_have_no_interval_is_refused(tmp_path: Path, checkpoint: Checkp
     for row in rows[288:320]:
         row["heat"] = ""
     config = ForecastingTrainConfig.model_validate({**train, "interval": 0.5})
-    with pytest.raises(InputError, match=r"the validation rows have no value of 'heat' for some step ahead"):
+    message = r"0\.5 takes 1 validation window or more with a value of 'heat' at each step ahead, and there are 0"
+    with pytest.raises(InputError, match=message):
         FORECASTING.completed(checkpoint, prepared(tmp_path / "gaps", rows, longest_gap=40), config)
 
 

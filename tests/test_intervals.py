@@ -58,7 +58,7 @@ def test_of_several_numbers_each_has_its_own() -> None:
     answers = {name: values for each in numbers for name, values in bounds(each, np.zeros(4)).items()}
     truth = np.array([[0.0, 0.0], [1.9, 1.0], [2.1, 0.4], [-3.0, -2.0]])
     assert interval_scores(numbers, truth, answers) == {
-        "interval_coverage": 0.5,
+        **{"interval_coverage": 0.5, "interval_asked": 0.9},
         **{"interval_coverage_price": 0.5, "interval_width_price": 4.0},
         **{"interval_coverage_size": 0.5, "interval_width_size": 1.0},
     }

@@ -26,7 +26,9 @@ from torchloom.config import (
     TableFilesPreprocessConfig,
     TextFilesPreprocessConfig,
 )
+from torchloom.data.entries import keep
 from torchloom.data.readers import labelled_series, pictures, series, sounds, table, texts
+from torchloom.data.tables import opened_table
 from torchloom.datasets.remote import Remote
 from torchloom.errors import InputError
 from torchloom.pipelines.prediction.nodes import find_model, predict_entry
@@ -90,7 +92,8 @@ def of_sounds(folder: Path) -> tuple[Trained, Rows]:
     return Trained(folder, prepared, {"name": "audio_cnn", "widths": [4]}), rows
 
 
-KINDS = [of_table, of_texts, of_series, of_labelled_series, of_pictures, of_sounds]
+KINDS = [of_table, of_series, of_labelled_series, of_pictures]
+KINDS += [pytest.param(kind, marks=pytest.mark.long) for kind in (of_texts, of_sounds)]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -143,6 +146,21 @@ def test_cells_of_several_types_are_what_they_were_in_training(tmp_path: Path) -
     Trained(tmp_path, prepared, {"name": "linear"}).asked(write(tmp_path / "some.csv", [rows[1]]))
     found, _, _ = answered(tmp_path / "model.onnx", [*rows[:5], {**rows[0], "town": "Bonn"}], tmp_path)
     assert [row["remarks"] for row in found] == ["", "", "", "town is missing", "", "town is new"]
+
+
+def test_tables_in_chunks_are_put_together(tmp_path: Path) -> None:
+    """Whose types may differ, as their library has guessed them one by one."""
+    chunks: list[list[Any]] = [
+        [pandas.DataFrame({"a": [1, 2]}), pandas.DataFrame({"a": ["w", None]})],
+        [polars.DataFrame({"a": [1]}), polars.DataFrame({"a": ["w"]}), polars.DataFrame({"a": [2.0]})],
+        [pandas.DataFrame({"a": pandas.Categorical(names)}) for names in (["x", "y"], ["z", "y"])],
+        [[{"a": 1}, {"b": ["u", "v"]}], [{"a": None}]],
+    ]
+    expected = [["1", "2", "w", None], ["1", "w", "2"], ["x", "y", "z", "y"], [1, None, None]]
+    for given, cells in zip(chunks, expected, strict=True):
+        with opened_table(keep(iter(given), tmp_path / "rows.arrow")) as (names, rows):
+            assert [row[0] for _, row in rows] == cells
+            assert names in (["a"], ["a", "b"])
 
 
 # ---- through Kedro -------------------------------------------------------------------------------------------------

@@ -60,33 +60,45 @@ def test_texts_in_folders_of_classes_are_judged(tmp_path: Path) -> None:
     assert [row["true"] for row in rows] == [Path(row["file"]).parent.name for row in rows]
 
 
-def test_sounds_are_judged_as_training_was_told(tmp_path: Path) -> None:
-    """By a part of the name, which may be a class or a number, or by the folder."""
-    rows = whistles(tmp_path / "named", 30)
-    for row in rows:
-        place = tmp_path / "foldered" / row["height"] / row["sound"]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(tmp_path / "named" / row["sound"], place)
+def of_names(folder: Path, **told: Any) -> tuple[dict[str, Any], Path]:
+    whistles(folder / "named", 30)
     for number, name in enumerate(("low_eve_x.wav", "deep_eve_1.wav", "what.wav")):
-        save(tmp_path / "asked" / name, tone(300.0, 0.1, seed=number))
-    told = {"files": str(tmp_path / "named"), "names": "{height}_{speaker}_{take}"}
-    known = {
-        "classes": ({**told, "target": "height"}, "classification", tmp_path / "asked", ["low"]),
-        "numbers": ({**told, "target": "take", "target_type": "number"}, "regression", tmp_path / "asked", [1.0]),
-        "folders": (
-            {"files": str(tmp_path / "foldered")},
-            "classification",
-            tmp_path / "foldered",
-            [row["height"] for row in sorted(rows, key=lambda row: (row["height"], row["sound"]))],
-        ),
-    }
-    for name, (block, problem, files, expected) in known.items():
-        config = SoundFilesPreprocessConfig.model_validate(block)
-        prepared = sounds.preprocess(sounds.find(config), config, tmp_path)
-        task = Trained(tmp_path / name, prepared, {"name": "audio_cnn", "widths": [4]}, problem)
-        found = [row["true"] for row in task.asked(files)]
-        assert [value for value in found if value is not None] == expected
-        assert task.scores["samples"] == len(expected)
+        save(folder / "asked" / name, tone(300.0, 0.1, seed=number))
+    return {"files": str(folder / "named"), "names": "{height}_{speaker}_{take}", **told}, folder / "asked"
+
+
+def of_folders(folder: Path) -> tuple[dict[str, Any], Path]:
+    for row in whistles(folder / "all", 30):
+        (folder / "own" / row["height"]).mkdir(parents=True, exist_ok=True)
+        (folder / "all" / row["sound"]).rename(folder / "own" / row["height"] / row["sound"])
+    return {"files": str(folder / "own")}, folder / "own"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "class",
+        pytest.param("number", marks=pytest.mark.long),
+        pytest.param("folder", marks=pytest.mark.long),
+    ],
+)
+def test_sounds_are_judged_as_training_was_told(tmp_path: Path, told: str) -> None:
+    """By a part of the name, which may be a class or a number, or by the folder."""
+    block, files = {
+        "class": lambda: of_names(tmp_path, target="height"),
+        "number": lambda: of_names(tmp_path, target="take", target_type="number"),
+        "folder": lambda: of_folders(tmp_path),
+    }[told]()
+    config = SoundFilesPreprocessConfig.model_validate(block)
+    prepared = sounds.preprocess(sounds.find(config), config, tmp_path)
+    problem = "regression" if told == "number" else "classification"
+    task = Trained(tmp_path, prepared, {"name": "audio_cnn", "widths": [4]}, problem)
+    rows = task.asked(files)
+    truth = {"class": {"low_eve_x.wav": "low"}, "number": {"deep_eve_1.wav": 1.0}}.get(
+        told, {row["file"]: Path(row["file"]).parent.name for row in rows}
+    )
+    assert {row["file"]: row["true"] for row in rows if row["true"] is not None} == truth
+    assert task.scores["samples"] == len(truth)
 
 
 def draw_pairs(folder: Path, count: int, suffix: str = "") -> list[dict[str, str]]:
@@ -146,7 +158,8 @@ def test_pictures_with_masks_are_judged(tmp_path: Path, form: str, caplog: pytes
 
 def test_what_a_place_says() -> None:
     animals = Classes(classes=["cat", "dög"], name="class", folders=True)
-    assert animals.at("test/cat/1.png") == animals.at("cat/dög/cat.png") == {"class": "cat"}
+    assert animals.at("test/cat/1.png") == animals.at("cat/cat/dog/dög.png") == {"class": "cat"}
+    assert animals.at("cat/dög/cat.png") is None  # one in the other
     assert animals.at("do\u0308g/1.png") == {"class": "dög"}  # as some systems write it
     assert animals.at("cat.png") is None
     assert animals.at("Cat/1.png") is None

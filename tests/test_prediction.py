@@ -30,7 +30,7 @@ from torchloom.inference import kept
 from torchloom.inference.reading import AHEAD, read_ahead
 from torchloom.modalities.documents import pad
 from torchloom.pipelines.prediction import nodes
-from torchloom.pipelines.prediction.nodes import find, predict
+from torchloom.pipelines.prediction.nodes import ask, find
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
 from torchloom.records.running import Run
@@ -51,7 +51,7 @@ class Answer:
     def __init__(self, kind: str, files: Path, **settings: Any) -> None:
         model = exported.write(kind, files.parent)
         config = PredictConfig(model=str(model), files=str(files), models="", **settings)
-        table, same, self.sheet, unreadable, self.scores, _ = predict(*find(config), config)
+        table, same, self.sheet, unreadable, self.scores, _ = ask(*find(config), config)
         assert table is same
         self.names = table.column_names
         self.rows: list[dict[str, Any]] = table.to_pylist()
@@ -97,7 +97,7 @@ def test_probabilities_are_those_of_the_loss_that_trained(files: Path, loss: str
     path.write_bytes(export_checkpoint(trained))
     images = save_pictures(files, 2)
     config = PredictConfig(model=str(path), files=str(files), models="", top=2)
-    table, _, sheet, *_ = predict(*find(config), config)
+    table, _, sheet, *_ = ask(*find(config), config)
     logits = exported.answers("images", images)
     order = np.argsort(-logits, axis=1)
     assert table["class_2"].to_pylist() == [exported.CLASSES[place] for place in order[:, 1]]
@@ -329,7 +329,6 @@ def test_nothing_can_be_read(kind: str, files: Path, caplog: pytest.LogCaptureFi
     assert len(answer.unreadable) == 7
     answer.sheet.savefig(tmp_path / "sheet.png")
     assert "and 2 more, see the table of what is unreadable" in caplog.messages
-    assert "nothing could be read: the table of predictions has no rows" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -397,7 +396,7 @@ def test_a_file_that_has_gone_since_it_was_found(files: Path) -> None:
     config = PredictConfig(model=str(exported.write("images", files.parent)), files=str(files), models="")
     found = find(config)
     (files / "00.png").unlink()
-    table, _, _, unreadable, *_ = predict(*found, config)
+    table, _, _, unreadable, *_ = ask(*found, config)
     assert table["file"].to_pylist() == ["01.png"]
     assert unreadable.to_pylist() == [{"file": "00.png", "reason": "cannot be read (No such file or directory)"}]
 
@@ -469,9 +468,11 @@ def test_the_last_lines_say_how_good_the_answers_are(
         lines = caplog.messages[-1].splitlines()
         assert lines[1] == f"predict  r2 {scores['r2']:.4f}  rmse {scores['rmse']:.4f}"
         assert f"  metrics:  {path}" in lines
-        (files / "a.csv").write_text("age,bmi\n40,20\n")
+        assert "unreadable, see" not in caplog.messages[-1]
+        (files / "a.csv").write_text("age,bmi\n40,20\nold,20\n50,fat\n")
         assert run("predict", params=asked).load("predict.scores") == {}
-        assert caplog.messages[-1].splitlines()[1] == "predict"
+        lines = caplog.messages[-1].splitlines()
+        assert lines[1:3] == ["predict", f"  2 unreadable, see {path.with_name('unreadable.csv')}"]
         assert "metrics" not in caplog.messages[-1]
 
 
@@ -483,6 +484,7 @@ def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
     run("predict", params=asked)
     folder = project / "data/sample/07_model_output/predict"
     (folder / "notes.txt").write_text("mine")
+    (files / "b.csv").write_text("age,bmi\n60,30\n")  # which is no work on the list of files
     run("predict", params=asked)
     assert not list(folder.glob("*.kept-*"))
     for number in (1, 2):
@@ -493,6 +495,9 @@ def test_nothing_of_ones_own_is_lost_where_answers_are_written_anew(
     assert (folder / "predictions.csv").read_text().startswith('"file","glucose"')
     assert "predictions.csv: is not as it was written, and is kept as predictions.kept-2.csv" in caplog.text
     assert len(list(folder.glob("*.kept-*"))) == 2
+
+
+NOTHING_ANSWERED = r"odd: nothing of it can be answered by .*\.onnx: b\.csv: lacks 'bmi'"
 
 
 def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
@@ -509,8 +514,11 @@ def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
     damaged = {"predict": {**asked["predict"], "model": str(files / "a.onnx")}}  # and here the second
     (files / "a.onnx").write_bytes(b"no model")
     nothing = {"predict": {"model": asked["predict"]["model"], "entry": "nothing"}}  # and here not even the first
-    for params in (nothing, wrong, damaged, nothing):
-        with pytest.raises(InputError):
+    (files.parent / "odd").mkdir()
+    (files.parent / "odd/b.csv").write_text("age\n40\n")
+    odd = {"predict": {**asked["predict"], "files": str(files.parent / "odd")}}  # of which nothing can be answered
+    for params, message in ((nothing, ""), (wrong, ""), (damaged, ""), (odd, NOTHING_ANSWERED), (nothing, "")):
+        with pytest.raises(InputError, match=message):
             run("predict", params=params)
         assert {path.name for path in folder.iterdir()} - {"model.json", "files.json"} == {"previous"}
         assert {path.name for path in (folder / "previous").iterdir()} == answers
@@ -522,6 +530,36 @@ def test_after_a_run_that_failed_no_other_answers_lie_in_their_place(
     assert (folder / "predictions.csv").read_bytes() != first
 
 
+def test_nothing_of_ones_own_is_lost_where_answers_are_put_away(
+    run: Callable[..., DataCatalog], project: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = project / "data/sample/07_model_output/predict"
+    previous = folder / "previous"
+    (files / "a.csv").write_text("age,bmi\n40,20\n")
+    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
+    wrong = {"predict": {**asked["predict"], "model": "mnist_mpl"}}
+    run("predict", params=asked)
+    previous.mkdir()
+    (previous / "notes.txt").write_text("mine")
+    (previous / "contact_sheet.png").write_text("mine, too")
+    with pytest.raises(InputError):
+        run("predict", params=wrong)
+    assert (previous / "contact_sheet.kept-1.png").read_text() == "mine, too"
+    (previous / "predictions.csv").write_text("worked on")
+    run("predict", params=asked)
+    kept = {"notes.txt", "contact_sheet.kept-1.png", "predictions.kept-1.csv"}
+    assert {path.name for path in previous.iterdir()} == kept
+    assert (previous / "predictions.kept-1.csv").read_text() == "worked on"
+    assert "is not as it was put away, and is kept as predictions.kept-1.csv" in caplog.text
+    for path in (*previous.iterdir(),):
+        path.unlink()
+    previous.rmdir()
+    previous.write_text("a file")
+    with pytest.raises(InputError, match=r"predictions.*: cannot be put away into .*previous \(.*\)\. Rename"):
+        run("predict", params=asked)
+    assert previous.read_text() == "a file"
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_halves_of_a_run_are_nobodys_work(
     run: Callable[..., DataCatalog], project: Path, files: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
@@ -530,6 +568,7 @@ def test_halves_of_a_run_are_nobodys_work(
     (files / "a.csv").write_text("age,bmi\n40,20\n")
     asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
     run("predict", params=asked)
+    first = (folder / "predictions.csv").read_bytes()
     (files / "a.csv").write_text("age,bmi\n60,30\n")
     with monkeypatch.context() as patched:
         full = InputError("contact_sheet.png: cannot be written (No space left on device)")
@@ -539,7 +578,7 @@ def test_halves_of_a_run_are_nobodys_work(
         with pytest.raises(InputError, match="No space left"):
             run("predict", params=asked)
     assert (folder / "predictions.parquet").exists() is killed
-    assert (folder / "previous/predictions.parquet").exists()
+    assert (folder / "previous/predictions.csv").read_bytes() == first
     (files / "a.csv").write_text("age,bmi\n50,25\n")
     if killed:  # but of what somebody has made of a half since
         (folder / "predictions.csv").write_text("mine")
@@ -547,17 +586,6 @@ def test_halves_of_a_run_are_nobodys_work(
     assert [path.read_text() for path in folder.glob("*.kept-*")] == (["mine"] if killed else [])
     assert not (folder / "previous").exists()
     assert len((folder / "predictions.csv").read_text().splitlines()) == 2
-
-
-def test_files_that_have_changed_since_are_no_work_on_their_list(
-    run: Callable[..., DataCatalog], project: Path, files: Path
-) -> None:
-    (files / "a.csv").write_text("age,bmi\n40,20\n")
-    asked = {"predict": {"model": str(exported.write("table", files.parent)), "files": str(files)}}
-    run("predict", params=asked)
-    (files / "b.csv").write_text("age,bmi\n40,20\n")
-    run("predict", params=asked)
-    assert not list((project / "data/sample/07_model_output/predict").glob("*.kept-*"))
 
 
 def test_a_mistake_in_its_parameters_is_one_message(run: Callable[..., DataCatalog], tmp_path: Path) -> None:

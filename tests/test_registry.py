@@ -5,6 +5,7 @@ import pickle
 import tarfile
 from copy import copy
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
 import pytest
@@ -14,9 +15,11 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from conftest import TASKS, kedro, make_project
+from torchloom import pipeline_registry
+from torchloom import pipelines as stages
 from torchloom.config import DistributedConfig, own
 from torchloom.errors import InputError
-from torchloom.pipeline_registry import Deferred
+from torchloom.pipeline_registry import OURS, Deferred
 from torchloom.pipelines.training import nodes
 from torchloom.problems.classification import Classification
 from torchloom.tasks import pipeline_of, read_tasks, readers_of
@@ -232,6 +235,22 @@ def test_stages_are_functions_whose_code_can_be_shown() -> None:
     assert types["network"] is Classification.network
     assert types["training"] is Classification.training
     assert types["distributed"] is DistributedConfig
+
+
+def test_a_package_of_ones_own_is_a_pipeline_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kedro has it: a package with `create_pipeline`, among the pipelines of the project."""
+    assert {module.name for module in iter_modules(stages.__path__) if module.ispkg} == OURS
+    (tmp_path / "prices").mkdir()
+    (tmp_path / "prices/__init__.py").write_text(
+        "from kedro.pipeline import Node, Pipeline\n\n\ndef create_pipeline():\n"
+        "    return Pipeline([Node(sorted, 'raw_prices', 'prices', name='sort')])\n"
+    )
+    monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(tmp_path)])
+    registered = pipeline_registry._pipelines((), frozenset(), None, pipeline_registry._added())
+    assert registered.keys() == {"prices", "predict", "sweep", "__default__"}
+    (node,) = registered["prices"].nodes
+    assert (node.name, node.inputs, node.outputs) == ("sort", ["raw_prices"], ["prices"])
+    assert registered["__default__"].nodes == [node]
 
 
 def test_a_pipeline_that_waits_is_like_others() -> None:

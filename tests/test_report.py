@@ -372,7 +372,7 @@ def test_a_figure_of_nothing_is_left_out() -> None:
     def captions(coefficients: list[dict[str, Any]]) -> list[str]:
         plot = b"picture" if coefficients else b""
         made = {"coefficients": coefficients, "residuals": b"picture", "coefficient_plot": plot}
-        loaders = SimpleNamespace(info=SimpleNamespace(names=lambda: []))
+        loaders = SimpleNamespace(info=SimpleNamespace(drawn_names=lambda: []))
         subject: Any = SimpleNamespace(made=made, smaller=False, problem=problem_of("regression"), loaders=loaders)
         return [part.caption for part in results(subject) if isinstance(part, Picture)]
 

@@ -175,7 +175,10 @@ def _here(place: str, data: str, credentials: str | None) -> Iterator[tuple[Path
                 try:
                     path = keep(context.catalog.load(place), Path(folder, "table.arrow").resolve())
                 except DatasetError as error:
-                    raise InputError(f"--data {place}: {str(error).removeprefix(f'{place}: ')}") from error
+                    why = str(error).removeprefix(f"{place}: ")
+                    raise InputError(
+                        f"--data {place}: {why}. If a pipeline of yours makes it, run that first"
+                    ) from error
                 yield path, lambda _: ("entry", place)
         else:
             raise click.BadParameter(f"{place!r} is no path, and no entry of the catalog.", param_hint="--data")

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from kedro.pipeline import Pipeline
@@ -11,6 +13,8 @@ from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.errors import InputError
 from torchloom.tasks import Task, entry_in, origin_of, pipeline_of, readers_of, tasks_of
 
+OURS = {"distillation", "federation", "folds", "prediction", "preparation", "pruning", "quantization", "reporting"}
+OURS |= {"training"}  # packages of torchloom.pipelines
 DataSet = tuple[str, str, str | None, bool]  # its name, its reader and its origin, as tasks.origin_of has it
 
 
@@ -35,26 +39,43 @@ class Deferred(Pipeline):
 
 
 def register_pipelines() -> Pipelines:
-    """One named pipeline per task; as the default all but those apart, and all data sets; `predict` and `sweep`."""
+    """One named pipeline per task, and for each package of torchloom.pipelines that a user has added with a function
+    `create_pipeline`; as the default all but those apart, and all data sets; `predict` and `sweep`."""
     loader = newest_loader()
     tasks = tuple(tasks_of(loader).values())
     parameters = read_parameters(loader)
     data_sets = {(name, reader, *origin_of(parameters[name])) for name, reader in readers_of(parameters).items()}
-    return Pipelines(_pipelines(tasks, frozenset(data_sets), entry_in(parameters.get("predict"))))
+    return Pipelines(_pipelines(tasks, frozenset(data_sets), entry_in(parameters.get("predict")), _added()))
 
 
 @lru_cache(maxsize=4)  # each session asks anew
-def _pipelines(tasks: tuple[Task, ...], data_sets: frozenset[DataSet], asked: str | None) -> dict[str, Pipeline]:
-    """`asked` is the entry of the catalog whose rows `predict` answers, if it does not look into files."""
+def _pipelines(
+    tasks: tuple[Task, ...], data_sets: frozenset[DataSet], asked: str | None, added: tuple[str, ...]
+) -> dict[str, Pipeline]:
+    """`asked` is the entry of the catalog whose rows `predict` answers, if it does not look into files; `added` are
+    packages with pipelines of the user's own."""
+    theirs: dict[str, Pipeline] = {name: Deferred(partial(_added_pipeline, name)) for name in added}
     own: dict[str, Pipeline] = {task.name: Deferred(partial(pipeline_of, task)) for task in tasks}
     unused = data_sets - {(task.data_set, task.reader, task.entry, task.remote) for task in tasks}
-    parts = [own[task.name] for task in tasks if not task.recipe.apart]
+    parts = [*theirs.values(), *(own[task.name] for task in tasks if not task.recipe.apart)]
     return {
+        **theirs,
         **own,
         "predict": Deferred(partial(_predict, asked)),
         "sweep": Deferred(_sweep),
         "__default__": Deferred(partial(_together, parts, unused)),
     }
+
+
+def _added() -> tuple[str, ...]:
+    from torchloom import pipelines
+
+    return tuple(module.name for module in iter_modules(pipelines.__path__) if module.ispkg and module.name not in OURS)
+
+
+def _added_pipeline(name: str) -> Pipeline:
+    created: Pipeline = import_module(f"torchloom.pipelines.{name}").create_pipeline()
+    return created
 
 
 def _predict(entry: str | None) -> Pipeline:

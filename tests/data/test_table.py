@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from kedro.framework.project import pipelines
-from kedro.io import MemoryDataset
+from kedro.io import AbstractDataset, MemoryDataset
 from pyarrow import parquet
 from torch import nn
 
@@ -301,7 +301,7 @@ def test_a_class_that_no_training_row_has_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["table.parquet", "table.jsonl"])
 def test_a_damaged_table_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"{nothing")
-    with pytest.raises(InputError, match="cannot be read as a table"), opened_table(tmp_path / name):
+    with pytest.raises(InputError, match="cannot be read as a"), opened_table(tmp_path / name):
         pass
 
 
@@ -479,7 +479,15 @@ def test_an_entry_joins_the_graph(project: Path) -> None:
     )
     assert records.stale(node, again) == []
     again["model_input"] = MemoryDataset(people(80))
-    assert "model_input: nothing tells whether it has changed" in records.stale(node, again)
+    unknown = "model_input: nothing tells whether it has changed"
+    assert unknown in records.stale(node, again)
+    for kind in (
+        {"type": "pandas.CSVDataset", "filepath": str(project / "data/versions.csv"), "versioned": True},
+        {"type": "pandas.CSVDataset", "filepath": "memory://people.csv"},
+        {"type": "pandas.SQLQueryDataset", "filepath": str(path), "credentials": {"con": "sqlite://"}},
+    ):
+        again["model_input"] = AbstractDataset.from_config("model_input", kind, save_version=again._save_version)
+        assert unknown in records.stale(node, again)
     blocks["riders"]["preprocess"]["reader"] = "folder"
     (project / "conf/base/parameters/rides.yml").write_text(yaml.safe_dump(blocks))
     with pytest.raises(

@@ -320,7 +320,7 @@ def test_a_threshold_decides_alike_wherever_the_model_is_asked(tmp_path: Path, l
     path.write_bytes(export_checkpoint(checkpoint))
     rows = [dict(zip("abc", map(float, row), strict=True)) for row in features]
     config = PredictConfig(model=str(path), files=str(write(tmp_path / "rows.csv", rows)), models="", threads=1)
-    table, *_ = prediction_nodes.predict(*prediction_nodes.find(config), config)
+    table, *_ = prediction_nodes.ask(*prediction_nodes.find(config), config)
     served = answerer(open_model(path, threads=1), ServeConfig(models="", most=1000))(rows)
     for asked in (table.to_pylist(), served):
         assert [row["class_1"] for row in asked] == answers

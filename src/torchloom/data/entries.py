@@ -43,7 +43,10 @@ def keep(table: Any, path: Path) -> Path:
     parts = [_as_table(part) if isinstance(part, list) else part for part in _parts(table)]
     if not sum(map(len, parts)):
         raise InputError("holds no rows")
-    whole = pyarrow.concat_tables(parts, promote_options="permissive")
+    try:
+        whole = pyarrow.concat_tables(parts, promote_options="permissive")
+    except pyarrow.ArrowException:  # of chunks whose types were guessed one by one
+        whole = _as_table([row for part in parts for row in part.to_pylist()])
     whole = whole.unify_dictionaries()  # of which a file of Arrow can have only one for each column
     with pyarrow.ipc.new_file(path, whole.schema) as file:
         file.write_table(whole)

@@ -129,10 +129,12 @@ class Classes(Target):
         return None if cell is None else written(cell)
 
     def at(self, name: str) -> Mapping[str, Any] | None:
-        """Only a class that training had: other names, and other folders, may mean anything."""
+        """Only a class that training had: other names, and other folders, may mean anything, and so may one folder in
+        another where both are called like classes."""
         around = [{str(self.name): normalize("NFC", folder)} for folder in Path(name).parts[:-1]]
         rows = around if self.folders else [super().at(name) or {}]
-        return next((row for row in rows if self.told(row) in self.classes), None)
+        known = {told: row for row in rows if (told := self.told(row)) in self.classes}
+        return next(iter(known.values())) if len(known) == 1 else None
 
 
 class Labels(Target):

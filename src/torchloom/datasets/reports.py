@@ -18,7 +18,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 
 from torchloom.errors import InputError
-from torchloom.system.files import atomic_write, contents
+from torchloom.system.files import NOTHING, atomic_write, contents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,10 +48,7 @@ def when_there(preview: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-NOTHING = "nothing"  # what an optional report holds that was not written, as a fingerprint
-
-
-class Optional:
+class OptionalReport:
     """A report that, where it is `optional`, may have nothing to say: what is empty is not written.
 
     What stood there before is removed; and where no file is, what is loaded is `empty`.
@@ -97,7 +94,7 @@ def _table(columns: list[str], rows: Iterable[Iterable[Any]]) -> TablePreview:
     return TablePreview({"index": list(range(len(data))), "columns": columns, "data": data})
 
 
-class JSONDataset(Optional, kedro_datasets.json.JSONDataset):  # type: ignore[misc]
+class JSONDataset(OptionalReport, kedro_datasets.json.JSONDataset):  # type: ignore[misc]
     """A report as JSON. NaN and infinities, which are no JSON, are refused."""
 
     def __init__(self, *, optional: bool = False, **options: Any) -> None:
@@ -133,7 +130,7 @@ class JSONDataset(Optional, kedro_datasets.json.JSONDataset):  # type: ignore[mi
         return JSONPreview(json.dumps(shortened(self.load())))
 
 
-class FigureDataset(Optional, kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignore[misc]
+class FigureDataset(OptionalReport, kedro_datasets.matplotlib.MatplotlibDataset):  # type: ignore[misc]
     """A matplotlib figure as a PNG file; it is loaded as the bytes of that file. An empty one is b""."""
 
     def __init__(self, *, optional: bool = False, **options: Any) -> None:
@@ -169,7 +166,7 @@ class FigureDataset(Optional, kedro_datasets.matplotlib.MatplotlibDataset):  # t
         return ImagePreview(super().preview())
 
 
-class CSVDataset(Optional, AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
+class CSVDataset(OptionalReport, AbstractDataset[list[dict[str, Any]], list[dict[str, str]]]):
     """A table as CSV: saved from rows that all have the same columns, loaded as rows of strings."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None, optional: bool = False) -> None:

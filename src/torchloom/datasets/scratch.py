@@ -26,6 +26,9 @@ class ScratchDataset(AbstractDataset[None, Path]):
             ) from error
         return self.folder
 
+    def fingerprint(self) -> None:
+        """Nothing there lasts, and so nothing hangs on it."""
+
     def save(self, data: None) -> None:  # noqa: ARG002
         raise DatasetError("temporary files are written by the stage itself")
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.config import AnswerConfig, DataConfig
 from torchloom.data.targets import AnyTarget
+from torchloom.data.writing import USUAL, Writing
 from torchloom.modalities.files import Sample
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Info(BaseModel):
 
     kind: str  # the name of the modality, or the dotted path of one of the user's own
     target: AnyTarget | None = None  # what there is to learn beside the inputs
+    writing: Writing = Field(USUAL)  # how the tables that it was learnt from write numbers and dates, and later ones do
 
     inputs: ClassVar[tuple[str, ...]]  # what a model of such data takes
     axes: ClassVar[Axes]
@@ -149,7 +151,8 @@ class Info(BaseModel):
 
     def described(self) -> dict[str, Any]:
         """What the metadata of an exported model say of the data, by name, values as JSON has them: all of it."""
-        return self.model_dump(mode="json", exclude={"kind"})
+        usual = {"writing"} if self.writing == USUAL else set()
+        return self.model_dump(mode="json", exclude={"kind", *usual})
 
     def shapes(self) -> dict[str, list[int]]:
         """Of the inputs, by name, the lengths of the axes after the batch, where these are always the same."""
@@ -161,7 +164,7 @@ class Info(BaseModel):
 
     def plain(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row of a user's table with numbers and dates as they are usually written."""
-        return row
+        return self.writing.row(row)
 
     def reader(self, config: AnswerConfig) -> Callable[[Any], Any]:
         """What turns a file, a text or a row into a sample; it raises InputError when it cannot."""

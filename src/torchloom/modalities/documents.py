@@ -85,7 +85,7 @@ class DocumentInfo(Info):
         return {**{name: value for name, value in said.items() if name != "column"}, **column, "preprocessing": reading}
 
     def reader(self, config: AnswerConfig) -> Callable[[str], np.ndarray]:
-        return lambda text: self.tokenizer.tokens(text, self.max_tokens)
+        return lambda text: self.tokenizer.tokens(self.writing.plain(text), self.max_tokens)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         return texts_of(files, read, self.column or COLUMN, self.target)

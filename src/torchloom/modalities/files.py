@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from torchloom.data import arrays
 from torchloom.data.columns import written
@@ -18,6 +18,7 @@ from torchloom.data.paths import Finder
 from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.data.targets import AnyTarget, Target
+from torchloom.data.writing import USUAL, Writing
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
 
@@ -37,7 +38,7 @@ Part = tuple[int | str, Callable[[], Any], Mapping[str, Any] | None]
 
 def _named(files: Listing) -> Iterator[tuple[Path, str]]:
     """The files, and what they are called; of each nothing is held when it has been handed on."""
-    return zip(files.paths, map(_readable, [files.entry] if files.entry else files.names), strict=True)
+    return zip(files.paths, (_readable(files.entry or name) for name in files.names), strict=True)
 
 
 class InFiles(BaseModel):
@@ -51,6 +52,7 @@ class InFiles(BaseModel):
     column: str | None = None
     folder: str | None = None
     target: AnyTarget | None = None
+    writing: Writing = Field(USUAL)
     _asked: str | None = PrivateAttr(None)
 
     suffixes: ClassVar[Collection[str]]
@@ -78,10 +80,28 @@ class InFiles(BaseModel):
             beside = [] if files.entry else [str(path.parent), files.folder]
             folders = [self._asked] if self._asked else [*beside, self.folder]
             find = Finder(filter(None, folders), self.suffixes)
-            yield from _paths(path, name, str(self.column), find, read, partial(self.completed, find))
+            yield from self._named_in(path, name, find, read)
 
-    def completed(self, find: Finder, file: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The row of a table that names the file, with what else `find` finds."""
+    def _named_in(self, table: Path, name: str, find: Finder, read: Callable[[Any], Any]) -> Iterator[Sample]:
+        """The files that a table names."""
+        for called, path, row in _each(name, _rows(table, self._path_in)):
+            try:
+                found = path()
+            except InputError as error:
+                yield Sample(called, partial(_fail, error))
+            else:
+                yield Sample(found or called, partial(_found, find, found, read), row and self.completed(find, row))
+
+    def _path_in(self, row: Mapping[str, Any]) -> str:
+        check_columns([str(self.column)], row)
+        return self._path(row[str(self.column)])
+
+    def _path(self, cell: Any) -> str:
+        """A cell as training has read it."""
+        return "" if cell is None else str(self.writing.plain(cell)).replace("\\", "/")
+
+    def completed(self, find: Finder, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row of a table that names a file, with what else `find` finds."""
         return row
 
 
@@ -93,11 +113,11 @@ class PicturesInFiles(InFiles):
 
     beside: tuple[str, str] | None = None
 
-    def completed(self, find: Finder, file: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def completed(self, find: Finder, row: Mapping[str, Any]) -> Mapping[str, Any]:
         name = self.target.masks_in if self.target else None
         if name is None or not row.get(name):
             return row
-        return {**row, name: lambda: (find(file), find(row[name]))}
+        return {**row, name: lambda: (find(self._path_in(row)), find(self._path(row[name])))}
 
     def _with_masks(self, files: Listing, read: Callable[[Any], Any], pair: tuple[str, str]) -> Iterator[Sample]:
         for name, mask in beside(files.names, *pair).items():
@@ -125,29 +145,6 @@ def _apart(files: Listing) -> tuple[Listing, Listing]:
         for part in parts.values()
     )
     return of_numpy, others
-
-
-def _paths(
-    table: Path,
-    name: str,
-    column: str,
-    find: Finder,
-    read: Callable[[Any], Any],
-    completed: Callable[[str, Mapping[str, Any]], Mapping[str, Any]],
-) -> Iterator[Sample]:
-    """The files that a table names."""
-
-    def path_in(row: dict[str, Any]) -> str:
-        check_columns([column], row)
-        return "" if row[column] is None else str(row[column]).replace("\\", "/")
-
-    for called, path, row in _each(name, _rows(table, path_in)):
-        try:
-            found = path()
-        except InputError as error:
-            yield Sample(called, partial(_fail, error))
-        else:
-            yield Sample(found or called, partial(_found, find, found, read), row and completed(found, row))
 
 
 def _found(find: Finder, path: str, read: Callable[[Any], Any]) -> Any:

@@ -15,7 +15,6 @@ from torchloom.data.moments import Clock, calendar_of
 from torchloom.data.series import in_order, of_length, pieces, read_rows_in_order, values_in, values_of
 from torchloom.data.tables import check_columns
 from torchloom.data.targets import Horizon
-from torchloom.data.writing import Writing
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import Sample, cells_of, rows_of, tables_of
@@ -71,7 +70,6 @@ class SeriesInfo(Info):
     window: Count
     longest_gap: int = Field(ge=0)
     missing: list[str] = Field([])
-    writing: Writing = Field(Writing())
     mean: list[float]
     std: list[float]
     past_mean: list[float] = Field([])
@@ -198,7 +196,7 @@ class SeriesInfo(Info):
         """
         if not all(isinstance(row, Mapping) for row in rows) or not rows:
             raise InputError("must be rows of a table, an object with the columns by name for each")
-        rows = list(map(self.writing.row, rows))
+        rows = list(map(self.plain, rows))
         known = {name for row in rows for name in row}
         check_columns([self.time, *self.seen, *self.known], dict.fromkeys(known))
         gaps = Encoder([], self.missing).gaps
@@ -282,7 +280,6 @@ class LabelledSeriesInfo(Info):
     time: str | None = None
     length: Count
     missing: list[str] = Field([])
-    writing: Writing = Field(Writing())
     mean: list[float]
     std: list[float]
 
@@ -363,9 +360,6 @@ class LabelledSeriesInfo(Info):
 
     def reader(self, config: AnswerConfig) -> Callable[[Any], np.ndarray]:
         return self.cell if self.array else self.whole if self.series else self.row
-
-    def plain(self, row: Row) -> Row:
-        return self.writing.row(row)
 
     def row(self, row: Row) -> np.ndarray:
         """(length, 1) of a row that is a series."""

@@ -17,7 +17,6 @@ from pydantic import Field, model_validator
 from torchloom.config import AnswerConfig
 from torchloom.data.columns import NEW, Column, Encoder, number
 from torchloom.data.tables import check_columns
-from torchloom.data.writing import Writing
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
 from torchloom.modalities.files import Sample, rows_of
@@ -47,7 +46,6 @@ class TableInfo(Info):
     std: list[float]
     encoding: list[Column] = Field([])
     missing: list[str] = Field([])  # spellings of gaps, beside the usual ones
-    writing: Writing = Field(Writing())
     gaps: list[str] = Field([])
     bins: list[list[float]] = Field([])
 
@@ -173,7 +171,7 @@ class TableInfo(Info):
                 "`gaps`; of each category 1 where it is that one, the first being any other",
             }
         said = super().described()
-        left_out = set() if self.encoding else {"encoding", "missing", "writing", "gaps", "bins"}
+        left_out = set() if self.encoding else {"encoding", "missing", "gaps", "bins"}
         return {**{name: value for name, value in said.items() if name not in left_out}, "preprocessing": inside}
 
     def shapes(self) -> dict[str, list[int]]:
@@ -184,9 +182,6 @@ class TableInfo(Info):
             return partial(numbers, features=self.features)
         encode = Encoder(self.encoding, self.missing)
         return lambda row: np.array(encode(self.plain(row)), dtype=np.float32)
-
-    def plain(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self.writing.row(row)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         return rows_of(files, read)

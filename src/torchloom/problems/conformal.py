@@ -19,19 +19,19 @@ INTERVAL = Field(
 Share = Annotated[float, Field(gt=0, lt=1)] | None
 
 
-def check_samples(share: float, there: int, called: str) -> None:
-    """InputError where these are too few for intervals that hold the `share` of the truths."""
+def check_samples(share: float, there: int, called: str, known: str = "") -> None:
+    """InputError where these are too few for intervals that hold the `share` of the truths; `known` says of what."""
     needed = math.ceil(share / (1 - share) - 1e-9)
     if there < needed:
         raise InputError(
-            f"train.interval: {share} takes {counted(needed, called)} or more, and there are {there}. Give "
+            f"train.interval: {share} takes {counted(needed, called)} or more{known}, and there are {there}. Give "
             "preprocess.validation_fraction more, or leave the interval out"
         )
 
 
 def half_width(off: np.ndarray, share: float) -> np.ndarray:
     """How far off a further answer is at most with a probability of `share` or more, (…), from how far N others are
-    that the model has not learnt from, (N, …), of which some may be NaN: not known."""
+    that the model has not learnt from, (N, …), of which some may be NaN: not known. See `check_samples`."""
     known = np.sum(~np.isnan(off), axis=0)
     places = np.minimum(np.ceil((known + 1) * share - 1e-9), known).astype(int) - 1
     return np.take_along_axis(np.sort(off, axis=0), places[None], axis=0)[0]  # type: ignore[no-any-return]

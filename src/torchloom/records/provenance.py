@@ -32,7 +32,7 @@ from torchloom.config import DistributedConfig, TrainConfig, own
 from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.records.runs import read_run
-from torchloom.system.files import atomic_write, contents
+from torchloom.system.files import Stamp, atomic_write, contents
 from torchloom.training.checkpoint import Checkpoint
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -49,13 +49,13 @@ def fingerprint(catalog: DataCatalog, name: str) -> str | None:
             return value
         except InputError:
             return "damaged"
-    path = getattr(dataset, "_filepath", None)
+    path = None if hasattr(dataset, "create_connection") else getattr(dataset, "_filepath", None)  # a query has one
     return None if path is None else contents(Path(str(path)))
 
 
-def _can_tell(dataset: Any) -> bool:
-    """Whether an entry of the catalog can have a `fingerprint`."""
-    return hasattr(dataset, "fingerprint") or getattr(dataset, "_filepath", None) is not None
+def _can_tell(catalog: DataCatalog, name: str) -> bool:
+    """Whether an entry of the catalog has a `fingerprint`; one of a file that is versioned or remote has none."""
+    return hasattr(catalog.get(name), "fingerprint") or fingerprint(catalog, name) is not None
 
 
 # ---- code ----------------------------------------------------------------------------------------------------------
@@ -613,9 +613,13 @@ class Records:
         with atomic_write(self._path(node)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    def begin(self, node: Node, outputs: Mapping[str, str | None]) -> None:
-        """Record that the node is at work on its outputs, of which these are there: halves, until it has ended."""
-        record = {"node": node.name, "begun": True, **{part: {} for part in PARTS}, "outputs": outputs}
+    def begin(self, node: Node, outputs: Mapping[str, str | None], aside: Mapping[str, Stamp]) -> None:
+        """Record that the node is at work on its outputs, of which these are there: halves, until it has ended.
+
+        Those of the run before are put `aside`, by their paths.
+        """
+        parts: dict[str, Any] = {part: {} for part in PARTS}
+        record = {"node": node.name, "begun": True, **parts, "outputs": outputs, "aside": aside}
         with atomic_write(self._path(node)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -635,7 +639,7 @@ class Records:
         outputs = {name: fingerprint(catalog, name) for name in node.outputs}
         lost = [name for name, value in outputs.items() if value is None]
         changed = [name for name, value in outputs.items() if value and value != record["outputs"].get(name)]
-        unknown = [name for name in node.inputs if not _is_parameter(name) and not _can_tell(catalog.get(name))]
+        unknown = [name for name in node.inputs if not _is_parameter(name) and not _can_tell(catalog, name)]
         return [
             *(f"{name}: is not there" for name in lost),
             *(f"{name}: is not what it wrote" for name in changed),

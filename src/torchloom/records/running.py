@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -19,13 +21,12 @@ from kedro.pipeline.node import Node
 
 from torchloom.config import DebuggingConfig, TrackingConfig
 from torchloom.datasets.exports import ExportsDataset
-from torchloom.datasets.reports import NOTHING
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
 from torchloom.records.provenance import RecordFolders, Records, fingerprint, records_of
 from torchloom.records.runs import RunRecord, device, flat, in_words, peak_memory, seeds, shown_figures, training_rate
 from torchloom.records.tracking import Tracking
-from torchloom.system.files import put, remove
+from torchloom.system.files import NOTHING, Stamp, put, remove, stamp
 from torchloom.system.locks import Locks
 from torchloom.system.words import meant, times
 from torchloom.training.callbacks import epoch_callbacks
@@ -58,6 +59,7 @@ class Run:
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.node_started: dict[str, float] = {}
         self.answers: dict[str, str | None] = {}  # of this run, as far as they are saved
+        self.aside: dict[str, Stamp] = {}  # those of the run before that are put away, by their paths
         self.whole = Pipeline({node for each in pipelines.values() for node in each.nodes})
         self.readers = _readers(self.whole)
         self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
@@ -198,7 +200,9 @@ class Run:
         if node is None or len(self.answers) == len(node.outputs):
             return
         record = self.records.read(node) or {"outputs": {}}
+        self.aside = {path: tuple(stamped) for path, stamped in record.get("aside", {}).items()}
         for name, path, found in self._there(node):
+            aside = path.parent / PREVIOUS / path.name
             try:
                 if found != record["outputs"].get(name):
                     path.rename(kept := _free(path))
@@ -206,10 +210,15 @@ class Run:
                 elif record.get("begun"):
                     remove(path)
                 else:
-                    put(path, path.parent / PREVIOUS / path.name)
+                    self._keep_if_worked_on(aside)
+                    put(path, aside)
+                    self.aside[str(aside)] = stamp(aside)
             except OSError as error:
-                raise InputError(f"{path}: cannot be put away ({error.strerror}). Change the rights of it") from error
-        self.records.begin(node, {})
+                raise InputError(
+                    f"{path}: cannot be put away into {aside.parent} ({error.strerror}). Rename what is in its way, or "
+                    "change the rights of the folder"
+                ) from error
+        self.records.begin(node, {}, self.aside)
 
     def _there(self, node: Node) -> Iterator[tuple[str, Path, str]]:
         """The outputs of the node that lie on the disk, with what their contents are told by."""
@@ -218,16 +227,27 @@ class Run:
             if path and (found := fingerprint(self.catalog, name)) not in {None, NOTHING}:
                 yield name, Path(str(path)), found
 
-    def _forget_previous(self, node: Node) -> None:
-        for folder in {path.parent / PREVIOUS for _, path, _ in self._there(node)}:
-            remove(folder)
+    def _keep_if_worked_on(self, path: Path) -> None:
+        """Keep under another name what lies where answers are put away, if it is not as it was put there."""
+        if os.path.lexists(path) and self.aside.get(str(path)) != stamp(path):
+            path.rename(kept := _free(path))
+            logger.warning("%s: is not as it was put away, and is kept as %s", path, kept.name)
+
+    def _forget_previous(self) -> None:
+        """Remove the answers of the run before, but not what somebody has worked on, nor anything else there."""
+        for path in map(Path, self.aside):
+            self._keep_if_worked_on(path)
+            remove(path)
+            with suppress(OSError):  # of others' files
+                path.parent.rmdir()
+        self.aside = {}
 
     def saved(self, name: str, node: Node) -> None:
         """One output of the node is."""
         if node.name == ANSWERS:
             self.answers[name] = fingerprint(self.catalog, name)
             whole = len(self.answers) == len(node.outputs)
-            self.end(node) if whole else self.records.begin(node, self.answers)
+            self.end(node) if whole else self.records.begin(node, self.answers, self.aside)
         elif name == node.outputs[-1]:
             self.end(node)
 
@@ -244,7 +264,7 @@ class Run:
                 if isinstance(states, TrainingStates):
                     states.clear()  # the training is over, and what came of it is safe
         if node.name == ANSWERS:
-            self._forget_previous(node)
+            self._forget_previous()
         self._stop_watching()
         if self.tracking.task == node.namespace:
             self._show(node)
@@ -364,6 +384,8 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     scores = catalog.load(f"{task}.scores") if f"{task}.scores" in made else {}
     if scores:  # of answers that come with the truth
         lines[0] = "  ".join([task, *(f"{name} {value}" for name, value in shown_figures(scores).items())])
+    if f"{task}.unreadable" in made and (lost := len(catalog.load(f"{task}.unreadable"))):
+        lines.append(f"  {lost:,} unreadable, see {_relative(_path(catalog, f'{task}.unreadable'))}")
     if f"{task}.comparison" in made:
         lines.append(f"  {_compared(catalog.load(f'{task}.comparison'))}")
     formats = catalog.load(f"{task}.formats") if f"{task}.formats" in made else {}

@@ -19,6 +19,7 @@ UNWRITABLE = {
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
 }
+NOTHING = "nothing"  # the contents of a file that, having nothing to say, was not written
 ABANDONED = 3600  # seconds after which a temporary file is taken for one whose writer was killed
 
 Stamp = tuple[int, int, int]
@@ -59,7 +60,22 @@ def _remove_abandoned(target: Path) -> None:
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
+                remove(left)
+
+
+@contextmanager
+def temporary_folder(within: Path) -> Iterator[Path]:
+    """Yield a folder for temporary files that is gone afterwards, or after a later such call where a process was
+    killed."""
+    target = within / "rows"
+    _remove_abandoned(target)
+    folder = target.with_name(f".rows.{secrets.token_hex(4)}.tmp")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            remove(folder)
 
 
 def put(path: Path, target: Path) -> None:

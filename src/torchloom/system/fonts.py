@@ -11,6 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
+from unicodedata import category
 
 from matplotlib import rcParams
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -45,11 +46,12 @@ def drawable() -> frozenset[int]:
 
 
 def lacking(text: str) -> str:
-    """The letters of a text that no font has, each once."""
+    """The letters of a text that no font has, each once, but for those that no font could have: private ones."""
     if text.isascii():
         return ""
     known = drawable()
-    return "".join(letter for letter in dict.fromkeys(text) if ord(letter) not in known and not letter.isspace())
+    letters = (letter for letter in dict.fromkeys(text) if ord(letter) not in known and not letter.isspace())
+    return "".join(letter for letter in letters if category(letter) not in {"Co", "Cn", "Cc", "Cs"})
 
 
 def stand_ins(named: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:

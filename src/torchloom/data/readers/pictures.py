@@ -119,7 +119,9 @@ def _prepare(
     reading = partial(read_mask, listing, config, coding) if coding else None
     splits, known = decode(listing, config, parts, scratch, reading)
     _check_read(listing, splits, target)
-    info = known | {"column": config.picture if listing.lists or config.entry else None, "folder": config.folder}
+    of_table = {"column": config.picture, "writing": writing_of(config).model_dump()}
+    own = of_table if listing.lists or config.entry else {"column": None}
+    info = known | own | {"folder": config.folder}
     info |= _described(coding, target, splits, config.mask)
     return splits["train"], splits["validation"], splits["test"], info
 

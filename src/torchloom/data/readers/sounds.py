@@ -247,6 +247,7 @@ def _prepare(found: Found, scratch: Path) -> tuple[Tensors, Tensors, Tensors, di
         "mean": mean,
         "std": std,
         "column": found.place.column if found.of_table else None,
+        **({"writing": writing_of(config).model_dump()} if found.of_table else {}),
         "folder": config.folder,
         "sounds": {split: len(part) for split, part in parts.items()},
         "training_seconds": _seconds(stored["train"], rate),

@@ -136,6 +136,7 @@ def _prepare(
         "target": target.model_dump(),
         "tokenizer": tokenizer.model_dump(),
         "column": text if column else None,
+        **({"writing": writing_of(config).model_dump()} if column else {}),
         "documents": {split: len(part) for split, part in parts.items()},
         "words": lengths(tensors["train"]),
     }

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torchloom.config import PredictConfig
@@ -22,6 +21,7 @@ from torchloom.datasets.folders import CONTENT, NAME
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.remote import Remote
 from torchloom.errors import InputError, printable, telling
+from torchloom.system.files import temporary_folder
 from torchloom.system.progress import step_bar
 from torchloom.system.words import counted
 
@@ -71,7 +71,7 @@ def predict_entry(
     meanwhile, and is read as all files are."""
     from torchloom.data.entries import keep
 
-    with TemporaryDirectory(dir=scratch, prefix=".") as folder:
+    with temporary_folder(scratch) as folder:
         with telling(f"predict.entry {config.entry}"), told_of_room(scratch):
             path = keep(table, Path(folder, "rows.arrow").resolve())
         files = replace(scan(path, "predict.entry"), entry=config.entry)
@@ -79,6 +79,23 @@ def predict_entry(
 
 
 def predict(
+    model: Listing, files: Listing, config: PredictConfig, scratch: Path | None = None
+) -> tuple[Table, Table, Figure, Table, dict[str, float], Table]:
+    """As `ask`; InputError where there is no answer at all."""
+    answers, *others = ask(model, files, config, scratch)
+    if not len(answers):
+        unreadable = others[2]
+        first = (
+            "it has no rows"
+            if not len(unreadable)
+            else "{file}: {reason}".format(**unreadable.slice(0, 1).to_pylist()[0])
+        )
+        more = f"; and {len(unreadable) - 1:,} more" if len(unreadable) > 1 else ""
+        raise InputError(f"{_place(files)}: nothing of it can be answered by {config.model}: {printable(first)}{more}")
+    return (answers, *others)
+
+
+def ask(
     model: Listing, files: Listing, config: PredictConfig, scratch: Path | None = None
 ) -> tuple[Table, Table, Figure, Table, dict[str, float], Table]:
     """What the model makes of each file, or of each line of one file.
@@ -256,11 +273,12 @@ def unrolled(table: Table) -> Table:
 
 
 def _report(files: Listing, count: int, unreadable: Table) -> None:
-    place = files.entry or Path(files.folder, *(files.names if files.single else ()))
-    logger.info("%s: %s, %d unreadable", printable(str(place)), counted(count, "prediction"), len(unreadable))
+    logger.info("%s: %s, %d unreadable", _place(files), counted(count, "prediction"), len(unreadable))
     for row in unreadable.slice(0, SHOWN).to_pylist():
         logger.warning("%s: %s", printable(row["file"]), row["reason"])
     if len(unreadable) > SHOWN:
         logger.warning("and %d more, see the table of what is unreadable", len(unreadable) - SHOWN)
-    if not count:
-        logger.warning("nothing could be read: the table of predictions has no rows. Does the model take such files?")
+
+
+def _place(files: Listing) -> str:
+    return printable(str(files.entry or Path(files.folder, *(files.names if files.single else ()))))

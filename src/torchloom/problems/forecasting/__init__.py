@@ -6,11 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.data.targets import Horizon
-from torchloom.errors import InputError
 from torchloom.modalities import Info, SeriesInfo
 from torchloom.problems.base import (
     FOLLOWED,
@@ -119,7 +117,8 @@ class Forecasting(Problem):
             if name == "model":
                 metrics: dict[str, Any] = errors[name].metrics()
                 whole = truth.isfinite().all(2).all(1)  # measured from one end to the other
-                metrics |= _interval_scores(horizon_of(checkpoint.info), forecast, truth, info.channels)
+                off = (forecast - truth).abs().double().numpy()
+                metrics |= _interval_scores(horizon_of(checkpoint.info), off, info.channels)
                 metrics |= own_metrics(config.metrics, forecast[whole], truth[whole], metrics) if whole.any() else {}
                 count = len(truth)
                 unmeasured = int(truth.isnan().sum())
@@ -179,7 +178,10 @@ class Forecasting(Problem):
         std = np.array(series.std, dtype=np.float32)
         truth = np.array(told, dtype=np.float32)  # (N, horizon, columns)
         found = np.stack([np.stack(list(answers[name])) for name in series.channels], axis=2)
-        return forecast_scores(truth / std, found / std) if np.isfinite(truth).any() else {}
+        if not np.isfinite(truth).any():
+            return {}
+        within = _interval_scores(horizon_of(info), np.abs(truth - found, dtype=np.float64), series.channels)
+        return forecast_scores(truth / std, found / std) | within
 
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         info = series_of(model.info)
@@ -259,25 +261,22 @@ def _within(checkpoint: Checkpoint, loaders: LoaderPlan, share: float, on: str) 
 
     device = choose_device(on)
     (forecast,), truth = predict(checkpoint.build().to(device), loaders.loader("validation", device))
-    never = (~truth.isfinite()).all(0).any(0).tolist()
-    if unknown := list(compress(series_of(checkpoint.info).channels, never)):
-        raise InputError(
-            f"train.interval: the validation rows have no value of {unknown[0]!r} for some step ahead. Give "
-            "preprocess.validation_fraction more, or leave the interval out"
-        )
+    known = truth.isfinite().sum(0).min(0).values.tolist()  # of each column, at the step with the fewest
+    for name, count in zip(series_of(checkpoint.info).channels, known, strict=True):
+        check_samples(share, count, "validation window", f" with a value of {name!r} at each step ahead")
     return half_width((forecast - truth).abs().double().numpy(), share)
 
 
-def _interval_scores(horizon: Horizon, forecast: Tensor, truth: Tensor, columns: list[str]) -> dict[str, float]:
-    """The share of what came that was in its interval, and how wide these are on average, by column in its unit."""
+def _interval_scores(horizon: Horizon, off: np.ndarray, columns: list[str]) -> dict[str, float]:
+    """The share of what came that was in its interval, beside what was asked for, and how wide these are on average, by
+    column in its unit; `off` (N, horizon, columns) is how far it was from the forecast, NaN where nobody knows."""
     import numpy as np
 
     if horizon.share is None:
         return {}
-    within, off = np.array(horizon.within), (forecast - truth).abs().double().numpy()
-    held, known = off <= within, np.isfinite(off)
+    within, known = np.array(horizon.within), np.isfinite(off)
     wide = {f"interval_width_{name}": 2 * float(mean) for name, mean in zip(columns, within.mean(0), strict=True)}
-    return {"interval_coverage": float(held[known].mean()), **wide}
+    return {"interval_coverage": float((off <= within)[known].mean()), "interval_asked": horizon.share, **wide}
 
 
 def forecasting_objective(

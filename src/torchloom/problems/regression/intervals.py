@@ -39,7 +39,7 @@ def interval_scores(
 ) -> dict[str, float]:
     """The share of truths (N, K) in their intervals, and how wide these are on average, in the number's unit.
 
-    Of several numbers they are named after these, and before them is the mean share.
+    Of several numbers they are named after these, and before them is the mean share. Beside it is what was asked for.
     """
     if not all(each.interval for each in numbers):
         return {}
@@ -47,14 +47,21 @@ def interval_scores(
     if len(numbers) == 1:
         return scores[numbers[0].name]
     mean = float(np.mean([each["interval_coverage"] for each in scores.values()]))
-    own = {f"{key}_{name}": value for name, each in scores.items() for key, value in each.items()}
-    return {"interval_coverage": mean, **own}
+    own = {
+        f"{key}_{name}": each[key] for name, each in scores.items() for key in ("interval_coverage", "interval_width")
+    }
+    return {"interval_coverage": mean, "interval_asked": scores[numbers[0].name]["interval_asked"], **own}
 
 
 def _score(number: Number, truth: np.ndarray, answers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    assert number.interval
     low, high = (np.asarray(answers[name], dtype=np.float64) for name in names_of(number))
     inside = (low <= truth) & (truth <= high)
-    return {"interval_coverage": float(inside.mean()), "interval_width": float((high - low).mean())}
+    return {
+        "interval_coverage": float(inside.mean()),
+        "interval_asked": number.interval.share,
+        "interval_width": float((high - low).mean()),
+    }
 
 
 def _scaled(number: Number, values: np.ndarray) -> np.ndarray:
