@@ -81,14 +81,14 @@ TINY: dict[str, dict[str, Any]] = {
     "wonderland_lstm": {"model": {"width": 64}, "train": {"epochs": 3}, "generate": {"length": 100, "samples": 2}},
     "imdb_lstm": {"model": {"embedding": 16, "width": 16}, "train": {"epochs": 3}},
     "cifar_vit": {
-        "data": {"subset": 2400},
+        "data": {"subset": 64, "augment": {"crop_padding": 0, "flip": False, "cutout": 0}},  # to be learnt by heart
         "model": {"width": 24, "layers": 1},
-        "train": {"epochs": 4, "batch_size": 32, "optimizer": {"lr": 0.005}, "warmup_epochs": 0.5},
+        "train": {"epochs": 30, "batch_size": 16, "warmup_epochs": 0.5, "optimizer": {"lr": 0.005}},
     },
     "imdb_transformer": {"model": {"width": 16}, "train": {"epochs": 3}},
     "wonderland_transformer": {
         "model": {"width": 32, "layers": 1},
-        "train": {"epochs": 3},
+        "train": {"epochs": 3, "warmup_epochs": 0.3},
         "generate": {"length": 100, "samples": 2},
     },
 }

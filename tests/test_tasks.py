@@ -48,13 +48,14 @@ REPORTS += ["report.html", "calibration.png", "best_and_worst.png"]
 # What a task must reach in small: (figure, worst value that passes). Chance is 0.1 of ten classes, 0.5 of two. The bars
 # are far below what three seeds of each network reached, as rounding moves these figures as another seed does.
 LEARNED: dict[str, tuple[str, float]] = {
+    "cifar_vit": ("train_accuracy", 0.3),
     "cifar_densenet": ("train_accuracy", 0.3),  # so small a network needs minutes to learn what shapes are
     "mnist_autoencoder": ("mse", 0.05),  # the pixels' variance is about 0.09
     "linear_regression": ("r2", 0.3),
     "wonderland_lstm": ("bits_per_character", 3.2),  # 5 bits if all characters were alike
     "imdb_lstm": ("accuracy", 0.65),
     "imdb_transformer": ("accuracy", 0.65),
-    "wonderland_transformer": ("bits_per_character", 3.2),
+    "wonderland_transformer": ("bits_per_character", 3.6),
 }
 
 
@@ -124,7 +125,7 @@ def test_a_task_does_its_whole_job(
     answers = answers if isinstance(answers, tuple) else (answers,)
     session = onnxruntime.InferenceSession(catalog.load(f"{task}.onnx"))
     for entry in session.get_inputs()[len(named) :]:  # the state of a language model
-        named[entry.name] = torch.zeros(entry.shape[0], 7, entry.shape[2])
+        named[entry.name] = torch.zeros([7 if isinstance(axis, str) else axis for axis in entry.shape])
     exported = session.run(None, {name: tensor.contiguous().numpy() for name, tensor in named.items()})
     assert len(exported) == len(answers)
     for one, other in zip(exported, answers, strict=True):
