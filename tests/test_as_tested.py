@@ -1082,12 +1082,26 @@ def test_series_in_arrays_are_told_apart(tmp_path: Path, network: str, target: s
         np.save(tmp_path / f"folder/{name}.npy", given[name])
     for number, each in enumerate(given["x_test"]):
         np.save(tmp_path / f"single/{number:02}.npy", each)
-    names = {"test.npz": "test.npz:x_test:7", "asked.npy": "asked.npy:7", "folder": "x_test.npy:7", "single": "07.npy"}
+    for day, part in {"a": slice(25), "b": slice(25, 40)}.items():
+        own_day = {"x": given["x_test"][part], target: given[f"{target}_test"][part]}
+        (tmp_path / "persons" / day).mkdir(parents=True)
+        for name, array in own_day.items():
+            np.save(tmp_path / f"persons/{day}/{name.upper()}.npy", array)
+        (tmp_path / "days").mkdir(exist_ok=True)
+        np.savez(tmp_path / f"days/{day}.npz", **own_day)
+    names = {
+        "days": "a.npz:x:7",
+        "persons": "a/X.npy:7",
+        "test.npz": "test.npz:x_test:7",
+        "asked.npy": "asked.npy:7",
+        "folder": "x_test.npy:7",
+        "single": "07.npy",
+    }
     for place, name in names.items():
         answers = task.asked(tmp_path / place)
         assert answers[7]["file"] == name
         as_tested(task, answers, target)
-        if place in {"test.npz", "folder"}:
+        if place in {"test.npz", "folder", "days", "persons"}:
             assert_as_measured(task, 40)
     lists = [[None if value != value else value for value in each.ravel().tolist()] for each in given["x_test"]]
     cells = [np.array(each, object).reshape(given["x_test"].shape[1:]).tolist() for each in lists]

@@ -182,7 +182,9 @@ def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         yield from _each(name, _rows(path, read))
 
 
-def cells_of(files: Listing, read: Callable[[Any], Any], column: str, dimensions: int) -> Iterator[Sample]:
+def cells_of(
+    files: Listing, read: Callable[[Any], Any], column: str, dimensions: int, target: AnyTarget | None
+) -> Iterator[Sample]:
     """The rows of tables, and those of NumPy's arrays, which have `dimensions`: `column` holds what is read."""
     of_numpy, others = _apart(files)
     yield from rows_of(others, read)
@@ -198,7 +200,7 @@ def cells_of(files: Listing, read: Callable[[Any], Any], column: str, dimensions
         alone = path.suffix.lower() == ".npy"
         places |= {each: name if alone else f"{name}:{each.rpartition('/')[2]}" for each in own}
     try:
-        for each, number, row in arrays.series_in(found, column, dimensions):
+        for each, number, row in arrays.series_in(found, column, target.columns if target else (), dimensions):
             place = places[each] if number is None else f"{places[each]}:{number}"
             yield Sample(place, partial(read, row), row)
     except InputError as error:

@@ -385,7 +385,7 @@ class LabelledSeriesInfo(Info):
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         if self.array:
-            return cells_of(files, read, self.array, 3 if len(self.channels) > 1 else 2)
+            return cells_of(files, read, self.array, 3 if len(self.channels) > 1 else 2, self.target)
         return tables_of(files, read, self.series) if self.series else rows_of(files, read)
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
