@@ -120,13 +120,13 @@ class PicturesInFiles(InFiles):
         return {**row, name: lambda: (find(self._path_in(row)), find(self._path(row[name])))}
 
     def _with_masks(self, files: Listing, read: Callable[[Any], Any], pair: tuple[str, str]) -> Iterator[Sample]:
-        for name, mask in beside(files.names, *pair).items():
+        for name, mask in beside(files, *pair).items():
             paths = Path(files.folder, name), Path(files.folder, mask or "")
             row = {str(self.target and self.target.masks_in): partial(tuple, paths)} if mask else None
             yield Sample(_readable(name), partial(_binary, paths[0], read), row)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        if self.beside and len(beside(files.names, *self.beside)) < len(files.names):
+        if self.beside and len(beside(files, *self.beside)) < len(files.names):
             yield from self._with_masks(files, read, self.beside)
             return
         of_numpy, others = _apart(files)
