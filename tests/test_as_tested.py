@@ -1042,6 +1042,34 @@ def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
     task.classified(task.served([[row for row in steps(rows) if row["wave"] == name] for name in names]))
 
 
+def test_rows_of_a_series_are_put_together_as_in_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In several files; what they say of it may stand in any of them, and is not judged where they disagree."""
+    rows = steps(waves(30, seed=1))
+    task = of_waves(
+        tmp_path, [steps(waves(80)), rows], "classification", target="kind", series="wave", time="step", length=18
+    )
+    halves = {"b": [row for row in rows if row["step"] < 9], "a": [row for row in rows if row["step"] >= 9]}
+    for name, part in halves.items():
+        write(tmp_path / f"asked/{name}.csv", list(reversed(part)))
+    names = list(dict.fromkeys(row["wave"] for row in rows))
+    kinds = {row["wave"]: row["kind"] for row in rows}
+    answers = {str(row["file"]).partition(":")[2]: row for row in task.asked(tmp_path / "asked")}
+    task.classified([answers[name] for name in names])
+    assert_as_measured(task, 30)
+    assert {row["file"] for row in answers.values()} == {f"a.csv:{name}" for name in names}
+    assert len(task.asked(tmp_path / "waves")) == 80 + 30  # those of another split are others
+    later = [{**row, "kind": row["kind"] if row["step"] == 12 else ""} for row in rows]
+    answers = {str(row["file"]): row for row in task.asked(write(tmp_path / "later.csv", later))}
+    assert {name: row["true"] for name, row in answers.items()} == {f"later.csv:{name}": kinds[name] for name in names}
+    assert_as_measured(task, 30)
+    odd = [{**row, "kind": "slow" if row["step"] % 2 else "quick"} if row["wave"] == names[3] else row for row in rows]
+    with caplog.at_level(logging.WARNING):
+        told = [row["true"] for row in task.asked(write(tmp_path / "odd.csv", odd))]
+    assert told == [None if name == names[3] else kinds[name] for name in names]
+    assert task.scores["samples"] == 29
+    assert f"the target of 1 row cannot be judged: series {names[3]} has several: quick, slow" in caplog.messages
+
+
 def test_a_number_is_told_from_a_series(tmp_path: Path) -> None:
     rows = waves(40, seed=1)
     columns = [f"t{step}" for step in range(20)]

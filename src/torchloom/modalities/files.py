@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from torchloom.data import arrays
+from torchloom.data.class_folders import split_of
 from torchloom.data.columns import written
 from torchloom.data.mask_folders import beside
 from torchloom.data.paths import Finder
@@ -21,6 +22,8 @@ from torchloom.data.targets import AnyTarget, Target
 from torchloom.data.writing import USUAL, Writing
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
+
+ROWS = "\0rows"  # of a sample that has several, by a name that no column has
 
 
 class Sample(NamedTuple):
@@ -120,13 +123,13 @@ class PicturesInFiles(InFiles):
         return {**row, name: lambda: (find(self._path_in(row)), find(self._path(row[name])))}
 
     def _with_masks(self, files: Listing, read: Callable[[Any], Any], pair: tuple[str, str]) -> Iterator[Sample]:
-        for name, mask in beside(files.names, *pair).items():
+        for name, mask in beside(files, *pair).items():
             paths = Path(files.folder, name), Path(files.folder, mask or "")
             row = {str(self.target and self.target.masks_in): partial(tuple, paths)} if mask else None
             yield Sample(_readable(name), partial(_binary, paths[0], read), row)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        if self.beside and len(beside(files.names, *self.beside)) < len(files.names):
+        if self.beside and len(beside(files, *self.beside)) < len(files.names):
             yield from self._with_masks(files, read, self.beside)
             return
         of_numpy, others = _apart(files)
@@ -220,6 +223,25 @@ def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = N
             parts.setdefault("" if column is None else written(row.get(column, "")), []).append(row)
         for part, its_rows in parts.items():
             yield Sample(f"{name}:{part}" if part else name, partial(read, its_rows), its_rows[0])
+
+
+def series_of(files: Listing, read: Callable[[Any], Any], column: str) -> Iterator[Sample]:
+    """The rows for each value of that column, of all tables of a split together, as training has them.
+
+    It is called as in the first of its files; all its rows are beside it, as ROWS.
+    """
+    parts: dict[tuple[str, str], tuple[str, list[dict[str, Any]]]] = {}
+    for path, name in _named(files):
+        try:
+            rows = read_rows(path)
+        except InputError as error:
+            yield Sample(name, partial(_fail, error))
+            continue
+        split = split_of(files, name)
+        for row in rows:
+            parts.setdefault((split, written(row.get(column, ""))), (name, []))[1].append(row)
+    for (_, part), (name, rows) in parts.items():
+        yield Sample(f"{name}:{part}" if part else name, partial(read, rows), {ROWS: rows})
 
 
 def _readable(name: str) -> str:
