@@ -210,14 +210,20 @@ def cells_of(
         yield Sample(files.folder, partial(_fail, error))
 
 
-def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
-    """Each table with all its rows; where it has that column, the rows for each of its values."""
+def _read_tables(files: Listing) -> Iterator[tuple[str, list[dict[str, Any]], list[Sample]]]:
+    """Each table's name and rows; of one that cannot be read, in place of rows, the sample that says so."""
     for path, name in _named(files):
         try:
-            rows = read_rows(path)
+            rows, failed = read_rows(path), []
         except InputError as error:
-            yield Sample(name, partial(_fail, error))
-            continue
+            rows, failed = [], [Sample(name, partial(_fail, error))]
+        yield name, rows, failed
+
+
+def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+    """Each table with all its rows; where it has that column, the rows for each of its values."""
+    for name, rows, failed in _read_tables(files):
+        yield from failed
         parts: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             parts.setdefault("" if column is None else written(row.get(column, "")), []).append(row)
@@ -231,12 +237,8 @@ def series_of(files: Listing, read: Callable[[Any], Any], column: str) -> Iterat
     It is called as in the first of its files; all its rows are beside it, as ROWS.
     """
     parts: dict[tuple[str, str], tuple[str, list[dict[str, Any]]]] = {}
-    for path, name in _named(files):
-        try:
-            rows = read_rows(path)
-        except InputError as error:
-            yield Sample(name, partial(_fail, error))
-            continue
+    for name, rows, failed in _read_tables(files):
+        yield from failed
         split = split_of(files, name)
         for row in rows:
             parts.setdefault((split, written(row.get(column, ""))), (name, []))[1].append(row)
