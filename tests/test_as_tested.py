@@ -692,7 +692,7 @@ def assert_as_measured(task: Trained, count: int) -> None:
 )
 def test_rows_with_several_numbers(tmp_path: Path, network: str, scale: str) -> None:
     told: dict[str, Any] = {"target": ["lat", "minutes"], "target_scale": scale}
-    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], training={"interval": 0.8}, **told)
+    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], training={"prediction_interval": 0.8}, **told)
     (expected,) = task.tested()
     rows = task.asked(tmp_path / "films/test.csv")
     for answers in (rows, task.served(films(40, seed=1))):
@@ -918,7 +918,7 @@ def of_series(folder: Path, rows: list[dict[str, Any]], network: dict[str, Any],
     given = {"files": str(path), "columns": ["load", "heat"], "window": 24, "horizon": 6, **settings}
     config = SeriesPreprocessConfig.model_validate(given)
     prepared = series.preprocess(series.find(config), config, folder)
-    return Trained(folder, prepared, network, "forecasting", settings={"interval": 0.8})
+    return Trained(folder, prepared, network, "forecasting", settings={"prediction_interval": 0.8})
 
 
 def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, Any]]:
