@@ -692,7 +692,7 @@ def assert_as_measured(task: Trained, count: int) -> None:
 )
 def test_rows_with_several_numbers(tmp_path: Path, network: str, scale: str) -> None:
     told: dict[str, Any] = {"target": ["lat", "minutes"], "target_scale": scale}
-    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], training={"interval": 0.8}, **told)
+    task = of_films(tmp_path, "regression", ROW_NETWORKS[network], training={"prediction_interval": 0.8}, **told)
     (expected,) = task.tested()
     rows = task.asked(tmp_path / "films/test.csv")
     for answers in (rows, task.served(films(40, seed=1))):
@@ -918,7 +918,7 @@ def of_series(folder: Path, rows: list[dict[str, Any]], network: dict[str, Any],
     given = {"files": str(path), "columns": ["load", "heat"], "window": 24, "horizon": 6, **settings}
     config = SeriesPreprocessConfig.model_validate(given)
     prepared = series.preprocess(series.find(config), config, folder)
-    return Trained(folder, prepared, network, "forecasting", settings={"interval": 0.8})
+    return Trained(folder, prepared, network, "forecasting", settings={"prediction_interval": 0.8})
 
 
 def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, Any]]:
@@ -1042,6 +1042,34 @@ def test_series_of_many_rows_are_told_apart(tmp_path: Path) -> None:
     task.classified(task.served([[row for row in steps(rows) if row["wave"] == name] for name in names]))
 
 
+def test_rows_of_a_series_are_put_together_as_in_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In several files; what they say of it may stand in any of them, and is not judged where they disagree."""
+    rows = steps(waves(30, seed=1))
+    task = of_waves(
+        tmp_path, [steps(waves(80)), rows], "classification", target="kind", series="wave", time="step", length=18
+    )
+    halves = {"b": [row for row in rows if row["step"] < 9], "a": [row for row in rows if row["step"] >= 9]}
+    for name, part in halves.items():
+        write(tmp_path / f"asked/{name}.csv", list(reversed(part)))
+    names = list(dict.fromkeys(row["wave"] for row in rows))
+    kinds = {row["wave"]: row["kind"] for row in rows}
+    answers = {str(row["file"]).partition(":")[2]: row for row in task.asked(tmp_path / "asked")}
+    task.classified([answers[name] for name in names])
+    assert_as_measured(task, 30)
+    assert {row["file"] for row in answers.values()} == {f"a.csv:{name}" for name in names}
+    assert len(task.asked(tmp_path / "waves")) == 80 + 30  # those of another split are others
+    later = [{**row, "kind": row["kind"] if row["step"] == 12 else ""} for row in rows]
+    answers = {str(row["file"]): row for row in task.asked(write(tmp_path / "later.csv", later))}
+    assert {name: row["true"] for name, row in answers.items()} == {f"later.csv:{name}": kinds[name] for name in names}
+    assert_as_measured(task, 30)
+    odd = [{**row, "kind": "slow" if row["step"] % 2 else "quick"} if row["wave"] == names[3] else row for row in rows]
+    with caplog.at_level(logging.WARNING):
+        told = [row["true"] for row in task.asked(write(tmp_path / "odd.csv", odd))]
+    assert told == [None if name == names[3] else kinds[name] for name in names]
+    assert task.scores["samples"] == 29
+    assert f"the target of 1 row cannot be judged: series {names[3]} has several: quick, slow" in caplog.messages
+
+
 def test_a_number_is_told_from_a_series(tmp_path: Path) -> None:
     rows = waves(40, seed=1)
     columns = [f"t{step}" for step in range(20)]
@@ -1082,12 +1110,26 @@ def test_series_in_arrays_are_told_apart(tmp_path: Path, network: str, target: s
         np.save(tmp_path / f"folder/{name}.npy", given[name])
     for number, each in enumerate(given["x_test"]):
         np.save(tmp_path / f"single/{number:02}.npy", each)
-    names = {"test.npz": "test.npz:x_test:7", "asked.npy": "asked.npy:7", "folder": "x_test.npy:7", "single": "07.npy"}
+    for day, part in {"a": slice(25), "b": slice(25, 40)}.items():
+        own_day = {"x": given["x_test"][part], target: given[f"{target}_test"][part]}
+        (tmp_path / "persons" / day).mkdir(parents=True)
+        for name, array in own_day.items():
+            np.save(tmp_path / f"persons/{day}/{name.upper()}.npy", array)
+        (tmp_path / "days").mkdir(exist_ok=True)
+        np.savez(tmp_path / f"days/{day}.npz", **own_day)
+    names = {
+        "days": "a.npz:x:7",
+        "persons": "a/X.npy:7",
+        "test.npz": "test.npz:x_test:7",
+        "asked.npy": "asked.npy:7",
+        "folder": "x_test.npy:7",
+        "single": "07.npy",
+    }
     for place, name in names.items():
         answers = task.asked(tmp_path / place)
         assert answers[7]["file"] == name
         as_tested(task, answers, target)
-        if place in {"test.npz", "folder"}:
+        if place in {"test.npz", "folder", "days", "persons"}:
             assert_as_measured(task, 40)
     lists = [[None if value != value else value for value in each.ravel().tolist()] for each in given["x_test"]]
     cells = [np.array(each, object).reshape(given["x_test"].shape[1:]).tolist() for each in lists]

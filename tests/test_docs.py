@@ -44,6 +44,9 @@ ELSEWHERE = {
     "uv run kedro run --pipelines predict --params predict.model=bikes,predict.files=s3:*": (
         "tests/datasets/test_remote.py::test_a_task_on_a_table_elsewhere"
     ),
+    "uv run kedro run --pipelines predict --params predict.model=bikes,predict.entry=new_people": (
+        "tests/test_predicted_entries.py::test_predict_joins_the_graph_of_the_entry"
+    ),
     "uv run kedro task new numerals *": "tests/data/test_arrays.py::test_a_file_of_arrays_becomes_a_task",
     "uv run kedro run --pipelines bikes": "tests/test_extending.py::test_a_table_of_ones_own",
     "uv run kedro run --pipelines predict --params predict.model=bikes,predict.files=rows.csv": (

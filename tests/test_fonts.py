@@ -30,7 +30,7 @@ from torchloom.reporting.page import Facts
 from torchloom.reporting.report import results
 from torchloom.system import figures, fonts
 from torchloom.system.figures import confusion_matrix
-from torchloom.system.fonts import lacking
+from torchloom.system.fonts import lacking, wanted
 
 
 @pytest.fixture(autouse=True)
@@ -202,3 +202,9 @@ def fonts_that_draw(letters: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fonts, "drawable", lambda: known | set(map(ord, letters)))
         yield
+
+
+def test_letters_that_no_font_could_have_are_not_asked_for() -> None:
+    private, unknown = "\ue406\x97", chr(0x1F2FF)  # of which the last one may come one day
+    assert set(lacking(f"a{private}b")) == set(private)
+    assert wanted(f"a{private}{unknown}b") == ""

@@ -176,7 +176,7 @@ def test_an_interval_holds_its_share_of_what_came_at_each_step(tmp_path: Path, c
     for row in [*rows[300:302], *rows[360:362]]:
         row["load"] = ""
     plan = prepared(tmp_path, rows)
-    train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "interval": 0.7}
+    train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "prediction_interval": 0.7}
     config = ForecastingTrainConfig.model_validate(train)
     FORECASTING.check(config, plan)
     model = FORECASTING.completed(checkpoint, plan, config)
@@ -213,9 +213,9 @@ def test_so_many_values_are_needed_at_each_step(tmp_path: Path, checkpoint: Chec
     fewest = int(truth.isfinite().sum(0)[:, 0].min())
     assert 1 < fewest < len(window) - 10
     train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}}
-    enough = ForecastingTrainConfig.model_validate({**train, "interval": fewest / (fewest + 1) - 1e-6})
+    enough = ForecastingTrainConfig.model_validate({**train, "prediction_interval": fewest / (fewest + 1) - 1e-6})
     assert FORECASTING.completed(checkpoint, plan, enough).info.target.within
-    more = ForecastingTrainConfig.model_validate({**train, "interval": (fewest + 1) / (fewest + 2)})
+    more = ForecastingTrainConfig.model_validate({**train, "prediction_interval": (fewest + 1) / (fewest + 2)})
     FORECASTING.check(more, plan)
     with pytest.raises(InputError, match=f"takes {fewest + 1} validation windows or more with a value of 'load' at"):
         FORECASTING.completed(checkpoint, plan, more)
@@ -223,15 +223,15 @@ def test_so_many_values_are_needed_at_each_step(tmp_path: Path, checkpoint: Chec
 
 def test_what_can_have_no_interval_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:
     plan = prepared(tmp_path, hours(400))
-    train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "interval": 0.99}
+    train = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "prediction_interval": 0.99}
     with pytest.raises(
-        InputError, match=r"^train\.interval: 0\.99 takes 99 validation windows or more, and there are \d+"
+        InputError, match=r"^train\.prediction_interval: 0\.99 takes 99 validation windows or more, and there are \d+"
     ):
         FORECASTING.check(ForecastingTrainConfig.model_validate(train), plan)
     rows: list[dict[str, Any]] = hours(400)
     for row in rows[288:320]:
         row["heat"] = ""
-    config = ForecastingTrainConfig.model_validate({**train, "interval": 0.5})
+    config = ForecastingTrainConfig.model_validate({**train, "prediction_interval": 0.5})
     message = r"0\.5 takes 1 validation window or more with a value of 'heat' at each step ahead, and there are 0"
     with pytest.raises(InputError, match=message):
         FORECASTING.completed(checkpoint, prepared(tmp_path / "gaps", rows, longest_gap=40), config)

@@ -66,7 +66,7 @@ def test_of_several_numbers_each_has_its_own() -> None:
 
 def test_a_model_has_that_of_its_validation_split(tmp_path: Path) -> None:
     loaders = plan(tmp_path, "regression")
-    checkpoint = trained(loaders, "regression", interval=0.8).best
+    checkpoint = trained(loaders, "regression", prediction_interval=0.8).best
     target = checkpoint.info.target
     assert isinstance(target, Number)
     assert target.interval
@@ -79,7 +79,10 @@ def test_a_model_has_that_of_its_validation_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"interval": 0.995}, r"^train\.interval: 0\.995 takes 199 validation samples or more, and there are 100\."),
+        (
+            {"prediction_interval": 0.995},
+            r"^train\.prediction_interval: 0\.995 takes 199 validation samples or more, and there are 100\.",
+        ),
         ({"names": ["price", "price_low"]}, r"the ends of the interval of 'price' would be called like another column"),
     ],
 )
@@ -89,4 +92,4 @@ def test_what_can_have_none_is_refused(tmp_path: Path, change: dict[str, Any], m
         several = Numbers(numbers=[PRICE.model_copy(update={"name": name}) for name in names])
         loaders = loaders.model_copy(update={"info": loaders.info.model_copy(update={"target": several})})
     with pytest.raises(InputError, match=message):
-        trained(loaders, "regression", interval=change.get("interval", 0.8))
+        trained(loaders, "regression", prediction_interval=change.get("prediction_interval", 0.8))

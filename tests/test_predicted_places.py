@@ -18,8 +18,11 @@ from torchloom.config import (
     SoundFilesPreprocessConfig,
     TextFilesPreprocessConfig,
 )
+from torchloom.data.mask_folders import beside
 from torchloom.data.readers import folder, pictures, sounds, texts
 from torchloom.data.targets import Classes, Labels, Number
+from torchloom.datasets.listing import Listing
+from torchloom.errors import InputError
 
 pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]
 
@@ -145,6 +148,8 @@ def test_pictures_with_masks_are_judged(tmp_path: Path, form: str, caplog: pytes
     assert task.scores.keys() == {"accuracy", "mean_iou", "mean_dice", "samples"}
     assert_as_measured(task, 6)
     assert 0.1 < task.scores["accuracy"] < 1
+    if form == "folders":
+        below_a_folder_of_that_name(task, tmp_path / "own/test", tmp_path / "below")
     # pictures alone are answered as before, a mask that cannot be read is told, and one that is missing is none
     task.asked(tmp_path / "own/test/image")
     assert task.scores == {}
@@ -154,6 +159,37 @@ def test_pictures_with_masks_are_judged(tmp_path: Path, form: str, caplog: pytes
     wrong = "1 picture" if form == "folders" else "2 pictures"
     assert f"the masks of {wrong} cannot be judged: " in caplog.text
     assert 0 < task.scores["accuracy"] < 1
+
+
+def below_a_folder_of_that_name(task: Trained, source: Path, below: Path) -> None:
+    """They are found there, too; and of two masks of one name neither is taken for the one."""
+    shutil.copytree(source, below / "label")
+    answers = task.asked(below)
+    assert [row["file"] for row in answers] == [f"label/image/{number:02}.png" for number in range(6)]
+    assert_as_measured(task, 6)
+    (below / "label/label/00.png").write_bytes((below / "label/label/01_mask.png").read_bytes())
+    with pytest.raises(
+        InputError, match=r"label/00\.png and label/label/00_mask\.png have one name in common\. Rename"
+    ):
+        task.asked(below)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["image/1.png", "label/1_mask.png", "label/2.png"], {"image/1.png": "label/1_mask.png"}),
+        (["1.png", "label/1.png"], {"1.png": "label/1.png"}),
+        (["label/image/1.png", "label/label/1.png"], {"label/image/1.png": "label/label/1.png"}),
+        (["image/a/image/1.png", "label/a/label/1.png"], {"image/a/image/1.png": "label/a/label/1.png"}),
+        (
+            ["label/image/1.png", "image/1.png", "label/1.png"],
+            {"label/image/1.png": None, "image/1.png": "label/1.png"},
+        ),
+        (["label/a/1.png", "label/a/2.png"], {"label/a/1.png": None, "label/a/2.png": None}),
+    ],
+)
+def test_masks_lie_in_the_innermost_folder_of_their_name(names: list[str], found: dict[str, str | None]) -> None:
+    assert beside(Listing(folder="own", names=names, stamps=[]), "image", "label") == found
 
 
 def test_what_a_place_says() -> None:

@@ -245,7 +245,9 @@ def test_a_package_of_ones_own_is_a_pipeline_beside_the_others(tmp_path: Path, m
         "from kedro.pipeline import Node, Pipeline\n\n\ndef create_pipeline():\n"
         "    return Pipeline([Node(sorted, 'raw_prices', 'prices', name='sort')])\n"
     )
-    monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(tmp_path)])
+    folders = [*stages.__path__, str(tmp_path)]
+    monkeypatch.setattr(stages, "__path__", folders)
+    monkeypatch.setattr(stages.__spec__, "submodule_search_locations", folders)
     registered = pipeline_registry._pipelines((), frozenset(), None, pipeline_registry._added())
     assert registered.keys() == {"prices", "predict", "sweep", "__default__"}
     (node,) = registered["prices"].nodes

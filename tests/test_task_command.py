@@ -17,7 +17,7 @@ from tests.tables import as_columns, films, hours, people, reviews, steps, waves
 from torchloom.cli import new_task
 from torchloom.config import SeriesPreprocessConfig
 from torchloom.config.loader import ConfigLoader, as_yaml, check_name
-from torchloom.data.readers import propose, series
+from torchloom.data.readers import propose, series, texts
 from torchloom.data.row_targets import separator_in
 from torchloom.data.rows import text_column
 from torchloom.errors import InputError
@@ -156,7 +156,9 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
         propose(tmp_path / "notes.bin", None)
 
 
-def test_texts_are_told_from_tables(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_texts_are_told_from_tables(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "reviews.csv", [*reviews(60), *reviews(10)])
     with caplog.at_level(logging.INFO):
         proposal = propose(path, "verdict")
@@ -172,6 +174,9 @@ def test_texts_are_told_from_tables(tmp_path: Path, caplog: pytest.LogCaptureFix
         "10 texts are there more than once",
     ]
     assert propose(path, "stars").problem == "regression"
+    with monkeypatch.context() as patched:
+        patched.setattr(texts, "FEW", 700)  # words, of which there are more: one network learns them
+        assert propose(path, "verdict").blocks["model"] == {"name": "text_ngrams"}
     with pytest.raises(InputError, match=r"reviews\.csv: it must be said which column is to be told"):
         propose(path, None)
     for row in reviews(8):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any
 
@@ -68,9 +69,9 @@ def _pipelines(
 
 
 def _added() -> tuple[str, ...]:
-    from torchloom import pipelines
-
-    return tuple(module.name for module in iter_modules(pipelines.__path__) if module.ispkg and module.name not in OURS)
+    package = find_spec("torchloom.pipelines")  # which is not imported for its names
+    folders = package.submodule_search_locations if package else None
+    return tuple(module.name for module in iter_modules(folders) if module.ispkg and module.name not in OURS)
 
 
 def _added_pipeline(name: str) -> Pipeline:

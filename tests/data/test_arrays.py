@@ -16,7 +16,7 @@ from conftest import ROOT, kedro_run
 from tests.test_docs import commands
 from torchloom.cli import new_task
 from torchloom.config import ArraysPreprocessConfig
-from torchloom.data.arrays import MAGIC, pictures_in, read_table, stacked
+from torchloom.data.arrays import MAGIC, pictures_in, read_table, series_in, stacked
 from torchloom.data.readers import propose
 from torchloom.data.readers.arrays import find, preprocess
 from torchloom.data.rows import read_rows
@@ -208,6 +208,58 @@ def test_pictures_of_a_file_are_samples(tmp_path: Path) -> None:
     assert [(name, row) for name, _, row in found] == [(f"x_test:{place}", {"y": y[place]}) for place in range(4)]
     with pytest.raises(InputError, match=r"^holds no pictures$"):
         list(pictures_in(saved(tmp_path / "y.npz", y=y), len))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "dimensions", "found"),
+    [
+        ({"x": (2, 9), "y": (2,)}, 2, {"x": [0, 1]}),
+        ({"X": (2, 9), "Y": (2,)}, 2, {"X": [0, 1]}),
+        (
+            {"monday/x": (2, 9), "monday/y": (2,), "b_c/x": (2, 9), "b_c/y": (2, 1)},
+            2,
+            {"monday/x": [0, 1], "b_c/x": [0, 1]},
+        ),
+        ({"x": (2, 9), "y": (2,), "delta_x": (2, 9)}, 2, {"x": [0, 1]}),
+        ({"series": (2, 9), "y": (2,), "other_y": (3,)}, 2, {"series": [0, 1]}),
+        ({"p/series": (2, 9), "p/y": (2,), "q/series": (1, 9)}, 2, {"p/series": [0, 1], "q/series": [None]}),
+        ({"x": (9,), "y": ()}, 2, {"x": [0]}),
+        ({"x": (9,), "y": (1,)}, 2, {"x": [0]}),
+        ({"x": (9, 2), "y": (1, 1)}, 3, {"x": [0]}),
+        ({"a": (9,), "b": (8,), "y": (1,)}, 2, {"a": [None], "b": [None]}),
+        ({"x": (2, 9, 1), "y": (3,)}, 2, {"x": [None, None]}),
+    ],
+)
+def test_series_and_what_is_told_of_them_are_found_by_their_names(
+    given: dict[str, tuple[int, ...]], dimensions: int, found: dict[str, list[int | None]]
+) -> None:
+    """Case aside, in one file or in a place of their own; the target is the number of the series."""
+    arrays = {name: np.arange(np.prod(shape, dtype=int)).reshape(shape) for name, shape in given.items()}
+    told: dict[str, list[Any]] = {name: [] for name in found}
+    for name, number, row in series_in(arrays, "x", ["y"], dimensions):
+        one = len(given[name]) < dimensions
+        assert (number is None) == one
+        np.testing.assert_array_equal(row["x"], arrays[name] if one else arrays[name][number])
+        told[name].append(row.get("y"))
+    assert told == found
+
+
+@pytest.mark.parametrize(
+    ("given", "dimensions"),
+    [
+        ({"series": (5, 9), "label": (5,)}, 2),
+        ({"x_new": (5, 9), "y_new": (5,)}, 2),
+        ({"series": (5, 9, 2), "label": (5,)}, 3),
+        ({"y": (5,)}, 2),
+        ({"y0": (5,), "y1": (5,)}, 2),
+    ],
+)
+def test_arrays_of_which_it_is_unclear_whether_they_are_series_are_none(
+    given: dict[str, tuple[int, ...]], dimensions: int
+) -> None:
+    arrays = {name: np.zeros(shape) for name, shape in given.items()}
+    with pytest.raises(InputError, match=r"^holds no series, neither in an array x nor clearly in .*\)\. Call it x$"):
+        list(series_in(arrays, "x", ["y0", "y1"] if "y0" in given else ["y"], dimensions))
 
 
 def test_a_file_of_arrays_becomes_a_task(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,6 +320,16 @@ def test_arrays_that_are_refused(
         prepared(path, **{"target": "y", "array": "x", **settings})
 
 
+def test_texts_in_arrays_are_read_as_those_in_tables(tmp_path: Path) -> None:
+    """By the same writing before training and after it."""
+    x, y = in_arrays(waves(60))
+    path = saved(tmp_path / "own", "file", {"x": x, "y": np.where(y == "slow", "1,5", "2,5")})
+    info = info_of(prepared(path, target="y", array="x", decimal=",", target_type="classes")[3])
+    assert isinstance(info.target, Classes)
+    assert info.target.classes == ["1.5", "2.5"]
+    assert info.said_of(x[0], {"y": "1,5"}) == "1.5"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -547,7 +547,10 @@ def test_the_key_that_was_called_otherwise_is_answered_with_its_name() -> None:
         ),
         ([*hours(40)[:17], *hours(40)[23:]], "^needs 24 rows, 1 hour apart, up to 2024-01-02 15:00:00, and has 17"),
         (hours(40), "^needs plan in rows for the 6 steps ahead, from 2024-01-02 16:00:00 to 2024-01-02 21:00:00$"),
-        ([*hours(40), hours(40)[3]], "^2024-01-01 03:00:00 is there more than once$"),
+        (
+            [*hours(40), {**hours(40)[3], "load": 7}],
+            "^2024-01-01 03:00:00 is there more than once, with other values$",
+        ),
         ([{**row, "load": "", "heat": None} for row in hours(40)], "^has no value in load, heat$"),
         ([*hours(40), {**hours(1)[0], "time": "2024-01-02 16:30"}], "^2024-01-02 16:30:00 is not a whole number"),
         ([*hours(40), {**hours(1)[0], "time": "noon"}], "^row 41: time: 'noon' is not a date"),
@@ -567,6 +570,10 @@ def test_an_answer_says_what_was_missing(tmp_path: Path) -> None:
     del rows[35]
     read = info.reader(AnswerConfig(models=""))
     assert info.remarks([read(rows), read(hours(40))]) == ["3 values missing, and filled with the last before", ""]
+    window, again = read(hours(40)), read([*hours(40)[20:], *hours(40), hours(40)[-1]])  # rows of two exports
+    np.testing.assert_array_equal(again.series, window.series)
+    np.testing.assert_array_equal(again.ahead, window.ahead)
+    assert again.filled == 0
     window = read([*rows, {"time": "2024-01-02 16:00:00"}])  # a row that says nothing of what is forecast
     assert info.clock.written(int(window.ahead[0])) == "2024-01-02 16:00:00"
     assert all(later - earlier == 3_600_000_000 for earlier, later in pairwise([*window.past, *window.ahead]))

@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from torchloom.datasets.listing import Listing, is_users
 from torchloom.errors import InputError, telling
 from torchloom.system.words import listed, meant
 
+PART = re.compile(r"[\W_]+")  # what is between the parts of an array's name
 ENDINGS = {".npy", ".npz"}
 ALONE = "x"  # what the array of a .npy file is called
 MAGIC, PACKED = b"\x93NUMPY", b"PK"  # how the two begin
@@ -210,7 +211,7 @@ def by_split(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray
     split are to train."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
-        parts = [part for part in re.split(r"[\W_]+", name) if part]
+        parts = [part for part in PART.split(name) if part]
         split = next((split for part in parts if (split := split_named(part))), "train")
         rest = "_".join(part for part in parts if not split_named(part))
         if rest in found.setdefault(split, {}):
@@ -245,6 +246,7 @@ def pictures_in(path: Path, read: Callable[[IO[bytes]], Any]) -> Iterator[tuple[
 # ---- series --------------------------------------------------------------------------------------------------------
 
 Row = dict[str, Any]
+SERIES = "\0series"  # among arrays, by a name that none has
 
 
 def rows_with(arrays: Mapping[str, np.ndarray], name: str) -> list[Row]:
@@ -274,19 +276,80 @@ def rows_by_split(listing: Listing, name: str) -> dict[str, list[Row]]:
     return {split: rows_with(part, name) if name in part else [] for split, part in parts.items()}
 
 
-def series_in(arrays: Mapping[str, np.ndarray], name: str, dimensions: int) -> Iterator[tuple[str, int | None, Row]]:
+# Of each array with series those of its split, its name there, and what stands before that of all in one place.
+Found = list[tuple[dict[str, np.ndarray], str, tuple[str, ...]]]
+
+
+def series_in(
+    arrays: Mapping[str, np.ndarray], name: str, targets: Sequence[str], dimensions: int
+) -> Iterator[tuple[str, int | None, Row]]:
     """Each series in arrays that a model is asked about: the name of its array, its number if in one, its row.
 
-    They are in the arrays of that `name`, whatever their split; or else in all that have so many `dimensions`, 2 or 3,
-    or one less, which are a series each. InputError where there are none.
+    They are in the arrays of that `name`, case aside, whatever their split and the file or folder that they lie in. Or
+    else in all, where these can be nothing else: of so many `dimensions`, 2 or 3, or one less, which are a series each.
+    In the row are the `targets`, where arrays beside have them. InputError where there are none.
     """
-    names = {id(array): each for each, array in arrays.items()}
-    named = [(part, name) for part in by_split(arrays).values() if name in part]
-    alone = [({each: array}, each) for each, array in arrays.items() if dimensions - 1 <= array.ndim <= 3]
-    if arrays and not (named or alone):
-        raise InputError(f"holds no series, neither in an array {name} nor in another: {shown(arrays)}")
-    for part, each in named or alone:
-        array, one = part[each], part[each].ndim < dimensions
-        rows = rows_with({each: array[None]} if one else part, each)
-        for number, row in enumerate(rows):
-            yield names[id(array)], None if one else number, {name: row.pop(each), **row}
+    called = {id(array): each for each, array in arrays.items()}
+    parts = list(by_split(arrays).values())
+    found = _named(parts, called, name) or _others(parts, called, targets, dimensions)
+    if arrays and not found:
+        raise InputError(
+            f"holds no series, neither in an array {name} nor clearly in another: {shown(arrays)}. Call it {name}"
+        )
+    alone = Counter((id(part), before) for part, _, before in found)
+    for part, each, before in found:
+        one = part[each].ndim < dimensions
+        around = _around(part, before) if not one or alone[id(part), before] == 1 else {}
+        beside = {other: array for other, array in around.items() if array is not part[each]}
+        if one:
+            beside = {other: array.reshape(1) for other, array in beside.items() if array.size == 1}
+        for number, row in enumerate(rows_with({**beside, SERIES: part[each][None] if one else part[each]}, SERIES)):
+            told = {_as_told(column, targets): cell for column, cell in row.items() if column != SERIES}
+            yield called[id(part[each])], None if one else number, {**told, name: row[SERIES]}
+
+
+def _named(parts: Sequence[dict[str, np.ndarray]], called: Mapping[int, str], name: str) -> Found:
+    """Those of that name; of several in one place, such as x and delta_x, those with the least before it."""
+    found = [(part, each, before) for part in parts for each in part if (before := _before(each, name)) is not None]
+    least: dict[tuple[int, str], int] = {}
+    places = [(id(part), called[id(part[each])].rpartition("/")[0]) for part, each, _ in found]
+    for place, (*_, before) in zip(places, found, strict=True):
+        least[place] = min(least.get(place, len(before)), len(before))
+    return [each for place, each in zip(places, found, strict=True) if len(each[2]) == least[place]]
+
+
+def _others(
+    parts: Sequence[dict[str, np.ndarray]], called: Mapping[int, str], targets: Sequence[str], dimensions: int
+) -> Found:
+    """All that have several numbers and are no target, if they have as many dimensions as series."""
+    wanted = {*targets, *(target.rstrip("0123456789") for target in targets)}
+    found = []
+    for part in parts:
+        for each, array in part.items():
+            told = any(_before(each, target) is not None for target in wanted)
+            if array.size > 1 and array.dtype.kind in "biuf" and not told:
+                inside = len(_words(called[id(array)].rpartition("/")[2]))
+                found.append((part, each, _words(each)[:-inside] if inside else _words(each)))
+    counts = {part[each].ndim for part, each, _ in found}
+    return found if len(counts) == 1 and dimensions - 1 <= min(counts) <= 3 else []
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """The parts of a name but for those that say a split, case aside."""
+    return tuple(part.casefold() for part in PART.split(name) if part and not split_named(part))
+
+
+def _before(each: str, name: str) -> tuple[str, ...] | None:
+    """What stands before a name in that of an array, as files and folders do; None where it is another."""
+    words, wanted = _words(each), _words(name)
+    return words[: -len(wanted)] if wanted and words[-len(wanted) :] == wanted else None
+
+
+def _around(part: Mapping[str, np.ndarray], before: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays of one place, by the rest of their names."""
+    found = {each: each.split("_") for each in part if _words(each)[: len(before)] == before}
+    return {"_".join(words[len(before) :]): part[each] for each, words in found.items()}
+
+
+def _as_told(column: str, targets: Sequence[str]) -> str:
+    return next((target for target in targets if _before(column, target) == ()), column)

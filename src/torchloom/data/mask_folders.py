@@ -33,13 +33,10 @@ def has_pairs(path: Path) -> bool:
     """Whether the folder clearly holds a folder of pictures and one of masks, by the same names more often than not."""
     try:
         listing = scan(path, "--data", SUFFIXES)
-        pictures, masks = two_folders(listing, PicturesPreprocessConfig(files=str(path)))
+        pair = two_folders(listing, PicturesPreprocessConfig(files=str(path)))
     except InputError:
         return False
-    both = [
-        {_common(name, folder) for name in listing.names if folder in PurePosixPath(name).parts[:-1]}
-        for folder in (pictures, masks)
-    ]
+    both = [{_common(name, pair) for name in listing.names if _folder_of(name, pair) == folder} for folder in pair]
     return 2 * len(both[0] & both[1]) > len(both[0])
 
 
@@ -72,41 +69,55 @@ def pairs(listing: Listing, pictures: str, masks: str) -> dict[str, list[dict[st
     InputError when a picture has none; masks without a picture are left out.
     """
     found: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
-    by_name = _by_common(listing, masks)
-    mine = list(_by_common(listing, pictures).values())
-    lacking = [name for name in mine if _common(name, pictures) not in by_name]
+    pair = pictures, masks
+    by_name, mine = (
+        _by_common(listing, [name for name in listing.names if _folder_of(name, pair) == folder], pair)
+        for folder in (masks, pictures)
+    )
+    lacking = [name for common, name in mine.items() if common not in by_name]
     if lacking:
         raise InputError(f"{listing.folder}: no mask of the same name in {masks} for {first_of(lacking)}")
-    for name in mine:
-        found[split_of(listing, name)].append({PICTURE: name, MASK: by_name.pop(_common(name, pictures))})
+    for common, name in mine.items():
+        found[split_of(listing, name)].append({PICTURE: name, MASK: by_name.pop(common)})
     if by_name:
         logger.warning("%s: %s without a picture are left out", listing.folder, counted(len(by_name), "mask"))
     return found
 
 
-def beside(names: Iterable[str], pictures: str, masks: str) -> dict[str, str | None]:
-    """Of each file that lies in no folder of masks the mask of its name, if there is one."""
-    inside: dict[bool, list[str]] = {True: [], False: []}
-    for name in names:
-        inside[masks in PurePosixPath(name).parts[:-1]].append(name)
-    by_name = {_common(name, masks): name for name in inside[True]}
-    return {name: by_name.get(_common(name, pictures)) for name in inside[False]}
+def beside(listing: Listing, pictures: str, masks: str) -> dict[str, str | None]:
+    """Of each file that lies in no folder of masks the mask of its name, if there is one.
+
+    InputError when there are two, or when two files have the same. Where all lie in a folder of that name it is none.
+    """
+    pair = pictures, masks
+    mine = [name for name in listing.names if _folder_of(name, pair) != masks]
+    if not mine:
+        return dict.fromkeys(listing.names)
+    by_name = _by_common(listing, [name for name in listing.names if _folder_of(name, pair) == masks], pair)
+    _by_common(listing, [name for name in mine if _common(name, pair) in by_name], pair)
+    return {name: by_name.get(_common(name, pair)) for name in mine}
 
 
-def _by_common(listing: Listing, folder: str) -> dict[str, str]:
-    """The files in folders of that name; InputError when two would go together with one in the other folder."""
+def _by_common(listing: Listing, names: Iterable[str], pair: tuple[str, str]) -> dict[str, str]:
+    """The names by what they have in common; InputError when two would go together with one in the other folder."""
     found: dict[str, str] = {}
-    for name in listing.names:
-        if folder in PurePosixPath(name).parts[:-1]:
-            other = found.setdefault(_common(name, folder), name)
-            if other != name:
-                raise InputError(f"{listing.folder}: {other} and {name} have one name in common. Rename or move one")
+    for name in names:
+        other = found.setdefault(_common(name, pair), name)
+        if other != name:
+            raise InputError(f"{listing.folder}: {other} and {name} have one name in common. Rename or move one")
     return found
 
 
-def _common(name: str, folder: str) -> str:
+def _folder_of(name: str, pair: tuple[str, str]) -> str | None:
+    """In which of both folders a file lies: the innermost, as what is around them may be called like one."""
+    return next((part for part in reversed(PurePosixPath(name).parts[:-1]) if part in pair), None)
+
+
+def _common(name: str, pair: tuple[str, str]) -> str:
     """What a picture and its mask have in common of their paths: some masks add what they are, as in cat_mask.png."""
     path = PurePosixPath(name)
-    around = [part for part in path.parts[:-1] if part != folder]
+    folders = path.parts[:-1]
+    own = max((place for place, part in enumerate(folders) if part in pair), default=None)
+    around = ["" if part in pair else part for place, part in enumerate(folders) if place != own]
     ending = next((f"{mark}{word}" for word in WORDS for mark in "_-" if path.stem.endswith(f"{mark}{word}")), "")
     return normalize("NFC", "/".join([*around, path.stem.removesuffix(ending)]))

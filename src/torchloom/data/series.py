@@ -68,6 +68,13 @@ def _moment(cell: Any, time: str, read: Callable[[Any], int], gaps: frozenset[st
         raise InputError(f"{time}: {error}") from None
 
 
+def there_again(moments: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the rows in order have the moment of the one before (T,): with its values, and with others."""
+    again = np.diff(moments, prepend=moments[0] - 1) == 0
+    same = again & np.concatenate([[False], np.isclose(values[1:], values[:-1], 0, 0, equal_nan=True).all(1)])
+    return same, again & ~same
+
+
 def pieces(moments: np.ndarray, values: np.ndarray, clock: Clock, longest_gap: int) -> list[Piece]:
     """Rows in order as pieces without a missing step.
 

@@ -50,6 +50,11 @@ class Target(BaseModel):
         """The column of a row that names a mask, if that is the target."""
         return None
 
+    @property
+    def columns(self) -> list[str]:
+        """Those of a user's table that say it."""
+        return []
+
     def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
         """The same with what is measured of the training samples, (N, …), measured of these."""
         return self
@@ -108,6 +113,10 @@ class Classes(Target):
     def masks_in(self) -> str | None:
         return self.name if self.coding else None
 
+    @property
+    def columns(self) -> list[str]:
+        return [] if self.name is None else [self.name]
+
     @cached_property
     def _spelled(self) -> dict[str, str]:
         return spellings(self.classes)
@@ -149,6 +158,10 @@ class Labels(Target):
     column: str | None = None
     separator: str | None = None
     thresholds: list[float] | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        return self.labels if self.column is None else [self.column]
 
     @property
     def least(self) -> list[float]:
@@ -196,6 +209,10 @@ class Number(Target):
     interval: Interval | None = None
 
     @property
+    def columns(self) -> list[str]:
+        return [self.name]
+
+    @property
     def numbers(self) -> list[Number]:
         return [self]
 
@@ -223,15 +240,19 @@ class Numbers(Target):
     array: str = "target"
     numbers: list[Number]
 
+    @property
+    def columns(self) -> list[str]:
+        return [each.name for each in self.numbers]
+
     def measured(self, values: np.ndarray) -> Self:
         numbers = [each.measured(column) for each, column in zip(self.numbers, values.T, strict=True)]
         return self.model_copy(update={"numbers": numbers})
 
     def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
-        yield "number", [each.name for each in self.numbers]
+        yield "number", self.columns
 
     def facts(self) -> Iterator[tuple[str, Any]]:
-        yield "targets", listed([each.name for each in self.numbers])
+        yield "targets", listed(self.columns)
 
     def told(self, row: Mapping[str, Any]) -> list[float] | None:
         told = [each.told(row) for each in self.numbers]

@@ -150,7 +150,8 @@ class Info(BaseModel):
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def described(self) -> dict[str, Any]:
-        """What the metadata of an exported model say of the data, by name, values as JSON has them: all of it."""
+        """What the metadata of an exported model say of the data, by name, values as JSON has them: all of it but a
+        `writing` that is the usual one."""
         usual = {"writing"} if self.writing == USUAL else set()
         return self.model_dump(mode="json", exclude={"kind", *usual})
 

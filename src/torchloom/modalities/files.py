@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from torchloom.data import arrays
+from torchloom.data.class_folders import split_of
 from torchloom.data.columns import written
 from torchloom.data.mask_folders import beside
 from torchloom.data.paths import Finder
@@ -21,6 +22,8 @@ from torchloom.data.targets import AnyTarget, Target
 from torchloom.data.writing import USUAL, Writing
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
+
+ROWS = "\0rows"  # of a sample that has several, by a name that no column has
 
 
 class Sample(NamedTuple):
@@ -120,13 +123,13 @@ class PicturesInFiles(InFiles):
         return {**row, name: lambda: (find(self._path_in(row)), find(self._path(row[name])))}
 
     def _with_masks(self, files: Listing, read: Callable[[Any], Any], pair: tuple[str, str]) -> Iterator[Sample]:
-        for name, mask in beside(files.names, *pair).items():
+        for name, mask in beside(files, *pair).items():
             paths = Path(files.folder, name), Path(files.folder, mask or "")
             row = {str(self.target and self.target.masks_in): partial(tuple, paths)} if mask else None
             yield Sample(_readable(name), partial(_binary, paths[0], read), row)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
-        if self.beside and len(beside(files.names, *self.beside)) < len(files.names):
+        if self.beside and len(beside(files, *self.beside)) < len(files.names):
             yield from self._with_masks(files, read, self.beside)
             return
         of_numpy, others = _apart(files)
@@ -182,7 +185,9 @@ def rows_of(files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         yield from _each(name, _rows(path, read))
 
 
-def cells_of(files: Listing, read: Callable[[Any], Any], column: str, dimensions: int) -> Iterator[Sample]:
+def cells_of(
+    files: Listing, read: Callable[[Any], Any], column: str, dimensions: int, target: AnyTarget | None
+) -> Iterator[Sample]:
     """The rows of tables, and those of NumPy's arrays, which have `dimensions`: `column` holds what is read."""
     of_numpy, others = _apart(files)
     yield from rows_of(others, read)
@@ -198,26 +203,47 @@ def cells_of(files: Listing, read: Callable[[Any], Any], column: str, dimensions
         alone = path.suffix.lower() == ".npy"
         places |= {each: name if alone else f"{name}:{each.rpartition('/')[2]}" for each in own}
     try:
-        for each, number, row in arrays.series_in(found, column, dimensions):
+        for each, number, row in arrays.series_in(found, column, target.columns if target else (), dimensions):
             place = places[each] if number is None else f"{places[each]}:{number}"
             yield Sample(place, partial(read, row), row)
     except InputError as error:
         yield Sample(files.folder, partial(_fail, error))
 
 
-def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
-    """Each table with all its rows; where it has that column, the rows for each of its values."""
+def _read_tables(files: Listing) -> Iterator[tuple[str, list[dict[str, Any]], list[Sample]]]:
+    """Each table's name and rows; of one that cannot be read, in place of rows, the sample that says so."""
     for path, name in _named(files):
         try:
-            rows = read_rows(path)
+            rows, failed = read_rows(path), []
         except InputError as error:
-            yield Sample(name, partial(_fail, error))
-            continue
+            rows, failed = [], [Sample(name, partial(_fail, error))]
+        yield name, rows, failed
+
+
+def tables_of(files: Listing, read: Callable[[Any], Any], column: str | None = None) -> Iterator[Sample]:
+    """Each table with all its rows; where it has that column, the rows for each of its values."""
+    for name, rows, failed in _read_tables(files):
+        yield from failed
         parts: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             parts.setdefault("" if column is None else written(row.get(column, "")), []).append(row)
         for part, its_rows in parts.items():
             yield Sample(f"{name}:{part}" if part else name, partial(read, its_rows), its_rows[0])
+
+
+def series_of(files: Listing, read: Callable[[Any], Any], column: str) -> Iterator[Sample]:
+    """The rows for each value of that column, of all tables of a split together, as training has them.
+
+    It is called as in the first of its files; all its rows are beside it, as ROWS.
+    """
+    parts: dict[tuple[str, str], tuple[str, list[dict[str, Any]]]] = {}
+    for name, rows, failed in _read_tables(files):
+        yield from failed
+        split = split_of(files, name)
+        for row in rows:
+            parts.setdefault((split, written(row.get(column, ""))), (name, []))[1].append(row)
+    for (_, part), (name, rows) in parts.items():
+        yield Sample(f"{name}:{part}" if part else name, partial(read, rows), {ROWS: rows})
 
 
 def _readable(name: str) -> str:

@@ -12,13 +12,13 @@ from pydantic import Field, PrivateAttr, model_validator
 from torchloom.config import AnswerConfig, Count
 from torchloom.data.columns import Encoder, written
 from torchloom.data.moments import Clock, calendar_of
-from torchloom.data.series import in_order, of_length, pieces, read_rows_in_order, values_in, values_of
+from torchloom.data.series import in_order, of_length, pieces, read_rows_in_order, there_again, values_in, values_of
 from torchloom.data.tables import check_columns
 from torchloom.data.targets import Horizon
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Use
-from torchloom.modalities.files import Sample, cells_of, rows_of, tables_of
-from torchloom.system.words import counted
+from torchloom.modalities.files import ROWS, Sample, cells_of, rows_of, series_of, tables_of
+from torchloom.system.words import counted, listed
 
 if TYPE_CHECKING:
     from typing import Self
@@ -202,8 +202,10 @@ class SeriesInfo(Info):
         gaps = Encoder([], self.missing).gaps
         names = [*self.seen, *self.known]
         moments, values, _ = read_rows_in_order(rows, self.time, names, self.clock.read, gaps)
-        if len(again := np.flatnonzero(np.diff(moments) == 0)):
-            raise InputError(f"{self.clock.written(moments[again[0]])} is there more than once")
+        same, other = there_again(moments, values)  # of equal ones one is kept, as in training
+        if other.any():
+            raise InputError(f"{self.clock.written(int(moments[other][0]))} is there more than once, with other values")
+        moments, values = moments[~same], values[~same]
         width = len(self.seen)
         there = np.flatnonzero(~np.isnan(values[:, : len(self.channels)]).all(1))
         if not len(there):
@@ -385,8 +387,21 @@ class LabelledSeriesInfo(Info):
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         if self.array:
-            return cells_of(files, read, self.array, 3 if len(self.channels) > 1 else 2)
-        return tables_of(files, read, self.series) if self.series else rows_of(files, read)
+            return cells_of(files, read, self.array, 3 if len(self.channels) > 1 else 2, self.target)
+        return series_of(files, read, self.series) if self.series else rows_of(files, read)
+
+    def said_of(self, sample: np.ndarray, row: Row | None) -> Any:
+        """Of the rows of a series those say something that have the target, and all the same."""
+        if not row or ROWS not in row:
+            return super().said_of(sample, row)
+        told: list[Any] = []
+        for each in row[ROWS]:
+            if (said := super().said_of(sample, each)) is not None and said not in told:
+                told.append(said)
+        if len(told) > 1:
+            name = written(row[ROWS][0].get(self.series, ""))
+            raise ValueError(f"series {name} has several: {listed(sorted(map(str, told)), 3)}")
+        return told[0] if told else None
 
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {"series": np.stack(samples)}

@@ -24,8 +24,8 @@ def check_samples(share: float, there: int, called: str, known: str = "") -> Non
     needed = math.ceil(share / (1 - share) - 1e-9)
     if there < needed:
         raise InputError(
-            f"train.interval: {share} takes {counted(needed, called)} or more{known}, and there are {there}. Give "
-            "preprocess.validation_fraction more, or leave the interval out"
+            f"train.prediction_interval: {share} takes {counted(needed, called)} or more{known}, and there are "
+            f"{there}. Give preprocess.validation_fraction more, or leave the interval out"
         )
 
 
@@ -46,6 +46,6 @@ def check_names(names: list[str]) -> None:
     """InputError where such a column would be called as another of the `names` is."""
     if double := [name for name in names if set(ends(name)) & set(names)]:
         raise InputError(
-            f"train.interval: the ends of the interval of {double[0]!r} would be called like another column. Rename "
-            "that, or leave the interval out"
+            f"train.prediction_interval: the ends of the interval of {double[0]!r} would be called like another "
+            "column. Rename that, or leave the interval out"
         )

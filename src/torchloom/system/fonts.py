@@ -46,12 +46,16 @@ def drawable() -> frozenset[int]:
 
 
 def lacking(text: str) -> str:
-    """The letters of a text that no font has, each once, but for those that no font could have: private ones."""
+    """The letters of a text that no font here has, each once."""
     if text.isascii():
         return ""
     known = drawable()
-    letters = (letter for letter in dict.fromkeys(text) if ord(letter) not in known and not letter.isspace())
-    return "".join(letter for letter in letters if category(letter) not in {"Co", "Cn", "Cc", "Cs"})
+    return "".join(letter for letter in dict.fromkeys(text) if ord(letter) not in known and not letter.isspace())
+
+
+def wanted(text: str) -> str:
+    """Those of them that a font could have: not such as are private, or control something."""
+    return "".join(letter for letter in lacking(text) if not category(letter).startswith("C"))
 
 
 def stand_ins(named: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
@@ -91,7 +95,7 @@ def shown(text: str, free: bool = False) -> str:
         return text
     made = text[:READ] if free else _with_stand_ins(text[:READ])
     missing = lacking(made)
-    if missing or (not free and made != text[:READ]):
+    if wanted(made) or (not free and made != text[:READ]):
         _warn()
     if illegible(made):
         return f"({counted(len(text), 'letter')} that no font here has)"

@@ -75,9 +75,9 @@ def _of_fonts(proposal: Proposal) -> Iterator[str]:
     letters = "".join([*proposal.seen, proposal.letters])
     if letters.isascii():
         return
-    from torchloom.system.fonts import lacking
+    from torchloom.system.fonts import wanted
 
-    if missing := lacking(letters):
+    if missing := wanted(letters):
         some = f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
         yield (
             f"no font here has {some}: figures call what has such letters class 1, say, or leave it out. Install a "

@@ -63,7 +63,8 @@ def preprocess_entry(
 def _read(listing: Listing, config: LabelledSeriesPreprocessConfig) -> dict[str, list[Row]]:
     if config.array and all(Path(name).suffix.lower() in arrays.ENDINGS for name in listing.names):
         with telling(config.place):
-            return arrays.rows_by_split(listing, config.array)
+            found = arrays.rows_by_split(listing, config.array)
+        return {split: list(map(writing_of(config).row, rows)) for split, rows in found.items()}
     return read_files(listing, writing_of(config))
 
 

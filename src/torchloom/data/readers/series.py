@@ -21,7 +21,7 @@ from torchloom.data.columns import MOSTLY, Encoder, is_gap, is_number, kind_of, 
 from torchloom.data.moments import Clock, calendar_of, clock_of, ends_of_summer_time, read_date, read_moment
 from torchloom.data.readers import Proposal
 from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_each, read_entry
-from torchloom.data.series import Piece, pieces, read_rows_in_order
+from torchloom.data.series import Piece, pieces, read_rows_in_order, there_again
 from torchloom.data.tables import SUFFIXES
 from torchloom.data.targets import Horizon
 from torchloom.data.writing import Writing, as_said, writing_in
@@ -216,16 +216,15 @@ def _with_values(moments: np.ndarray, values: np.ndarray, width: int) -> tuple[n
 def _once(
     name: str, moments: np.ndarray, values: np.ndarray, config: SeriesPreprocessConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    again = np.diff(moments, prepend=moments[0] - 1) == 0
-    same = again & np.concatenate([[False], (np.isclose(values[1:], values[:-1], 0, 0, equal_nan=True)).all(1)])
+    again, other = there_again(moments, values)
     written = Clock(form=config.date_format).written
-    if (other := again & ~same).any():
+    if other.any():
         raise InputError(
-            f"{written(int(moments[other.argmax()]))} is there more than once{_why(moments[again], config)}"
+            f"{written(int(moments[other][0]))} is there more than once{_why(moments[again | other], config)}"
         )
     if again.any():
         which = listed([written(int(moment)) for moment in np.unique(moments[again])], 3)
-        each = f"{name and f'{name}: '}{_rows(again.sum())}"
+        each = f"{name and f'{name}: '}{_rows(int(again.sum()))}"
         logger.warning("%s are there more than once, with the same values: %s; one of each is kept", each, which)
     return moments[~again], values[~again]
 

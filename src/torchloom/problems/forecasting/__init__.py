@@ -78,17 +78,19 @@ class Forecasting(Problem):
 
     def check(self, config: ForecastingTrainConfig, loaders: LoaderPlan) -> None:
         super().check(config, loaders)
-        if config.interval is not None:
+        if config.prediction_interval is not None:
             info = series_of(loaders.info)
-            check_samples(config.interval, loaders.length("validation"), "validation window")
+            check_samples(config.prediction_interval, loaders.length("validation"), "validation window")
             check_names([info.time, *([info.series] if info.series else []), *info.channels])
 
     def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: ForecastingTrainConfig) -> Checkpoint:
         """With the intervals of each step and column."""
-        if config.interval is None:
+        if config.prediction_interval is None:
             return checkpoint
-        within = _within(checkpoint, loaders, config.interval, config.device)
-        target = horizon_of(checkpoint.info).model_copy(update={"share": config.interval, "within": within.tolist()})
+        within = _within(checkpoint, loaders, config.prediction_interval, config.device)
+        target = horizon_of(checkpoint.info).model_copy(
+            update={"share": config.prediction_interval, "within": within.tolist()}
+        )
         return checkpoint.model_copy(update={"info": checkpoint.info.model_copy(update={"target": target})})
 
     def evaluate(

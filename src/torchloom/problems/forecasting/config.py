@@ -18,7 +18,7 @@ class ForecasterConfig(ModelConfig):
 class ForecastingTrainConfig(TrainConfig):
     loss: ValueLoss = Field(default_factory=ValueLoss)
     monitor: Literal["loss"] = "loss"
-    interval: Share = INTERVAL
+    prediction_interval: Share = INTERVAL
 
 
 class EvaluateForecasterConfig(EvaluateExamplesConfig):

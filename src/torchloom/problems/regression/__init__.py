@@ -81,8 +81,8 @@ class Regression(Problem):
 
     def check(self, config: RegressionTrainConfig, loaders: LoaderPlan) -> None:
         super().check(config, loaders)
-        if config.interval is not None:
-            check_samples(config.interval, loaders.length("validation"), "validation sample")
+        if config.prediction_interval is not None:
+            check_samples(config.prediction_interval, loaders.length("validation"), "validation sample")
             check_names([each.name for each in numbers_of(loaders.info)])
 
     def objective(self, config: RegressionTrainConfig, info: Info) -> Objective:
@@ -96,9 +96,9 @@ class Regression(Problem):
 
     def completed(self, checkpoint: Checkpoint, loaders: LoaderPlan, config: RegressionTrainConfig) -> Checkpoint:
         """With the intervals of the numbers."""
-        if config.interval is None:
+        if config.prediction_interval is None:
             return checkpoint
-        numbers = _with_intervals(checkpoint, loaders, config.interval, config.device)
+        numbers = _with_intervals(checkpoint, loaders, config.prediction_interval, config.device)
         target = checkpoint.info.target
         target = target.model_copy(update={"numbers": numbers}) if isinstance(target, Numbers) else numbers[0]
         return checkpoint.model_copy(update={"info": checkpoint.info.model_copy(update={"target": target})})

@@ -24,4 +24,4 @@ class RegressionTrainConfig(TrainConfig):
         description="which validation figure makes an epoch the best, of equal ones the loss decides; rmse and mae are "
         "in the target's unit",
     )
-    interval: Share = INTERVAL
+    prediction_interval: Share = INTERVAL
