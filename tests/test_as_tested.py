@@ -936,6 +936,7 @@ def cut(rows: list[dict[str, Any]], last: str, more: int = 0) -> list[dict[str, 
         ("tcn", {"calendar": True, "missing": ["off"], "longest_gap": 2}),
         ("series_lstm", {"known": ["plan"]}),
         ("tcn", {"past": ["plan"], "known": []}),
+        ("series_transformer", {"past": ["twice"], "calendar": True}),
         ("series_lstm", {"past": ["twice"], "known": ["plan"], "missing": ["off"]}),
     ],
 )
@@ -1007,6 +1008,7 @@ def held_back(task: Trained, rows: list[dict[str, Any]], chosen: list[int], fold
 WAVE_NETWORKS: dict[str, dict[str, Any]] = {
     "series_cnn": {"name": "series_cnn", "widths": [8], "kernels": [3]},
     "series_lstm": {"name": "series_lstm", "width": 8},
+    "series_transformer": {"name": "series_transformer", "width": 8},
     "tcn": {"name": "tcn", "width": 8, "blocks": 2},
 }
 
@@ -1085,7 +1087,13 @@ WAVE_FORMS = {"last": (0, 1, 2), "first": (0, 2, 1)}  # where the channels are
 
 @pytest.mark.parametrize(
     ("network", "target", "form"),
-    [("series_cnn", "kind", "none"), ("series_lstm", "kind", "last"), ("tcn", "kind", "first"), ("tcn", "h", "last")],
+    [
+        ("series_cnn", "kind", "none"),
+        ("series_lstm", "kind", "last"),
+        ("series_transformer", "kind", "last"),
+        ("tcn", "kind", "first"),
+        ("tcn", "h", "last"),
+    ],
 )
 def test_series_in_arrays_are_told_apart(tmp_path: Path, network: str, target: str, form: str) -> None:
     """However they are asked about: in the files of training, without a target, one by one, and as lists."""

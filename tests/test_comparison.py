@@ -119,15 +119,19 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("row_rnn", COLOURS, {"cell": "gru", "width": 8, "layers": 2, "bidirectional": True}),
     ("autoencoder", IMAGES, {"hidden": [20, 10], "latent": 4}),
     ("autoencoder", IMAGES, {"form": "convolutional", "hidden": [4, 8], "latent": 4, "variational": True}),
+    ("vit", COLOURS, {"patch": 8, "width": 8, "layers": 2, "heads": 2}),
     ("language_rnn", TEXT, {"width": 8, "layers": 2}),
+    ("language_transformer", TEXT, {"width": 8, "layers": 2, "heads": 2}),
     ("text_rnn", WORDS, {"embedding": 6, "width": 8}),
     ("text_rnn", WORDS, {"cell": "gru", "embedding": 6, "width": 8, "layers": 2, "bidirectional": True}),
     ("text_cnn", WORDS, {"embedding": 6, "width": 8}),
+    ("text_transformer", WORDS, {"width": 8, "layers": 2, "heads": 2}),
     ("text_ngrams", WORDS, {"rows": 50, "embedding": 6, "width": 8}),
     ("audio_cnn", SOUNDS, {"widths": [4, 8]}),
     ("dlinear", HOURS, {"kernel": 3}),
     ("patchtst", HOURS, {"patch": 4, "stride": 2, "width": 8, "heads": 2, "layers": 2, "feedforward": 6}),
     ("series_lstm", HOURS, {"width": 8, "layers": 2}),
+    ("series_transformer", HOURS, {"width": 8, "layers": 2, "heads": 2}),
     ("tcn", HOURS, {"width": 4, "blocks": 2}),
     ("linear", ROWS, {}),
     ("tabular_mlp", ROWS, {"hidden": [8, 4]}),
@@ -138,12 +142,15 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
 ]
 PROBLEMS = {
     "autoencoder": "reconstruction",
-    "language_rnn": "language_model",
+    **dict.fromkeys(("language_rnn", "language_transformer"), "language_model"),
     **dict.fromkeys(("linear", "tabular_mlp", "tabm", "ft_transformer"), "regression"),
-    **dict.fromkeys(("dlinear", "patchtst", "series_lstm", "tcn"), "forecasting"),
+    **dict.fromkeys(("dlinear", "patchtst", "series_lstm", "series_transformer", "tcn"), "forecasting"),
     "unet": "segmentation",
 }
 TIME_STEPS = 7
+# At how many places two layers of attention look, at each of them, with 8 entries: the scores, and what they weigh.
+LOOKED_AT = {"vit": 4 * 4, "series_transformer": 10}
+LOOKED_AT |= dict.fromkeys(("text_transformer", "language_transformer"), TIME_STEPS)
 
 
 def recurrent(layer: nn.RNNBase, steps: int) -> int:
@@ -182,6 +189,8 @@ def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[s
         expected += 2 * 2 * 5 * 5 * 8
     if name == "ft_transformer":  # 4 tokens of 8 entries, and in the last layer the answers of the first one alone
         expected += 2 * (4 + 1) * 4 * 8
+    if name in LOOKED_AT:
+        expected += 2 * 2 * LOOKED_AT[name] ** 2 * 8
     if isinstance(model, LogMel):  # one second, each frame of which is a product with all kernels and then filters
         frames = 1000 // model.hop + 1
         expected += frames * (model.kernels.numel() + model.filters.numel())

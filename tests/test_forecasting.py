@@ -237,7 +237,7 @@ def test_what_can_have_no_interval_is_refused(tmp_path: Path, checkpoint: Checkp
         FORECASTING.completed(checkpoint, prepared(tmp_path / "gaps", rows, longest_gap=40), config)
 
 
-@pytest.mark.parametrize("network", ["dlinear", "patchtst", "tcn", "series_lstm"])
+@pytest.mark.parametrize("network", ["dlinear", "patchtst", "tcn", "series_lstm", "series_transformer"])
 def test_a_column_of_one_value_does_no_harm(tmp_path: Path, network: str) -> None:
     plan = prepared(tmp_path, [{**row, "heat": 5.0} for row in hours(400)])
     torch.manual_seed(0)

@@ -105,6 +105,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "patchtst": ("patchtst", {"patch": 4, "stride": 2, "layers": 1, "dropout": 0.0}),
     "tcn": ("tcn", {"width": 8, "blocks": 2, "dropout": 0.0, "normalization": "last"}),
     "series_cnn": ("series_cnn", {"widths": [8, 8], "kernels": [5, 3]}),
+    "series_transformer": ("series_transformer", {"width": 8, "layers": 1, "stride": 2, "dropout": 0.0}),
     "series_rnn": ("series_lstm", {"width": 16, "dropout": 0.0}),
 }
 # Further forms of a network are compiled in bf16 only, in which more goes wrong: that takes half of the time.
@@ -112,7 +113,6 @@ FORMS = {
     "activations",
     "lenet classic",
     "text_rnn gru",
-    "text_transformer",
     "text_rnn rnn",
     "language_rnn gru",
     "cnn lp",
@@ -201,7 +201,7 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
         return build_network(name, {"columns": [0, 0, 1, 2, 0], "outputs": 1}, arguments), rows()
     if name == "series_cnn":
         return build_network(name, {"channels": 3, "outputs": 4}, arguments), windows()
-    if name in {"dlinear", "patchtst", "tcn", "series_lstm"}:
+    if name in {"dlinear", "patchtst", "tcn", "series_lstm", "series_transformer"}:
         return build_network(name, {"window": 12, "channels": 3, "horizon": 4}, arguments), windows()
     shape = SHAPES.get(name, [3, 9, 13])
     problem, array = (problem_of("segmentation"), "masks") if name == "unet" else (CLASSIFICATION, "labels")

@@ -22,6 +22,8 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("tcn", {"width": 4, "kernel": 2, "blocks": 1}),
     ("series_lstm", {"width": 8}),
     ("series_lstm", {"width": 8, "cell": "gru", "layers": 2}),
+    ("series_transformer", {"width": 8, "heads": 2}),
+    ("series_transformer", {"width": 8, "layers": 1, "stride": 4, "normalization": "none"}),
 ]
 
 
@@ -158,6 +160,8 @@ OF_LABELS: list[tuple[str, dict[str, Any]]] = [
     ("series_cnn", {"widths": [8], "kernels": [3]}),
     ("series_lstm", {"width": 8}),
     ("series_lstm", {"width": 8, "normalization": "last"}),
+    ("series_transformer", {"width": 8}),
+    ("series_transformer", {"width": 8, "stride": 7, "normalization": "instance"}),
     ("tcn", {"width": 8}),
     ("tcn", {"width": 8, "normalization": "instance"}),
 ]
@@ -184,7 +188,7 @@ def test_each_series_has_answers_of_its_own(name: str, arguments: dict[str, Any]
     assert same == ("normalization" in arguments)
 
 
-@pytest.mark.parametrize("name", ["tcn", "series_lstm"])
+@pytest.mark.parametrize("name", ["tcn", "series_lstm", "series_transformer"])
 def test_a_network_of_several_problems_gets_the_sizes_of_one(name: str) -> None:
     assert not isinstance(seeded(name, WHOLE), ReversibleNorm)
     assert isinstance(seeded(name), ReversibleNorm)
