@@ -18,7 +18,7 @@ ORDER = ["preprocess", "data", "model", "train", "evaluate", "generate", "export
 
 
 def parameter_pages(project: Path) -> dict[str, str]:
-    """Files of the reference and what they say: parameters.md and choices.md."""
+    """Files of the reference and what they say: parameters.md, choices.md and networks.md."""
     from torchloom.config import (
         BookPreprocessConfig,
         FolderPreprocessConfig,
@@ -56,7 +56,8 @@ def parameter_pages(project: Path) -> dict[str, str]:
     for kind in sorted(names, key=lambda kind: (names[kind], kind.__name__)):
         options = [f"- `{name}`{_signature(arguments)}" for name, arguments in choices(kind).items()]
         named += [f"## {names[kind]}: {kind.__name__}", "", *options, ""] if options else []
-    return {"parameters.md": "\n".join(lines), "choices.md": "\n".join(named)}
+    pages = {"parameters.md": lines, "choices.md": named, "networks.md": [NETWORKS, *_networks()]}
+    return {name: "\n".join(page) for name, page in pages.items()}
 
 
 PARAMETERS = """# Parameters
@@ -73,6 +74,27 @@ What the key `name` of a block may be, with the keys that go with each name and 
 the signatures of the functions and classes that are named, in the versions that it was built with. A network, a loss,
 an optimiser or a schedule may also be one of your own, by its dotted path: see [](../how-to/extend.md).
 """
+
+
+NETWORKS = """# Networks
+
+What `model.name` may be: the papers that a network is from, what it is made of, and which sizes it asks for. This page
+is made from the modules of `src/torchloom/models`. All keys and defaults are in [](choices.md); which network
+was tried on which kind of data, and how, in [](matrix.md).
+"""
+
+
+def _networks() -> Iterator[str]:
+    """A section for each network: what its module says, what its `build` says, and the sizes that it asks for."""
+    from importlib import import_module
+
+    from torchloom.models import network_names, sizes_of
+
+    for name in network_names():
+        module = import_module(f"torchloom.models.{name}")
+        sizes = ", ".join(f"`{size}`" for size in sizes_of(name))
+        about, made = (inspect.cleandoc(each.__doc__ or "") for each in (module, module.build))
+        yield from (f"## {name}", "", about, "", made, "", f"It asks for {sizes}.", "")
 
 
 def _section(kind: type[BaseModel], title: str, users: str = "") -> list[str]:
