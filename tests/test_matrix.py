@@ -200,7 +200,7 @@ class Cut(Callback):
 
     armed = False
 
-    def on_step(self, step: int, model: nn.Module, loss: Tensor) -> None:  # noqa: ARG002
+    def on_step(self, step: int, model: nn.Module, loss: Tensor) -> None:
         if Cut.armed and step == 3:
             raise PowerCut
 
@@ -271,7 +271,7 @@ class Trial:
     def quantizes(self) -> str:
         """As the method quantization does, which is for this problem only."""
         if METHODS["quantization"].parent != self.problem.name:
-            return "–"
+            return "for classes only"
         samples = {name: tensor.numpy() for name, tensor in self.plan.samples("train", 100).items()}
         made = quantize_model(self.exported, samples, QuantizeConfig())
         assert len(made) < len(self.exported) + 100_000  # of networks as small as these nodes take more than weights
@@ -346,7 +346,7 @@ def unfit() -> Iterator[str]:
         fits = {(problem, kind) for problem, kind, name in CELLS if name == network}
         asked_for = " and ".join(f"`{size}`" for size in sizes_of(network))
         kinds = " and ".join(sorted({kind.replace("_", " ") for _, kind in fits}))
-        yield f"- `{network}` asks for {asked_for}, which only {kinds} have."
+        yield f"- `{network}` asks for {asked_for}, which go with {kinds}."
 
 
 def page() -> str:
@@ -366,11 +366,11 @@ which wrote this page.
 - goes on: a training that was cut off goes on and ends with the bits of one that was not
 - ONNX: ONNX Runtime answers as PyTorch does
 - compiles: the graph that `torch.compile` takes of it has the same gradients
-- 8 bits: quantised, it decides as before; that is for classification, and – is for other problems
+- 8 bits: quantised, it decides as before; only models that tell classes can be
 """
-BELOW = """A pair of data and problem that is not in the table does not exist: forecasting is of series, segmentation and
-reconstruction are of images, a language model is of running text, and all others have a target beside their inputs. A
-network that does not stand beside a pair asks for sizes that it does not have:
+BELOW = """A pair of data and problem that is not in the table does not exist: forecasting is of series,
+segmentation and reconstruction are of images, a language model is of running text, and all others have a target beside
+their inputs. A network that does not stand beside a pair asks for sizes that it does not have:
 """
 
 

