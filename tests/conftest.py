@@ -85,6 +85,7 @@ TINY: dict[str, dict[str, Any]] = {
         "model": {"width": 24, "layers": 1},
         "train": {"epochs": 30, "batch_size": 16, "warmup_epochs": 0.5, "optimizer": {"lr": 0.005}},
     },
+    "cbf_transformer": {"data": {"subset": 300}, "train": {"epochs": 5}},
     "imdb_transformer": {"model": {"width": 16}, "train": {"epochs": 3}},
     "wonderland_transformer": {
         "model": {"width": 32, "layers": 1},

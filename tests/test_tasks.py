@@ -55,6 +55,7 @@ LEARNED: dict[str, tuple[str, float]] = {
     "wonderland_lstm": ("bits_per_character", 3.2),  # 5 bits if all characters were alike
     "imdb_lstm": ("accuracy", 0.65),
     "imdb_transformer": ("accuracy", 0.65),
+    "cbf_transformer": ("accuracy", 0.7),
     "wonderland_transformer": ("bits_per_character", 3.6),
 }
 

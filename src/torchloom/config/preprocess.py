@@ -186,6 +186,10 @@ class DocumentPreprocessConfig(PreprocessConfig, AnewConfig):
     min_count: Count = Field(2, description="words that the training data hold less often are unknown")
 
 
+class CBFPreprocessConfig(PreprocessConfig, AnewConfig):
+    """The block `preprocess` of series with a cylinder, a bell or a funnel."""
+
+
 class TablePreprocessConfig(ReaderConfig):
     """The block `preprocess` of a table."""
 
