@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.system.words import extra, listed
 
 if TYPE_CHECKING:
@@ -117,9 +118,7 @@ class Tokenizer(BaseModel):
         vocabulary = [names.get(token, "") for token in range(max(names) + 1)]
         special = library.encode("a").special_tokens_mask
         opening = next((place for place, each in enumerate(special) if not each), 0)
-        return cls(
-            kind="encoder", vocabulary=vocabulary, definition=definition, longest=longest, opening=opening
-        )
+        return cls(kind="encoder", vocabulary=vocabulary, definition=definition, longest=longest, opening=opening)
 
     @classmethod
     def of_characters(cls, text: str) -> Tokenizer:
@@ -314,6 +313,45 @@ class Defined(Pieces):
 
 
 KINDS: dict[Kind, type[Pieces]] = {"characters": Characters, "words": Words, "subwords": Subwords}
+
+
+SETTINGS = {"config.json": "max_position_embeddings", "tokenizer_config.json": "model_max_length"}
+UNKNOWN_LENGTH = 10**9  # what is said to be more is not known
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """That of an encoder in a folder of the Hugging Face hub, with how long texts its files say that it takes.
+
+    InputError when it has none.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise InputError(
+            f"preprocess.tokenizer {folder}: holds no tokenizer.json. A folder of an older tokenizer gets one by "
+            "transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    with telling(folder):
+        found = Tokenizer.of_encoder(file.read_text(encoding="utf-8"), None)
+        return found.model_copy(update={"longest": _longest(folder)})
+
+
+def _longest(folder: Path) -> int | None:
+    """The least that the files name; positions of the RoBERTa family begin after that of the filling."""
+    lengths = []
+    for name, key in SETTINGS.items():
+        try:
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise InputError(f"{name}: is no JSON: {error}") from error
+        length = said.get(key)
+        shift = said.get("pad_token_id", 0) + 1 if said.get("model_type") in SHIFTED else 0
+        lengths += [int(length) - shift] if length and length < UNKNOWN_LENGTH else []
+    return min(lengths, default=None)
+
+
+SHIFTED = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}
 
 
 def _read_definition(definition: str) -> HuggingFaceTokenizer:

@@ -140,7 +140,9 @@ def check_weights(name: str, weights: str | None, pretrained: bool) -> None:
     if weights and pretrained:
         raise ValueError("must have either weights, which are of your own choice, or pretrained")
     if pretrained and name.partition("/")[0] not in LIBRARIES:
-        raise ValueError(f"must be without pretrained: only networks of {' and '.join(LIBRARIES)} have weights of their own")
+        raise ValueError(
+            f"must be without pretrained: only networks of {' and '.join(LIBRARIES)} have weights of their own"
+        )
     if weights and not (hasattr(family(name), "started") or of_torchvision(name)):
         raise ValueError(f"must be without weights: what others have trained does not fit the network {name}")
 

@@ -6,7 +6,8 @@ Devlin et al., "BERT: pre-training of deep bidirectional transformers for langua
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -87,6 +88,21 @@ class Classifier(nn.Module):
         return states[:, 0] if whole is None else whole
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's bars of progress, and with what files lack as a ValueError."""
+    said = _library().logging
+    shown = said.is_progress_bar_enabled()
+    said.disable_progress_bar()
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    finally:
+        if shown:
+            said.enable_progress_bar()
+
+
 def origin(source: Source) -> Origin:
     if source.folder is None:
         raise ValueError("must be a folder, with a config.json and a tokenizer.json")
@@ -106,8 +122,6 @@ def started(
     arguments: Mapping[str, Any],  # noqa: ARG001
 ) -> dict[str, Tensor]:
     """The encoder's weights in the folder, as the library reads them: safetensors, or tensors alone."""
-    try:
+    with _quiet():
         found = _library().AutoModel.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(str(error)) from error
     return {f"encoder.{name}": weight.float() for name, weight in found.state_dict().items()}

@@ -26,7 +26,12 @@ def origin(name: str, source: Source) -> Origin:
 
 
 def started(
-    name: str, source: Source, network: nn.Module, read: Read | None, sizes: Mapping[str, Any], arguments: Mapping[str, Any]
+    name: str,
+    source: Source,
+    network: nn.Module,
+    read: Read | None,
+    sizes: Mapping[str, Any],
+    arguments: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     """What a network made of `sizes` and `arguments` takes over of the weights that `read` gives, or without it of the
     library's own. ValueError where they do not fit."""

@@ -25,6 +25,9 @@ def _timm() -> Any:
     return timm
 
 
+GIVEN = {"num_classes", "in_chans", "device", "dtype"}  # by us, as the data and the training have it
+
+
 @cache
 def names() -> list[str]:
     return [*_timm().list_models(), *_timm().list_pretrained()]
@@ -50,7 +53,7 @@ def builder(member: str) -> Callable[..., nn.Module]:
         network: nn.Module = make(num_classes=outputs, in_chans=shape[0], **arguments)
         return network
 
-    return as_build(member, build, type(empty), given={"num_classes", "in_chans"})
+    return as_build(member, build, type(empty), given=GIVEN)
 
 
 def _config(source: Source) -> dict[str, Any]:
