@@ -12,17 +12,19 @@ import pytest
 import timm
 import torch
 import torchvision
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tests.tables import reviews, write
+from conftest import ROOT, kedro, kedro_run
+from tests.tables import films, reviews, write
 from tests.test_as_tested import Trained, draw
 from torchloom.config import DataConfig, FolderPreprocessConfig, TextFilesPreprocessConfig
 from torchloom.data.readers import folder as reader
 from torchloom.data.readers import texts
 from torchloom.datasets.onnx import open_session
 from torchloom.errors import InputError
-from torchloom.models import build_network, check_arguments, check_network, resnet, vgg, vit
+from torchloom.models import build_network, resnet, vgg, vit
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import CheckpointDataset
 from torchloom.training.weights import read_weights
@@ -123,9 +125,7 @@ def test_the_librarys_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", offline)
-    with pytest.raises(
-        InputError, match=r"model\.pretrained: .*squeezenet1_1 cannot be had: OSError: no route .*weights"
-    ):
+    with pytest.raises(InputError, match=r"model\.pretrained: .*squeezenet1_1 cannot be had: OSError: no route"):
         of_pictures(tmp_path, {"name": "torchvision/squeezenet1_1", "pretrained": True})
     monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", offline)
     with pytest.raises(InputError, match=r"model\.pretrained: .*test_resnet\S* cannot be had: OSError: no route"):
@@ -240,3 +240,170 @@ def test_an_encoder_of_texts(tmp_path: Path, max_tokens: int | None) -> None:
     shutil.rmtree(tmp_path / "theirs")
     task.classified(task.asked(tmp_path / "own/test.csv"))
     task.classified(task.served([row["review"] for row in rows[30:]]))
+
+
+def test_numbers_are_told_by_an_encoder_of_another_kind(tmp_path: Path) -> None:
+    """DistilBERT has no pooler; and the mean of all tokens."""
+    from transformers import DistilBertConfig, DistilBertModel
+
+    rows = reviews(40)
+    encoder(tmp_path / "theirs", rows, positions=30)
+    torch.manual_seed(3)
+    sizes = {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 30}
+    DistilBertModel(DistilBertConfig(vocab_size=300, **sizes)).save_pretrained(tmp_path / "theirs")
+    for pooling in ("token", "mean"):
+        network = {"name": "huggingface", "weights": str(tmp_path / "theirs"), "pooling": pooling}
+        task = of_texts(tmp_path, rows, network, target="stars", problem="regression")
+        (answers,) = task.tested()
+        assert answers.shape == (20, 1)
+        assert answers.std() > 0
+
+
+def test_texts_and_encoder_must_have_the_same_tokens(tmp_path: Path) -> None:
+    rows = reviews(40)
+    encoder(tmp_path / "theirs", rows)
+    network = {"name": "huggingface", "weights": str(tmp_path / "theirs")}
+    write(tmp_path / "own/train.csv", rows)
+    for given in ({}, {"tokenizer": str(tmp_path / "theirs")}):
+        config = TextFilesPreprocessConfig(files=str(tmp_path / "own"), target="verdict", text="review", **given)
+        prepared = texts.preprocess(texts.find(config), config, tmp_path)
+        definition = json.loads((tmp_path / "theirs/tokenizer.json").read_text())
+        definition["normalizer"] = None
+        if given:
+            (tmp_path / "theirs/tokenizer.json").write_text(json.dumps(definition))
+        with pytest.raises(InputError, match=r"the encoder has its own tokens.*preprocess\.tokenizer"):
+            Trained(tmp_path, prepared, network)
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    write(tmp_path / "own/train.csv", reviews(40))
+    given = {"files": str(tmp_path / "own"), "target": "verdict", "text": "review"}
+    config = TextFilesPreprocessConfig(**given, tokenizer=str(tmp_path / "theirs"))
+    with pytest.raises(InputError, match=r"theirs: holds no tokenizer\.json"):
+        texts.preprocess(texts.find(config), config, tmp_path)
+    (tmp_path / "theirs/tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"theirs: tokenizer\.json: is no tokenizer"):
+        texts.preprocess(texts.find(config), config, tmp_path)
+    with pytest.raises(ValidationError, match="must be without min_count, tokens where a tokenizer has all that"):
+        TextFilesPreprocessConfig(**given, tokenizer=str(tmp_path / "theirs"), tokens="words", min_count=2)
+
+
+# ---- what is refused, and what is recorded -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"name": "timm/resnet5O"}, "timm has no network 'resnet5O' for pictures .did you mean resnet50"),
+        ({"name": "timm/hf-hub:some/body"}, "timm has no network 'hf-hub:some/body'"),
+        ({"name": "torchvision/fcn_resnet50"}, "torchvision has no network 'fcn_resnet50' for pictures"),
+        ({"name": "flax/resnet50"}, "must be timm/… or torchvision/…"),
+        ({"name": "timm/test_resnet", "drop_path": 0.1}, "arguments do not fit test_resnet"),
+        ({"name": "timm/test_resnet", "num_classes": 3}, "arguments do not fit test_resnet"),
+        ({"name": "timm/test_resnet", "drop_path_rate": "much"}, "arguments do not fit test_resnet"),
+        ({"name": "timm/test_resnet", "weights": "a", "pretrained": True}, "either weights, .* or pretrained"),
+        ({"name": "resnet", "pretrained": True}, "must be without pretrained: resnet is not of timm or torchvision"),
+        ({"name": "mlp", "weights": "a.pth"}, "must be without weights: .* does not fit the network mlp"),
+    ],
+)
+def test_mistakes_in_the_block_are_found_before_a_run(block: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        problem_of("classification").network(**block)
+
+
+def test_networks_of_a_single_size_say_which(tmp_path: Path) -> None:
+    sizes = {"shape": (3, 64, 64), "outputs": 2}
+    said = r"takes images of 160x160 pixels alone, and these are 64x64\. Set preprocess\.size: \[160, 160\]"
+    with pytest.raises(InputError, match=said):
+        build_network("timm/test_vit", sizes, {})
+    assert build_network("timm/test_vit", sizes, {"img_size": [64, 64]})(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
+    with pytest.raises(InputError, match="torchvision/vit_b_16: takes images of 224x224 .* or model.image_size"):
+        build_network("torchvision/vit_b_16", sizes, {})
+    with pytest.raises(InputError, match="takes no checkpoint_path"):  # as a checkpoint from elsewhere might have it
+        build_network("timm/test_resnet", sizes, {"checkpoint_path": "evil.pth"})
+
+
+def test_weights_of_others_come_whole_or_not_at_all(tmp_path: Path) -> None:
+    network = {"name": "timm/test_resnet", "weights": str(tmp_path / "theirs")}
+    with pytest.raises(InputError, match="theirs: there is no such file of weights"):
+        of_pictures(tmp_path, network)
+    state = as_the_hub_has_it(tmp_path / "theirs", "test_resnet", 7)
+    with pytest.raises(InputError, match="do not fit timm/test_vit: the config.json is of timm/test_resnet"):
+        of_pictures(tmp_path, {**network, "name": "timm/test_vit"}, size=160)
+    (tmp_path / "theirs/config.json").unlink()
+    save_file({name: state[name] for name in list(state)[5:]}, tmp_path / "theirs/model.safetensors")
+    with pytest.raises(InputError, match="theirs: do not fit timm/test_resnet: .*Missing key"):
+        of_pictures(tmp_path, network)
+    (tmp_path / "theirs/model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"theirs: holds neither model\.safetensors nor pytorch_model\.bin"):
+        of_pictures(tmp_path, network)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (print, ("run!",))
+
+
+def test_files_of_weights_are_data_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match=r"evil\.pth: holds no weights that can be read as data alone"):
+        read_weights(tmp_path / "evil.pth")
+    assert "run!" not in capsys.readouterr().out
+    for content in (b"", b"PK", b"{"):
+        for name in ("odd.pth", "odd.safetensors"):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(InputError, match=f"{name}: holds no weights"):
+                read_weights(tmp_path / name)
+    kept = {"w": torch.ones(2)}
+    torch.save({"model": {"module._orig_mod.w": kept["w"]}, "epoch": 3}, tmp_path / "wrapped.pth")
+    assert read_weights(tmp_path / "wrapped.pth").keys() == kept.keys()
+
+
+def test_labels_and_numbers_are_told_by_networks_of_a_library(tmp_path: Path) -> None:
+    for name, outputs in {"multilabel": 4, "regression": 1}.items():
+        model = problem_of(name).network(name="timm/test_resnet", drop_path_rate=0.1)
+        made = build_network(model.name, {"shape": (3, 32, 32), "outputs": outputs}, model.arguments)
+        assert made(torch.zeros(2, 3, 32, 32)).shape == (2, outputs)
+    with pytest.raises(ValidationError, match=r"asks for the sizes \(shape, outputs\)"):
+        problem_of("segmentation").network(name="timm/test_resnet")
+
+
+# ---- the guide -----------------------------------------------------------------------------------------------------
+
+GUIDE = (ROOT / "docs/how-to/pretrained.md").read_text()
+
+
+@pytest.mark.long
+def test_the_guide(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With smaller networks; a file that has changed since makes what came of it stale."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text in re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL):
+        name = text.partition(":")[0]
+        small = text.replace("timm/resnet50.a1_in1k", "timm/test_resnet").replace("[224, 224]", "[32, 32]")
+        (project / f"conf/base/parameters/{name}.yml").write_text(small)
+    draw(tmp_path / "blossoms", "8", 20)
+    as_the_hub_has_it(tmp_path / "resnet50.a1_in1k", "test_resnet", 7)
+    train = {"epochs": 2, "batch_size": 8, "threads": 1}
+    catalog = kedro_run(project, "blossoms_timm", env="local", params={"blossoms_timm": {"train": train}})
+    assert catalog.load("blossoms_timm.checkpoint").info.mean == MEAN
+    assert catalog.load("blossoms_timm.export_report")["greatest_difference"] < 1e-3
+    record = json.loads((project / "data/records/nodes/blossoms_timm.train.json").read_text())
+    assert record["packages"]["timm"] == timm.__version__
+    assert record["inputs"]["blossoms_timm.model.weights"].startswith("sha256:")
+    assert "torchloom.models.timm" in record["code"]
+    assert "torchloom.models.torchvision" not in record["code"]
+
+    rows = reviews(200)
+    write(tmp_path / "editor.csv", rows)
+    encoder(tmp_path / "theirs", rows, positions=30)
+    (tmp_path / "theirs").rename(tmp_path / "bert")
+    train = {"epochs": 6, "batch_size": 8, "threads": 1, "optimizer": {"lr": 0.003}}
+    catalog = kedro_run(project, "opinions", env="local", params={"opinions": {"train": train}})
+    assert catalog.load("opinions.metrics")["accuracy"] > 0.7
+    assert catalog.load("opinions.export_report")["greatest_difference"] < 1e-3
+    shutil.rmtree(tmp_path / "bert")
+    write(project / "asked.csv", [{"review": row["review"]} for row in reviews(30, seed=1)])
+    asked = "predict.model=opinions,predict.files=asked.csv"
+    result = kedro(project, "run", "--pipelines", "predict", "--params", asked)
+    assert result.returncode == 0, result.stderr

@@ -305,9 +305,6 @@ class Defined(Pieces):
         found = self.library.encode(text)
         return [] if all(found.special_tokens_mask) else list(found.ids)
 
-    def unknown(self, text: str) -> list[str]:
-        return []
-
     def decode(self, tokens: list[int]) -> str:
         return str(self.library.decode(tokens))
 

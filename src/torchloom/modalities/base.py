@@ -43,8 +43,8 @@ class Use:
 
 @dataclass(frozen=True)
 class Origin:
-    """What weights were trained on that others have made: pictures of a `size` (height, width) with `mean` and `std` per
-    channel on the scale [0, 1], or texts cut by a `tokenizer`, a tokenizer.json as it is."""
+    """What weights of others were trained on: pictures of a `size` (height, width) with `mean` and `std` per channel on
+    the scale [0, 1], or texts cut by a `tokenizer`, a tokenizer.json as it is."""
 
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
@@ -97,6 +97,10 @@ class Info(BaseModel):
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         """With what the blocks `data` and `evaluate` of a task do to an input."""
         return self
+
+    def origin(self) -> Origin | None:
+        """What the inputs of a network that has learnt from such data are made as; None where nothing is measured."""
+        return None
 
     def after(self, origin: Origin) -> Self:
         """The same with its inputs made as those that weights from elsewhere were trained on; InputError where they

@@ -74,11 +74,14 @@ class ImageInfo(PicturesInFiles, Reading, Info):
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"views": getattr(evaluation, "views", "one")})
 
+    def origin(self) -> Origin:
+        return Origin(self.mean, self.std)
+
     def after(self, origin: Origin) -> Self:
         """Grey pictures get the mean of what the colours have."""
         if origin.size and tuple(self.shape[1:]) != origin.size:
             logger.info(
-                "pictures are %dx%d, and the weights were trained on %dx%d; with preprocess.size: %s they may do better",
+                "pictures are %dx%d, and the weights were trained on %dx%d; preprocess.size: %s may do better",
                 *(*self.shape[1:], *origin.size, list(origin.size)),
             )
         three = self.shape[0] == len(origin.mean)

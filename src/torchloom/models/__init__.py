@@ -17,8 +17,8 @@ and so says what it is for:
 
 Sizes of outputs whose default is None are those of several problems, which one network is for: it gets one of them.
 
-A module with a function `builder` has the networks of a library, `timm/resnet50` as `builder("resnet50")`. What may start
-from weights that others have trained says how, see `sources`.
+A module with a function `builder` has the networks of a library, `timm/resnet50` as `builder("resnet50")`. What may
+start from weights that others have trained says how, see `sources`.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ def check_weights(name: str, weights: str | None, pretrained: bool) -> None:
     if weights and pretrained:
         raise ValueError("must have either weights, which are of your own choice, or pretrained")
     if pretrained and name.partition("/")[0] not in LIBRARIES:
-        raise ValueError(
-            f"must be without pretrained: only networks of {' and '.join(LIBRARIES)} have weights of their own"
-        )
+        raise ValueError(f"must be without pretrained: {name} is not of {' or '.join(LIBRARIES)}, which have weights")
     if weights and not (hasattr(family(name), "started") or of_torchvision(name)):
         raise ValueError(f"must be without weights: what others have trained does not fit the network {name}")
 

@@ -103,7 +103,8 @@ def check_size(shape: Shape, needed: Any, key: str) -> None:
 
 def head_of(network: nn.Module) -> str:
     """The name of the last layer with weights."""
-    return [name for name, layer in network.named_modules() if list(layer.parameters(recurse=False))][-1]
+    names: list[str] = [name for name, layer in network.named_modules() if list(layer.parameters(recurse=False))]
+    return names[-1]
 
 
 def fitting(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,7 +116,7 @@ def fitting(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     fits = {name for name, weight in state.items() if name in new and weight.shape == new[name].shape}
     counters = {name for name in new if name.endswith("num_batches_tracked")}
     wrong = {name for name in new.keys() ^ state.keys() | (state.keys() - fits) if name.rpartition(".")[0] != head}
-    if wrong := sorted(wrong - counters):
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{', '.join(wrong[:3])}{more} are missing, too many, or of another shape")
+    if found := sorted(wrong - counters):
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ValueError(f"{', '.join(found[:3])}{more} are missing, too many, or of another shape")
     return {name: weight for name, weight in state.items() if name in fits}

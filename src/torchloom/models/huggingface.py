@@ -29,7 +29,7 @@ def build(
     pooling: Literal["token", "mean"] = "token",
     dropout: Fraction = 0.1,
 ) -> nn.Module:
-    """The encoder that a config.json describes -> what its first token has gathered, or the mean -> linear to `outputs`.
+    """The encoder of a config.json -> what its first token has gathered, or the mean -> linear to `outputs`.
 
     With `weights`, the `config` is that of their folder. Of the first `token` an encoder that has a pooler of its own
     gives what that makes of it.
@@ -62,9 +62,9 @@ def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
 class Classifier(nn.Module):
     """Tokens (B, T) int64 and lengths (B,) -> (B, outputs)."""
 
-    def __init__(self, encoder: nn.Module, outputs: int, pooling: str, dropout: float) -> None:
+    def __init__(self, encoder: Any, outputs: int, pooling: str, dropout: float) -> None:
         super().__init__()
-        config: Any = encoder.config
+        config = encoder.config
         if pooling == "mean" and hasattr(encoder, "pooler"):
             encoder.pooler = None
         self.encoder, self.pooling, self.padding = encoder, pooling, config.pad_token_id or 0

@@ -17,12 +17,12 @@ Read = Callable[[], dict[str, Tensor]]
 
 def described(name: str, source: Source) -> dict[str, Any]:
     """The arguments of the network that a folder of weights has for it."""
-    return {} if of_torchvision(name) else family(name).described(source)  # type: ignore[no-any-return]
+    return {} if of_torchvision(name) else family(name).described(source)
 
 
 def origin(name: str, source: Source) -> Origin:
     """What they were trained on."""
-    return IMAGENET if of_torchvision(name) else family(name).origin(source)  # type: ignore[no-any-return]
+    return IMAGENET if of_torchvision(name) else family(name).origin(source)
 
 
 def started(

@@ -1,4 +1,4 @@
-"""The networks of timm for pictures, `model: {name: timm/resnet50.a1_in1k}`, with weights of the Hugging Face hub or none.
+"""The networks of timm for pictures, as `model: {name: timm/resnet50.a1_in1k}`, with weights of the hub or none.
 
 Wightman, "PyTorch image models", 2019, doi:10.5281/zenodo.4414861. What stands behind the point names weights, and says
 how pictures are normalised for them.
@@ -43,7 +43,7 @@ def builder(member: str) -> Callable[..., nn.Module]:
     """The `build` of the network `member`; its first layer is made for as many channels as there are."""
     timm = _timm()
     make = partial(timm.create_model, plain(member))
-    empty = made(make)
+    empty: Any = made(make)
     fixed = empty.pretrained_cfg.get("fixed_input_size")
 
     def build(shape: Shape, outputs: int, arguments: Mapping[str, Any]) -> nn.Module:

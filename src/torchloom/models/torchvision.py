@@ -80,4 +80,4 @@ def started(
     inner = network.network if isinstance(network, Coloured) else network
     state = {OLD.sub(r"\1\2.", name): each for name, each in state.items()}
     prefix = "network." if inner is not network else ""
-    return {prefix + name: weight for name, weight in fitting(inner, state).items()}  # type: ignore[arg-type]
+    return {prefix + name: weight for name, weight in fitting(inner, state).items()}

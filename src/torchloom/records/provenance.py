@@ -124,15 +124,8 @@ def _kinds(values: Iterable[Any]) -> Iterator[tuple[str, str]]:
             yield kind.__module__, kind.__qualname__
 
 
-ENTRIES = {
-    "build",
-    "PROBLEM",
-    "builder",
-    "described",
-    "from_torchvision",
-    "origin",
-    "started",
-}  # what is asked of a module that is imported by a name
+# what is asked of a module that is imported by a name
+ENTRIES = {"build", "PROBLEM", "builder", "described", "from_torchvision", "origin", "started"}
 
 
 def _targets(target: str, package: str, names: Collection[str], others: set[str]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Weights that others have trained, `model.weights` and `model.pretrained`: what they ask of the data, and their place."""
+"""Weights that others have trained, `model.weights` and `model.pretrained`: what they ask of data, and their place."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torchloom.models._libraries import Source
 from torchloom.problems.base import Problem
 from torchloom.system.files import contents_within
 from torchloom.system.words import counted
+from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.weights import read_weights
 
@@ -30,20 +31,34 @@ NAMES = ("model.safetensors", "pytorch_model.bin")  # of the weights in a folder
 CONFIG = "config.json"
 
 
-def settled(network: ModelConfig | None, loaders: LoaderPlan) -> tuple[Any, LoaderPlan]:
+def settled(
+    network: ModelConfig | None, loaders: LoaderPlan, start: Checkpoint | None = None
+) -> tuple[Any, LoaderPlan]:
     """The network with the arguments that a folder of weights has for it, and loaders of inputs made as for them.
 
-    So a checkpoint has all that it takes to make the network without that folder.
+    So a checkpoint has all that it takes to make the network without that folder. Where there is no `network`, as that
+    of `start` goes on, inputs are made as for that one.
     """
-    if network is None or not follows(network):
-        return network, loaders
-    source = _source(network)
+    if network is None:
+        origin = start.info.origin() if start else None
+    elif follows(network):
+        network = described(network)
+        with _told(network):
+            origin = sources.origin(network.name, _source(network))
+    else:
+        origin = None
+    return network, loaders.model_copy(update={"info": loaders.info.after(origin)}) if origin else loaders
+
+
+def described(network: ModelConfig) -> ModelConfig:
+    """With the arguments that stand in the folder of its weights."""
     with _told(network):
-        arguments = {**sources.described(network.name, source), **network.arguments}
-        origin = sources.origin(network.name, source)
-    kept = {"name": network.name, "weights": network.weights, "pretrained": network.pretrained}
-    network = type(network).model_construct(**kept, **arguments)
-    return network, loaders.model_copy(update={"info": loaders.info.after(origin)})
+        arguments = {**sources.described(network.name, _source(network)), **network.arguments}
+    kind: Any = type(network)  # already checked
+    made: ModelConfig = kind.model_construct(
+        name=network.name, weights=network.weights, pretrained=network.pretrained, **arguments
+    )
+    return made
 
 
 def follows(network: ModelConfig) -> bool:
@@ -51,16 +66,19 @@ def follows(network: ModelConfig) -> bool:
     return bool(network.weights or network.pretrained)
 
 
-def fingerprint(network: ModelConfig) -> dict[str, Any]:
+def fingerprint(network: ModelConfig | None) -> dict[str, Any]:
     """What the recipe of a training has of the file: its contents."""
-    return {"weights": contents_within(_place(network.weights))} if network.weights else {}
+    return {"weights": contents_within(_place(network.weights))} if network and network.weights else {}
 
 
 def start(model: nn.Module, network: ModelConfig, info: Info, problem: Problem) -> None:
-    """Give `model`, made of `network`, the weights of others, but for the head where it has other outputs.
+    """Give `model`, made of `network`, the weights of others that it is to start from, if it is to, but for the head
+    where it has other outputs.
 
     InputError when they cannot be had, or are of another network.
     """
+    if not follows(network):
+        return
     inner = model
     while isinstance(inner, Scaling):
         inner = inner.network
@@ -95,8 +113,8 @@ def _told(network: ModelConfig) -> Iterator[None]:
 
 def _not_there(network: ModelConfig, error: Exception) -> InputError:
     return InputError(
-        f"model.pretrained: the weights of {network.name} cannot be had: {type(error).__name__}: {error}. Where there is "
-        "no network, bring a file from elsewhere, and name it: model.weights"
+        f"model.pretrained: the weights of {network.name} cannot be had: {type(error).__name__}: {error}. Where there "
+        "is no network, bring a file from elsewhere, and name it: model.weights"
     )
 
 

@@ -163,7 +163,7 @@ def train_network(
                 "build_dataloaders on, to have them anew"
             )
     parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
-    network, loaders = pretrained.settled(network, loaders)
+    network, loaders = pretrained.settled(network, loaders, start)
     name = network.name if network else start.network if start else ""
     names = [name, problem.name, loaders.info.kind, *strings(config.recipe())]
     code, packages = code_of(train_network, *parts, names=names)
@@ -174,7 +174,7 @@ def train_network(
         "code": code,
         "packages": packages,
         **({"start": start.fingerprint()} if start else {}),
-        **(pretrained.fingerprint(network) if network else {}),
+        **pretrained.fingerprint(network),
         **({"debugging": debugging.model_dump(mode="json")} if debugging.on else {}),
         **(more or {}),
     }
@@ -258,8 +258,7 @@ def _model(job: Job) -> nn.Module:
     if network:
         model = build_model(network.name, network.arguments, info, job.problem)
         _check_answer(model, network.name, job)
-        if pretrained.follows(network):
-            pretrained.start(model, network, info, job.problem)
+        pretrained.start(model, network, info, job.problem)
         if job.start:
             take_over(model, network, info, job.problem, job.start)
     else:
