@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from conftest import ROOT, kedro, kedro_run
-from tests.tables import films, reviews, write
+from tests.tables import reviews, write
 from tests.test_as_tested import Trained, draw
 from torchloom.config import DataConfig, FolderPreprocessConfig, TextFilesPreprocessConfig
 from torchloom.data.readers import folder as reader
@@ -25,6 +25,8 @@ from torchloom.data.readers import texts
 from torchloom.datasets.onnx import open_session
 from torchloom.errors import InputError
 from torchloom.models import build_network, resnet, vgg, vit
+from torchloom.models import torchvision as torchvision_networks
+from torchloom.models._libraries import Source
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import CheckpointDataset
 from torchloom.training.weights import read_weights
@@ -62,7 +64,7 @@ def inner(task: Trained) -> dict[str, Tensor]:
     return {name.removeprefix("network."): weight for name, weight in task.checkpoint.weights.items()}
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_network_of_timm_from_a_folder(tmp_path: Path, channels: int, caplog: pytest.LogCaptureFixture) -> None:
     theirs = as_the_hub_has_it(tmp_path / "theirs", "test_resnet", 7, drop_path_rate=0.1)
     network = {"name": "timm/test_resnet.r160_in1k", "weights": str(tmp_path / "theirs")}
@@ -90,12 +92,13 @@ def test_a_network_of_timm_from_a_folder(tmp_path: Path, channels: int, caplog: 
     assert said == pytest.approx(known)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "densenet121"])
+@pytest.mark.parametrize("name", [pytest.param("resnet18", marks=pytest.mark.long), "squeezenet1_1"])
 def test_a_network_of_torchvision_from_a_file(tmp_path: Path, name: str) -> None:
     torch.manual_seed(3)
     theirs = torchvision.models.get_model(name, num_classes=7)
-    state = {re.sub(r"(denselayer.*?\.\w+)([12])", r"\1.\2", key): value for key, value in theirs.state_dict().items()}
-    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "w.pth")
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in theirs.state_dict().items()}}, tmp_path / "w.pth"
+    )
     network = {"name": f"torchvision/{name}", "weights": str(tmp_path / "w.pth")}
     grey = name == "squeezenet1_1"
     task = of_pictures(tmp_path, network, channels=1 if grey else 3, **STILL)
@@ -108,9 +111,19 @@ def test_a_network_of_torchvision_from_a_file(tmp_path: Path, name: str) -> None
     model: Any = task.checkpoint.build()
     known = [np.mean(made_for.mean)] if grey else made_for.mean
     np.testing.assert_allclose(model.mean.flatten() / 255, known, rtol=1e-6)
-    if name == "resnet18":
+    if not grey:
         (tmp_path / "w.pth").unlink()
         task.classified(task.asked(tmp_path / "own/test"))
+
+
+def test_densenets_of_torchvision_have_older_names_in_their_files() -> None:
+    theirs = torchvision.models.densenet121(num_classes=7)
+    state = {
+        re.sub(r"(denselayer\d+\.\w+)([12])", r"\1.\2", name): weight for name, weight in theirs.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    given = torchvision_networks.started(Source("densenet121"), theirs, lambda: state, {}, {})
+    assert given.keys() == theirs.state_dict().keys()
 
 
 def test_the_librarys_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,13 +148,13 @@ def test_the_librarys_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # ---- our own networks ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.long)])
 def test_resnets_and_those_of_torchvision_are_one(depth: int) -> None:
     torch.manual_seed(3)
     theirs = torchvision.models.get_model(f"resnet{depth}", num_classes=10).eval()
-    sizes = {"shape": (3, 64, 64), "outputs": 10}
-    ours = build_network("resnet", sizes, {"depth": depth, "stem": "imagenet"}).eval()
-    images = torch.randn(2, 3, 64, 64)
+    sizes = {"shape": (3, 33, 33), "outputs": 10}
+    ours = build_network("resnet", sizes, {"depth": depth, "stem": "imagenet", "initialization": "default"}).eval()
+    images = torch.randn(2, 3, 33, 33)
     with torch.no_grad():
         before = ours(images)
         back = resnet.to_torchvision({name: weight.clone() for name, weight in ours.state_dict().items()})
@@ -175,7 +188,7 @@ def test_vision_transformers_and_vggs_take_weights_of_torchvision() -> None:
 
 def test_a_network_of_ours_starts_from_a_file_of_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    theirs = torchvision.models.resnet18().state_dict()
+    theirs = torchvision.models.resnet18(num_classes=3).state_dict()
     torch.save(theirs, tmp_path / "torchvision_resnet18.pth")
     network = {"name": "resnet", "stem": "imagenet", "weights": str(tmp_path / "torchvision_resnet18.pth")}
     task = of_pictures(tmp_path, network, **STILL)
@@ -223,7 +236,7 @@ def of_texts(folder: Path, rows: list[dict[str, Any]], network: dict[str, Any], 
     return Trained(folder, prepared, network, problem, data, settings=settings)
 
 
-@pytest.mark.parametrize("max_tokens", [None, 9])
+@pytest.mark.parametrize("max_tokens", [pytest.param(None, marks=pytest.mark.long), 9])
 def test_an_encoder_of_texts(tmp_path: Path, max_tokens: int | None) -> None:
     rows = reviews(60)
     theirs = encoder(tmp_path / "theirs", rows)
@@ -255,7 +268,7 @@ def test_numbers_are_told_by_an_encoder_of_another_kind(tmp_path: Path) -> None:
         network = {"name": "huggingface", "weights": str(tmp_path / "theirs"), "pooling": pooling}
         task = of_texts(tmp_path, rows, network, target="stars", problem="regression")
         (answers,) = task.tested()
-        assert answers.shape == (20, 1)
+        assert len(answers) == 20
         assert answers.std() > 0
 
 
@@ -318,7 +331,7 @@ def test_networks_of_a_single_size_say_which(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         build_network("timm/test_vit", sizes, {})
     assert build_network("timm/test_vit", sizes, {"img_size": [64, 64]})(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
-    with pytest.raises(InputError, match="torchvision/vit_b_16: takes images of 224x224 .* or model.image_size"):
+    with pytest.raises(InputError, match=r"torchvision/vit_b_16: takes images of 224x224 .* or model\.image_size"):
         build_network("torchvision/vit_b_16", sizes, {})
     with pytest.raises(InputError, match="takes no checkpoint_path"):  # as a checkpoint from elsewhere might have it
         build_network("timm/test_resnet", sizes, {"checkpoint_path": "evil.pth"})
@@ -329,11 +342,11 @@ def test_weights_of_others_come_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="theirs: there is no such file of weights"):
         of_pictures(tmp_path, network)
     state = as_the_hub_has_it(tmp_path / "theirs", "test_resnet", 7)
-    with pytest.raises(InputError, match="do not fit timm/test_vit: the config.json is of timm/test_resnet"):
+    with pytest.raises(InputError, match=r"do not fit timm/test_vit: the config\.json is of timm/test_resnet"):
         of_pictures(tmp_path, {**network, "name": "timm/test_vit"}, size=160)
     (tmp_path / "theirs/config.json").unlink()
     save_file({name: state[name] for name in list(state)[5:]}, tmp_path / "theirs/model.safetensors")
-    with pytest.raises(InputError, match="theirs: do not fit timm/test_resnet: .*Missing key"):
+    with pytest.raises(InputError, match=r"theirs: do not fit timm/test_resnet: (.|\n)*Missing key"):
         of_pictures(tmp_path, network)
     (tmp_path / "theirs/model.safetensors").unlink()
     with pytest.raises(InputError, match=r"theirs: holds neither model\.safetensors nor pytorch_model\.bin"):

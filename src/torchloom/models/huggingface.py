@@ -123,5 +123,10 @@ def started(
 ) -> dict[str, Tensor]:
     """The encoder's weights in the folder, as the library reads them: safetensors, or tensors alone."""
     with _quiet():
-        found = _library().AutoModel.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+        found, account = _library().AutoModel.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    missing = sorted(name for name in account["missing_keys"] if not name.startswith("pooler."))
+    if missing:  # of a pooler that was not trained, such as of a language model, it is drawn
+        raise ValueError(f"the file has no {', '.join(missing[:3])}")
     return {f"encoder.{name}": weight.float() for name, weight in found.state_dict().items()}

@@ -94,7 +94,8 @@ def started(
     So older names of weights, other sizes of images and grey pictures are its affair.
     """
     overlay = _overlay(source, read()) if read else {}
-    given = {"num_classes": sizes["outputs"], "in_chans": sizes["shape"][0], **arguments}
+    classes = {**_config(source), **overlay}["num_classes"]  # with another number timm lets weights be missing, too
+    given = {"num_classes": classes, "in_chans": sizes["shape"][0], **arguments}
     full = _timm().create_model(plain(source.member), pretrained=True, pretrained_cfg_overlay=overlay, **given)
     found: dict[str, Tensor] = full.state_dict()
     return found
@@ -105,8 +106,7 @@ def _overlay(source: Source, state: Mapping[str, Tensor]) -> dict[str, Any]:
     known, said = _config(source), _said(source)
     heads, firsts = (known.get(key) or () for key in ("classifier", "first_conv"))
     head, first = (each if isinstance(each, str) else next(iter(each), "") for each in (heads, firsts))
-    if f"{head}.weight" in state:
-        said["num_classes"] = len(state[f"{head}.weight"])
+    said["num_classes"] = len(state.get(f"{head}.weight", ()))
     if f"{first}.weight" in state:
         said["input_size"] = (state[f"{first}.weight"].shape[1], *known["input_size"][1:])
     nowhere = {"url": None, "file": None, "hf_hub_id": None, "source": None, "custom_load": False}

@@ -87,7 +87,7 @@ def start(model: nn.Module, network: ModelConfig, info: Info, problem: Problem) 
     with _told(network):
         weights = sources.started(network.name, _source(network), inner, read, sizes, network.arguments)
     new = inner.state_dict()
-    taken = {name: weight for name, weight in weights.items() if new[name].shape == weight.shape}
+    taken = {name: weight for name, weight in weights.items() if name in new and new[name].shape == weight.shape}
     inner.load_state_dict(taken, strict=False)
     drawn = sorted(new.keys() - taken.keys())
     rest = f"; drawn anew: {', '.join(drawn)}" if drawn else ""
