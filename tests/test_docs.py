@@ -68,6 +68,8 @@ ELSEWHERE = {
         "tests/test_extending.py::test_sounds_of_ones_own"
     ),
     "curl --data-binary @asked/7.wav *": "tests/test_extending.py::test_sounds_of_ones_own",
+    "uv run kedro run --pipelines blossoms_timm": "tests/test_pretrained.py::test_the_guide",
+    "uv run kedro run --pipelines opinions": "tests/test_pretrained.py::test_the_guide",
     "uv run kedro run --pipelines novel": "tests/test_extending.py::test_a_book_of_ones_own",
     "uv run kedro task new loads *": (
         "tests/test_task_command.py::test_a_table_by_time_becomes_a_forecast_when_that_is_asked_for"
@@ -126,7 +128,7 @@ def test_links_lead_somewhere() -> None:
 REFUSED = ("optimizer.name=Addam", "resume=must")
 ADDED = {  # tasks, by who follows the page
     *("mnist_resnet", "flowers_cnn", "bikes", "genres", "topics", "verdicts", "digits", "novel", "loads"),
-    *("riders", "riders_folds"),
+    *("riders", "riders_folds", "blossoms_timm", "opinions"),
 }
 MADE = {  # by who follows the page
     "conf/base/parameters/rides.yml",
@@ -134,6 +136,8 @@ MADE = {  # by who follows the page
     "conf/base/catalog_people.yml",
     "conf/local/credentials.yml",
     "conf/base/parameters/bikes.yml",
+    "conf/base/parameters/blossoms.yml",
+    "conf/base/parameters/letters_to_the_editor.yml",
     "conf/base/parameters/loads.yml",
     "conf/base/parameters/genres.yml",
     "conf/base/parameters/topics.yml",

@@ -78,7 +78,8 @@ def test_nothing_is_no_tokens(tokenizer: Tokenizer) -> None:
 def test_a_tokenizer_survives_json(tokenizer: Tokenizer) -> None:
     tokenizer.encode("a")  # what it remembers from encoding is no part of it
     assert Tokenizer.model_validate(json.loads(json.dumps(tokenizer.model_dump()))) == tokenizer
-    assert set(tokenizer.model_dump()) == {"kind", "vocabulary", "lower_case", "merges"}
+    kept = {"kind", "vocabulary", "lower_case", "merges", "definition", "longest", "opening"}
+    assert set(tokenizer.model_dump()) == kept
 
 
 def test_subwords_as_a_person_reads_them() -> None:

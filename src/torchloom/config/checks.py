@@ -89,8 +89,9 @@ def _one_per_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _as_tuple(value: Any, hint: Any) -> Any:
-    """YAML has no tuples: a list stands for one where the signature asks for one."""
-    return tuple(value) if isinstance(value, list) and getattr(hint, "__origin__", None) is tuple else value
+    """YAML has no tuples: a list stands for one where the signature asks for one, and for no list."""
+    kinds = {getattr(each, "__origin__", each) for each in (hint, *getattr(hint, "__args__", ()))}
+    return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
 
 
 def one_of(name: str, allowed: Iterable[str], what: str) -> None:

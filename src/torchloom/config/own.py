@@ -24,7 +24,7 @@ _named: set[str] = set()  # by the parameters of this process
 
 
 def is_path(name: str) -> bool:
-    return "." in name
+    return "." in name and "/" not in name  # timm/resnet50.a1_in1k is a name of a library
 
 
 def named() -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
@@ -378,6 +378,8 @@ class TextFilesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
     The vocabulary is that of the training texts. Texts without a target, or without a token, are left out.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ("tokenizer",)  # the keys that name files beside the data, whose contents count
+
     target: Target | None = Field(  # type: ignore[assignment]
         None,
         description="the column that is to be told from the text, or several, as of a table; of class folders none",
@@ -393,9 +395,21 @@ class TextFilesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
         description="what a text is cut into; in scripts without spaces, such as Chinese, Japanese and Thai, each "
         "character is a word. subwords are learnt on the training texts, and need the extra subwords",
     )
+    tokenizer: Place | None = Field(
+        None,
+        description="instead of tokens of one's own those of an encoder, a folder of the Hugging Face hub with a "
+        "tokenizer.json; needs the extra subwords",
+    )
     lower_case: bool = Field(True, description="whether upper and lower case are the same")
     vocabulary_size: int = Field(20_000, ge=300, description="most frequent tokens to know, with <pad> and <unk>")
     min_count: Count = Field(2, description="tokens that the training texts hold less often are unknown")
+
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> TextFilesPreprocessConfig:
+        learnt = {"tokens", "lower_case", "vocabulary_size", "min_count"} & self.model_fields_set
+        if self.tokenizer and learnt:
+            raise ValueError(f"must be without {', '.join(sorted(learnt))} where a tokenizer has all that")
+        return self
 
 
 class SoundFilesPreprocessConfig(RowsPreprocessConfig):

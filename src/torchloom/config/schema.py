@@ -114,8 +114,9 @@ def _named(kind: type[BaseModel]) -> list[type[BaseModel]]:
 
 
 def _choose(schema: dict[str, Any], allowed: Mapping[str, type[BaseModel]]) -> None:
-    """Let the block have one of these names, and with it the arguments that go with the name; or a dotted path."""
-    names = [{"enum": list(allowed)}, {"pattern": r"^\w+(\.\w+)+$"}]
+    """Let the block have one of these names, and with it the arguments that go with the name; or a path."""
+    # the second: a dotted path, or a network of a library
+    names = [{"enum": list(allowed)}, {"pattern": r"^\w+(\.\w+)+$|^\w+/.+$"}]
     schema["properties"]["name"] = {**schema["properties"]["name"], "anyOf": names}
     own = dict.fromkeys(schema["properties"], True)
     schema["allOf"] = []

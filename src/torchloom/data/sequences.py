@@ -63,8 +63,8 @@ class DocumentBatches(Gathered):
     """`self[indices]` is a batch: tokens (B, T) int64, lengths (B,) int64 and labels (B,) int64.
 
     T is the length of the batch's longest document; shorter ones are filled up with zeros. Of documents with more than
-    `max_tokens` the last ones are kept, where a review comes to its verdict. The lengths stay on the CPU, where packing
-    wants them.
+    `max_tokens` the last ones are kept, where a review comes to its verdict, and the `opening` ones, if there are such.
+    The lengths stay on the CPU, where packing wants them.
     """
 
     indexed_on_host = True  # as the lengths
@@ -77,12 +77,15 @@ class DocumentBatches(Gathered):
         labels: Tensor,
         max_tokens: int | None,
         device: torch.device | None = None,
+        opening: int = 0,
     ) -> None:
         super().__init__(tokens.device, device)
         self.tokens, self.labels = tokens, labels
-        ends = starts[1:].cpu()
+        begins, ends = starts[:-1].cpu(), starts[1:].cpu()
         self.lengths = torch.diff(starts.cpu()).clamp(min=0, max=max_tokens)
         self.starts = ends - self.lengths
+        self.begins = begins
+        self.opening = min(opening, max_tokens) if max_tokens else 0  # without a limit no document is cut
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,7 +93,14 @@ class DocumentBatches(Gathered):
     def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
         lengths = self.lengths[indices]
         tokens = self.stretches(self.tokens, self.starts[indices], lengths)
+        if self.opening:
+            tokens = self._opened(tokens, indices, lengths)
         return tokens, lengths, self.labels[indices.to(self.labels.device)]
+
+    def _opened(self, tokens: Tensor, indices: Tensor, lengths: Tensor) -> Tensor:
+        """With the first tokens of each document in the place of those that came to stand there."""
+        first = self.stretches(self.tokens, self.begins[indices], lengths.clamp(max=self.opening))
+        return torch.cat([first, tokens[:, first.shape[1] :]], 1)
 
     def change_batch(self, *parts: Tensor) -> tuple[Tensor, ...]:
         tokens, lengths, labels = parts

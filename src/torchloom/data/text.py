@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from torchloom.errors import InputError
+from torchloom.errors import InputError, telling
 from torchloom.system.words import extra, listed
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ LONGEST_TEXT = 10_000  # tokens of what a model is asked about; a batch takes me
 SPACE = "␣"
 SHOWN = 200  # characters of a vocabulary, in a message
 PAD, UNKNOWN = "<pad>", "<unk>"  # no text holds these as words
-Kind = Literal["characters", "words", "subwords"]
+Kind = Literal["characters", "words", "subwords", "encoder"]
 
 
 def _ranges(points: Iterable[int]) -> str:
@@ -83,7 +84,8 @@ def read_number(text: str) -> float:
 class Tokenizer(BaseModel):
     """A vocabulary of characters, words or subwords; a token is a place in it. JSON keeps all of it.
 
-    `merges` are what is put together to subwords, the first ones first.
+    `merges` are what is put together to subwords, the first ones first. That of an encoder is its tokenizer.json, as
+    `definition`; of texts of more than `longest` tokens it has the `opening` ones and the last.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -92,6 +94,9 @@ class Tokenizer(BaseModel):
     vocabulary: list[str]
     lower_case: bool = False  # whether texts are put into lower case before; those of words are
     merges: list[tuple[str, str]] = Field([])
+    definition: str = ""
+    longest: int | None = None
+    opening: int = 0
 
     @classmethod
     def learnt(cls, kind: Kind, texts: Iterable[str], size: int, min_count: int, lower_case: bool = False) -> Tokenizer:
@@ -105,6 +110,17 @@ class Tokenizer(BaseModel):
         return cls(kind=kind, vocabulary=vocabulary, lower_case=lower_case, merges=merges)
 
     @classmethod
+    def of_encoder(cls, definition: str, longest: int | None) -> Tokenizer:
+        """What a tokenizer.json defines; InputError when it cannot be read."""
+        library = _read_definition(definition)
+        known = library.get_vocab(with_added_tokens=True)
+        names = {token: piece for piece, token in known.items()}
+        vocabulary = [names.get(token, "") for token in range(max(names) + 1)]
+        special = library.encode("a").special_tokens_mask
+        opening = next((place for place, each in enumerate(special) if not each), 0)
+        return cls(kind="encoder", vocabulary=vocabulary, definition=definition, longest=longest, opening=opening)
+
+    @classmethod
     def of_characters(cls, text: str) -> Tokenizer:
         """Every character of `text`, in the order of their code points."""
         return cls(kind="characters", vocabulary=sorted(set(text)))
@@ -115,7 +131,14 @@ class Tokenizer(BaseModel):
 
     @cached_property
     def _pieces(self) -> Pieces:
-        return KINDS[self.kind](self.vocabulary, self.merges)
+        return Defined(self.definition) if self.definition else KINDS[self.kind](self.vocabulary, self.merges)
+
+    def cut(self, tokens: np.ndarray, most: int | None) -> np.ndarray:
+        """Of more than `most` tokens the last ones, and those that open a text."""
+        if most is None or len(tokens) <= most:
+            return tokens
+        first = min(self.opening, most)
+        return np.concatenate([tokens[:first], tokens[len(tokens) - (most - first) :]])
 
     def _in_case(self, text: str) -> str:
         return text.lower() if self.lower_case else text
@@ -128,7 +151,7 @@ class Tokenizer(BaseModel):
         """
         if UNKNOWN not in self._pieces.tokens:
             self.check_known(text)
-        return np.array(self._pieces.encode(self._in_case(text)), dtype=np.int64)
+        return self.cut(np.array(self._pieces.encode(self._in_case(text)), dtype=np.int64), self.longest)
 
     def check_known(self, text: str) -> None:
         """InputError when the text has characters that stand in no vocabulary of such."""
@@ -149,7 +172,7 @@ class Tokenizer(BaseModel):
         tokens = self.encode(text)
         if not len(tokens):
             raise InputError(f"holds no {self.kind}")
-        tokens = tokens[-last:] if last else tokens
+        tokens = self.cut(tokens, last)
         if len(tokens) > LONGEST_TEXT:
             raise InputError(f"holds {len(tokens):,} {self.kind}, more than {LONGEST_TEXT:,}")
         return tokens
@@ -270,7 +293,75 @@ class Subwords(Pieces):
         return [self.decode([token]).replace(" ", SPACE) or piece for token, piece in enumerate(self.vocabulary)]
 
 
+class Defined(Pieces):
+    """As a tokenizer.json has it, with what stands around a text, such as [CLS] and [SEP]."""
+
+    def __init__(self, definition: str) -> None:
+        self.library = _read_definition(definition)
+        super().__init__([], [])
+
+    def encode(self, text: str) -> list[int]:
+        """None of a text without a token of its own."""
+        found = self.library.encode(text)
+        return [] if all(found.special_tokens_mask) else list(found.ids)
+
+    def decode(self, tokens: list[int]) -> str:
+        return str(self.library.decode(tokens))
+
+
 KINDS: dict[Kind, type[Pieces]] = {"characters": Characters, "words": Words, "subwords": Subwords}
+
+
+SETTINGS = {"config.json": "max_position_embeddings", "tokenizer_config.json": "model_max_length"}
+UNKNOWN_LENGTH = 10**9  # what is said to be more is not known
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """That of an encoder in a folder of the Hugging Face hub, with how long texts its files say that it takes.
+
+    InputError when it has none.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise InputError(
+            f"preprocess.tokenizer {folder}: holds no tokenizer.json. A folder of an older tokenizer gets one by "
+            "transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    with telling(folder):
+        found = Tokenizer.of_encoder(file.read_text(encoding="utf-8"), None)
+        return found.model_copy(update={"longest": _longest(folder)})
+
+
+def _longest(folder: Path) -> int | None:
+    """The least that the files name; positions of the RoBERTa family begin after that of the filling."""
+    lengths = []
+    for name, key in SETTINGS.items():
+        try:
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise InputError(f"{name}: is no JSON: {error}") from error
+        length = said.get(key)
+        shift = said.get("pad_token_id", 0) + 1 if said.get("model_type") in SHIFTED else 0
+        lengths += [int(length) - shift] if length and length < UNKNOWN_LENGTH else []
+    return min(lengths, default=None)
+
+
+SHIFTED = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}
+
+
+def _read_definition(definition: str) -> HuggingFaceTokenizer:
+    """Without cutting and filling up, which is done here."""
+    try:
+        library: HuggingFaceTokenizer = _tokenizers().Tokenizer.from_str(definition)
+    except InputError:
+        raise
+    except Exception as error:  # the library has no class of its own for what is wrong
+        raise InputError(f"tokenizer.json: is no tokenizer of the Hugging Face library: {error}") from error
+    library.no_truncation()
+    library.no_padding()
+    return library
 
 
 def _tokenizers() -> Any:

@@ -22,6 +22,7 @@ from torchloom.problems.base import Objective, Problem
 from torchloom.problems.classification.config import ClassifierConfig, FederatedTrainConfig
 from torchloom.system.devices import choose_device, seed_everything
 from torchloom.system.words import counted
+from torchloom.training import pretrained
 from torchloom.training.callbacks import epoch_callbacks
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.loop import (
@@ -150,6 +151,7 @@ class Server:
         self.recipe = {**recipe, "device": self.device.type}
         seed_everything(self.config.seed, self.config.deterministic)
         self.model = federation.model()
+        pretrained.start(self.model, federation.network, federation.loaders.info, federation.problem)
         self.weights = snapshot(self.model)
         self.history: list[dict[str, float]] = []
         self.best: Weights = {}

@@ -41,6 +41,17 @@ class Use:
     share: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What weights of others were trained on: pictures of a `size` (height, width) with `mean` and `std` per channel on
+    the scale [0, 1], or texts cut by a `tokenizer`, a tokenizer.json as it is."""
+
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+    size: tuple[int, int] | None = None
+    tokenizer: str = ""
+
+
 class Info(BaseModel):
     """What preprocessing finds out about a data set, and what loaders, networks and exported models must know of it.
 
@@ -85,6 +96,15 @@ class Info(BaseModel):
 
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         """With what the blocks `data` and `evaluate` of a task do to an input."""
+        return self
+
+    def origin(self) -> Origin | None:
+        """What the inputs of a network that has learnt from such data are made as; None where nothing is measured."""
+        return None
+
+    def after(self, origin: Origin) -> Self:
+        """The same with its inputs made as those that weights from elsewhere were trained on; InputError where they
+        cannot be."""
         return self
 
     def measured(self, loaders: LoaderPlan) -> Self:

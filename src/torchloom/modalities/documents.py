@@ -9,7 +9,8 @@ import numpy as np
 
 from torchloom.config import AnswerConfig, Count, DataConfig
 from torchloom.data.text import Tokenizer
-from torchloom.modalities.base import Axes, Info, Use
+from torchloom.errors import InputError
+from torchloom.modalities.base import Axes, Info, Origin, Use
 from torchloom.modalities.files import Sample, texts_of
 
 if TYPE_CHECKING:
@@ -57,11 +58,24 @@ class DocumentInfo(Info):
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"max_tokens": data.max_tokens})
 
+    def after(self, origin: Origin) -> Self:
+        if self.tokenizer.definition != origin.tokenizer:
+            raise InputError(
+                "model.weights: the encoder has its own tokens, and the texts were cut into others. Name its folder in "
+                "the block preprocess of the data, too: preprocess.tokenizer"
+            )
+        return self
+
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:
         from torchloom.data.sequences import DocumentBatches
 
         return DocumentBatches(
-            arrays["tokens"], arrays["starts"], arrays[self.counted], use.data.max_tokens, use.device
+            arrays["tokens"],
+            arrays["starts"],
+            arrays[self.counted],
+            use.data.max_tokens,
+            use.device,
+            self.tokenizer.opening,
         )
 
     def example(self, batch: int, time: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torchloom.config import AnswerConfig, DataConfig, Fit, ValueRange, Views
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.targets import Classes
-from torchloom.modalities.base import Axes, Info, Use
+from torchloom.modalities.base import Axes, Info, Origin, Use
 from torchloom.modalities.files import PicturesInFiles
 
 if TYPE_CHECKING:
@@ -73,6 +73,20 @@ class ImageInfo(PicturesInFiles, Reading, Info):
 
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
         return self.model_copy(update={"views": getattr(evaluation, "views", "one")})
+
+    def origin(self) -> Origin:
+        return Origin(self.mean, self.std)
+
+    def after(self, origin: Origin) -> Self:
+        """Grey pictures get the mean of what the colours have."""
+        if origin.size and tuple(self.shape[1:]) != origin.size:
+            logger.info(
+                "pictures are %dx%d, and the weights were trained on %dx%d; preprocess.size: %s may do better",
+                *(*self.shape[1:], *origin.size, list(origin.size)),
+            )
+        three = self.shape[0] == len(origin.mean)
+        mean, std = (list(each) if three else [float(np.mean(each))] for each in (origin.mean, origin.std))
+        return self.model_copy(update={"mean": mean, "std": std})
 
     def measured(self, loaders: LoaderPlan) -> Self:
         from torchloom.data.images import PART, channel_counts, channel_statistics

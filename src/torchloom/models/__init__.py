@@ -16,6 +16,9 @@ and so says what it is for:
 - `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
 
 Sizes of outputs whose default is None are those of several problems, which one network is for: it gets one of them.
+
+A module with a function `builder` has the networks of a library, `timm/resnet50` as `builder("resnet50")`. What may
+start from weights that others have trained says how, see `sources`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +43,7 @@ from torchloom.modalities import Info
 if TYPE_CHECKING:
     from torchloom.problems.base import Problem
 
+LIBRARIES = ("timm", "torchvision")  # modules here that have a `builder`
 OUTPUTS = {"outputs", "maps", "horizon"}  # the sizes of what comes out; all others are of what goes in
 
 
@@ -72,10 +77,18 @@ def _sizes(name: str) -> list[inspect.Parameter]:
 
 
 def _module(name: str) -> ModuleType:
-    return import_module(f"torchloom.models.{name}")
+    return import_module(f"torchloom.models.{name.partition('/')[0]}")
+
+
+def family(name: str) -> Any:
+    """The module that a network is of; nothing where that is the user's own."""
+    return None if own.is_path(name) else _module(name)
 
 
 def _build(name: str) -> Callable[..., nn.Module]:
+    if "/" in name:
+        _check_library(name)
+        return _module(name).builder(name.partition("/")[2])  # type: ignore[no-any-return]
     found: Any = own.find(name) if own.is_path(name) else _module(name)
     build: Callable[..., nn.Module] = getattr(found, "build", found)
     return build
@@ -86,15 +99,30 @@ def check_network(name: str, outputs: Collection[str], inputs: Collection[str] |
 
     Without `inputs` it may ask for anything: what the data have is known later.
     """
-    names = network_names(outputs, inputs)
-    own.chosen(name, names, "a network for this problem, a module of torchloom.models,")
-    if own.is_path(name):
+    if "/" in name:
+        _check_library(name)
+    else:
+        own.chosen(name, network_names(outputs, inputs), "a network for this problem, a module of torchloom.models,")
+    if own.is_path(name) or "/" in name:
         if not callable(_build(name)):
             raise UnknownNameError(name, "must lead to a function that builds a network, or a module with such a build")
         if not _asks_for(name, outputs, inputs):
             needed = ", ".join([*(inputs or ["sizes of the inputs"]), *outputs])
             asked = ", ".join(sizes_of(name)) or "none"
             raise UnknownNameError(name, f"asks for the sizes ({asked}), but networks for this problem for ({needed})")
+
+
+def _check_library(name: str) -> None:
+    """Raise UnknownNameError unless the library is one of ours, and has such a network."""
+    library, _, member = name.partition("/")
+    if library not in LIBRARIES:
+        known = " or ".join(f"{each}/…" for each in LIBRARIES)
+        raise UnknownNameError(name, f"must be {known} where it is a network of a library")
+    members = _module(name).names()
+    if _module(name).plain(member) not in members:
+        near = get_close_matches(member, members, 3)
+        guess = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise UnknownNameError(name, f"{library} has no network {member!r} for pictures{guess}")
 
 
 def network_arguments(name: str) -> type[BaseModel]:
@@ -105,6 +133,21 @@ def network_arguments(name: str) -> type[BaseModel]:
 def check_arguments(name: str, arguments: dict[str, Any]) -> None:
     """Raise ArgumentError when the network `name` does not take `arguments`."""
     check_call(network_arguments(name), arguments)
+
+
+def check_weights(name: str, weights: str | None, pretrained: bool) -> None:
+    """ValueError unless the network `name` can start from what others have trained in this way."""
+    if weights and pretrained:
+        raise ValueError("must have either weights, which are of your own choice, or pretrained")
+    if pretrained and name.partition("/")[0] not in LIBRARIES:
+        raise ValueError(f"must be without pretrained: {name} is not of {' or '.join(LIBRARIES)}, which have weights")
+    if weights and not (hasattr(family(name), "started") or of_torchvision(name)):
+        raise ValueError(f"must be without weights: what others have trained does not fit the network {name}")
+
+
+def of_torchvision(name: str) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None:
+    """What makes of a state_dict of torchvision one of the network `name`, if there is such."""
+    return getattr(family(name), "from_torchvision", None)
 
 
 def build_network(name: str, sizes: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:

@@ -5,7 +5,8 @@ same, "Identity mappings in deep residual networks", ECCV 2016 (arXiv:1603.05027
 "Wide residual networks", BMVC 2016 (arXiv:1605.07146).
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -134,6 +135,43 @@ class ResNet(nn.Module):
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         logits: Tensor = self.head(x)  # (B, outputs)
         return logits
+
+
+# What torchvision calls the parts of a block, and what they are here, where nothing is dropped out.
+PARTS = {
+    **{f"conv{number}": f"body.{3 * number - 3}" for number in (1, 2, 3)},
+    **{f"bn{number}": f"body.{3 * number - 2}" for number in (1, 2, 3)},
+    **{f"downsample.{number}": f"shortcut.{number}" for number in (0, 1)},
+}
+ENDS = {"conv1": "stem.0", "bn1": "stem.1", "fc": "head"}  # and those of the network
+
+
+def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict of torchvision's ResNets as one of those here with the stem for ImageNet."""
+    blocks = sorted({(int(stage), int(block)) for stage, block in re.findall(r"layer(\d+)\.(\d+)\.", " ".join(state))})
+    places = {f"layer{stage}.{block}": f"stages.{place}" for place, (stage, block) in enumerate(blocks)}
+    return {_renamed(name, places, PARTS, ENDS): weight for name, weight in state.items()}
+
+
+def to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The way back: the stages begin where blocks become wider."""
+    ends = [name for name in state if re.fullmatch(r"stages\.\d+\.body\.0\.weight", name)]
+    widths = [len(state[name]) for name in sorted(ends, key=lambda name: int(name.split(".")[1]))]
+    firsts = [widths.index(width) for width in widths]
+    stages = {first: number for number, first in enumerate(dict.fromkeys(firsts), 1)}
+    places = {f"stages.{place}": f"layer{stages[first]}.{place - first}" for place, first in enumerate(firsts)}
+    parts, ends_here = ({here: there for there, here in each.items()} for each in (PARTS, ENDS))
+    return {_renamed(name, places, parts, ends_here): weight for name, weight in state.items()}
+
+
+def _renamed(name: str, places: Mapping[str, str], parts: Mapping[str, str], ends: Mapping[str, str]) -> str:
+    """The name of a weight, `what` of a part of a block or of the network, in the other's words; or as it is."""
+    part, _, what = name.rpartition(".")
+    place = ".".join(part.split(".")[:2])
+    if place in places:
+        inner = part.removeprefix(f"{place}.")
+        return f"{places[place]}.{parts.get(inner, inner)}.{what}"
+    return f"{ends.get(part, part)}.{what}"
 
 
 def convolutions(inputs: int, width: int, stride: int, bottleneck: bool, layers: Layers) -> list[nn.Conv2d]:

@@ -3,10 +3,11 @@
 Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015 (arXiv:1409.1556).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from torchloom.config import Count, Fraction
 from torchloom.models._layers import (
@@ -64,3 +65,12 @@ def build(
         layers += dense(units, next_units, activation=activation, dropout=dropout)
         units = next_units
     return initialize(nn.Sequential(*layers, nn.Linear(units, outputs)), initialization)
+
+
+def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict of torchvision's VGGs as one of those here with `hidden: [4096, 4096]`, for images of 224x224."""
+    last = max(int(name.split(".")[1]) for name in state if name.startswith("features."))
+    dense = last + 4  # an activation, a pooling and what makes a row of it are between
+    places = {f"classifier.{place}": str(dense + place) for place in (0, 3, 6)}
+    parts = ((*name.rpartition("."), weight) for name, weight in state.items())
+    return {f"{places.get(part, part.removeprefix('features.'))}.{what}": weight for part, _, what, weight in parts}

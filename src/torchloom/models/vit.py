@@ -8,6 +8,8 @@ Dosovitskiy et al., "An image is worth 16x16 words: transformers for image recog
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -50,6 +52,40 @@ def build(
     return initialize(
         ViT(first, math.prod(sides), width, encoder, outputs, dropout, pooling == "token"), initialization
     )
+
+
+NAMES = {  # what torchvision calls the parts, and what they are here
+    r"class_token": "token",
+    r"encoder\.pos_embedding": "places",
+    r"conv_proj\.(.*)": r"stem.\1",
+    r"encoder\.layers\.encoder_layer_(\d+)\.(.*)": r"encoder.blocks.\1.\2",
+    r"encoder\.ln\.(.*)": r"encoder.norm.\1",
+    r"heads\.head\.(.*)": r"head.\1",
+}
+PARTS = {
+    "ln_1": "before_attention",
+    "self_attention.in_proj_": "attention.queries_keys_values.",
+    "self_attention.out_proj": "attention.mixed",
+    "ln_2": "before_layers",
+    "mlp.0": "layers.0",
+    "mlp.3": "layers.2",
+    "mlp.linear_1": "layers.0",  # as files of old have it
+    "mlp.linear_2": "layers.2",
+}
+
+
+def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict of torchvision's vision transformers as one of those here with patches and a token."""
+    return {_here(name): weight for name, weight in state.items()}
+
+
+def _here(name: str) -> str:
+    for there, here in NAMES.items():
+        if match := re.fullmatch(there, name):
+            name = match.expand(here)
+    for part, here in PARTS.items():
+        name = name.replace(f".{part}", f".{here}")
+    return name
 
 
 def convolutions(channels: int, patch: int, width: int) -> nn.Module:

@@ -32,7 +32,7 @@ from torchloom.config import DistributedConfig, TrainConfig, own
 from torchloom.config.checks import differences
 from torchloom.errors import InputError
 from torchloom.records.runs import read_run
-from torchloom.system.files import Stamp, atomic_write, contents
+from torchloom.system.files import Stamp, atomic_write, contents, contents_within
 from torchloom.training.checkpoint import Checkpoint
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -124,7 +124,8 @@ def _kinds(values: Iterable[Any]) -> Iterator[tuple[str, str]]:
             yield kind.__module__, kind.__qualname__
 
 
-ENTRIES = {"build", "PROBLEM"}  # what is asked of a module that is imported by a name
+# what is asked of a module that is imported by a name
+ENTRIES = {"build", "PROBLEM", "builder", "described", "from_torchvision", "origin", "started"}
 
 
 def _targets(target: str, package: str, names: Collection[str], others: set[str]) -> Iterator[tuple[str, str]]:
@@ -148,7 +149,8 @@ def _targets(target: str, package: str, names: Collection[str], others: set[str]
         modules = [
             file.stem for file in [*folder.glob("[!_]*.py"), *(file.parent for file in folder.glob("*/__init__.py"))]
         ]
-        for stem in [stem for stem in modules if stem in names] or modules:
+        known_by = {*names, *(name.partition("/")[0] for name in names)}  # timm/resnet50 is of the module timm
+        for stem in [stem for stem in modules if stem in known_by] or modules:
             known = _module(module[:-1] + stem)
             yield from ((module[:-1] + stem, each) for each in ENTRIES & known.keys() or known)
     elif name == "*":
@@ -573,12 +575,21 @@ class Records:
         code, packages = code_of(node.func, *loaded, names=self.names(node))
         keys: Mapping[str, Collection[str]] = getattr(node.func, KEYS, {})
         blocks = {name: self._block(name, catalog) for name in node.inputs if _is_parameter(name)}
+        parts = {name: _part(block, keys.get(name.rpartition(".")[2])) for name, block in blocks.items()}
+        files = {key: value for name, part in parts.items() for key, value in self._files(name, part)}
         return {
-            "parameters": {name: _part(block, keys.get(name.rpartition(".")[2])) for name, block in blocks.items()},
+            "parameters": parts,
             "code": code,
             "packages": packages,
-            "inputs": {name: fingerprint(catalog, name) for name in node.inputs if not _is_parameter(name)},
+            "inputs": {name: fingerprint(catalog, name) for name in node.inputs if not _is_parameter(name)} | files,
         }
+
+    def _files(self, name: str, block: Any) -> Iterator[tuple[str, str | None]]:
+        """What is in the files that a block of parameters names, by full key."""
+        full = name.removeprefix("params:")
+        for key in getattr(self.kinds.get(full), "reads", ()):
+            if isinstance(block, Mapping) and block.get(key):
+                yield f"{full}.{key}", contents_within(Path(block[key]).expanduser())
 
     def _block(self, name: str, catalog: DataCatalog) -> Any:
         """The parameter as nodes get it; of a pipeline that does not run Kedro has it as the user wrote it."""

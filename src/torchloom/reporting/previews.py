@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.pipeline.preview_contract import TextPreview
 
-from torchloom.config import Named
 from torchloom.modalities import Info, read_info
 from torchloom.problems.base import Problem
 from torchloom.system.words import counted
@@ -43,10 +42,11 @@ def find_network(
         return f"{checkpoint.network}, trained", checkpoint.build(), checkpoint.info
     if untrained and catalog.exists(f"{untrained[1]}_info"):
         from torchloom.models import build_model
+        from torchloom.training.pretrained import described
 
         problem, data = untrained
         info = read_info(catalog.load(f"{data}_info"))
-        config = Named.model_validate(catalog.load(f"params:{task}.model"))
+        config = described(problem.network.model_validate(catalog.load(f"params:{task}.model")))
         return f"{config.name}, not trained yet", build_model(config.name, config.arguments, info, problem), info
     return None
 

@@ -111,6 +111,14 @@ def contents(path: Path) -> str | None:
     return _checksum(path, stamp(path)) if path.is_file() else None
 
 
+def contents_within(path: Path) -> str | None:
+    """The same of a file, or of all files that lie in a folder itself."""
+    if not path.is_dir():
+        return contents(path)
+    found = [f"{each.name} {contents(each)}" for each in sorted(path.iterdir()) if each.is_file()]
+    return f"sha256:{hashlib.sha256(chr(10).join(found).encode()).hexdigest()}"
+
+
 @lru_cache(maxsize=10_000)
 def _checksum(path: Path, stamp: Stamp) -> str:  # noqa: ARG001
     return checksum(path)

@@ -34,7 +34,7 @@ from torchloom.data.rows import (
     writing_of,
 )
 from torchloom.data.tables import LARGEST_TEXT, SUFFIXES, read_text
-from torchloom.data.text import Tokenizer, split_words
+from torchloom.data.text import Tokenizer, read_tokenizer, split_words
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, telling
@@ -124,9 +124,7 @@ def _prepare(
     target, learnt = asked.targets(parts)
     target = target if column else target.model_copy(update={"folders": True})
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
-    tokenizer = Tokenizer.learnt(
-        config.tokens, texts["train"], config.vocabulary_size, config.min_count, config.lower_case
-    )
+    tokenizer = _tokenizer(texts["train"], config)
     tensors, groups = {}, groups_of(parts, config)
     for split, part in texts.items():
         tokens = [tokenizer.encode(each) for each in track(part, f"{split} texts")]
@@ -141,6 +139,12 @@ def _prepare(
         "words": lengths(tensors["train"]),
     }
     return tensors["train"], tensors["validation"], tensors["test"], info
+
+
+def _tokenizer(texts: list[str], config: TextFilesPreprocessConfig) -> Tokenizer:
+    if config.tokenizer:
+        return read_tokenizer(Path(config.tokenizer).expanduser())
+    return Tokenizer.learnt(config.tokens, texts, config.vocabulary_size, config.min_count, config.lower_case)
 
 
 def _plain(text: str) -> str:
@@ -184,7 +188,8 @@ def _with_text(split: str, rows: list[Row], text: str, config: TextFilesPreproce
 def _has_token(text: Any, config: TextFilesPreprocessConfig) -> bool:
     if not isinstance(text, str):
         return text is not None and text == text
-    return bool(split_words(text) if config.tokens == "words" else text.strip())
+    whole = config.tokenizer or config.tokens != "words"
+    return bool(text.strip() if whole else split_words(text))
 
 
 # ---- what there is -------------------------------------------------------------------------------------------------

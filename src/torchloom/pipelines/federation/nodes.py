@@ -109,6 +109,7 @@ def train(
     require_flower()
     from torchloom.federated.federation import Federation, Server
     from torchloom.federated.flower import run_rounds
+    from torchloom.training import pretrained
     from torchloom.training.loop import TIMES
 
     problem.check(config, loaders)
@@ -117,6 +118,7 @@ def train(
         raise InputError(f"{dealt.path}: is of other data. Run the partition stage again: kedro run --tags partition")
     samples, starts = (np.asarray(dealt.arrays[name]) for name in ("samples", "starts"))
     say_if_one_step(config, len(samples) // (len(starts) - 1), "client's samples")
+    network, loaders = pretrained.settled(network, loaders)
     federation = Federation(problem, loaders, network, config, np.split(samples, starts[1:-1]))
     code, packages = code_of(train, names=[network.name, problem.name, loaders.info.kind])
     recipe: dict[str, Any] = {
@@ -126,6 +128,7 @@ def train(
         "partition": dealt.fingerprint,
         "code": code,
         "packages": packages,
+        **pretrained.fingerprint(network),
     }
     server = Server(federation, states, recipe)
     run_rounds(federation, server)

@@ -153,6 +153,7 @@ def train_network(
     processes that train together. A training of the same recipe that was interrupted goes on from what is in `states`,
     unless it is one for `debugging`; `more` belongs to the recipe too.
     """
+    from torchloom.training import pretrained
     from torchloom.training.distribution import ALONE, launch
 
     for key, made in {"batch_size": loaders.batch_size, "seed": loaders.seed}.items():
@@ -162,6 +163,7 @@ def train_network(
                 "build_dataloaders on, to have them anew"
             )
     parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
+    network, loaders = pretrained.settled(network, loaders, start)
     name = network.name if network else start.network if start else ""
     names = [name, problem.name, loaders.info.kind, *strings(config.recipe())]
     code, packages = code_of(train_network, *parts, names=names)
@@ -172,6 +174,7 @@ def train_network(
         "code": code,
         "packages": packages,
         **({"start": start.fingerprint()} if start else {}),
+        **pretrained.fingerprint(network),
         **({"debugging": debugging.model_dump(mode="json")} if debugging.on else {}),
         **(more or {}),
     }
@@ -247,6 +250,7 @@ def _train(ranks: Ranks, job: Job) -> Trained:
 def _model(job: Job) -> nn.Module:
     """The model as it is before the first step."""
     from torchloom.models import build_model
+    from torchloom.training import pretrained
     from torchloom.training.transfer import freeze, take_over
     from torchloom.training.whitening import whiten
 
@@ -254,6 +258,7 @@ def _model(job: Job) -> nn.Module:
     if network:
         model = build_model(network.name, network.arguments, info, job.problem)
         _check_answer(model, network.name, job)
+        pretrained.start(model, network, info, job.problem)
         if job.start:
             take_over(model, network, info, job.problem, job.start)
     else:
