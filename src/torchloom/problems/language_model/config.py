@@ -29,7 +29,7 @@ class EvaluateLanguageModelConfig(EvaluateConfig):
 
 
 class LanguageModelLoss(ClassLoss):
-    suitable = frozenset({"CrossEntropyLoss"})
+    suitable = frozenset({"CrossEntropyLoss", "NLLLoss", "FocalLoss"})
 
 
 class LanguageModelTrainConfig(TrainConfig):
