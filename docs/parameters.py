@@ -116,7 +116,7 @@ def _typed(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return _link(name) if definitions[name].get("type") == "object" else name
-    for key in ("anyOf", "allOf"):
+    for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
             return " or ".join(dict.fromkeys(_typed(part, definitions) for part in schema[key]))
     if "enum" in schema or "const" in schema:

@@ -317,7 +317,12 @@ def parameters() -> dict[str, Any]:
             r"sweep\.space\.train\.optimizer\.lrr\.low: mnist_mlp\.train\.optimizer\.lrr: unknown key",
         ),
         ({"space": {"model.width": {"low": 1, "high": 2}}}, r"sweep\.space\.model\.width\.low: .*unknown key"),
-        ({"space": {"model.hidden.0": {"low": 1, "high": 2}}}, r"sweep\.space\.model\.hidden\.0: .*has no keys"),
+        (
+            {"space": {"model.hidden.0": {"low": 0, "high": 2}}},
+            r"sweep\.space\.model\.hidden\.0\.low: .*model\.hidden\.0: given 0",
+        ),
+        ({"space": {"model.hidden.9": {"low": 1, "high": 2}}}, r"sweep\.space\.model\.hidden\.9: \[.*\] has no 9"),
+        ({"space": {"train.epochs.0": {"low": 1, "high": 2}}}, r"sweep\.space\.train\.epochs\.0: \d+ has no keys"),
         ({"space": {"train.monitor": {"choices": ["loss", "accuracy"]}}}, r"train\.monitor: cannot be drawn"),
         ({"space": {"data.include_validation": {"choices": [True, False]}}}, r"include_validation: cannot be drawn"),
         (

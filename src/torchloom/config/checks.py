@@ -175,7 +175,7 @@ def check_block(key: str, given: Any, model: type[BaseModel]) -> list[str]:
 
 def _readable(key: str, model: type[BaseModel], error: ErrorDetails) -> list[str]:
     """One pydantic error as `full.key: given …; what is allowed`."""
-    path = [str(part) for part in error["loc"]]
+    path = [str(part) for part in error["loc"] if not str(part).startswith("<")]  # which form of a value it is
     full = ".".join([key, *path])
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, ArgumentError):

@@ -191,12 +191,16 @@ def _form(weights: Any) -> str:
     return "names" if isinstance(weights, dict) else "word" if isinstance(weights, str) else "list"
 
 
-Weights = Annotated[
-    Annotated[list[NotNegative], Field(min_length=1), AfterValidator(_some), Tag("list")]
-    | Annotated[dict[Any, NotNegative], Field(min_length=1), AfterValidator(_some), Tag("names")]
-    | Annotated[Literal["balanced"], Tag("word")],
-    Discriminator(_form),
-]
+def _weights_of(least: int) -> Any:
+    return Annotated[
+        Annotated[list[NotNegative], Field(min_length=least), AfterValidator(_some), Tag("list")]
+        | Annotated[dict[Any, NotNegative], Field(min_length=1), AfterValidator(_some), Tag("names")]
+        | Annotated[Literal["balanced"], Tag("word")],
+        Discriminator(_form),
+    ]
+
+
+LabelWeights, Weights = _weights_of(1), _weights_of(2)
 
 
 @cache
@@ -212,7 +216,8 @@ def loss_arguments(name: str, of: Targets = "classes") -> type[BaseModel]:
     hints = {key: field.annotation for key, field in plain.model_fields.items()}
     tensors = [key for key, hint in hints.items() if Tensor in parts_of(hint)]
     tensors += ["weight"] if of == "classes" and name in _OF_ROWS else []
-    weights: dict[str, Any] = dict.fromkeys(tensors, (Weights | None, None))
+    kind = LabelWeights if of == "labels" else Weights
+    weights: dict[str, Any] = dict.fromkeys(tensors, (kind | None, None))
     return create_model(plain.__name__, __base__=plain, **weights)
 
 

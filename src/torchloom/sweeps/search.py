@@ -224,9 +224,10 @@ def _place(block: Any, part: str) -> Any:
     """What a part of a key is in a block: of a list the number of an entry. InputError where there can be none."""
     if isinstance(block, list) and part.isdecimal() and int(part) < len(block):
         return int(part)
-    if not isinstance(block, dict):
-        raise InputError(f"{part} cannot be in {block!r}")
-    return part
+    if isinstance(block, dict):
+        return part
+    what = part if isinstance(block, list) else f"keys such as {part}"
+    raise InputError(f"{block!r} has no {what}")
 
 
 # ---- what a trial runs ---------------------------------------------------------------------------------------------

@@ -59,8 +59,8 @@ class Multilabel(Problem):
         check_weights(config.loss.name, config.loss.arguments, labels_of(loaders.info).labels, "labels")
         if config.threshold != "validation" and config.loss.name == "MultiLabelMarginLoss":
             raise InputError(
-                "train.threshold: MultiLabelMarginLoss puts labels in an order, and no number says where those end that "
-                "hold. Take validation, which chooses it for each label"
+                "train.threshold: MultiLabelMarginLoss puts labels in an order, and no number says where those end "
+                "that hold. Take validation, which chooses it for each label"
             )
         if config.threshold == "validation" and not loaders.length("validation"):
             raise InputError(
