@@ -78,6 +78,7 @@ an optimiser or a schedule may also be one of your own, by its dotted path: see 
 def _section(kind: type[BaseModel], title: str, users: str = "") -> list[str]:
     """A heading, what the model says of itself, and a table of its keys, without those that it has from another one."""
     schema = kind.model_json_schema()
+    schema |= schema.get("$defs", {}).get(kind.__name__, {})  # of one that is a part of itself
     parent = next(iter(_parents(kind)), None)
     inherited = {name: repr(field) for name, field in parent.model_fields.items()} if parent else {}
     rows = [_row(name, kind, schema) for name, field in kind.model_fields.items() if inherited.get(name) != repr(field)]

@@ -250,6 +250,34 @@ def test_pictures_with_several_labels(plan: LoaderPlan, exporter: None) -> None:
     assert model.problem.caption(model, {"labels": ""}) == "none"
 
 
+@pytest.mark.parametrize("name", ["HingeLoss", "MultiLabelMarginLoss"])
+def test_what_is_no_probability_is_not_called_one(plan: LoaderPlan, exporter: None, name: str) -> None:
+    with_focal = {"name": name, "plus": [{"name": "FocalLoss", "pos_weight": "balanced", "times": 0.5}]}
+    if name == "MultiLabelMarginLoss":
+        with pytest.raises(InputError, match=r"^train\.threshold: MultiLabelMarginLoss puts labels in an order"):
+            trained(plan, loss=with_focal)
+    checkpoint, history = trained(plan, loss=with_focal, threshold="validation", epochs=2)
+    reports = MULTILABEL.evaluate(checkpoint, plan, history, MULTILABEL.evaluation())
+    images, marks = plan.first("test", 1000)
+    with torch.no_grad():
+        logits = checkpoint.build()(images)
+    expected = label_loss(*checkpoint.loss)(logits, marks.float()).item()
+    assert reports["metrics"]["loss"] == pytest.approx(expected, rel=1e-5)
+    model = Model(export_checkpoint(checkpoint), threads=1)
+    assert model.metadata["probabilities"] is None
+    assert model.metadata["loss"]["name"] == name
+    assert list(model.metadata["loss"]["plus"][0]["pos_weight"]) == NAMES
+    schema, answer = model.answering(_config())
+    assert schema.names == ["labels", *(f"score_{label}" for label in NAMES)]
+    columns = answer(list(images.numpy()))
+    np.testing.assert_allclose(columns[f"score_{NAMES[0]}"], logits.sigmoid()[:, 0], atol=1e-5)
+    told = [[label for label, held in zip(NAMES, row, strict=True) if held] for row in marks.tolist()]
+    judged = model.problem.judged(columns, told, model.info)
+    assert judged["mean_average_precision"] == pytest.approx(reports["metrics"]["mean_average_precision"], abs=1e-6)
+    rows = MULTILABEL.answers_to(checkpoint, plan, MULTILABEL.evaluation())
+    assert f"score_{NAMES[0]}" in rows[0]
+
+
 def _config() -> Any:
     from torchloom.config import PredictConfig
 

@@ -360,6 +360,19 @@ def test_classes_can_be_drawn_with_a_loss_of_another_kind(parameters: dict[str, 
     sweep.check(SweepConfig(**{**BLOCK, "space": space}), parameters)
 
 
+def test_the_parts_of_a_loss_can_be_drawn(parameters: dict[str, Any]) -> None:
+    plus = [{"name": "FocalLoss", "times": 1.0}]
+    task = sweep.put(parameters["mnist_mlp"], {"train.loss": {"name": "CrossEntropyLoss", "plus": plus}})
+    changed = {**parameters, "mnist_mlp": task}
+    space = {"train.loss.plus.0.times": {"low": 0.1, "high": 1.0}, "train.loss.plus.0.gamma": {"choices": [1.0, 2.0]}}
+    sweep.check(SweepConfig(**{**BLOCK, "space": space}), changed)
+    drawn = sweep.put(task, {"train.loss.plus.0.times": 0.5})
+    assert drawn["train"]["loss"]["plus"] == [{"name": "FocalLoss", "times": 0.5}]
+    space["train.loss.plus.0.times"]["low"] = 0.0
+    with pytest.raises(InputError, match=r"times\.low: mnist_mlp\.train\.loss\.plus\.0\.times: given 0\.0; must be gr"):
+        sweep.check(SweepConfig(**{**BLOCK, "space": space}), changed)
+
+
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.parametrize(
     ("workers", "own", "threads"),

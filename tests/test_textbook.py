@@ -22,10 +22,13 @@ from torchloom.problems.regression import regression_objective
 
 REGRESSION = problem_of("regression")
 ONE = Number(name="y", mean=100.0, std=20.0)
-SIDE = {"alexnet": 64, "vgg": 32, "densenet": 32, "airbench": 32}
 SMALL: dict[str, dict[str, Any]] = {
-    "resnet": {"width": 8},
-    "densenet": {"growth": 4},
+    "airbench": {"widths": [8, 8, 8]},
+    "alexnet": {"width": 4},
+    "cnn": {"width": 4, "hidden": 16},
+    "densenet": {"depth": 10, "growth": 4},
+    "resnet": {"width": 4},
+    "vgg": {"depth": 11, "width": 4},
     "vit": {"width": 16, "heads": 2, "layers": 1, "patch": 8},
 }
 OF_IMAGES = [name for name in network_names(("outputs",), ("shape",)) if name != "autoencoder"]
@@ -36,7 +39,7 @@ OF_IMAGES = [name for name in network_names(("outputs",), ("shape",)) if name !=
 def test_each_network_of_images_learns_numbers(name: str, target: Any) -> None:
     """In their units, and its loss falls along its gradient."""
     torch.manual_seed(0)
-    side = SIDE.get(name, 32)
+    side = 64 if name == "alexnet" else 32
     info = ImageInfo(target=target, shape=[3, side, side], mean=[0.5] * 3, std=[0.25] * 3)
     model = build_model(name, SMALL.get(name, {}), info, REGRESSION).train()
     images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
@@ -64,7 +67,9 @@ def test_convolutions_over_words(tmp_path: Path, target: str, problem: str) -> N
     config = TextFilesPreprocessConfig(files=str(tmp_path / "reviews"), target=target)
     found = texts.preprocess(texts.find(config), config, tmp_path)
     network = {"name": "text_cnn", "embedding": 8, "width": 8}
-    task = Trained(tmp_path, found, network, problem, settings={"epochs": 20, "optimizer": {"name": "Adam", "lr": 0.02}})
+    task = Trained(
+        tmp_path, found, network, problem, settings={"epochs": 20, "optimizer": {"name": "Adam", "lr": 0.02}}
+    )
     told = [str(row["review"]) for row in reviews(30, seed=1)]
     rows, served = task.asked(tmp_path / "reviews/test.csv"), task.served(told)
     if problem == "classification":

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from conftest import ROOT
 from tests.stages import evaluate
 from tests.tables import write
 from torchloom.config import (
@@ -43,6 +44,7 @@ from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, EvaluateClassifierConfig
 from torchloom.problems.forecasting import forecasting_objective
 from torchloom.problems.language_model import language_model_objective
+from torchloom.problems.language_model.config import LanguageModelLoss
 from torchloom.problems.language_model.metrics import language_model_metrics
 from torchloom.problems.loss_modules import (
     DiceLoss,
@@ -69,7 +71,9 @@ from torchloom.problems.losses import (
 )
 from torchloom.problems.multilabel.config import MultilabelLoss
 from torchloom.problems.reconstruction import reconstruction_objective
+from torchloom.problems.reconstruction.config import ReconstructionLoss
 from torchloom.problems.regression import regression_objective
+from torchloom.problems.regression.config import RegressionLoss, RegressionTrainConfig
 from torchloom.problems.segmentation.config import SegmentationLoss, SegmentationTrainConfig
 from torchloom.reporting.report import named
 from torchloom.training.checkpoint import Checkpoint
@@ -569,8 +573,6 @@ def test_a_student_learns_beside_a_sum() -> None:
 
 
 def test_counts_need_the_scale_of_counts(plan: LoaderPlan) -> None:
-    from torchloom.problems.regression.config import RegressionTrainConfig
-
     block = {"epochs": 1, "optimizer": {"name": "SGD", "lr": 0.1}, "loss": {"name": "PoissonNLLLoss"}}
     config = RegressionTrainConfig.model_validate(block)
     for scale in ("linear", "log"):
@@ -583,6 +585,12 @@ def test_counts_need_the_scale_of_counts(plan: LoaderPlan) -> None:
             problem_of("regression").check(config, loaders)
     with pytest.raises(ValidationError):
         RegressionTrainConfig.model_validate({**block, "loss": {"name": "PoissonNLLLoss", "log_input": True}})
+
+
+def test_each_stands_in_the_guide() -> None:
+    guide = (ROOT / "docs/how-to/configure.md").read_text(encoding="utf-8").partition("## Losses")[2]
+    for kind in (ClassLoss, MultilabelLoss, SegmentationLoss, LanguageModelLoss, RegressionLoss, ReconstructionLoss):
+        assert [name for name in sorted(kind.suitable) if f"`{name}`" not in guide] == []
 
 
 def test_losses_by_name_are_torchs_but_for_ours() -> None:
