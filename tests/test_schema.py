@@ -70,6 +70,7 @@ def test_right(text: str, validator: Draft7Validator) -> None:
         "mnist_mlp: {train: {loss: {plus: [{name: FocalLoss, gama: 1.0}]}}}",
         "mnist_mlp: {train: {loss: {plus: [{name: FocalLoss, times: 0}]}}}",
         "mnist: {preprocess: {normalize: imagnet}}",
+        "mnist_autoencoder: {train: {loss: {name: MSELoss, weight: [1.0, 2.0]}}}",  # of classes
         "mnist: {preprocess: {normalize: {mean: [0.5], std: [0]}}}",
         "mnist_mlp: {train: {threshold: 1.5}}",
         "mnist_mlp: {train: {loss: {name: BCELoss}}}",  # of autoencoders

@@ -260,7 +260,11 @@ def test_the_mean_over_batches_is_that_over_all_samples(soft: bool) -> None:
     """Each of the losses by weights of its own, and one that has none."""
     arguments = {
         "weight": WEIGHTS,
-        "plus": [{"name": "FocalLoss", "weight": [5.0, 1.0, 1.0]}, {"name": "MSELoss", "times": 0.5}],
+        "plus": [
+            {"name": "FocalLoss", "weight": [5.0, 1.0, 1.0]},
+            {"name": "MSELoss", "times": 0.5},
+            {"name": "L1Loss", "weight": [1.0, 9.0, 1.0]},
+        ],
     }
     order = LABELS.argsort()
     labels = F.one_hot(LABELS, 3).float() if soft else LABELS
@@ -432,6 +436,11 @@ def test_a_loss_alone_is_dumped_as_before() -> None:
         "CrossEntropyLoss, label_smoothing 0.1, weight [1.0, 20.0, 0.5] + FocalLoss, times 0.5, gamma 1 + "
         "MultiMarginLoss, times 2"
     )
+
+
+def test_by_heart_nothing_is_smoothed() -> None:
+    loss = ClassLoss(label_smoothing=0.1, plus=[{"name": "FocalLoss", "label_smoothing": 0.2, "gamma": 1.0}])
+    assert loss.unsmoothed().arguments == {"plus": [{"name": "FocalLoss", "gamma": 1.0}]}
 
 
 def test_weights_of_each_are_settled_and_named() -> None:

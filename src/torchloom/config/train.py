@@ -121,6 +121,11 @@ class LossConfig(Named):
         plus = [{"name": part.name, **part.arguments} for part in self.plus]
         return super().arguments | ({"times": self.times} if self.times != 1 else {}) | ({"plus": plus} if plus else {})
 
+    def unsmoothed(self) -> Self:
+        """It, and what is added to it, without label smoothing, by which it cannot become 0."""
+        smooth = {"label_smoothing": None} if "label_smoothing" in self.arguments else {}
+        return self.model_copy(update={"plus": [part.unsmoothed() for part in self.plus], **smooth})
+
     @model_validator(mode="after")
     def _exists(self) -> Self:
         from torch.nn import Module
