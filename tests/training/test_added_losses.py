@@ -470,6 +470,27 @@ def test_shares_of_what_is_ignored_are_none() -> None:
     assert shares_of(torch.tensor([0, 7]), 2, 7).tolist() == [[1, 0], [0, 0]]
 
 
+class Halved(nn.Module):
+    """Half of what torch has; of three samples it fails."""
+
+    link = "softmax"
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        assert len(labels) != 3
+        return F.cross_entropy(logits, labels) / 2
+
+
+def test_one_may_be_the_users_own() -> None:
+    loss = ClassLoss(name="MultiMarginLoss", plus=[{"name": f"{__name__}.Halved", "times": 4.0}])
+    found = classification_loss(loss.name, loss.arguments)
+    expected = F.multi_margin_loss(LOGITS, LABELS) + 2 * F.cross_entropy(LOGITS, LABELS)
+    torch.testing.assert_close(found(LOGITS, LABELS), expected)
+    with pytest.raises(InputError, match=r"^train\.loss\.plus\.0: \S+\.Halved fails in line \d+ of .*AssertionError"):
+        found(LOGITS[:3], LABELS[:3])
+    with pytest.raises(ValidationError, match="arguments do not fit"):
+        ClassLoss(name="BCEWithLogitsLoss", plus=[{"name": f"{__name__}.Halved"}])
+
+
 # ---- in a model ----------------------------------------------------------------------------------------------------
 
 CLASSES = ["low", "middle", "high"]
