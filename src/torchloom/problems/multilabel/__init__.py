@@ -13,7 +13,12 @@ from torchloom.data.targets import Labels
 from torchloom.errors import InputError
 from torchloom.modalities import Info
 from torchloom.problems.base import Columns, Figures, Objective, Problem, run, spread
-from torchloom.problems.multilabel.config import EvaluateMultilabelConfig, MultilabelConfig, MultilabelTrainConfig
+from torchloom.problems.multilabel.config import (
+    EvaluateMultilabelConfig,
+    MultilabelConfig,
+    MultilabelLoss,
+    MultilabelTrainConfig,
+)
 from torchloom.system.words import listed
 
 if TYPE_CHECKING:
@@ -289,11 +294,10 @@ def _columns(labels: Sequence[str], link: str | None) -> list[str]:
 
 
 def _link(checkpoint: Checkpoint) -> str | None:
-    from torchloom.config import own
     from torchloom.problems.losses import link_of
 
     name, _ = checkpoint.loss
-    return link_of(name, "labels") or ("sigmoid" if own.is_path(name) else None)
+    return link_of(name, "labels") if name in MultilabelLoss.suitable else "sigmoid"
 
 
 def _label(model: Model, samples: list[Any]) -> Columns:
