@@ -12,12 +12,14 @@ from tests.test_as_tested import Trained
 from torchloom.config import BookPreprocessConfig, DataConfig, TextFilesPreprocessConfig
 from torchloom.data.readers import book, texts
 from torchloom.data.targets import Number, Numbers
+from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities import ImageInfo
 from torchloom.models import build_model, network_names
 from torchloom.problems import problem_of
 from torchloom.problems.language_model import generate
 from torchloom.problems.language_model.config import GenerateConfig
+from torchloom.problems.language_model.generation import continue_text
 from torchloom.problems.regression import regression_objective
 
 REGRESSION = problem_of("regression")
@@ -88,6 +90,16 @@ WRITERS: dict[str, dict[str, Any]] = {
     "language_rnn": {"embedding": 8, "width": 16, "layers": 1},
     "language_transformer": {"width": 16, "heads": 2, "layers": 1},
 }
+
+
+def test_no_word_is_written_that_nobody_can_read() -> None:
+    """Though it is the likeliest; characters and subwords have all that they were given."""
+    vocabulary = ["<pad>", "<unk>", "a", "b"]
+    config = GenerateConfig(prompt="a", length=2, temperature=0.0)
+    for kind, expected in {"words": "a b b", "characters": "a<unk><unk>"}.items():
+        tokenizer = Tokenizer.model_validate({"kind": kind, "vocabulary": vocabulary})
+        text = continue_text(lambda *_: (np.array([8.0, 9.0, 1.0, 2.0]), []), tokenizer, config, 0)
+        assert text == expected
 
 
 @pytest.mark.usefixtures("exporter")
