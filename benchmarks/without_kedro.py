@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import inputs
 from benchmarks.stages import evaluate, train
-from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, ExportConfig, PreprocessConfig
+from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig, ExportConfig, ImagesPreprocessConfig
 from torchloom.data.download import download
 from torchloom.data.readers.mnist import preprocess
 from torchloom.datasets.onnx import ONNXDataset
@@ -59,7 +59,7 @@ def verified(env: str) -> RawFiles:
 
 def prepare(raw: RawFiles, env: str, folder: Path, data: DataConfig, training: Any, evaluation: Any) -> LoaderPlan:
     """Read, split, save and plan the loaders of what was saved."""
-    config = PreprocessConfig.model_validate(inputs.parameters("mnist", env)["preprocess"])
+    config = ImagesPreprocessConfig.model_validate(inputs.parameters("mnist", env)["preprocess"])
     *splits, info = preprocess(raw, config)
     files = [TensorsDataset(filepath=str(folder / f"{name}.safetensors")) for name in ("train", "validation", "test")]
     for file, tensors in zip(files, splits, strict=True):

@@ -100,6 +100,7 @@ def _networks() -> Iterator[str]:
 def _section(kind: type[BaseModel], title: str, users: str = "") -> list[str]:
     """A heading, what the model says of itself, and a table of its keys, without those that it has from another one."""
     schema = kind.model_json_schema()
+    schema |= schema.get("$defs", {}).get(kind.__name__, {})  # of one that is a part of itself
     parent = next(iter(_parents(kind)), None)
     inherited = {name: repr(field) for name, field in parent.model_fields.items()} if parent else {}
     rows = [_row(name, kind, schema) for name, field in kind.model_fields.items() if inherited.get(name) != repr(field)]
@@ -138,7 +139,7 @@ def _typed(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return _link(name) if definitions[name].get("type") == "object" else name
-    for key in ("anyOf", "allOf"):
+    for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
             return " or ".join(dict.fromkeys(_typed(part, definitions) for part in schema[key]))
     if "enum" in schema or "const" in schema:

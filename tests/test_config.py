@@ -308,7 +308,7 @@ def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, 
         ("mnist_mlp.data.augment.flp", "flip", "affine, color, crop_border, crop_padding, cutmix, cutout, flip"),
         ("mnist_mlp.model.dropuot", "dropout", "activation, dropout, hidden, initialization, norm"),
         ("mnist_mlp.exprot", "export", "data, evaluate, export, model, task, train"),
-        ("mnist.preprocess.sed", "seed", "modality, reader, seed, validation_fraction"),
+        ("mnist.preprocess.sed", "seed", "modality, normalize, reader, seed, validation_fraction"),
         (f"{WRITER}.generate.promt", "prompt", "length, prompt, samples, seed, temperature, top_k"),
         (
             f"{ENCODER}.train.divergance",

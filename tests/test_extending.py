@@ -220,7 +220,7 @@ def test_sounds_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("tokens", ["characters", "subwords"])
+@pytest.mark.parametrize("tokens", ["characters", "words", "subwords"])
 def test_a_book_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: str) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     draw_book(tmp_path, characters=30_000)
@@ -232,7 +232,8 @@ def test_a_book_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.M
     metrics = catalog.load("novel.metrics")
     assert 1 < metrics["bits_per_character"] < 4.2
     text = (tmp_path / "novel.txt").read_text()
-    assert metrics["test_characters"] == pytest.approx(len(text) / 10, abs=20)
+    lost = 0.2 if tokens == "words" else 0  # marks, and words that are rare
+    assert metrics["test_characters"] == pytest.approx(len(text) / 10, abs=20, rel=lost)
     assert catalog.load("novel.sample_text").splitlines()[1].startswith("It was ")
     assert catalog.load("novel.export_report")["greatest_difference"] < 1e-3
     (project / "beginnings.txt").write_text("The old\n")

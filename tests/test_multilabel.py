@@ -25,8 +25,9 @@ from torchloom.inference.model import Model
 from torchloom.modalities import ImageInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of
+from torchloom.problems.losses import label_loss
 from torchloom.problems.multilabel.config import MultilabelLoss, MultilabelTrainConfig
-from torchloom.problems.multilabel.metrics import label_loss, label_objective, worst
+from torchloom.problems.multilabel.metrics import label_objective, worst
 from torchloom.problems.scores import best_thresholds, class_scores, label_scores
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan, TensorFile
@@ -53,7 +54,7 @@ def answers(count: int = 200) -> tuple[Tensor, Tensor]:
 def test_the_loss_is_that_of_torch_and_figures_are_those_of_torchmetrics() -> None:
     logits, marks = answers()
     weights = [1.0, 2.0, 5.0]
-    objective = label_objective(label_loss("BCEWithLogitsLoss", {}, weights))
+    objective = label_objective(label_loss("BCEWithLogitsLoss", {"pos_weight": weights}))
     loss, figures = objective(nn.Identity(), (logits, marks))
     expected = F.binary_cross_entropy_with_logits(logits, marks.float(), pos_weight=torch.tensor(weights))
     torch.testing.assert_close(loss, expected)
@@ -74,7 +75,7 @@ def test_the_loss_is_that_of_torch_and_figures_are_those_of_torchmetrics() -> No
 def test_each_member_of_a_network_is_held_to_the_marks() -> None:
     logits, marks = answers(10)
     members = torch.stack([logits, -logits], 1)
-    loss, _ = label_objective(nn.BCEWithLogitsLoss())(nn.Identity(), (members, marks))
+    loss, _ = label_objective(label_loss("BCEWithLogitsLoss", {}))(nn.Identity(), (members, marks))
     each = [F.binary_cross_entropy_with_logits(part, marks.float()) for part in (logits, -logits)]
     torch.testing.assert_close(loss, torch.stack(each).mean())
 
@@ -96,7 +97,7 @@ def test_weights_are_said_in_several_ways(given: Any, expected: list[float] | No
     config = MultilabelTrainConfig.model_validate({**TRAIN, "loss": {"name": "BCEWithLogitsLoss", "pos_weight": given}})
     MULTILABEL.check(config, loaders)
     settled = MULTILABEL.settled(config, loaders)
-    assert settled.loss.pos_weight == expected
+    assert settled.loss.arguments.get("pos_weight") == expected
     logits, marks = answers(20)
     mean, _ = MULTILABEL.objective(settled, INFO)(nn.Identity(), (logits, marks))
     weights = torch.tensor(expected) if expected else None
@@ -106,8 +107,8 @@ def test_weights_are_said_in_several_ways(given: Any, expected: list[float] | No
 def test_weights_of_other_labels_are_refused() -> None:
     loaders: Any = SimpleNamespace(info=INFO, length=lambda split: 9)
     for given, message in {
-        "{left: 3.0}": r"^train\.loss\.pos_weight: 'left' is none of the labels \(did you mean '_left \$x\$'\?\): up,",
-        "[1.0]": r"^train\.loss\.pos_weight: was given 1 weights, but there are 3 labels: up, down",
+        "{left: 3.0}": r"^train\.loss\.pos_weight: 'left' is none of the labels \(did you mean '_left \$x\$'\?\); t",
+        "[1.0]": r"^train\.loss\.pos_weight: BCE\w+ was given 1 weight, but there are 3 labels: 'up', 'down'",
     }.items():
         loss = {"name": "BCEWithLogitsLoss", "pos_weight": yaml.safe_load(given)}
         with pytest.raises(InputError, match=message):
@@ -247,6 +248,34 @@ def test_pictures_with_several_labels(plan: LoaderPlan, exporter: None) -> None:
     assert columns["labels"] == held
     assert "" in held
     assert model.problem.caption(model, {"labels": ""}) == "none"
+
+
+@pytest.mark.parametrize("name", ["HingeLoss", "MultiLabelMarginLoss"])
+def test_what_is_no_probability_is_not_called_one(plan: LoaderPlan, exporter: None, name: str) -> None:
+    with_focal = {"name": name, "plus": [{"name": "FocalLoss", "pos_weight": "balanced", "times": 0.5}]}
+    if name == "MultiLabelMarginLoss":
+        with pytest.raises(InputError, match=r"^train\.threshold: MultiLabelMarginLoss puts labels in an order"):
+            trained(plan, loss=with_focal)
+    checkpoint, history = trained(plan, loss=with_focal, threshold="validation", epochs=2)
+    reports = MULTILABEL.evaluate(checkpoint, plan, history, MULTILABEL.evaluation())
+    images, marks = plan.first("test", 1000)
+    with torch.no_grad():
+        logits = checkpoint.build()(images)
+    expected = label_loss(*checkpoint.loss)(logits, marks.float()).item()
+    assert reports["metrics"]["loss"] == pytest.approx(expected, rel=1e-5)
+    model = Model(export_checkpoint(checkpoint), threads=1)
+    assert model.metadata["probabilities"] is None
+    assert model.metadata["loss"]["name"] == name
+    assert list(model.metadata["loss"]["plus"][0]["pos_weight"]) == NAMES
+    schema, answer = model.answering(_config())
+    assert schema.names == ["labels", *(f"score_{label}" for label in NAMES)]
+    columns = answer(list(images.numpy()))
+    np.testing.assert_allclose(columns[f"score_{NAMES[0]}"], logits.sigmoid()[:, 0], atol=1e-5)
+    told = [[label for label, held in zip(NAMES, row, strict=True) if held] for row in marks.tolist()]
+    judged = model.problem.judged(columns, told, model.info)
+    assert judged["mean_average_precision"] == pytest.approx(reports["metrics"]["mean_average_precision"], abs=1e-6)
+    rows = MULTILABEL.answers_to(checkpoint, plan, MULTILABEL.evaluation())
+    assert f"score_{NAMES[0]}" in rows[0]
 
 
 def _config() -> Any:

@@ -22,7 +22,7 @@ from torchloom.data.pictures import decode_image
 from torchloom.data.targets import Classes
 from torchloom.data.text import Tokenizer
 from torchloom.errors import InputError
-from torchloom.modalities import DocumentInfo, ImageInfo
+from torchloom.modalities import DocumentInfo, ImageInfo, TextInfo
 from torchloom.problems import problem_of
 from torchloom.problems.classification import REPORTS
 from torchloom.records.provenance import Lineage
@@ -364,6 +364,18 @@ def test_the_example_on_a_card_cuts_texts_as_the_model_does(tokens: Any, last: i
         code = re.sub("what a wonderful film!", text, example, flags=re.IGNORECASE)
         exec(code, known)
         assert known["inputs"]["tokens"].tolist() == [tokenizer.tokens(text, last).tolist()]
+
+
+@pytest.mark.parametrize("tokens", ["words", "characters", "subwords"])
+def test_the_example_on_a_card_puts_a_text_together_as_the_model_does(tokens: Any) -> None:
+    text = "the cat sat on the mat . a dog ran"
+    tokenizer = Tokenizer.learnt(tokens, [text], 400, 1)
+    info = TextInfo(tokenizer=tokenizer)
+    template = Environment(trim_blocks=True, lstrip_blocks=True, finalize=plain).from_string(read_template(info.card))
+    example = "\n".join(template.render(part=part, info=info) for part in ("imports", "prepare"))
+    known: dict[str, Any] = {"np": np, "json": json, "metadata": {"tokenizer": tokenizer.model_dump_json()}}
+    exec(example, known)
+    assert "".join(known["characters"][token] for token in tokenizer.encode(text)).strip() == text
 
 
 def test_a_figure_of_nothing_is_left_out() -> None:

@@ -42,6 +42,9 @@ def test_the_parameter_files_fit(path: Any, validator: Draft7Validator) -> None:
         "mnist_mlp: {train: {scheduler: null}}",
         "mnist_mlp: {train: {loss: {name: FocalLoss, gamma: 1, weight: balanced}, monitor: roc_auc, threshold: f1}}",
         "mnist_mlp: {train: {loss: {name: CrossEntropyLoss, weight: {yes: 2.0}}, threshold: 0.3}}",
+        "mnist_mlp: {train: {loss: {plus: [{name: FocalLoss, gamma: 1.0, times: 0.5}, {name: HingeLoss, p: 2}]}}}",
+        "mnist: {preprocess: {normalize: half}}",
+        "mnist: {preprocess: {normalize: {mean: [0.5], std: [0.25]}}}",
         "cifar_cnn: {data: {augment: {policy: {name: RandAugment, magnitude: 5, groups: 4}}}}",
         "flowers: {preprocess: {folder: photos}}",  # not registered yet
     ],
@@ -63,6 +66,12 @@ def test_right(text: str, validator: Draft7Validator) -> None:
         "mnist_mlp: {train: {optimizer: {name: SGD, lr: fast}}}",
         "mnist_mlp: {train: {scheduler: {name: StepLR, gama: 0.1}}}",
         "mnist_mlp: {train: {loss: {name: CrossEntropyLoss, weight: even}}}",
+        "mnist_mlp: {train: {loss: {plus: [{name: FocalLos}]}}}",
+        "mnist_mlp: {train: {loss: {plus: [{name: FocalLoss, gama: 1.0}]}}}",
+        "mnist_mlp: {train: {loss: {plus: [{name: FocalLoss, times: 0}]}}}",
+        "mnist: {preprocess: {normalize: imagnet}}",
+        "mnist_autoencoder: {train: {loss: {name: MSELoss, weight: [1.0, 2.0]}}}",  # of classes
+        "mnist: {preprocess: {normalize: {mean: [0.5], std: [0]}}}",
         "mnist_mlp: {train: {threshold: 1.5}}",
         "mnist_mlp: {train: {loss: {name: BCELoss}}}",  # of autoencoders
         "mnist_autoencoder: {train: {loss: {name: BCEWithLogitsLoss}}}",

@@ -317,7 +317,12 @@ def parameters() -> dict[str, Any]:
             r"sweep\.space\.train\.optimizer\.lrr\.low: mnist_mlp\.train\.optimizer\.lrr: unknown key",
         ),
         ({"space": {"model.width": {"low": 1, "high": 2}}}, r"sweep\.space\.model\.width\.low: .*unknown key"),
-        ({"space": {"model.hidden.0": {"low": 1, "high": 2}}}, r"sweep\.space\.model\.hidden\.0: .*has no keys"),
+        (
+            {"space": {"model.hidden.0": {"low": 0, "high": 2}}},
+            r"sweep\.space\.model\.hidden\.0\.low: .*model\.hidden\.0: given 0",
+        ),
+        ({"space": {"model.hidden.9": {"low": 1, "high": 2}}}, r"sweep\.space\.model\.hidden\.9: \[.*\] has no 9"),
+        ({"space": {"train.epochs.0": {"low": 1, "high": 2}}}, r"sweep\.space\.train\.epochs\.0: \d+ has no keys"),
         ({"space": {"train.monitor": {"choices": ["loss", "accuracy"]}}}, r"train\.monitor: cannot be drawn"),
         ({"space": {"data.include_validation": {"choices": [True, False]}}}, r"include_validation: cannot be drawn"),
         (
@@ -353,6 +358,19 @@ def test_classes_can_be_drawn_with_a_loss_of_another_kind(parameters: dict[str, 
         "train.early_stopping.patience": {"low": 1, "high": 3},
     }
     sweep.check(SweepConfig(**{**BLOCK, "space": space}), parameters)
+
+
+def test_the_parts_of_a_loss_can_be_drawn(parameters: dict[str, Any]) -> None:
+    plus = [{"name": "FocalLoss", "times": 1.0}]
+    task = sweep.put(parameters["mnist_mlp"], {"train.loss": {"name": "CrossEntropyLoss", "plus": plus}})
+    changed = {**parameters, "mnist_mlp": task}
+    space = {"train.loss.plus.0.times": {"low": 0.1, "high": 1.0}, "train.loss.plus.0.gamma": {"choices": [1.0, 2.0]}}
+    sweep.check(SweepConfig(**{**BLOCK, "space": space}), changed)
+    drawn = sweep.put(task, {"train.loss.plus.0.times": 0.5})
+    assert drawn["train"]["loss"]["plus"] == [{"name": "FocalLoss", "times": 0.5}]
+    space["train.loss.plus.0.times"]["low"] = 0.0
+    with pytest.raises(InputError, match=r"times\.low: mnist_mlp\.train\.loss\.plus\.0\.times: given 0\.0; must be gr"):
+        sweep.check(SweepConfig(**{**BLOCK, "space": space}), changed)
 
 
 @pytest.mark.xdist_group("sweep")

@@ -44,6 +44,21 @@ def test_one_file_is_cut_in_two_places(tmp_path: Path, tokens: str) -> None:
         assert len(found[0].arrays["tokens"]) < 1000  # parts of words, learnt
 
 
+def test_words_are_in_lower_case_and_rare_ones_unknown(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("The cat sat. The dog; the Cat!\n" * 40 + "a zebra sat.\n")
+    found = prepared(tmp_path / "one.txt", tokens="words", test_fraction=0.01, validation_fraction=0.5)
+    info = read_info(found[3])
+    assert isinstance(info, TextInfo)
+    assert info.unit == "word"
+    assert info.tokenizer.vocabulary[:3] == ["<pad>", "<unk>", "the"]
+    train, _, test = texts(found)
+    assert train.startswith("the cat sat . the dog the cat ! the cat")
+    assert test == "<unk> <unk> sat ."
+    assert info.tokenizer.characters(found[2].arrays["tokens"]) == len(test)
+    assert info.tokenizer.continued("the", [2]) == "the the"
+    assert info.tokenizer.continued("the ", [2]) == "the the"
+
+
 def test_many_files_in_order_and_those_of_splits(tmp_path: Path) -> None:
     for name, text in {"2.md": "two\n", "1.txt": "one\n", "test/3.txt": "three", "notes.csv": "no"}.items():
         path = tmp_path / "books" / name

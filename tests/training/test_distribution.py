@@ -108,12 +108,13 @@ def test_who_watches_sees_each_epoch_and_the_first_of_them_is_profiled(tmp_path:
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_losses_do_not_depend_on_their_number(tmp_path: Path, processes: int) -> None:
-    """With batch norm over all, weights, penalties, clipping, summed gradients, an average and a group that freezes."""
+    """With batch norm over all, losses added up, penalties, clipping, summed gradients, an average, a frozen group."""
     groups = [{"parameters": ["*.head.*"], "epochs": 1}]
     optimizer = {"name": "SGD", "lr": 0.05, "momentum": 0.9, "groups": groups}
     more = {"accumulate": 2, "l2": 1e-3, "gradient_clip": 1.0, "ema": 0.5, "optimizer": optimizer}
     loaders = plan(tmp_path)
-    weighted = partial(classification_objective, "CrossEntropyLoss", {"weight": [1.0, 20.0, 3.0]})
+    plus = [{"name": "FocalLoss", "weight": [5.0, 1.0, 2.0], "times": 0.5}, {"name": "HingeLoss"}]
+    weighted = partial(classification_objective, "CrossEntropyLoss", {"weight": [1.0, 20.0, 3.0], "plus": plus})
     alone, together = (train(loaders, count, objective=weighted, **more) for count in (1, processes))
     for one, other in zip(timeless(alone[2]), timeless(together[2]), strict=True):
         assert other == pytest.approx(one, rel=1e-4, abs=1e-5)

@@ -31,16 +31,31 @@ from torchloom.problems.losses import (
 from torchloom.problems.reconstruction import reconstruction_objective
 from torchloom.problems.reconstruction.config import ReconstructionLoss
 from torchloom.problems.regression import regression_objective
+from torchloom.problems.segmentation.config import SegmentationLoss
 from torchloom.training.loop import Running
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3], [-2.0, 3.0, 1.0], [0.0, 1.5, 1.0]])
 LABELS = torch.tensor([0, 2, 1, 1])
 ONE_HOT = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]])
 
+SIGNS = 2 * ONE_HOT - 1
+
 CASES: list[tuple[str, dict[str, Any], Tensor]] = [
     ("CrossEntropyLoss", {}, F.cross_entropy(LOGITS, LABELS)),
     ("CrossEntropyLoss", {"label_smoothing": 0.2}, F.cross_entropy(LOGITS, LABELS, label_smoothing=0.2)),
+    ("NLLLoss", {}, F.nll_loss(LOGITS.log_softmax(1), LABELS)),
+    ("NLLLoss", {"ignore_index": 2}, F.nll_loss(LOGITS.log_softmax(1), LABELS, ignore_index=2)),
     ("FocalLoss", {"gamma": 0.0}, F.cross_entropy(LOGITS, LABELS)),
+    ("FocalLoss", {"gamma": 0.0, "label_smoothing": 0.2}, F.cross_entropy(LOGITS, LABELS, label_smoothing=0.2)),
+    ("KLDivLoss", {}, F.kl_div(LOGITS.log_softmax(1), ONE_HOT, reduction="batchmean")),
+    (
+        "KLDivLoss",
+        {"label_smoothing": 0.3},
+        F.kl_div(LOGITS.log_softmax(1), 0.7 * ONE_HOT + 0.1, reduction="batchmean"),
+    ),
+    ("HingeLoss", {}, (1 - SIGNS * LOGITS).clamp(min=0).mean()),
+    ("HingeLoss", {"margin": 0.5, "p": 2}, (0.5 - SIGNS * LOGITS).clamp(min=0).square().mean()),
+    ("MultiMarginLoss", {"p": 2}, F.multi_margin_loss(LOGITS, LABELS, p=2)),
     ("MultiMarginLoss", {}, F.multi_margin_loss(LOGITS, LABELS)),
     ("MultiMarginLoss", {"margin": 0.5}, F.multi_margin_loss(LOGITS, LABELS, margin=0.5)),
     ("MSELoss", {}, F.mse_loss(LOGITS, ONE_HOT)),
@@ -53,9 +68,41 @@ CASES: list[tuple[str, dict[str, Any], Tensor]] = [
 
 WEIGHTS = [1.0, 2.0, 0.5]
 EACH = torch.tensor(WEIGHTS)
+
+
+def over_weights(entries: Tensor) -> Tensor:
+    """The mean of what the samples cost (4, 3), over the weights of their classes."""
+    return (EACH[LABELS] * entries.mean(1)).sum() / EACH[LABELS].sum()
+
+
 WEIGHTED: list[tuple[str, dict[str, Any], Tensor]] = [
     ("CrossEntropyLoss", {"weight": WEIGHTS}, F.cross_entropy(LOGITS, LABELS, EACH)),
     ("FocalLoss", {"gamma": 0.0, "weight": WEIGHTS}, F.cross_entropy(LOGITS, LABELS, EACH)),
+    ("NLLLoss", {"weight": WEIGHTS}, F.nll_loss(LOGITS.log_softmax(1), LABELS, EACH)),
+    (
+        "FocalLoss",
+        {"gamma": 0.0, "weight": WEIGHTS, "label_smoothing": 0.2},
+        F.cross_entropy(LOGITS, LABELS, EACH, label_smoothing=0.2),
+    ),
+    ("KLDivLoss", {"weight": WEIGHTS}, F.cross_entropy(LOGITS, LABELS, EACH)),
+    ("MSELoss", {"weight": WEIGHTS}, over_weights(F.mse_loss(LOGITS, ONE_HOT, reduction="none"))),
+    ("L1Loss", {"weight": WEIGHTS}, over_weights(F.l1_loss(LOGITS, ONE_HOT, reduction="none"))),
+    (
+        "SmoothL1Loss",
+        {"beta": 0.5, "weight": WEIGHTS},
+        over_weights(F.smooth_l1_loss(LOGITS, ONE_HOT, beta=0.5, reduction="none")),
+    ),
+    (
+        "HuberLoss",
+        {"delta": 0.5, "weight": WEIGHTS},
+        over_weights(F.huber_loss(LOGITS, ONE_HOT, delta=0.5, reduction="none")),
+    ),
+    ("HingeLoss", {"weight": WEIGHTS}, (EACH * (1 - SIGNS * LOGITS).clamp(min=0)).mean()),
+    (
+        "HingeLoss",
+        {"pos_weight": WEIGHTS},
+        (EACH.where(SIGNS > 0, 1.0) * (1 - SIGNS * LOGITS).clamp(min=0)).mean(),
+    ),
     ("MultiMarginLoss", {"weight": WEIGHTS}, F.multi_margin_loss(LOGITS, LABELS, weight=EACH)),
     ("BCEWithLogitsLoss", {"weight": WEIGHTS}, F.binary_cross_entropy_with_logits(LOGITS, ONE_HOT, EACH)),
     (
@@ -68,7 +115,7 @@ WEIGHTED: list[tuple[str, dict[str, Any], Tensor]] = [
 
 @pytest.mark.parametrize(("name", "arguments", "expected"), WEIGHTED)
 def test_weights_by_class_are_given_as_a_list(name: str, arguments: dict[str, Any], expected: Tensor) -> None:
-    check_loss(name, arguments, on_classes=True)
+    check_loss(name, arguments, "classes")
     assert classification_loss(name, arguments)(LOGITS, LABELS).item() == pytest.approx(expected.item(), abs=1e-7)
 
 
@@ -76,7 +123,10 @@ def test_every_tensor_that_a_loss_takes_is_tried_here() -> None:
     """So that a new one of PyTorch's is not left out."""
     hints = {name: get_type_hints(loss_class(name).__init__) for name in ClassLoss.suitable}
     taken = {(name, key) for name, keys in hints.items() for key, hint in keys.items() if "Tensor" in str(hint)}
-    assert {(name, key) for name, given, _ in WEIGHTED for key in given if key != "gamma"} == taken
+    of_ours = {(name, "weight") for name in ValueLoss.suitable}  # which torch has none for
+    tried = {(name, key) for name, given, _ in WEIGHTED for key in given if "weight" in key}
+    assert tried == taken | of_ours
+    assert {name for name, _ in tried} == ClassLoss.suitable
 
 
 def test_mixed_labels_are_weighted_too() -> None:
@@ -119,7 +169,7 @@ def test_there_is_a_weight_for_each_class() -> None:
 
 
 def test_answers_are_scaled_as_the_loss_has_them() -> None:
-    assert LINKS.keys() <= ClassLoss.suitable
+    assert LINKS.keys() <= ClassLoss.suitable | SegmentationLoss.suitable
     torch.testing.assert_close(scores(LOGITS, "softmax"), LOGITS.softmax(1))
     torch.testing.assert_close(scores(LOGITS, "sigmoid"), LOGITS.sigmoid())
     order = scores(LOGITS, None)
@@ -244,7 +294,7 @@ def in_numbers(given: Any, key: str = "weight", name: str = "CrossEntropyLoss", 
     return found
 
 
-@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss", "MultiMarginLoss", "BCEWithLogitsLoss"])
+@pytest.mark.parametrize("name", sorted(ClassLoss.suitable))
 def test_balanced_weights_give_each_class_the_same_weight_in_all(name: str) -> None:
     """As scikit-learn's class_weight="balanced" has them."""
     weights = in_numbers("balanced", name=name)

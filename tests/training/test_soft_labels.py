@@ -14,8 +14,8 @@ from torchloom.problems.losses import check_soft_labels, classification_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3], [-2.0, 3.0, 1.0]])
 SHARES = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6], [0.25, 0.75, 0.0]])
-HARD = "MultiMarginLoss"
-SOFT = sorted(ClassLoss.suitable - {HARD})
+HARD = {"MultiMarginLoss", "NLLLoss"}
+SOFT = sorted(ClassLoss.suitable - HARD)
 
 
 def test_the_cross_entropy_is_the_mean_of_minus_p_log_q() -> None:
@@ -62,7 +62,8 @@ def test_losses_that_take_shares_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"), [(HARD, {}), (HARD, {"margin": 0.5}), ("CrossEntropyLoss", {"ignore_index": 1})]
+    ("name", "arguments"),
+    [("NLLLoss", {}), ("MultiMarginLoss", {"margin": 0.5}), ("CrossEntropyLoss", {"ignore_index": 1})],
 )
 def test_losses_that_need_one_class_are_refused(name: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError) as refusal:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchloom.config import DistillConfig
 from torchloom.modalities import Info
-from torchloom.problems.base import WEIGHT, Objective, Problem
+from torchloom.problems.base import Objective, Problem, without_weights
 from torchloom.problems.classification.config import DistilledTrainConfig
 from torchloom.system.devices import choose_device
 from torchloom.training.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def distillation_objective(labels: Objective, teacher: nn.Module, config: Distil
             return labels(model, batch)
         student = Heard(model)
         mean, figures = labels(student, batch)
-        figures.pop(WEIGHT, None)  # the teacher's answers count alike
+        figures = without_weights(figures)  # the teacher's answers count alike
         with torch.no_grad():
             wanted = F.log_softmax(teacher(*batch[:-1]).float() / config.temperature, dim=1)
         given = F.log_softmax(student.answer.float() / config.temperature, dim=1)

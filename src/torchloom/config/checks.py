@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -176,7 +176,7 @@ def check_block(key: str, given: Any, model: type[BaseModel]) -> list[str]:
 
 def _readable(key: str, model: type[BaseModel], error: ErrorDetails) -> list[str]:
     """One pydantic error as `full.key: given …; what is allowed`."""
-    path = [str(part) for part in error["loc"]]
+    path = [str(part) for part in error["loc"] if not str(part).startswith("<")]  # which form of a value it is
     full = ".".join([key, *path])
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, ArgumentError):
@@ -217,8 +217,9 @@ def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     for part in path:
         if part not in model.model_fields:
             continue
-        annotation = model.model_fields[part].annotation
-        model = next(kind for kind in parts_of(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+        kinds = list(parts_of(model.model_fields[part].annotation))
+        blocks = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        model = model if Self in kinds else next(blocks)
     return model
 
 

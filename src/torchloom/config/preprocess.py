@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from torchloom.config.base import Block, Count, Fit, Fraction, Place, Seed, ValueRange
+from torchloom.config.checks import ArgumentError
 from torchloom.config.choices import answering_for
 from torchloom.system.addresses import addresses_in
 
@@ -101,7 +102,58 @@ class SplitFolders(Block):
         return self
 
 
-class PictureConfig(Block):
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}  # of ILSVRC 2012, red, green and blue
+On01 = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+
+
+class ChannelScale(Block):
+    """What is taken off the pixels of each channel, and what they are divided by, on the scale [0, 1]."""
+
+    mean: list[On01] = Field(min_length=1, description="of each channel, on [0, 1]")
+    std: list[Deviation] = Field(min_length=1, description="of each channel, above 0 and at most 1")
+
+    @model_validator(mode="after")
+    def _of_the_same(self) -> ChannelScale:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"must have as many in std ({len(self.std)}) as in mean ({len(self.mean)})")
+        return self
+
+
+Normalize = Annotated[
+    Annotated[Literal["measured", "imagenet", "half"], Tag("<word>")] | Annotated[ChannelScale, Tag("<block>")],
+    Discriminator(lambda given: "<word>" if isinstance(given, str) else "<block>"),
+]
+
+
+class PixelsConfig(Block):
+    """How the pixels of images are scaled, which is a part of the model."""
+
+    normalize: Normalize = Field(
+        "measured",
+        description="what becomes mean 0 and deviation 1 in each channel: measured, on the training pixels; imagenet, "
+        "those of ImageNet, which take 3 channels; half, 0.5 and 0.5, so that pixels are on [-1, 1]; or mean and std",
+    )
+
+    def channel_scale(self, channels: int) -> ChannelScale | None:
+        """That of so many channels, none where it is to be measured; ValueError where it is for others."""
+        named = {
+            "measured": None,
+            "imagenet": ChannelScale(**IMAGENET),
+            "half": ChannelScale(mean=[0.5] * channels, std=[0.5] * channels),
+        }
+        scale = named[self.normalize] if isinstance(self.normalize, str) else self.normalize
+        if scale and len(scale.mean) != channels:
+            what = self.normalize if isinstance(self.normalize, str) else "mean and std"
+            raise ValueError(f"must be for the {channels} of the images, and {what} has {len(scale.mean)} channels")
+        return scale
+
+
+class ImagesPreprocessConfig(PixelsConfig, PreprocessConfig):
+    """The block `preprocess` of a data set of labelled images."""
+
+
+class PictureConfig(PixelsConfig):
     """How a user's pictures become images."""
 
     size: list[Count] = Field([64, 64], min_length=2, max_length=2, description="height and width in pixels")
@@ -121,6 +173,15 @@ class PictureConfig(Block):
         "when they fit on the disk",
     )
 
+    @model_validator(mode="after")
+    def _of_these_channels(self) -> Self:
+        try:
+            self.channel_scale(self.channels)
+        except ValueError as error:
+            given = self.normalize if isinstance(self.normalize, str) else self.normalize.model_dump()
+            raise ArgumentError.of("normalize", given, str(error)) from None
+        return self
+
 
 class FolderPreprocessConfig(OwnFiles, PictureConfig, PreprocessConfig):
     """The block `preprocess` of a folder of pictures, in a subfolder for each class.
@@ -139,7 +200,7 @@ class FolderPreprocessConfig(OwnFiles, PictureConfig, PreprocessConfig):
     )
 
 
-class ArraysPreprocessConfig(OwnFiles, PreprocessConfig):
+class ArraysPreprocessConfig(OwnFiles, ImagesPreprocessConfig):
     """The block `preprocess` of pictures in arrays of NumPy, (N, H, W) or (N, H, W, C) uint8, with a class for each.
 
     What has no arrays with the name of a split, such as x_test and y_test, is cut from the training data.
@@ -172,8 +233,10 @@ class BookPreprocessConfig(OwnFiles, TextPreprocessConfig):
     """The block `preprocess` of a running text of one's own; what has no file of a split's name is cut off its end."""
 
     files: Place = Field(description="a text file in UTF-8, or a folder of .txt and .md files: a path or an address")
-    tokens: Literal["characters", "subwords"] = Field(
-        "characters", description="what it is cut into; subwords are learnt on the training text, and need that extra"
+    tokens: Literal["characters", "words", "subwords"] = Field(
+        "characters",
+        description="what it is cut into; words are in lower case, with . , ! ? as such and no other marks; subwords "
+        "are learnt on the training text, and need that extra",
     )
     vocabulary_size: int = Field(8000, ge=300, description="most frequent tokens to know")
     min_count: Count = Field(2, description="tokens that the training text holds less often are unknown")

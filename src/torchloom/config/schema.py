@@ -48,7 +48,7 @@ def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
         return {name: networks.network_arguments(name) for name in networks.network_names(kind.outputs, kind.inputs)}
     if issubclass(kind, LossConfig):
         arguments = answering_for("loss").loss_arguments
-        return {name: arguments(name) for name in sorted(getattr(kind, "suitable", ()))}
+        return {name: arguments(name, kind.of) for name in sorted(getattr(kind, "suitable", ()))}
     if issubclass(kind, OptimizerConfig):
         optimizers = answering_for("optimizer")
         return {name: optimizers.optimizer_arguments(name) for name in optimizers.optimizer_names()}

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from torchloom.config import own
 from torchloom.config.base import Block, Count, Device, Fraction, Named, NotNegative, Positive, Seed
@@ -84,31 +93,60 @@ ON_VALUES = frozenset({"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"})
 
 
 class LossConfig(Named):
-    """A loss of torch.nn by its class name, or FocalLoss, with its arguments (`label_smoothing`, `delta`, …).
+    """A loss by its name in torch.nn, or one of ours, with its arguments (`label_smoothing`, `delta`, …).
 
     Weights of classes (`weight`, `pos_weight`) are a list in the order of the classes, a mapping by their names, or
-    balanced, by how often each class comes up in training.
+    balanced, by how often each class comes up in training. What is minimised is `times` the loss and, of each loss in
+    `plus`, so many times that.
     """
 
     suitable: ClassVar[frozenset[str]]  # the names of those that suit the problem
-    on_classes: ClassVar[bool] = False  # whether targets are numbers of classes, and predictions logits
+    of: ClassVar[Literal["classes", "labels", "values"]] = "values"  # targets; of the first two, predictions are logits
+    lacking: ClassVar[str] = ""  # why one that could be expected is not among them
+
+    times: Positive = Field(1.0, description="how much it counts, where others are added to it, or it to another")
+    plus: list[Self] = Field(
+        [], description="losses that are added, blocks like this one; probabilities follow from the first"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A loss alone is dumped as one."""
+        dumped: dict[str, Any] = dump(self)
+        return {key: value for key, value in dumped.items() if (key, value) not in [("times", 1.0), ("plus", [])]}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """With `times` and `plus`, as far as they are set."""
+        plus = [{"name": part.name, **part.arguments} for part in self.plus]
+        return super().arguments | ({"times": self.times} if self.times != 1 else {}) | ({"plus": plus} if plus else {})
+
+    def unsmoothed(self) -> Self:
+        """It, and what is added to it, without label smoothing, by which it cannot become 0."""
+        smooth = {"label_smoothing": None} if "label_smoothing" in self.arguments else {}
+        return self.model_copy(update={"plus": [part.unsmoothed() for part in self.plus], **smooth})
 
     @model_validator(mode="after")
-    def _exists(self) -> LossConfig:
+    def _exists(self) -> Self:
         from torch.nn import Module
 
         known = answering_for("loss")
 
-        own.chosen(self.name, self.suitable, "a loss that suits this task", parent=Module)
-        known.check_loss(self.name, self.arguments, self.on_classes)
+        own.chosen(self.name, self.suitable, f"a loss that suits this task{self.lacking}", parent=Module)
+        known.check_loss(self.name, super().arguments, self.of)
+        known.check_sum(self)
         return self
 
 
 class ClassLoss(LossConfig):
-    """Targets are numbers of classes or, of all but the first two, one-hot rows."""
+    """Targets are numbers of classes or, where the loss is one of scores, one-hot rows."""
 
-    on_classes = True
-    suitable = ON_VALUES | {"CrossEntropyLoss", "FocalLoss", "MultiMarginLoss", "BCEWithLogitsLoss"}
+    of = "classes"
+    suitable = ON_VALUES | {
+        *("CrossEntropyLoss", "NLLLoss", "FocalLoss", "KLDivLoss"),
+        *("BCEWithLogitsLoss", "MultiMarginLoss", "HingeLoss"),
+    }
+    lacking = " (not BCELoss: networks give logits, of which BCEWithLogitsLoss makes the probabilities)"
     name: str = "CrossEntropyLoss"
 
 

@@ -72,7 +72,7 @@ def decode(
     height, width, channels = decoder.shape
     if not splits["train"][1].any():
         raise InputError(f"{listing.folder}: no training picture can be read")
-    known = describe_pixels([channels, height, width], splits["train"][1]) | reading
+    known = describe_pixels([channels, height, width], splits["train"][1], config) | reading
     return {name: tensors for name, (tensors, _) in splits.items()}, known
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from torchloom.config import PreprocessConfig
+from torchloom.config import Block, PixelsConfig, PreprocessConfig
 from torchloom.data.splits import choose_validation, log_classes, missing_classes
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors
@@ -61,7 +61,7 @@ def prepare(
     labels = {name: part.labels for name, part in splits.items()}
     log_classes(classes, labels)
     counts = channel_counts(splits["train"].images)
-    info = describe_pixels([channels, height, width], counts) | describe_classes(classes, labels)
+    info = describe_pixels([channels, height, width], counts, config) | describe_classes(classes, labels)
     return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
 
 
@@ -77,11 +77,21 @@ def describe_classes(classes: list[str], labels: Mapping[str, np.ndarray], name:
     }
 
 
-def describe_pixels(shape: list[int], counts: np.ndarray) -> dict[str, Any]:
-    """What is known of the pixels: see `prepare`; `counts` are the training split's."""
+def describe_pixels(shape: list[int], counts: np.ndarray, config: Block | None = None) -> dict[str, Any]:
+    """What is known of the pixels: see `prepare`; `counts` are the training split's.
+
+    Mean and deviation are those that a `config` for images names. InputError where these are for other channels.
+    """
     mean, std = channel_statistics(counts)
     _warn_of_few_greys(std)
-    return {"kind": "images", "shape": shape, "mean": mean.tolist(), "std": std.tolist()}
+    known = {"kind": "images", "shape": shape, "mean": mean.tolist(), "std": std.tolist()}
+    if not isinstance(config, PixelsConfig):
+        return known
+    try:
+        scale = config.channel_scale(shape[0])
+    except ValueError as error:
+        raise InputError(f"preprocess.normalize: {error}") from None
+    return known | ({**scale.model_dump(), "chosen": True} if scale else {})
 
 
 def _warn_of_few_greys(std: np.ndarray) -> None:

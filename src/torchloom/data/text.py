@@ -185,6 +185,16 @@ class Tokenizer(BaseModel):
         """The text of (N,) tokens; words come in lower case with a space between them."""
         return self._pieces.decode(list(map(int, tokens)))
 
+    def continued(self, text: str, tokens: Iterable[int]) -> str:
+        """The text and after it that of (N,) tokens, which words are set apart from."""
+        apart = self._pieces.joint if not text[-1:].isspace() else ""
+        return text + apart + self.decode(tokens)
+
+    @property
+    def never_written(self) -> list[int]:
+        """The tokens that stand for no text: those of words that are not known, which none can read."""
+        return [self._pieces.tokens[each] for each in (PAD, UNKNOWN) if self.kind == "words"]
+
     def readable(self) -> list[str]:
         """The vocabulary as a person reads it."""
         return self._pieces.readable()
@@ -234,6 +244,9 @@ class Pieces:
 class Words(Pieces):
     joint = " "
     cut = staticmethod(split_words)
+
+    def characters(self, tokens: list[int]) -> int:
+        return len(self.decode(tokens))
 
 
 class Characters(Pieces):

@@ -49,12 +49,13 @@ class Reading(BaseModel):
 
 
 class ImageInfo(PicturesInFiles, Reading, Info):
-    """Images; `mean` and `std` per channel, on the scale [0, 1]."""
+    """Images; `mean` and `std` per channel, on the scale [0, 1], measured of the training pixels unless `chosen`."""
 
     kind: Literal["images"] = "images"
     shape: list[int]  # channels, height, width
     mean: list[float]
     std: list[float]
+    chosen: bool = False
 
     inputs: ClassVar = ("images",)
     axes: ClassVar[Axes] = {"images": {0: "batch"}}
@@ -91,6 +92,8 @@ class ImageInfo(PicturesInFiles, Reading, Info):
     def measured(self, loaders: LoaderPlan) -> Self:
         from torchloom.data.images import PART, channel_counts, channel_statistics
 
+        if self.chosen:
+            return super().measured(loaders)
         numbers = loaders.trained_numbers().tolist()
         parts = (loaders.chosen("train", numbers[start : start + PART])[0] for start in range(0, len(numbers), PART))
         counts = sum(channel_counts(images.numpy().transpose(0, 2, 3, 1)) for images in parts)
@@ -139,6 +142,9 @@ class ImageInfo(PicturesInFiles, Reading, Info):
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "channels, height, width", " x ".join(map(str, self.shape))
+        if self.chosen:
+            scales = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+            yield "mean and deviation of the channels, as chosen", " and ".join(scales)
 
     def described(self) -> dict[str, Any]:
         inside = {"pictures": READING, "input": "uint8, 0 to 255", "inside_the_graph": "(x / 255 - mean) / std"}

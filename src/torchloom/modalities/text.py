@@ -1,4 +1,4 @@
-"""Text: one long text as characters or subwords, windows of tokens (B, T) int64."""
+"""Text: one long text as characters, words or subwords, windows of tokens (B, T) int64."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TextInfo(Info):
-    """One long text, as characters or subwords."""
+    """One long text, as characters, words or subwords."""
 
     kind: Literal["text"] = "text"
     tokenizer: Tokenizer

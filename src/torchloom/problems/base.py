@@ -33,6 +33,7 @@ Figures = Callable[["Tensor", "Tensor"], dict[str, float]]
 Kept = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 STANDARDISED = "standardised"  # at the axis of what is followed by epoch where numbers have mean 0 and deviation 1
 FOLLOWED = 7  # numbers whose own errors are followed by epoch
+LOSS = "loss"
 WEIGHT = "loss_weight"  # among such means: what the loss is a mean over, where that is not the number of samples
 
 
@@ -234,6 +235,40 @@ class Problem:
     def said(self, model: Model) -> dict[str, Any]:
         """What a server says of the answers that its model gives."""
         return {}
+
+
+# ---- the means of an objective -------------------------------------------------------------------------------------
+
+
+def means_of_several(losses: Sequence[Tensor], weights: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What an objective gives beside its loss where that is a sum of `losses`, each a mean over weights of its own."""
+    pairs = enumerate(zip(losses, weights, strict=True))
+    sums = ({f"{LOSS}#{number}": loss * weight, f"{WEIGHT}#{number}": weight} for number, (loss, weight) in pairs)
+    return {name: value for each in sums for name, value in each.items()}
+
+
+def without_weights(figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What an objective gives beside a loss that is a mean over samples."""
+    return {name: value for name, value in figures.items() if not _is_sum(name)}
+
+
+def sums_of(count: int, loss: Tensor, figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sums over a batch of so many samples whose means are the loss and the figures of an objective."""
+    several = f"{LOSS}#0" in figures
+    of_loss = {} if several else {LOSS: loss * figures.get(WEIGHT, count)}
+    return {name: value.detach() * (1 if _is_sum(name) else count) for name, value in {**of_loss, **figures}.items()}
+
+
+def means_of(sums: Mapping[str, float], count: float) -> dict[str, float]:
+    """The means over `count` samples, the loss first; of nothing but what is ignored it is 0."""
+    parts = [name.removeprefix(LOSS) for name in sums if _is_sum(name) and not name.startswith(WEIGHT)]
+    losses = [sums[f"{LOSS}{part}"] / (sums.get(f"{WEIGHT}{part}", count) or 1.0) for part in parts]
+    others = {name: total / count for name, total in sums.items() if not _is_sum(name)}
+    return ({LOSS: sum(losses)} if losses else {}) | others
+
+
+def _is_sum(name: str) -> bool:
+    return name.partition("#")[0] in {LOSS, WEIGHT}
 
 
 def spread(count: int, most: int) -> list[int]:

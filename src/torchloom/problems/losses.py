@@ -1,101 +1,176 @@
-"""Losses by the names of torch.nn, one of ours, or a user's own; those on classes."""
+"""Losses by the names of torch.nn, one of ours, or a user's own; of classes, of labels and of values; added up."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, create_model
 from torch import Tensor, nn
 
 from torchloom.config import LossConfig, NotNegative, own
-from torchloom.config.checks import arguments_of, check_call, parts_of
+from torchloom.config.checks import ArgumentError, arguments_of, check_call, parts_of
 from torchloom.errors import InputError, printable
-from torchloom.problems.base import WEIGHT
-from torchloom.system.words import listed, meant
+from torchloom.problems.base import WEIGHT, means_of_several
+from torchloom.problems.loss_modules import (
+    DiceLoss,
+    FocalLoss,
+    HingeLoss,
+    KLDivLoss,
+    LabelFocalLoss,
+    LabelMarginLoss,
+    shares_of,
+)
+from torchloom.system.words import counted, listed, meant
 
 logger = logging.getLogger(__name__)
 
-_ON_CLASSES = {"CrossEntropyLoss", "FocalLoss", "MultiMarginLoss"}  # targets are class numbers
+Loss = Callable[[Tensor, Tensor], Tensor]  # predictions and targets -> the mean of the batch ()
+Targets = Literal["classes", "labels", "values"]  # what a loss is of
+
 TINY = torch.finfo(torch.float32).tiny  # in place of the weight of a batch with nothing to learn
-_BY_WEIGHT = {"CrossEntropyLoss", "FocalLoss"}  # means are over the weights that the labels of a batch have
+# Of classes: whose targets are their numbers; whose means are over the weights that the labels of a batch have; and
+# whose targets are one-hot rows, which then get such weights from us.
+_BY_NUMBER = {"CrossEntropyLoss", "NLLLoss", "FocalLoss", "KLDivLoss", "MultiMarginLoss", "DiceLoss"}
+_OF_ROWS = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"}
+_BY_WEIGHT = {"CrossEntropyLoss", "NLLLoss", "FocalLoss", "KLDivLoss", *_OF_ROWS}
 
-# How a classifier's outputs become probabilities, by the loss that trained it; from others none follow.
-LINKS = {"CrossEntropyLoss": "softmax", "FocalLoss": "softmax", "BCEWithLogitsLoss": "sigmoid"}
+# How outputs become probabilities, by the loss that a network was trained with; from others none follow.
+_LINKED = {
+    "softmax": {"CrossEntropyLoss", "NLLLoss", "FocalLoss", "KLDivLoss", "DiceLoss"},
+    "sigmoid": {"BCEWithLogitsLoss"},
+}
+LINKS = {name: link for link, names in _LINKED.items() for name in names}
+LABEL_LINKS = dict.fromkeys(("BCEWithLogitsLoss", "FocalLoss", "MultiLabelSoftMarginLoss"), "sigmoid")
 
-
-class FocalLoss(nn.Module):
-    """-w (1 - p)^gamma log p, where p is what softmax gives the true class, and w the weight of that class.
-
-    What is told well already counts less: Lin et al., "Focal loss for dense object detection" (ICCV 2017,
-    arXiv:1708.02002). With gamma 0 it is torch's CrossEntropyLoss; as there, the mean is over the labels' weights.
-    """
-
-    weight: Tensor | None
-
-    def __init__(
-        self,
-        gamma: NotNegative = 2.0,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__()
-        self.gamma, self.ignored, self.reduction = gamma, ignore_index, reduction
-        self.register_buffer("weight", weight)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, classes), and labels (B,) int64 or shares of classes (B, classes) -> the mean or the sum ()."""
-        logarithms = logits.log_softmax(1)
-        weights = _shares(labels, logits.shape[1], self.ignored)
-        if self.weight is not None:
-            weights = weights * self.weight
-        missed = -torch.expm1(logarithms).clamp(max=-1e-12)  # 1 - p; a power below 1 has no slope at 0
-        total = -(weights * missed**self.gamma * logarithms).sum()
-        return total if self.reduction == "sum" else total / weights.sum()
+_CLASSES = {"FocalLoss": FocalLoss, "HingeLoss": HingeLoss, "KLDivLoss": KLDivLoss, "DiceLoss": DiceLoss}
+_LABELS = {"FocalLoss": LabelFocalLoss, "HingeLoss": HingeLoss, "MultiLabelMarginLoss": LabelMarginLoss}
+_OURS: dict[Targets, dict[str, type[nn.Module]]] = {"classes": _CLASSES, "labels": _LABELS, "values": {}}
+# What the user has no say in, as it follows from the problem.
+_BY_US = {"BCELoss": ("weight",), "PoissonNLLLoss": ("log_input", "full", "eps")}
 
 
-_OURS = {"FocalLoss": FocalLoss}
-
-
-def loss_class(name: str) -> Any:
+def loss_class(name: str, of: Targets = "classes") -> Any:
     """That of torch.nn, ours, or one of the user's own: of predictions and targets it makes the batch's mean loss.
 
     Of classes the targets are numbers (B,) int64. An attribute `link` may say what makes its outputs probabilities:
     softmax or sigmoid.
     """
-    return _OURS.get(name) or own.resolve(name, nn)
+    return _OURS[of].get(name) or own.resolve(name, nn)
 
 
-def created_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss itself; a user's own that fails, or gives no mean, is an InputError."""
-    with own.running("train.loss", name):
-        loss = loss_class(name)(**arguments)
-    if not own.is_path(name):
+def link_of(name: str, of: Targets = "classes") -> str | None:
+    """What makes outputs probabilities, by the loss that trained for them, of several the first; none where none
+    follow."""
+    if own.is_path(name):
+        link: str | None = getattr(loss_class(name), "link", None)
+        return link
+    return (LABEL_LINKS if of == "labels" else LINKS).get(name)
+
+
+# ---- losses that are added up --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summand:
+    """A loss among those that are added up, each so many `times`; `key` is its own in the parameters."""
+
+    name: str
+    arguments: dict[str, Any]
+    times: float
+    key: str
+
+
+def summands(name: str, arguments: Mapping[str, Any]) -> list[Summand]:
+    """A loss and what is added to it, as its arguments have both: a list `plus` of blocks like its own, and `times`."""
+    blocks = {"train.loss": {**arguments, "name": name}}
+    blocks |= {f"train.loss.plus.{number}": block for number, block in enumerate(arguments.get("plus", []))}
+    return [_summand(key, block) for key, block in blocks.items()]
+
+
+def _summand(key: str, block: Mapping[str, Any]) -> Summand:
+    rest = {key: value for key, value in block.items() if key not in {"name", "times", "plus"} and value is not None}
+    return Summand(block["name"], rest, block.get("times", 1.0), key)
+
+
+def added_up(name: str, arguments: Mapping[str, Any], make: Callable[[Summand], Loss]) -> Loss:
+    """The sum of all the losses that `make` makes, each so many times."""
+    losses = [(each.times, make(each)) for each in summands(name, arguments)]
+
+    def total(predictions: Tensor, targets: Tensor) -> Tensor:
+        first, *more = (loss(predictions, targets) * times for times, loss in losses)
+        return sum(more, start=first)
+
+    return total
+
+
+def check_sum(config: LossConfig) -> None:
+    """Raise ArgumentError unless the losses that are added go together: all probabilities are by the same link."""
+    links = {each.key: link_of(each.name, config.of) for each in summands(config.name, config.arguments)}
+    first, *more = links.values()
+    for number, (part, link) in enumerate(zip(config.plus, more, strict=True)):
+        if part.plus:
+            raise ArgumentError.of(f"plus.{number}.plus", part.plus, "must be left out: all stands in one list")
+        if first and link and link != first:
+            must = f"must make probabilities as {config.name} does, by {first}, and not by {link}"
+            raise ArgumentError.of(f"plus.{number}.name", part.name, must)
+
+
+# ---- of values -----------------------------------------------------------------------------------------------------
+
+
+def created_loss(name: str, arguments: dict[str, Any]) -> Loss:
+    """The loss itself, of values; a user's own that fails, or gives no mean, is an InputError."""
+    return added_up(name, arguments, value_loss)
+
+
+def value_loss(part: Summand) -> Loss:
+    """One alone."""
+    return _moving(part, loss_class(part.name, "values"))
+
+
+def _moving(part: Summand, kind: Callable[..., nn.Module], **more: Any) -> Loss:
+    """The loss, which goes to where the predictions are."""
+    with own.running(part.key, part.name):
+        loss = kind(**part.arguments, **more)
+    if not own.is_path(part.name):
         return lambda predictions, targets: loss.to(predictions.device)(predictions, targets)
 
     def checked(predictions: Tensor, targets: Tensor) -> Tensor:
-        with own.running("train.loss", name):
+        with own.running(part.key, part.name):
             mean: Tensor = loss.to(predictions.device)(predictions, targets)
             if not isinstance(mean, Tensor) or mean.numel() != 1:
                 given = f"a tensor of {list(mean.shape)}" if isinstance(mean, Tensor) else type(mean).__name__
-                raise InputError(f"train.loss: {name} gives {given}, and must give one number, the mean of the batch")
+                raise InputError(
+                    f"{part.key}: {part.name} gives {given}, and must give one number, the mean of the batch"
+                )
             return mean
 
     return checked
 
 
-def link_of(name: str) -> str | None:
-    """What makes a classifier's outputs probabilities, by the loss that trained it; nothing where none follow."""
-    if own.is_path(name):
-        link: str | None = getattr(loss_class(name), "link", None)
-        return link
-    return LINKS.get(name)
+# ---- of labels -----------------------------------------------------------------------------------------------------
+
+
+def label_loss(name: str, arguments: dict[str, Any]) -> Loss:
+    """A function of logits (B, labels) and marks (B, labels) float32 to the batch's mean loss."""
+    return added_up(name, arguments, _label_loss)
+
+
+def _label_loss(part: Summand) -> Loss:
+    return _moving(_with_tensors(part), loss_class(part.name, "labels"))
+
+
+def _with_tensors(part: Summand) -> Summand:
+    if own.is_path(part.name):
+        return part
+    tensors = {key: torch.tensor(value).float() for key, value in part.arguments.items() if isinstance(value, list)}
+    return replace(part, arguments={**part.arguments, **tensors})
 
 
 # ---- weights of classes -------------------------------------------------------------------------------------------
@@ -116,47 +191,57 @@ def _form(weights: Any) -> str:
     return "names" if isinstance(weights, dict) else "word" if isinstance(weights, str) else "list"
 
 
-Weights = Annotated[
-    Annotated[list[NotNegative], Field(min_length=2), AfterValidator(_some), Tag("list")]
-    | Annotated[dict[Any, NotNegative], Field(min_length=1), AfterValidator(_some), Tag("names")]
-    | Annotated[Literal["balanced"], Tag("word")],
-    Discriminator(_form),
-]
+def _weights_of(least: int) -> Any:
+    return Annotated[
+        Annotated[list[NotNegative], Field(min_length=least), AfterValidator(_some), Tag("list")]
+        | Annotated[dict[Any, NotNegative], Field(min_length=1), AfterValidator(_some), Tag("names")]
+        | Annotated[Literal["balanced"], Tag("word")],
+        Discriminator(_form),
+    ]
+
+
+LabelWeights, Weights = _weights_of(1), _weights_of(2)
 
 
 @cache
-def loss_arguments(name: str) -> type[BaseModel]:
+def loss_arguments(name: str, of: Targets = "classes") -> type[BaseModel]:
     """What a user may give to the loss; where it takes a tensor, that is a weight for each class.
 
     Weights are a list by the classes' numbers, a mapping by their names, or `balanced`; see `weighted`.
     """
     if own.is_path(name):
         return arguments_of(loss_class(name), given_by_us=("reduction",))
-    by_us = ("size_average", "reduce", "reduction", *(("weight",) if name == "BCELoss" else ()))  # it has no classes
-    plain = arguments_of(loss_class(name), given_by_us=by_us)
+    by_us = ("size_average", "reduce", "reduction", *_BY_US.get(name, ()))
+    plain = arguments_of(loss_class(name, of), given_by_us=by_us)
     hints = {key: field.annotation for key, field in plain.model_fields.items()}
-    weights: dict[str, Any] = {key: (Weights | None, None) for key, hint in hints.items() if Tensor in parts_of(hint)}
+    tensors = [key for key, hint in hints.items() if Tensor in parts_of(hint)]
+    tensors += ["weight"] if of == "classes" and name in _OF_ROWS else []
+    kind = LabelWeights if of == "labels" else Weights
+    weights: dict[str, Any] = dict.fromkeys(tensors, (kind | None, None))
     return create_model(plain.__name__, __base__=plain, **weights)
 
 
-def _weights(name: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _weights(part: Summand) -> Iterator[tuple[str, Any]]:
     """The arguments that are weights of classes; those of a user's own loss are the user's."""
-    for key, given in {} if own.is_path(name) else arguments.items():
+    for key, given in {} if own.is_path(part.name) else part.arguments.items():
         if isinstance(given, list | dict) or given == BALANCED:
             yield key, given
 
 
 def check_weights(name: str, arguments: dict[str, Any], classes: list[str], what: str = "classes") -> None:
     """Raise InputError unless lists of weights have one for each of the classes, and mappings name such."""
+    for part in summands(name, arguments):
+        for key, weights in _weights(part):
+            _check_weights(f"{part.key}.{key}", part.name, weights, classes, what)
+
+
+def _check_weights(key: str, name: str, weights: Any, classes: list[str], what: str) -> None:
     shown = f"there are {len(classes)} {what}: {listed(list(map(repr, classes)))}"
-    for key, weights in _weights(name, arguments):
-        if isinstance(weights, list) and len(weights) != len(classes):
-            raise InputError(f"train.loss.{key}: {name} was given {len(weights)} weights, but {shown}")
-        for given in weights if isinstance(weights, dict) else ():
-            if _class_of(given, classes) is None:
-                raise InputError(
-                    f"train.loss.{key}: {given!r} is none of the {what}{meant(str(given), classes)}; {shown}"
-                )
+    if isinstance(weights, list) and len(weights) != len(classes):
+        raise InputError(f"{key}: {name} was given {counted(len(weights), 'weight')}, but {shown}")
+    for given in weights if isinstance(weights, dict) else ():
+        if _class_of(given, classes) is None:
+            raise InputError(f"{key}: {given!r} is none of the {what}{meant(str(given), classes)}; {shown}")
 
 
 def _class_of(key: Any, classes: Sequence[str]) -> int | None:
@@ -180,45 +265,72 @@ def weighted(loss: LossConfig, classes: Sequence[str], targets: Callable[[], Ten
 
     Classes that a mapping leaves out weigh 1. `balanced` gives each class the same weight in all, n / (classes * count)
     (King & Zeng, Political Analysis 9, 2001), and as pos_weight, which is that of a class against the rest,
-    (n - count) / count. `targets` are the numbers of classes (N, …) of the samples that are trained on.
+    (n - count) / count. `targets` are the numbers of classes (N, …) of the samples that are trained on, or their marks
+    (N, labels).
     """
+
+    @cache
+    def counts() -> tuple[Tensor, int]:
+        found = targets()
+        if loss.of == "labels":
+            return found.double().sum(0), len(found)
+        each = class_counts(found, classes)
+        return each, int(each.sum())
+
+    first, *more = (_by_number(part, classes, counts) for part in summands(loss.name, loss.arguments))
+    plus = [part.model_copy(update=chosen) for part, chosen in zip(loss.plus, more, strict=True)]
+    return loss.model_copy(update={**first, **({"plus": plus} if plus else {})})
+
+
+def _by_number(
+    part: Summand, classes: Sequence[str], counts: Callable[[], tuple[Tensor, int]]
+) -> dict[str, list[float]]:
+    """The weights that are not lists as such, and in the log."""
     chosen = {}
-    for key, given in _weights(loss.name, loss.arguments):
+    for key, given in _weights(part):
         if given == BALANCED:
-            chosen[key] = _balanced(class_counts(targets(), classes), key)
+            chosen[key] = _balanced(*counts(), key)
         elif isinstance(given, dict):
             by_number = {_class_of(name, classes): float(weight) for name, weight in given.items()}
             chosen[key] = [by_number.get(number, 1.0) for number in range(len(classes))]
     for key, weights in chosen.items():
         said = [f"{printable(name)} {weight:.4g}" for name, weight in zip(classes, weights, strict=True)]
-        logger.info("train.loss.%s: %s", key, ", ".join(said[:SHOWN]) + (", …" if len(said) > SHOWN else ""))
-    return loss.model_copy(update=chosen)
+        shown = ", ".join(said[:SHOWN]) + (", …" if len(said) > SHOWN else "")
+        logger.info("%s.%s: %s", part.key, key, shown)
+    return chosen
 
 
-def _balanced(counts: Tensor, key: str) -> list[float]:
+def _balanced(counts: Tensor, samples: int, key: str) -> list[float]:
     some = counts.clamp(min=1)  # a class of which `data.subset` has left none has no say
-    weights = (counts.sum() - counts) / some if key == "pos_weight" else counts.sum() / (len(counts) * some)
+    weights = counts.sum() / (len(counts) * some)
+    if key == "pos_weight":  # without either side there is nothing to balance
+        weights = torch.where((counts > 0) & (counts < samples), (samples - counts) / some, 1.0)
     found: list[float] = weights.tolist()
     return found
 
 
-def by_name(loss: tuple[str, dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+def by_name(loss: tuple[str, dict[str, Any]], classes: Sequence[str] = ()) -> dict[str, Any]:
     """What metadata say of a loss, by its name and arguments: its weights by the names of the classes."""
-    name, arguments = loss
-    weights = {key: dict(zip(classes, given, strict=True)) for key, given in _weights(name, arguments)}
-    return {"name": name, **arguments, **weights}
+    first, *more = (_as_block(part, classes) for part in summands(*loss))
+    return {**first, **({"plus": more} if more else {})}
 
 
-def _on_trial(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Arguments with which a loss can be tried out, and for how many classes."""
-    lists = [len(given) for given in arguments.values() if isinstance(given, list)]
-    unknown = {key: given for key, given in _weights(name, arguments) if not isinstance(given, list)}
+def _as_block(part: Summand, classes: Sequence[str]) -> dict[str, Any]:
+    weights = {key: dict(zip(classes, given, strict=True)) for key, given in _weights(part)}
+    times = {} if part.times == 1 else {"times": part.times}
+    return {"name": part.name, **part.arguments, **weights, **times}
+
+
+def _on_trial(part: Summand) -> tuple[Summand, int]:
+    """A loss with arguments with which it can be tried out, and for how many classes."""
+    lists = [len(given) for given in part.arguments.values() if isinstance(given, list)]
+    unknown = {key: given for key, given in _weights(part) if not isinstance(given, list)}
     named = [len(given) for given in unknown.values() if isinstance(given, dict)]
     count = lists[0] if lists else max([3, *named])
-    return {**arguments, **dict.fromkeys(unknown, [1.0] * count)}, count
+    return replace(part, arguments={**part.arguments, **dict.fromkeys(unknown, [1.0] * count)}), count
 
 
-# ---- the losses ----------------------------------------------------------------------------------------------------
+# ---- of classes ----------------------------------------------------------------------------------------------------
 
 
 def scores(logits: Tensor, link: str | None) -> Tensor:
@@ -229,74 +341,140 @@ def scores(logits: Tensor, link: str | None) -> Tensor:
     return logits.softmax(1) if link == "softmax" else logits.sigmoid()
 
 
-def check_loss(name: str, arguments: dict[str, Any], on_classes: bool) -> None:
-    """Raise ValueError when torch.nn.<name> does not take `arguments`, or does not give a mean."""
-    check_call(loss_arguments(name), arguments)
+def check_loss(name: str, arguments: dict[str, Any], of: Targets) -> None:
+    """Raise ValueError when the loss, which is one alone, does not take `arguments`, or does not give a mean."""
+    check_call(loss_arguments(name, of), arguments)
+    part = Summand(name, arguments, 1.0, "train.loss")
     try:
-        if on_classes:
-            tried, classes = _on_trial(name, arguments)
-            classification_loss(name, tried)(torch.zeros(2, classes), torch.tensor([0, classes - 1]))
-        else:
-            created_loss(name, arguments)(torch.zeros(2, 3), torch.ones(2, 3))
+        _TRIALS[of](part)
     except InputError as error:  # of one of the user's own
         raise ValueError(error.message) from error
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{'' if own.is_path(name) or name in _OURS else 'torch.nn.'}{name} says: {error}") from None
+        from_torch = not own.is_path(name) and name not in _OURS[of]
+        raise ValueError(f"{'torch.nn.' if from_torch else ''}{name} says: {error}") from None
 
 
-def classification_loss(
-    name: str, arguments: dict[str, Any], reduction: str = "mean"
-) -> Callable[[Tensor, Tensor], Tensor]:
+def _try_on_classes(part: Summand) -> None:
+    tried, classes = _on_trial(part)
+    _class_loss(tried)(torch.zeros(2, classes), torch.tensor([0, classes - 1]))
+
+
+def _try_on_labels(part: Summand) -> None:
+    tried, labels = _on_trial(part)
+    _label_loss(tried)(torch.zeros(2, labels), torch.ones(2, labels))
+
+
+def _try_on_values(part: Summand) -> None:
+    value_loss(part)(torch.zeros(2, 3), torch.ones(2, 3))
+
+
+_TRIALS: dict[Targets, Callable[[Summand], None]] = {
+    "classes": _try_on_classes,
+    "labels": _try_on_labels,
+    "values": _try_on_values,
+}
+
+
+def classification_loss(name: str, arguments: dict[str, Any]) -> Loss:
     """A function of logits (B, classes) and labels to the batch's mean loss, in float32.
 
     Labels are classes (B,) int64, or shares of each class (B, classes) float32, for which see `check_soft_labels`.
     """
-    if own.is_path(name):
-        mine = created_loss(name, arguments)
+    return added_up(name, arguments, _class_loss)
+
+
+def _class_loss(part: Summand, reduction: str = "mean") -> Loss:
+    if own.is_path(part.name):
+        mine = _moving(part, loss_class(part.name))
         return lambda logits, labels: mine(logits.float(), labels)
-    weights = {key: torch.tensor(value).float() for key, value in arguments.items() if isinstance(value, list)}
-    loss = loss_class(name)(**{**arguments, **weights}, reduction=reduction)
-    if name in _ON_CLASSES:
-        return lambda logits, labels: loss.to(logits.device)(logits.float(), labels)
-    return lambda logits, labels: loss.to(logits.device)(logits.float(), _shares(labels, logits.shape[1]))
+    if part.name in _OF_ROWS and "weight" in part.arguments:
+        return _weighted_rows(part, reduction)
+    loss = _moving(_with_tensors(part), loss_class(part.name), reduction=reduction)
+    if part.name == "NLLLoss":  # which log-probabilities stay as they are
+        return lambda logits, labels: loss(logits.float().log_softmax(1), labels)
+    if part.name in _BY_NUMBER:
+        return lambda logits, labels: loss(logits.float(), labels)
+    return lambda logits, labels: loss(logits.float(), shares_of(labels, logits.shape[1]))
 
 
-def _shares(labels: Tensor, classes: int, ignored: int = -100) -> Tensor:
-    if labels.ndim > 1:
-        return labels
-    return F.one_hot(labels.where(labels != ignored, 0), classes).float() * (labels != ignored)[:, None]
+def _weighted_rows(part: Summand, reduction: str) -> Loss:
+    """A loss of one-hot rows, its mean over the weights of the labels."""
+    arguments = {**part.arguments}
+    weight = torch.tensor(arguments.pop("weight")).float()
+    each = _moving(replace(part, arguments=arguments), loss_class(part.name), reduction="none")
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        shares = shares_of(labels, logits.shape[1])
+        weights = shares @ weight.to(logits.device)
+        total = (each(logits.float(), shares).mean(1) * weights).sum()
+        return total if reduction == "sum" else total / weights.sum()
+
+    return loss
 
 
 def check_soft_labels(name: str, arguments: dict[str, Any]) -> None:
-    """Raise InputError when the loss needs one class per image, and so cannot learn from mixed ones."""
-    tried, classes = _on_trial(name, arguments)
-    try:
-        classification_loss(name, tried)(torch.zeros(2, classes), torch.full((2, classes), 1 / classes))
-    except (ValueError, TypeError, RuntimeError):
-        given = f"{name} with {', '.join(arguments)}" if arguments else name
-        raise InputError(
-            f"train.loss: {given} needs one class per image, but data.augment.mixup and cutmix give shares of several; "
-            "leave them out, or take CrossEntropyLoss (without ignore_index) or a loss on one-hot labels"
-        ) from None
+    """Raise InputError when a loss needs one class per image, and so cannot learn from mixed ones."""
+    for part in summands(name, arguments):
+        tried, classes = _on_trial(part)
+        try:
+            _class_loss(tried)(torch.zeros(2, classes), torch.full((2, classes), 1 / classes))
+        except (ValueError, TypeError, RuntimeError):
+            given = f"{part.name} with {', '.join(part.arguments)}" if part.arguments else part.name
+            raise InputError(
+                f"{part.key}: {given} needs one class per image, but data.augment.mixup and cutmix give shares of "
+                "several; leave them out, or take CrossEntropyLoss (without ignore_index) or a loss on one-hot labels"
+            ) from None
 
 
-def weighed_loss(name: str, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]:
-    """`classification_loss`, and as a figure the weight of its mean, where that is not the number of samples.
+Weighed = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
-    With weights of classes, or one to ignore, CrossEntropyLoss and FocalLoss divide by the sum of the weights that a
+
+def weighed_loss(name: str, arguments: dict[str, Any], ignored: int | None = None) -> Weighed:
+    """`classification_loss`, and as figures the weight of its mean, where that is not the number of samples.
+
+    With weights of classes, or one to ignore, CrossEntropyLoss and its kin divide by the sum of the weights that a
     batch's labels have; here also where labels are shares. Processes that train together divide by what they have on
-    average.
+    average. Of several losses that are added up each has a mean of its own, see `torchloom.problems.base.sums_of`.
+    Labels that are `ignored` are so by all of them.
     """
-    loss = classification_loss(name, arguments)
-    weights, ignored = arguments.get("weight"), arguments.get("ignore_index")
-    if name not in _BY_WEIGHT or (weights is None and ignored is None):
+    losses = [(part.times, _weighed(part, ignored)) for part in summands(name, arguments)]
+
+    def total(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        found = [(times, *loss(logits, labels)) for times, loss in losses]
+        sums = [mean * times for times, mean, _ in found]
+        mean = sum(sums[1:], start=sums[0])
+        if len(found) == 1 or not any(weight for *_, weight in found):
+            return mean, found[0][2]
+        every = logits.new_tensor(len(logits), dtype=torch.float32)
+        weights = [weight.get(WEIGHT, every) for *_, weight in found]
+        return mean, means_of_several([each.detach() for each in sums], weights)
+
+    return total
+
+
+def _weighed(part: Summand, ignored: int | None) -> Weighed:
+    """One alone."""
+    if ignored is None:
+        return _by_weight(part)
+    if own.is_path(part.name) or "ignore_index" not in loss_arguments(part.name).model_fields:
+        plain = _by_weight(part)
+        return lambda logits, labels: plain(logits[labels != ignored], labels[labels != ignored])
+    also = part.arguments.get("ignore_index", ignored)
+    loss = _by_weight(replace(part, arguments={**part.arguments, "ignore_index": ignored}))
+    return lambda logits, labels: loss(logits, labels.masked_fill(labels == also, ignored))
+
+
+def _by_weight(part: Summand) -> Weighed:
+    loss = _class_loss(part)
+    weights, ignore = part.arguments.get("weight"), part.arguments.get("ignore_index")
+    if part.name not in _BY_WEIGHT or (weights is None and ignore is None):
         return lambda logits, labels: (loss(logits, labels), {})
-    total = classification_loss(name, arguments, "sum")
+    total = _class_loss(part, "sum")
 
     def weighed(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         each = torch.ones(logits.shape[1]) if weights is None else torch.tensor(weights).float()
         each = each.to(logits.device)
-        weight = (labels @ each if labels.ndim == 2 else _of_labels(each, labels, ignored)).sum()
+        weight = (labels @ each if labels.ndim == 2 else _of_labels(each, labels, ignore)).sum()
         if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
             dist.all_reduce(weight)
             weight /= dist.get_world_size()

@@ -202,9 +202,10 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
 
 
 def named(settings: dict[str, Any]) -> str:
-    """A class by its name, and its arguments as far as there are any."""
-    given = [f"{key} {setting(value)}" for key, value in flat(settings) if key != "name" and value not in (None, [])]
-    return ", ".join([settings["name"], *given])
+    """A class by its name, and its arguments as far as there are any; what is added to it follows."""
+    rest = {key: value for key, value in settings.items() if key not in {"name", "plus"}}
+    given = [f"{key} {setting(value)}" for key, value in flat(rest) if value not in (None, [])]
+    return " + ".join([", ".join([settings["name"], *given]), *map(named, settings.get("plus", []))])
 
 
 def setting(value: Any) -> Any:

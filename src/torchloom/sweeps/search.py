@@ -213,13 +213,21 @@ def put(blocks: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         *path, last = key.split(".")
         block = copy
         for part in path:
-            if block.get(part) is None:
+            if isinstance(block, dict) and block.get(part) is None:
                 block[part] = {}
-            block = block[part]
-            if not isinstance(block, dict):
-                raise InputError(f"{part} is {block!r}, which has no keys")
-        block[last] = value
+            block = block[_place(block, part)]
+        block[_place(block, last)] = value
     return copy
+
+
+def _place(block: Any, part: str) -> Any:
+    """What a part of a key is in a block: of a list the number of an entry. InputError where there can be none."""
+    if isinstance(block, list) and part.isdecimal() and int(part) < len(block):
+        return int(part)
+    if isinstance(block, dict):
+        return part
+    what = part if isinstance(block, list) else f"keys such as {part}"
+    raise InputError(f"{block!r} has no {what}")
 
 
 # ---- what a trial runs ---------------------------------------------------------------------------------------------

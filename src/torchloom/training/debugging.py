@@ -65,9 +65,8 @@ def _nothing_in_the_way(config: TrainConfig, overfit: OverfitConfig) -> dict[str
     free: dict[str, Any] = {"epochs": overfit.epochs, "monitor": "loss", "optimizer": _without_decay(config.optimizer)}
     free |= {"scheduler": falling, "warmup_epochs": overfit.epochs / 10, "accumulate": 1, "l1": 0.0, "l2": 0.0}
     free |= {"ema": None, "lookahead": None, "early_stopping": None}
-    loss = getattr(config, "loss", None)
-    if loss and "label_smoothing" in loss.arguments:
-        free["loss"] = loss.model_copy(update={"label_smoothing": None})
+    if hasattr(config, "loss"):
+        free["loss"] = config.loss.unsmoothed()
     if hasattr(config, "divergence"):
         free["divergence"] = 0.0
     if hasattr(config, "distill"):

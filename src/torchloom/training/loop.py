@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchloom.config import TrainConfig, direction, own
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
-from torchloom.problems.base import WEIGHT, Batch, Kept, Objective, Whole
+from torchloom.problems.base import Batch, Kept, Objective, Whole, means_of, sums_of
 from torchloom.system.devices import (
     autocast,
     choose_device,
@@ -302,9 +302,8 @@ class Running:
     def add(self, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
         """Take in the figures of a batch of so many samples; with a WEIGHT among them, the loss counts for that."""
         self.losses[self.steps] = loss.detach()
-        weight = figures.get(WEIGHT, count)
-        for name, value in {"loss": loss.detach() * weight, **figures}.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach() * (1 if name in {"loss", WEIGHT} else count)
+        for name, value in sums_of(count, loss, figures).items():
+            self.sums[name] = self.sums.get(name, 0) + value
         self.steps += 1
         self.count += count
 
@@ -312,8 +311,7 @@ class Running:
         """The means over all samples so far, those of all `ranks`; the loss's is by its weights."""
         sums = {name: float(value) for name, value in self.sums.items()}
         totals = ranks.total({**sums, "": self.count})
-        weight = totals.pop(WEIGHT, totals[""]) or 1.0  # of nothing but what is ignored the loss is 0
-        return {name: total / (weight if name == "loss" else totals[""]) for name, total in totals.items() if name}
+        return means_of(totals, totals.pop(""))
 
     def rate(self, ranks: Ranks = ALONE) -> float:
         """Samples per second."""

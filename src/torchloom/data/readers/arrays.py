@@ -54,7 +54,7 @@ def preprocess(
     told = {name: part.labels for name, part in splits.items()}
     log_classes(classes, told)
     height, width, channels = shapes["train"]
-    info = describe_pixels([channels, height, width], channel_counts(splits["train"].images))
+    info = describe_pixels([channels, height, width], channel_counts(splits["train"].images), config)
     info |= describe_classes(classes, told, labels)
     return splits["train"].tensors(), splits["validation"].tensors(), splits["test"].tensors(), info
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from torchloom.config import PreprocessConfig
+from torchloom.config import ImagesPreprocessConfig
 from torchloom.data.download import write_sums
 from torchloom.data.images import LabelledImages, join, prepare
 from torchloom.datasets.raw import AGAIN, RawFiles
@@ -27,7 +27,7 @@ LARGEST_BATCH = 64 << 20  # bytes; in truth 31 MB
 TRAIN_BATCHES = [f"{FOLDER}/data_batch_{number}" for number in range(1, 6)]
 
 
-def preprocess(raw: RawFiles, config: PreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+def preprocess(raw: RawFiles, config: ImagesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Raw batches -> training, validation and test tensors, and what is known about them."""
     train = join([read_batch(raw.path(name)) for name in TRAIN_BATCHES])
     test = read_batch(raw.path(f"{FOLDER}/test_batch"))

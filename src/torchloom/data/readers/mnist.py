@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from torchloom.config import PreprocessConfig
+from torchloom.config import ImagesPreprocessConfig
 from torchloom.data.download import write_sums
 from torchloom.data.images import LabelledImages, prepare
 from torchloom.datasets.raw import AGAIN, RawFiles
@@ -24,7 +24,7 @@ from torchloom.errors import InputError
 CLASSES = [str(digit) for digit in range(10)]
 
 
-def preprocess(raw: RawFiles, config: PreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
+def preprocess(raw: RawFiles, config: ImagesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Raw IDX files -> training, validation and test tensors, and what is known about them."""
     train, test = read_images(raw)
     return prepare(train, test, CLASSES, config)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from torchloom.config import Count, PreprocessConfig
+from torchloom.config import Count, ImagesPreprocessConfig
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.download import write_sums
 from torchloom.data.images import channel_counts, describe_pixels
@@ -38,7 +38,7 @@ LISTS = {"trainval.txt": "train", "test.txt": "test"}
 LARGEST_FILE = 64 << 20  # bytes
 
 
-class PetsConfig(PreprocessConfig):
+class PetsConfig(ImagesPreprocessConfig):
     size: list[Count] = Field([128, 128], min_length=2, max_length=2, description="height and width in pixels")
 
 
@@ -79,7 +79,7 @@ def preprocess(raw: RawFiles, config: PetsConfig) -> tuple[Tensors, Tensors, Ten
     train, validation = ({name: array[rows] for name, array in parts["train"].items()} for rows in (~chosen, chosen))
     splits = {"train": train, "validation": validation, "test": parts["test"]}
     known = {
-        **describe_pixels([3, height, width], channel_counts(train["images"])),
+        **describe_pixels([3, height, width], channel_counts(train["images"]), config),
         "fit": "squash",
         "target": Classes(array="masks", classes=CLASSES).model_dump(),
         "images": {split: len(part["images"]) for split, part in splits.items()},

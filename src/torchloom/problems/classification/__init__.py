@@ -131,8 +131,7 @@ class Classification(Problem):
 
         info, classes, link = loaders.info, classes_of(loaders.info), checkpoint.link
         logits, labels = _tested(checkpoint, loaders, config)
-        loss, arguments = checkpoint.loss
-        trained_for = classification_loss(loss, arguments)
+        trained_for = classification_loss(*checkpoint.loss)
         threshold = threshold_of(checkpoint.training, classes)
         found = measures.classification_metrics(logits, labels, classes, link, trained_for, threshold)
         metrics, per_class, confusion = found

@@ -292,9 +292,9 @@ def forecasting_objective(
     import torch
     import torch.nn.functional as F
 
-    from torchloom.problems.losses import loss_class
+    from torchloom.problems.losses import created_loss
 
-    loss = loss_class(name)(**arguments)
+    loss = created_loss(name, arguments)
     followed = [f"mae_{column}" for column in columns[:FOLLOWED]]
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -29,7 +29,7 @@ class EvaluateLanguageModelConfig(EvaluateConfig):
 
 
 class LanguageModelLoss(ClassLoss):
-    suitable = frozenset({"CrossEntropyLoss"})
+    suitable = frozenset({"CrossEntropyLoss", "NLLLoss", "FocalLoss"})
 
 
 class LanguageModelTrainConfig(TrainConfig):
@@ -40,5 +40,7 @@ class GenerateConfig(ContinueConfig):
     """The block `generate` of a language model."""
 
     prompt: str = Field("\n", min_length=1, description="what the text begins with")
-    length: Count = Field(1000, description="characters to write after the prompt")
+    length: Count = Field(
+        1000, description="characters to write after the prompt, or words or subwords, as the text is cut into"
+    )
     samples: Count = Field(3, description="texts to write")

@@ -46,21 +46,22 @@ def _length(axis: int | str) -> int:
 
 
 def continue_text(step: Step, tokenizer: Tokenizer, config: GenerateConfig, seed: int) -> str:
-    """The prompt and `config.length` more characters, each drawn by the probabilities that `step` gives.
+    """The prompt and `config.length` more tokens, each drawn by the probabilities that `step` gives.
 
-    Raises InputError when the prompt has characters that the model does not know.
+    Raises InputError when the prompt has characters that the model does not know, or no word.
     """
     with telling("generate.prompt"):
         tokenizer.check_known(config.prompt)
-        tokens = tokenizer.encode(config.prompt)
+        tokens = tokenizer.tokens(config.prompt)
     generator = np.random.default_rng(seed)
     logits, state = step(tokens, [])
     written = []
     for _ in range(config.length):
+        logits[tokenizer.never_written] = -np.inf
         token = choose(logits, config.temperature, config.top_k, generator)
         written.append(token)
         logits, state = step(np.array([token]), state)
-    return config.prompt + tokenizer.decode(written)
+    return tokenizer.continued(config.prompt, written)
 
 
 def choose(logits: np.ndarray, temperature: float, top_k: int | None, generator: np.random.Generator) -> int:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.problems.base import WEIGHT
+from torchloom.problems.base import means_of, sums_of
 from torchloom.problems.evaluation import smaller_batches
 from torchloom.problems.losses import weighed_loss
 from torchloom.system.devices import enough_memory
@@ -36,7 +36,7 @@ def language_model_metrics(
     tokens = tokens.long()
     nats, right = (torch.zeros(len(vocabulary), dtype=torch.float64, device=tokens.device) for _ in range(2))
     state: tuple[Tensor, ...] = ()
-    trained, weighed = (torch.zeros((), dtype=torch.float64, device=tokens.device) for _ in range(2))
+    trained: dict[str, Tensor] = {}
     trained_for = weighed_loss(*loss)
     with enough_memory(smaller_batches(chunk)), step_bar() as bar:
         starts = range(0, len(tokens) - 1, chunk)
@@ -46,9 +46,8 @@ def language_model_metrics(
             logits, *rest = model(tokens[start : start + len(following)].unsqueeze(0), *state)
             state = tuple(rest)
             nats.index_add_(0, following, F.cross_entropy(logits[0].float(), following, reduction="none").double())
-            mean, weight = trained_for(logits[0].float(), following)
-            trained += mean * weight.get(WEIGHT, len(following))
-            weighed += weight.get(WEIGHT, len(following))
+            sums = sums_of(len(following), *trained_for(logits[0].float(), following))
+            trained |= {name: trained.get(name, 0) + value.double() for name, value in sums.items()}
             right.index_add_(0, following, (logits[0].argmax(1) == following).double())
     count = len(tokens) - 1
     characters = count if characters is None else characters
@@ -56,7 +55,7 @@ def language_model_metrics(
     metrics = {
         "bits_per_character": surprise / math.log(2) * (count / characters),
         "perplexity": math.exp(surprise),
-        "loss": (trained / weighed).item(),
+        **means_of({name: float(value) for name, value in trained.items()}, count),
         "accuracy": right.sum().item() / count,
         "test_characters": characters,
     }

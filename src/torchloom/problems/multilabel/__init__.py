@@ -13,8 +13,13 @@ from torchloom.data.targets import Labels
 from torchloom.errors import InputError
 from torchloom.modalities import Info
 from torchloom.problems.base import Columns, Figures, Objective, Problem, run, spread
-from torchloom.problems.multilabel.config import EvaluateMultilabelConfig, MultilabelConfig, MultilabelTrainConfig
-from torchloom.system.words import listed, meant
+from torchloom.problems.multilabel.config import (
+    EvaluateMultilabelConfig,
+    MultilabelConfig,
+    MultilabelLoss,
+    MultilabelTrainConfig,
+)
+from torchloom.system.words import listed
 
 if TYPE_CHECKING:
     import pyarrow
@@ -53,8 +58,15 @@ class Multilabel(Problem):
         return f"{info.tag} multilabel classification"
 
     def check(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> None:
+        from torchloom.problems.losses import check_weights
+
         super().check(config, loaders)
-        _check_weights(config.loss.pos_weight, labels_of(loaders.info).labels)
+        check_weights(config.loss.name, config.loss.arguments, labels_of(loaders.info).labels, "labels")
+        if config.threshold != "validation" and config.loss.name == "MultiLabelMarginLoss":
+            raise InputError(
+                "train.threshold: MultiLabelMarginLoss puts labels in an order, and no number says where those end "
+                "that hold. Take validation, which chooses it for each label"
+            )
         if config.threshold == "validation" and not loaders.length("validation"):
             raise InputError(
                 "train.threshold: validation needs a validation split (preprocess.validation_fraction above 0). Give a "
@@ -63,8 +75,10 @@ class Multilabel(Problem):
 
     def settled(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> MultilabelTrainConfig:
         """With a weight for each label, in order."""
-        weights = _weights(config.loss.pos_weight, labels_of(loaders.info).labels, loaders)
-        return config.model_copy(update={"loss": config.loss.model_copy(update={"pos_weight": weights})})
+        from torchloom.problems.losses import weighted
+
+        loss = weighted(config.loss, labels_of(loaders.info).labels, loaders.learnt)
+        return config.model_copy(update={"loss": loss})
 
     def sizes(self, info: Info) -> dict[str, Any]:
         return {"outputs": len(labels_of(info).labels)}
@@ -73,11 +87,10 @@ class Multilabel(Problem):
         return {"outputs": labels_of(info).labels}
 
     def objective(self, config: MultilabelTrainConfig, info: Info) -> Objective:
-        from torchloom.problems.multilabel.metrics import label_loss, label_objective
+        from torchloom.problems.losses import label_loss
+        from torchloom.problems.multilabel.metrics import label_objective
 
-        weights = config.loss.pos_weight
-        assert not isinstance(weights, dict | str)  # as it is settled
-        return label_objective(label_loss(config.loss.name, config.loss.arguments, weights))
+        return label_objective(label_loss(config.loss.name, config.loss.arguments))
 
     def validation(self, config: MultilabelTrainConfig, info: Info) -> Figures:
         from torchloom.problems.multilabel.metrics import validation_figures
@@ -106,7 +119,8 @@ class Multilabel(Problem):
 
         from torchloom.problems.classification.metrics import hardest
         from torchloom.problems.evaluation import own_metrics, predict
-        from torchloom.problems.multilabel.metrics import label_loss, worst
+        from torchloom.problems.losses import label_loss
+        from torchloom.problems.multilabel.metrics import worst
         from torchloom.problems.scores import label_scores
         from torchloom.system import figures
         from torchloom.system.devices import choose_device, choose_precision
@@ -118,8 +132,7 @@ class Multilabel(Problem):
         probabilities = logits.sigmoid()
         metrics, rows = label_scores(marks.numpy(), probabilities.numpy(), target.least)
         per_class = dict(zip(target.labels, rows, strict=True))
-        loss, arguments = checkpoint.loss
-        trained_for = label_loss(loss, arguments, arguments.pop("pos_weight", None))
+        trained_for = label_loss(*checkpoint.loss)
         with torch.no_grad():
             metrics["loss"] = float(trained_for(logits, marks.float()))
         if marks.any():  # an order by chance has the share of the samples that have it
@@ -173,11 +186,11 @@ class Multilabel(Problem):
         target, device = labels_of(checkpoint.info), choose_device(config.device)
         model, precision = checkpoint.build().to(device), choose_precision(config.precision, device)
         (logits,), marks = predict(model, loaders.loader("test", device), precision)
-        mark = target.separator or ";"
+        mark, named = target.separator or ";", _columns(target.labels, _link(checkpoint))
         rows = []
         for truth, shares in zip(marks.numpy() > 0, logits.sigmoid().numpy(), strict=True):
             said = {"true": truth, "predicted": _holds(target, shares)}
-            names = zip(map(_column, target.labels), shares.tolist(), strict=True)
+            names = zip(named, shares.tolist(), strict=True)
             rows.append({name: mark.join(_holding(target, held)) for name, held in said.items()} | dict(names))
         return rows
 
@@ -188,6 +201,12 @@ class Multilabel(Problem):
 
         return Probabilities(model)
 
+    def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        from torchloom.problems.losses import by_name
+
+        loss = by_name(checkpoint.loss, labels_of(checkpoint.info).labels)
+        return {"probabilities": _link(checkpoint), "loss": loss}
+
     def check_exported(self, model: Model) -> None:
         target, given = labels_of(model.info), model.session.get_outputs()[0].shape[-1]
         if not len(target.labels) == len(target.least) == given:
@@ -197,7 +216,7 @@ class Multilabel(Problem):
         """The labels that hold, and the probability of each."""
         import pyarrow
 
-        names = [_column(name) for name in labels_of(model.info).labels]
+        names = _columns(labels_of(model.info).labels, model.metadata.get("probabilities", "sigmoid"))
         columns = {HOLDING: pyarrow.string(), **dict.fromkeys(names, pyarrow.float32())}
         return pyarrow.schema(columns), partial(_label, model)
 
@@ -219,7 +238,9 @@ class Multilabel(Problem):
         if unknown := sorted(set().union(*told) - set(target.labels)):
             logger.warning("training did not have %s, without which it is judged", listed(list(map(repr, unknown))))
         truth = np.array([[name in held for name in target.labels] for held in told])
-        probabilities = np.column_stack([np.asarray(answers[_column(name)]) for name in target.labels])
+        links = ("sigmoid", None)
+        named = next(names for link in links if (names := _columns(target.labels, link))[0] in answers)
+        probabilities = np.column_stack([np.asarray(answers[name]) for name in named])
         return label_scores(truth, probabilities, target.least)[0]
 
     def caption(self, model: Model, row: dict[str, Any]) -> str:
@@ -238,31 +259,6 @@ def labels_of(info: Info) -> Labels:
     if not isinstance(info.target, Labels):
         raise InputError(f"these data are of the kind {info.kind!r}, without labels of which several may hold")
     return info.target
-
-
-def _check_weights(given: Any, labels: list[str]) -> None:
-    """InputError unless `train.loss.pos_weight` has a weight for each label, or names some of them."""
-    if isinstance(given, list) and len(given) != len(labels):
-        raise InputError(
-            f"train.loss.pos_weight: was given {len(given)} weights, but there are {len(labels)} labels: "
-            f"{listed(labels)}"
-        )
-    if isinstance(given, dict) and (unknown := [name for name in given if name not in labels]):
-        raise InputError(
-            f"train.loss.pos_weight: {unknown[0]!r} is none of the labels{meant(unknown[0], labels)}: {listed(labels)}"
-        )
-
-
-def _weights(given: Any, labels: list[str], loaders: LoaderPlan) -> list[float] | None:
-    """How much the samples that have a label count, for each; balanced as much as those without."""
-    if given is None or isinstance(given, list):
-        return given
-    if isinstance(given, dict):
-        return [float(given.get(name, 1.0)) for name in labels]
-    marks = loaders.learnt().double()
-    there = marks.sum(0)
-    weights: list[float] = ((len(marks) - there) / there).tolist()
-    return [weight if 0 < weight < float("inf") else 1.0 for weight in weights]  # without either there is no weight
 
 
 def _chosen(checkpoint: Checkpoint, loaders: LoaderPlan, config: MultilabelTrainConfig) -> list[float]:
@@ -292,12 +288,21 @@ def _verdict(target: Labels, marks: np.ndarray, probabilities: np.ndarray) -> tu
     return (said, True) if found == truth else (f"✗ {said}\nis {', '.join(truth) or 'none'}", False)
 
 
-def _column(name: str) -> str:
-    return f"probability_{name}"
+def _columns(labels: Sequence[str], link: str | None) -> list[str]:
+    """What stands above the sigmoid of each label's logit, which only by a link is a probability."""
+    return [f"{'probability' if link else 'score'}_{name}" for name in labels]
+
+
+def _link(checkpoint: Checkpoint) -> str | None:
+    from torchloom.problems.losses import link_of
+
+    name, _ = checkpoint.loss
+    return link_of(name, "labels") if name in MultilabelLoss.suitable else "sigmoid"
 
 
 def _label(model: Model, samples: list[Any]) -> Columns:
     target, found = labels_of(model.info), run(model, "probabilities", samples)
     mark = target.separator or ";"
     holding = [mark.join(_holding(target, marks)) for marks in _holds(target, found)]
-    return {HOLDING: holding, **{_column(name): found[:, place] for place, name in enumerate(target.labels)}}
+    named = _columns(target.labels, model.metadata.get("probabilities", "sigmoid"))
+    return {HOLDING: holding, **dict(zip(named, found.T, strict=True))}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from torchloom.config import EvaluateExamplesConfig, LossConfig, ModelConfig, NotNegative, TrainConfig
+from torchloom.config import ClassLoss, EvaluateExamplesConfig, LossConfig, ModelConfig, TrainConfig
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
@@ -16,21 +16,18 @@ class MultilabelConfig(ModelConfig):
 
 
 class MultilabelLoss(LossConfig):
-    """Predictions are logits (B, labels), and targets 1 where a label holds."""
+    """Predictions are logits (B, labels), and targets 1 where a label holds.
 
-    suitable = frozenset({"BCEWithLogitsLoss"})
-    name: str = "BCEWithLogitsLoss"
-    pos_weight: list[NotNegative] | dict[str, NotNegative] | Literal["balanced"] | None = Field(
-        None,
-        description="how much more the samples count that have a label: of each label, or of some by name; balanced "
-        "lets them count as much as those without",
+    `pos_weight` is how much more the samples count that have a label: of each label, or of some by name; balanced lets
+    them count as much as those without.
+    """
+
+    of = "labels"
+    suitable = frozenset(
+        {"BCEWithLogitsLoss", "FocalLoss", "HingeLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss"}
     )
-
-    @model_validator(mode="after")
-    def _weighs_labels(self) -> MultilabelLoss:
-        if self.pos_weight is not None and self.name not in self.suitable:
-            raise ValueError("must be without pos_weight: it is for BCEWithLogitsLoss")
-        return self
+    lacking = ClassLoss.lacking
+    name: str = "BCEWithLogitsLoss"
 
 
 class MultilabelTrainConfig(TrainConfig):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 from torchloom.problems.base import Objective
-from torchloom.problems.losses import answer_by_answer, loss_class
+from torchloom.problems.losses import Loss, answer_by_answer
 from torchloom.problems.scores import label_scores
 
 
@@ -24,21 +21,14 @@ class Probabilities(nn.Module):
         return logits.float().sigmoid()
 
 
-def label_loss(name: str, arguments: dict[str, Any], pos_weight: list[float] | None) -> nn.Module:
-    """Of logits (B, labels) and marks (B, labels) float32 the mean loss."""
-    weights = {} if pos_weight is None else {"pos_weight": torch.tensor(pos_weight)}
-    loss: nn.Module = loss_class(name)(**arguments, **weights)
-    return loss
-
-
-def label_objective(loss: nn.Module) -> Objective:
+def label_objective(loss: Loss) -> Objective:
     """A model and a batch (inputs …, marks) -> mean loss, and the share of samples with all labels right."""
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, marks = batch
         logits, marks = answer_by_answer(model(*inputs).float(), marks, dimensions=2)
         right = ((logits > 0) == (marks > 0)).all(1)
-        return loss.to(logits.device)(logits, marks.float()), {"subset_accuracy": right.float().mean()}
+        return loss(logits, marks.float()), {"subset_accuracy": right.float().mean()}
 
     return objective
 

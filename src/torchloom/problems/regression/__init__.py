@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig, EvaluateConfig
     from torchloom.inference.model import Model
+    from torchloom.problems.losses import Loss, Summand
     from torchloom.training.checkpoint import Checkpoint
     from torchloom.training.loaders import LoaderPlan
 
 logger = logging.getLogger(__name__)
 
 FURTHEST = 1e30  # an error that counts in a mean by epoch; what untrained networks say on a log scale has no end
+COUNTS = "PoissonNLLLoss"
 CLOSED_FORM = 1 << 24  # numbers in the rows of a closed form, which takes several times their memory
 
 REPORTS = {
@@ -81,6 +83,10 @@ class Regression(Problem):
 
     def check(self, config: RegressionTrainConfig, loaders: LoaderPlan) -> None:
         super().check(config, loaders)
+        scales = {each.scale for each in numbers_of(loaders.info)}
+        parts = [config.loss, *config.loss.plus]
+        if any(part.name == COUNTS for part in parts) and scales != {"log"}:
+            raise InputError(f"train.loss: {COUNTS} is for counts, which take preprocess.target_scale: log")
         if config.prediction_interval is not None:
             check_samples(config.prediction_interval, loaders.length("validation"), "validation sample")
             check_names([each.name for each in numbers_of(loaders.info)])
@@ -300,10 +306,9 @@ def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence
 
     Beside it there is the mean absolute error of each number in its unit.
     """
-    from torchloom.problems.losses import answer_by_answer, created_loss
-    from torchloom.problems.regression.scaling import to_scale
+    from torchloom.problems.losses import added_up, answer_by_answer
 
-    loss = created_loss(name, arguments)
+    loss = added_up(name, arguments, partial(_on_scale, numbers))
     dimensions = 1 if len(numbers) == 1 else 2
     followed = _followed([each.name for each in numbers])
 
@@ -312,6 +317,23 @@ def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence
         prediction, target = answer_by_answer(model(*inputs).float(), target, dimensions)
         errors = (prediction.detach() - target).abs().clamp(max=FURTHEST)
         means = errors.reshape(len(errors), -1).mean(0)
-        return loss(to_scale(prediction, numbers), to_scale(target, numbers)), dict(zip(followed, means, strict=False))
+        return loss(prediction, target), dict(zip(followed, means, strict=False))
 
     return objective
+
+
+def _on_scale(numbers: Sequence[Number], part: Summand) -> Loss:
+    """A loss of predictions and targets in their units, whose scales it takes them to.
+
+    That of counts is one of 1 + number, as the logarithm that the scale log has is that of 1 + number: no count is too
+    small for it, and it is least at the mean all the same.
+    """
+    import torch
+
+    from torchloom.problems.losses import value_loss
+    from torchloom.problems.regression.scaling import to_scale
+
+    loss = value_loss(part)
+    if part.name == COUNTS:
+        return lambda prediction, target: loss(torch.log1p(prediction), 1 + target)
+    return lambda prediction, target: loss(to_scale(prediction, numbers), to_scale(target, numbers))

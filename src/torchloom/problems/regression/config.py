@@ -14,11 +14,17 @@ class RegressorConfig(ModelConfig):
     outputs = ("outputs",)
 
 
+class RegressionLoss(ValueLoss):
+    """Targets are numbers; PoissonNLLLoss is for counts, which take preprocess.target_scale: log."""
+
+    suitable = ValueLoss.suitable | {"PoissonNLLLoss"}
+
+
 class RegressionTrainConfig(TrainConfig):
     rising = frozenset({"r2"})
     whole = frozenset({"r2", "rmse", "mae"})
 
-    loss: ValueLoss = Field(default_factory=ValueLoss)
+    loss: RegressionLoss = Field(default_factory=RegressionLoss)
     monitor: Literal["loss", "r2", "rmse", "mae"] = Field(  # type: ignore[assignment]
         "loss",
         description="which validation figure makes an epoch the best, of equal ones the loss decides; rmse and mae are "

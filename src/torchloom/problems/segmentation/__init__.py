@@ -92,18 +92,15 @@ class Segmentation(Problem):
     def objective(self, config: SegmentationTrainConfig, info: Info) -> Objective:
         from torchloom.problems.losses import accuracy, weighed_loss
 
-        mine = own.is_path(config.loss.name)
-        ignored = config.loss.arguments.get("ignore_index")
-        loss = weighed_loss(config.loss.name, config.loss.arguments | ({} if mine else {"ignore_index": IGNORED}))
+        ignored = None if own.is_path(config.loss.name) else config.loss.arguments.get("ignore_index")
+        loss = weighed_loss(config.loss.name, config.loss.arguments, IGNORED)
 
         def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
             images, masks = batch
             logits = model(images).permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, classes)
             labels = masks.flatten().long()
-            if ignored is not None:
-                labels = labels.masked_fill(labels == ignored, IGNORED)
-            known = labels != IGNORED
-            mean, weight = loss(logits[known], labels[known]) if mine else loss(logits, labels)
+            mean, weight = loss(logits, labels)
+            known = (labels != IGNORED) & (labels != ignored)
             return mean, {"accuracy": accuracy(logits, labels, known), **weight}
 
         return objective

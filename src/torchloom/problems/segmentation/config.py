@@ -15,7 +15,7 @@ class SegmenterConfig(ModelConfig):
 
 
 class SegmentationLoss(ClassLoss):
-    suitable = frozenset({"CrossEntropyLoss", "FocalLoss"})
+    suitable = frozenset({"CrossEntropyLoss", "NLLLoss", "FocalLoss", "DiceLoss"})
 
 
 class SegmentationTrainConfig(TrainConfig):
