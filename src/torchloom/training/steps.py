@@ -20,8 +20,8 @@ TINY = 1e-12  # of batches in which nothing counts
 class Steps:
     """`backward` for each batch of a group, then `update`.
 
-    The gradient is that of the mean loss over all samples of the group, and where the loss is a mean by weights, as with
-    weights of classes, that over all weights; penalties count once.
+    The gradient is that of the mean loss over all samples of the group, or over all weights where the loss is a mean by
+    weights, as with weights of classes; penalties count once.
     """
 
     model: nn.Module
