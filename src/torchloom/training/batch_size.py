@@ -141,7 +141,7 @@ def together(attempt: Attempt, ranks: Ranks) -> Attempt:
         found = [each for each in ranks.gather(attempt(size, before)) if each is not None]
         if len(found) < ranks.size:
             return None
-        slowest = max(found, key=lambda each: each.seconds)
+        slowest: Tried = max(found, key=lambda each: each.seconds)
         return replace(slowest, memory=max(each.memory for each in found))
 
     return tried

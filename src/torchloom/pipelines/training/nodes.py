@@ -93,6 +93,8 @@ def build_dataloaders(
             whole, left = divmod(len(plan.trained_numbers()), plan.size) if split == "train" else (0, 0)
             if left and whole == len(loader):
                 rest = f"; {counted(left, 'sample')} more, which differ in each epoch, make no whole one"
+            if split == "train" and plan.batch_size == "auto":
+                rest = " at first sight; training finds out how many samples each is to have"
             logger.info("%s: %s of %s%s", split, count, tuple(inputs.shape), rest)
     return plan
 
