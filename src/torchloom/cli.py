@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
+from kedro.framework.cli.utils import _split_params
 from kedro.framework.startup import ProjectMetadata
+
+RATE = click.FloatRange(min=0, min_open=True)
 
 
 @click.group(name="torchloom")
@@ -212,6 +216,48 @@ def list_tasks(env: str | None) -> None:
     widths = [max(len(row[place]) for row in rows) for place in range(3)]
     for row in rows:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+
+
+def _tuned(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What all commands of `tune` take."""
+    options = [
+        click.argument("task"),
+        click.option("--env", "-e", help="The environment; by default the local one."),
+        click.option("--params", default="", callback=_split_params, help="Other parameters, as kedro run has them."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.group()
+def tune() -> None:
+    """Find settings of a task's training by a few steps of it; no model is changed, and none is kept."""
+
+
+@tune.command("lr")
+@_tuned
+@click.option("--start", type=RATE, default=1e-7, show_default=True, help="The lowest learning rate.")
+@click.option("--end", type=RATE, default=10.0, show_default=True, help="The highest.")
+@click.option("--steps", type=click.IntRange(min=10), default=100, show_default=True, help="From the one to the other.")
+def tune_lr(task: str, env: str | None, params: dict[str, Any], start: float, end: float, steps: int) -> None:
+    """Let the learning rate of TASK rise from step to step until its loss grows, and suggest one."""
+    from torchloom.tuning import tune_rate
+
+    if start >= end:
+        raise click.BadParameter(f"{start:g} is not below --end {end:g}.", param_hint="--start")
+    click.echo(tune_rate(task, env, params, start, end, steps))
+
+
+@tune.command("batch")
+@_tuned
+@click.option("--most", type=click.IntRange(min=1), help="No more samples than these; by default all there are.")
+@click.option("--seconds", type=RATE, default=5.0, show_default=True, help="A step that takes longer is the last.")
+def tune_batch(task: str, env: str | None, params: dict[str, Any], most: int | None, seconds: float) -> None:
+    """Find the largest batches of TASK that fit into the memory, the fastest, and those to take."""
+    from torchloom.tuning import tune_batches
+
+    click.echo(tune_batches(task, env, params, most, seconds))
 
 
 @cli.command()

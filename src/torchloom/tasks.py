@@ -39,6 +39,7 @@ class Recipe:
     parent: str | None = None  # the problem that the models must be for of which it is made
     trains: bool = True  # or else leaves no checkpoint, and no other task can be made of it
     anew: bool = False  # whether it trains the task itself that it is made of, on the data of that one
+    tunable: bool = True  # whether it is one training, whose settings `kedro tune` can look for
     apart: bool = False  # whether it runs in an environment of its own, and so not together with others
 
     def create_pipeline(self, task: str, problem: str, sources: Mapping[str, Any]) -> Pipeline:
@@ -51,10 +52,12 @@ SOLVING = Recipe(f"{PIPELINES}.training", needs=("data",), may=("start",))
 METHODS = {  # other ways to a model than to train one on a data set
     "distillation": Recipe(f"{PIPELINES}.distillation", needs=("data", "teacher"), parent="classification"),
     # Flower asks for older packages than all else
-    "federation": Recipe(f"{PIPELINES}.federation", needs=("of",), parent="classification", apart=True),
-    "folds": Recipe(f"{PIPELINES}.folds", needs=("of",), trains=False, anew=True),
+    "federation": Recipe(f"{PIPELINES}.federation", needs=("of",), parent="classification", apart=True, tunable=False),
+    "folds": Recipe(f"{PIPELINES}.folds", needs=("of",), trains=False, anew=True, tunable=False),
     "pruning": Recipe(f"{PIPELINES}.pruning", needs=("of",), parent="classification"),
-    "quantization": Recipe(f"{PIPELINES}.quantization", needs=("of",), parent="classification", trains=False),
+    "quantization": Recipe(
+        f"{PIPELINES}.quantization", needs=("of",), parent="classification", trains=False, tunable=False
+    ),
 }
 KINDS = ("problem", "method")
 OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task

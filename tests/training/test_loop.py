@@ -23,7 +23,8 @@ from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig
 from torchloom.system.devices import seed_everything
 from torchloom.training import loop
-from torchloom.training.loop import Objective, Outcome, Running, average, fit, improves, penalty, should_stop, snapshot
+from torchloom.training.loop import Objective, Outcome, Running, average, fit, improves, should_stop, snapshot
+from torchloom.training.steps import penalty
 
 Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)
 CROSS_ENTROPY = classification_objective("CrossEntropyLoss", {})
@@ -347,6 +348,26 @@ def test_two_accumulated_batches_are_one_of_twice_the_size(penalties: dict[str, 
     assert_same_weights(halves.last, whole.last, tolerance=1e-6)
     _, not_accumulated = run(batch_size=8, **penalties)
     assert (halves.last["network.1.weight"] - not_accumulated.last["network.1.weight"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("penalties", [{}, {"l1": 0.01, "l2": 0.1}])
+@pytest.mark.parametrize("arguments", [{"weight": [1.0, 30.0, 0.1]}, {"ignore_index": 1}])
+def test_the_loss_of_a_group_is_by_the_weights_of_all_its_samples(
+    arguments: dict[str, Any], penalties: dict[str, float]
+) -> None:
+    """Batches have other shares of the classes, so that the mean of their losses is another one."""
+    weighed = classification_objective("CrossEntropyLoss", arguments)
+    settings: dict[str, Any] = {"objective": weighed, "gradient_clip": 0.5, **penalties}
+    _, parts = run(batch_size=4, accumulate=4, **settings)
+    _, whole = run(batch_size=16, **settings)
+    assert_same_weights(parts.last, whole.last, tolerance=2e-6)
+
+
+def test_a_group_in_which_nothing_counts_moves_nothing() -> None:
+    ignoring = classification_objective("CrossEntropyLoss", {"ignore_index": 1})
+    images, labels = toy(32)
+    _, result = run(data=(images, torch.ones_like(labels)), objective=ignoring, batch_size=8, accumulate=2)
+    assert_same_weights(result.last, snapshot(fresh()))
 
 
 def test_a_last_group_that_is_not_full_is_a_step_of_its_own() -> None:

@@ -6,7 +6,19 @@ mistakes in one readable message. What is named after a class of PyTorch is chec
 """
 
 from torchloom.config.answer import AnswerConfig, ContinueConfig, PredictConfig, ServeConfig
-from torchloom.config.base import Block, Count, Fit, Fraction, Named, NotNegative, Positive, Seed, ValueRange, Views
+from torchloom.config.base import (
+    BatchSize,
+    Block,
+    Count,
+    Fit,
+    Fraction,
+    Named,
+    NotNegative,
+    Positive,
+    Seed,
+    ValueRange,
+    Views,
+)
 from torchloom.config.compression import CompareConfig, DistillConfig, PruneConfig, QuantizeConfig
 from torchloom.config.data import AffineConfig, AugmentConfig, ColorConfig, DataConfig, PolicyConfig, SoundAugmentConfig
 from torchloom.config.debugging import DebuggingConfig, OverfitConfig, ProfileConfig
@@ -62,6 +74,7 @@ __all__ = [
     "AnswerConfig",
     "ArraysPreprocessConfig",
     "AugmentConfig",
+    "BatchSize",
     "Block",
     "BookPreprocessConfig",
     "CBFPreprocessConfig",

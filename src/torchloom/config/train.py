@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from torchloom.config import own
-from torchloom.config.base import Block, Count, Device, Fraction, Named, NotNegative, Positive, Seed
+from torchloom.config.base import BatchSize, Block, Count, Device, Fraction, Named, NotNegative, Positive, Seed
 from torchloom.config.checks import ArgumentError
 from torchloom.config.choices import answering_for
 
@@ -201,7 +201,11 @@ class TrainConfig(Block):
     whole: ClassVar[frozenset[str]] = frozenset()  # that which is measured of the validation split alone, as a whole
 
     epochs: Count = Field(description="passes over the training data")
-    batch_size: Count = Field(128, description="samples per step")
+    batch_size: BatchSize = Field(
+        128,
+        description="samples per step; auto finds out, when a training begins, how many are nearly as fast as any "
+        "(docs/how-to/tune.md)",
+    )
     optimizer: OptimizerConfig
     monitor: Literal["accuracy", "loss"] = Field(
         "loss", description="which validation figure makes an epoch the best; of equal ones the loss decides"

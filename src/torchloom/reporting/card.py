@@ -141,6 +141,8 @@ def _settings(subject: Subject) -> dict[str, Any]:
     """Those that made the model, as far as they are told, without folders of this machine; see recipe.settings."""
     trained = subject.checkpoint.training.get("parameters", {})  # all there is to know without records
     found = recipe.settings(subject.lineage) or dict(recipe.unlike_defaults(trained, TrainConfig, "train"))
+    for name in {f"{subject.task}.train.batch_size", "train.batch_size"} & found.keys():
+        found[name] = trained.get("batch_size", found[name])  # the number that auto has found
     return {name: recipe.without_folders(setting(value)) for name, value in found.items()}
 
 

@@ -93,6 +93,20 @@ def used_memory(device: torch.device) -> int:
     return 0
 
 
+def room_for_memory(device: torch.device) -> float:
+    """Bytes that this process may take yet, where the device is the CPU, but for a tenth of them; else inf.
+
+    On other devices what is too much raises an error, and nobody is killed.
+    """
+    if device.type != "cpu":
+        return math.inf
+    room = usable_memory() - used_memory(device)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        room = min(room, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    return 0.9 * max(room, 0.0)
+
+
 def usable_memory(groups: Path = Path("/proc/self/cgroup"), limits: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes of memory that the machine has or, if it is less, that a control group (v1 or v2) allows; else inf.
 
@@ -142,7 +156,13 @@ def tuned_host(device: torch.device, threads: int | None, keep_memory: bool, pro
         torch.set_num_threads(before)
         if kept:
             _configure_malloc(mmap_max=65536, trim_threshold=2**17, top_pad=2**17)  # as malloc starts
-            ctypes.CDLL(None).malloc_trim(0)
+            give_memory_back()
+
+
+def give_memory_back() -> None:
+    """Hand what is freed back to the system, where the allocator can."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _configure_malloc(mmap_max: int, trim_threshold: int, top_pad: int) -> None:

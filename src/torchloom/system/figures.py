@@ -599,6 +599,40 @@ def runs(points: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def lr_range(rows: Sequence[Mapping[str, float]], suggestion: float | None) -> Figure:
+    """The loss over the learning rate, as it was and without noise, and the rate that is suggested."""
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    rates = [row["learning_rate"] for row in rows]
+    smooth = [row["smooth_loss"] for row in rows]
+    axes.plot(rates, [row["loss"] for row in rows], color="0.75", label="loss of each step")
+    axes.plot(rates, smooth, color="C0", label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=RIGHT, linestyle="--", label=f"suggested: {suggestion:.2g}")
+    low, high = min(smooth), max(smooth[: smooth.index(min(smooth)) + 1])
+    margin = max(high - low, 1e-9) / 4
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(low - margin, high + 2 * margin))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def batch_sizes(rows: Sequence[Mapping[str, Any]], suggestion: int) -> Figure:
+    """Speed and memory over the size of batches; the one that is suggested is marked."""
+    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    sizes = [row["batch_size"] for row in rows]
+    for axes, name, label in zip(panels, ("samples_per_second", "memory_MB"), ("samples/s", "MB"), strict=True):
+        axes.plot(sizes, [row[name] for row in rows], marker="o")
+        axes.axvline(suggestion, color=RIGHT, linestyle="--", label=f"suggested: {suggestion}")
+        axes.set(xscale="log", xlabel="samples per step", ylabel=label, ylim=(0, None))
+        axes.set_xticks(sizes, [str(size) for size in sizes], rotation=45, ha="right", fontsize=8)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    return figure
+
+
 def by_fold(metrics: Mapping[str, Sequence[float]], units: Mapping[str, str] | None = None) -> Figure:
     """A panel for each metric, with its value in each fold, and their mean and standard deviation.
 

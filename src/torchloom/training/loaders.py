@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from torchloom.config import Count, DataConfig, Seed
+from torchloom.config import BatchSize, Count, DataConfig, Seed
 from torchloom.data.folds import Fold
 from torchloom.errors import InputError
 from torchloom.modalities import AnyInfo
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torchloom.data.batches import Gathered
 
+FIRST_LOOK = 128  # samples
 REBUILD = "Run the build_dataloaders stage again: kedro run --tags build_dataloaders"
 
 
@@ -49,7 +50,7 @@ class LoaderPlan(BaseModel):
     splits: dict[str, list[TensorFile]]  # train, validation, test; several files are strung together
     info: AnyInfo
     data: DataConfig
-    batch_size: Count
+    batch_size: BatchSize  # auto: training has yet to find it
     evaluate_batch_size: Count | None = None
     seed: Seed
     batches: Count | None = None  # of each split at most; see DebuggingConfig
@@ -79,11 +80,16 @@ class LoaderPlan(BaseModel):
         return sum(file.length for file in self.splits[split])
 
     @property
+    def size(self) -> int:
+        """Samples of a batch of training; where these are yet to be found, those of a first look at the data."""
+        return FIRST_LOOK if self.batch_size == "auto" else self.batch_size
+
+    @property
     def subset(self) -> int | None:
         """How many training samples take part, as far as that is given."""
         if self.overfit:
             return self.overfit
-        counts = [self.data.subset, self.batches and self.batches * self.batch_size]
+        counts = [self.data.subset, self.batches and self.batches * self.size]
         return min((count for count in counts if count), default=None)
 
     def loader(
@@ -119,9 +125,9 @@ class LoaderPlan(BaseModel):
                 batches.samples = drawn_subset(len(dataset), self.overfit, self.seed)
             batches.samples = batches.samples[: self.batches and self.batches * size]
         elif lengths is None:
-            batches = Batches(len(dataset), self.batch_size, self.seed, self.subset, place, share, self._classes())
+            batches = Batches(len(dataset), self.size, self.seed, self.subset, place, share, self._classes())
         else:
-            batches = BucketedBatches(lengths, self.batch_size, self.seed, self.subset, place, share, self._classes())
+            batches = BucketedBatches(lengths, self.size, self.seed, self.subset, place, share, self._classes())
         kind = StreamedBatches if dataset.streamed and not (self.batches or self.overfit) else DataLoader
         # with a generator of its own it leaves the global one, which dropout draws from, as it is
         return kind(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
@@ -139,8 +145,8 @@ class LoaderPlan(BaseModel):
 
     def _check_divisible(self, length: int, count: int) -> None:
         """InputError unless so many processes get parts of the same size."""
-        batch = min(self.batch_size, length, self.subset or length)
-        if batch % count:
+        batch = min(self.size, length, self.subset or length)
+        if batch % count and self.batch_size != "auto":
             raise InputError(
                 f"train.batch_size: batches of {batch} samples cannot be divided evenly among {count} processes; "
                 f"{max(batch - batch % count, count)} could"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from torchloom.config import TrainConfig, direction, own
+from torchloom.config import TrainConfig, direction
 from torchloom.data.batches import start_epoch
 from torchloom.errors import InputError
 from torchloom.problems.base import Batch, Kept, Objective, Whole, means_of, sums_of
@@ -34,6 +34,7 @@ from torchloom.training.callbacks import create_callbacks, over
 from torchloom.training.distribution import ALONE, Ranks
 from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, freeze_groups, say_if_momentum_moves
 from torchloom.training.state import Saver, TrainingState, TrainingStates
+from torchloom.training.steps import Steps
 from torchloom.training.transfer import training_mode
 
 logger = logging.getLogger(__name__)
@@ -128,10 +129,10 @@ def train_epochs(
     lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     compiled = compile_network(model, device, config.accumulate == 1) if config.compile else model
-    trained = ranks.parallel(compiled)
+    steps = Steps(model, ranks.parallel(compiled), objective, optimizer, scaler, config, device, dtype)
     judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
-    epochs, steps = counted(config.epochs, "epoch"), counted(steps_per_epoch, "step")
-    logger.info("training on %s in %s: %s of %s", device, dtype, epochs, steps)
+    length = counted(config.epochs, "epoch"), counted(steps_per_epoch, "step")
+    logger.info("training on %s in %s: %s of %s", device, dtype, *length)
 
     callbacks = create_callbacks(config.callbacks)
     progress = Progress()
@@ -153,7 +154,7 @@ def train_epochs(
             start_epoch(train_loader, epoch - 1)
             state.begin_epoch(running)
             if freeze_groups(optimizer, config.optimizer, epoch):
-                trained = ranks.parallel(compiled)
+                steps.trained = ranks.parallel(compiled)
             if at_epoch and not running.steps:  # else what is gone on with has had it
                 at_epoch(model, epoch)
             training_mode(model)
@@ -163,17 +164,10 @@ def train_epochs(
                     group_start = step - step % config.accumulate
                     group = min(config.accumulate, len(train_loader) - group_start)
                     last_of_group = step + 1 == group_start + group
-                    with ranks.exchange(trained, last_of_group):
-                        with autocast(device, dtype):
-                            loss, figures = objective(trained, batch)
-                        scaler.scale((loss + penalty(model, config.l1, config.l2)) / group).backward()  # type: ignore[no-untyped-call]
+                    with ranks.exchange(steps.trained, last_of_group):
+                        loss, figures = steps.backward(batch, group, last_of_group)
                     if last_of_group:
-                        if config.gradient_clip:
-                            scaler.unscale_(optimizer)
-                            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-                        with own.running("train.optimizer", config.optimizer.name):
-                            scaler.step(optimizer)
-                        scaler.update()
+                        steps.update()
                         for callback in callbacks:
                             number = (epoch - 1) * steps_per_epoch + group_start // config.accumulate + 1
                             callback.on_step(number, model, loss.detach())
@@ -264,19 +258,6 @@ def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
 
     averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     return averaged
-
-
-def penalty(model: nn.Module, l1: float, l2: float) -> Tensor | float:
-    """L1 and L2 penalties over all matrices and kernels; biases and batch norm are left free."""
-    total: Tensor | float = 0.0
-    if l1 or l2:
-        for weight in weights_of(model):
-            total = total + l1 * weight.abs().sum() + l2 / 2 * weight.square().sum()
-    return total
-
-
-def weights_of(model: nn.Module) -> Iterator[Tensor]:
-    return (parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad)
 
 
 class Running:

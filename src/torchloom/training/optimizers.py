@@ -140,6 +140,16 @@ def _tuples(arguments: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
+def scaled_rate(name: str, rate: float, times: float) -> float | None:
+    """The rate for batches that are so many times as large; None of an optimiser of which no rule is known.
+
+    In proportion for SGD (Goyal et al. 2017, arXiv:1706.02677), and to the square root for those that divide by the
+    gradients' own size (Malladi et al. 2022, arXiv:2205.10287).
+    """
+    rules = {"SGD": times} | dict.fromkeys(("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"), times**0.5)
+    return rate * rules[name] if name in rules else None
+
+
 def freeze_groups(optimizer: Optimizer, config: OptimizerConfig, epoch: int) -> bool:
     """Let the groups that have learnt their epochs stay as they are; `epoch` is the one that begins, from 1.
 

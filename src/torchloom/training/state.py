@@ -83,14 +83,7 @@ class TrainingStates:
         """
         if mode == "never":
             self.clear()
-        for path in reversed(self.files()):
-            try:
-                tensors, description = read_tensors(path, "Going on from the state before it, if there is one")
-                state: State = _unpack(description["state"], tensors)
-                saved = description["recipe"]
-            except (InputError, KeyError, TypeError, AttributeError) as error:
-                logger.warning("%s", error if isinstance(error, InputError) else f"{path}: not a state of ours")
-                continue
+        for path, state, saved in self._whole():
             self.changes = list(differences(saved, recipe))
             fixed = [line for line in self.changes if _fits(line, FIXED) and not _fits(line, FREE)]
             if self.changes and mode != "must":
@@ -103,6 +96,25 @@ class TrainingStates:
             return state
         if mode == "must":
             raise InputError(f"{self.folder}: no state to go on from, but {self.resume} is must. Use auto or never.")
+        return None
+
+    def _whole(self) -> Iterator[tuple[Path, State, Mapping[str, Any]]]:
+        """Those that can be read, and of which recipe each is; the newest first."""
+        for path in reversed(self.files()):
+            try:
+                tensors, description = read_tensors(path, "Going on from the state before it, if there is one")
+                state: State = _unpack(description["state"], tensors)
+                saved = description["recipe"]
+            except (InputError, KeyError, TypeError, AttributeError) as error:
+                logger.warning("%s", error if isinstance(error, InputError) else f"{path}: not a state of ours")
+                continue
+            yield path, state, saved
+
+    def batch_size(self) -> int | None:
+        """That of the training whose state would be gone on with, if there is one."""
+        for _, _, recipe in self._whole():
+            size = recipe.get("train", {}).get("batch_size")
+            return size if isinstance(size, int) else None
         return None
 
     def newest(self) -> str:

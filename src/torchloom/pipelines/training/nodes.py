@@ -6,8 +6,10 @@ torch is imported inside the functions, so that commands which only look at the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +35,7 @@ from torchloom.training.loaders import LoaderPlan, TensorFile
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from torchloom.training.distribution import Ranks
@@ -87,9 +90,11 @@ def build_dataloaders(
         if len(loader):
             inputs, *_ = next(iter(loader))
             count, rest = counted(len(loader), "batch"), ""
-            whole, left = divmod(len(plan.trained_numbers()), plan.batch_size) if split == "train" else (0, 0)
+            whole, left = divmod(len(plan.trained_numbers()), plan.size) if split == "train" else (0, 0)
             if left and whole == len(loader):
                 rest = f"; {counted(left, 'sample')} more, which differ in each epoch, make no whole one"
+            if split == "train" and plan.batch_size == "auto":
+                rest = " at first sight; training finds out how many samples each is to have"
             logger.info("%s: %s of %s%s", split, count, tuple(inputs.shape), rest)
     return plan
 
@@ -180,6 +185,8 @@ def train_network(
     }
     states = None if debugging.on else states
     job = Job(problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
+    if only_prepared.get():
+        raise Prepared(job)
     trained: Trained = _train(ALONE, job) if distributed.alone else launch(_train, job, distributed, config.device)
     best, last = (problem.completed(checkpoint, loaders, config) for checkpoint in (trained.best, trained.last))
     return trained._replace(best=best, last=last)
@@ -215,24 +222,95 @@ class Job:
         )
 
 
+only_prepared: ContextVar[bool] = ContextVar("only_prepared", default=False)
+
+
+class Prepared(Exception):  # noqa: N818  # nothing is wrong
+    """A training that would begin, where it is only to be `looked_at`."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+
+
+@contextmanager
+def looked_at() -> Iterator[None]:
+    """A training that would begin within raises Prepared instead."""
+    token = only_prepared.set(True)
+    try:
+        yield
+    finally:
+        only_prepared.reset(token)
+
+
+def settled(job: Job, ranks: Ranks) -> Job:
+    """The job with its size of batches where that is yet to be found: the one that an interrupted training had, or the
+    one that `found_size` tells. All processes have the same."""
+    if job.config.batch_size != "auto":
+        return job
+    asked = job.states is not None and (job.config.resume != "never" or ranks.again)
+    kept = ranks.gather((job.states.newest(), job.states.batch_size()) if asked and job.states else ("", None))
+    size = max(kept, key=lambda state: state[0])[1] or found_size(job, ranks)
+    update = {"batch_size": size}
+    config, loaders = job.config.model_copy(update=update), job.loaders.model_copy(update=update)
+    recipe = {**job.recipe, "train": config.recipe(), "dataloaders": loaders.recipe()}
+    return replace(job, config=config, loaders=loaders, recipe=recipe)
+
+
+def found_size(job: Job, ranks: Ranks) -> int:
+    """The smallest size of batches that is nearly as fast as any, by a few steps of each; of all processes together.
+
+    There are FEWEST steps in an epoch, or more.
+    """
+    from torchloom.training.batch_size import FEWEST, Trial, explore, together
+
+    most = len(job.loaders.trained_numbers()) // (FEWEST * job.config.accumulate * ranks.size)
+    with at_hand(job, ranks) as (model, device, dtype):
+        attempt = Trial(model, job.loaders, job.config, job.objective(), device, dtype, ranks.local_size)
+        sizes = explore(together(attempt, ranks), max(1, most), seconds=1.0, patience=2)
+    found, fastest = sizes.suggested(), sizes.fastest
+    logger.info(
+        "train.batch_size: auto takes %d samples, %s of them a second; the fastest was %d, with %s",
+        *(found.batch_size * ranks.size, f"{found.rate * ranks.size:,.0f}"),
+        *(fastest.batch_size * ranks.size, f"{fastest.rate * ranks.size:,.0f}"),
+    )
+    return found.batch_size * ranks.size
+
+
+@contextmanager
+def at_hand(job: Job, ranks: Ranks) -> Iterator[tuple[nn.Module, torch.device, torch.dtype]]:
+    """The model of the job as it is before the first step, and the host set up for it."""
+    from torchloom.system.devices import choose_device, choose_precision, computable, seed_everything, tuned_host
+
+    config = job.config
+    device = choose_device(config.device)
+    dtype = choose_precision(config.precision, device)
+    seed_everything(config.seed, config.deterministic)
+    with tuned_host(device, config.threads, config.keep_memory, ranks.local_size), computable(dtype, "train"):
+        yield untrained(job), device, dtype
+
+
 def _train(ranks: Ranks, job: Job) -> Trained:
     """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
     from torchloom.data.batches import seeded
     from torchloom.system.devices import enough_memory, seed_everything
     from torchloom.training.loop import TIMES, fit
 
+    job = settled(job, ranks)
     config, loaders = job.config, job.loaders
     if config.resume == "never" and ranks.again:
         config = config.model_copy(update={"resume": "auto"})
     if not job.debugging.on:
         say_if_one_step(config, len(loaders.trained_numbers()), "training samples")
     seed_everything(config.seed, config.deterministic)
-    model = _model(job)
+    model = untrained(job)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("%s with %s", job.network.name if job.network else "the same network", counted(size, "parameter"))
     changes = job.at_epoch(job.start, model, loaders) if job.at_epoch else None
     if ranks.rank:  # the networks are the same; dropout is not
         seed_everything(seeded(config.seed, ranks.rank).initial_seed(), config.deterministic)
     first = ranks.rank == 0
-    with enough_memory(_smaller_batches(config)), debugged(model, job.debugging, first) as profile:
+    with enough_memory(smaller_batches(config)), debugged(model, job.debugging, first) as profile:
         open_loader = partial(loaders.loader, share=ranks.share)
         whole = job.problem.whole(config, loaders.info)
         result = fit(model, open_loader, config, job.objective(), job.states, job.recipe, changes, ranks, whole)
@@ -247,7 +325,7 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     return Trained(best, checkpoint(result.last, len(result.history)), result.history, profile)
 
 
-def _model(job: Job) -> nn.Module:
+def untrained(job: Job) -> nn.Module:
     """The model as it is before the first step."""
     from torchloom.models import build_model
     from torchloom.training import pretrained
@@ -264,8 +342,6 @@ def _model(job: Job) -> nn.Module:
     else:
         assert job.start is not None
         model = job.start.build()
-    size = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("%s with %s", network.name if network else "the same network", counted(size, "parameter"))
     freeze(model, config.freeze)
     if config.whitening:
         check_suits("train.whitening", info)
@@ -290,6 +366,7 @@ def _check_answer(model: nn.Module, name: str, job: Job) -> None:
 
 def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:
     """Warn when so many samples make no more than one optimiser step an epoch, and that of fewer than it asks for."""
+    assert isinstance(config.batch_size, int)
     batches = max(1, count // config.batch_size)
     if config.batch_size > count:
         said, taken = f"train.batch_size {config.batch_size} is more than the {count} {what}", count
@@ -301,8 +378,9 @@ def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:
     logger.warning("%s: each epoch is one step, on %s", said, "all of them" if taken == count else f"{taken} of them")
 
 
-def _smaller_batches(config: TrainConfig) -> str:
+def smaller_batches(config: TrainConfig) -> str:
     """What to try when they do not fit into the memory."""
+    assert isinstance(config.batch_size, int)
     if config.batch_size == 1:
         return "Try a smaller network"
     return (

@@ -87,6 +87,7 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     federated: FederatedConfig = Field(
         default_factory=FederatedConfig, description="the rounds, and what the server does"
     )
+    batch_size: Count = Field(128, description="samples per step of a client")
     epochs: Count = Field(1, description="passes of a client over its own data in each round")
     threads: Count = Field(1, description="CPU threads of each client")
     warmup_epochs: float = Field(0.0, ge=0, le=0)

@@ -1,0 +1,75 @@
+"""One optimiser step, of the gradients of one batch or of several: the training loop's, and whatever tries settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchloom.config import TrainConfig, own
+from torchloom.problems.base import WEIGHT, Batch, Objective
+from torchloom.system.devices import autocast
+
+TINY = 1e-12  # of batches in which nothing counts
+
+
+@dataclass
+class Steps:
+    """`backward` for each batch of a group, then `update`.
+
+    The gradient is that of the mean loss over all samples of the group, or over all weights where the loss is a mean by
+    weights, as with weights of classes; penalties count once.
+    """
+
+    model: nn.Module
+    trained: nn.Module  # the same, compiled, or one of several processes
+    objective: Objective
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    config: TrainConfig
+    device: torch.device
+    dtype: torch.dtype
+    weight: Tensor | None = None  # of the group's batches so far
+
+    def backward(self, batch: Batch, group: int, last: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradients of a batch, one of so many in its `group`; what the objective says of it."""
+        with autocast(self.device, self.dtype):
+            loss, figures = self.objective(self.trained, batch)
+        penalties = penalty(self.model, self.config.l1, self.config.l2)
+        if WEIGHT in figures and group > 1:
+            share = figures[WEIGHT].detach() / len(batch[-1])  # about 1, so that fp16 scales as ever
+            self.weight = share if self.weight is None else self.weight + share
+            total = loss * share + (penalties * self.weight.clamp(min=TINY) if last else 0.0)
+        else:
+            total = (loss + penalties) / group
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        return loss, figures
+
+    def update(self) -> None:
+        """Take the step; gradients stay until `optimizer.zero_grad`."""
+        if self.weight is not None:
+            given = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            torch._foreach_div_(given, self.weight.clamp(min=TINY))
+            self.weight = None
+        if self.config.gradient_clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        with own.running("train.optimizer", self.config.optimizer.name):
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def penalty(model: nn.Module, l1: float, l2: float) -> Tensor | float:
+    """L1 and L2 penalties over all matrices and kernels; biases and batch norm are left free."""
+    total: Tensor | float = 0.0
+    if l1 or l2:
+        for weight in weights_of(model):
+            total = total + l1 * weight.abs().sum() + l2 / 2 * weight.square().sum()
+    return total
+
+
+def weights_of(model: nn.Module) -> Iterator[Tensor]:
+    return (parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad)

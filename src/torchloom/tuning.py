@@ -1,0 +1,227 @@
+"""`kedro tune`: a task's training is made ready as for a run, and a few of its steps say how to set it.
+
+Nothing of the task changes on the disk, but for what the tuning itself finds: tables and pictures among its reports.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from torchloom.config.checks import unknown
+from torchloom.config.loader import newest_loader
+from torchloom.errors import InputError
+from torchloom.pipelines.training.nodes import Job, Prepared, at_hand, looked_at, settled, smaller_batches
+from torchloom.records.provenance import Records, records_of
+from torchloom.records.runs import as_text, flat
+from torchloom.runner import SkipUnchanged
+from torchloom.system.progress import step_bar
+from torchloom.system.words import counted
+from torchloom.tasks import Task, tasks_of
+
+if TYPE_CHECKING:
+    from torchloom.training.batch_size import Sizes, Tried
+
+logger = logging.getLogger(__name__)
+
+
+# ---- the training that is tuned ------------------------------------------------------------------------------------
+
+
+class Tuned:
+    """A task whose training is ready to begin: `job` is what it would be told."""
+
+    def __init__(self, name: str, env: str | None, params: Mapping[str, Any]) -> None:
+        self.name, self.env, self.params = name, env, params
+        with KedroSession.create(env=env, runtime_params=dict(params)) as session:
+            self.context: KedroContext = session.load_context()  # type: ignore[attr-defined]
+            self.task = _tunable(name)
+            self.catalog = self.context.catalog
+            self.records: Records = records_of(self.catalog)
+            self.pipeline: Pipeline = pipelines[name]
+            _prepare(self, session)
+        self.job = self._job()
+
+    def _job(self) -> Job:
+        nodes = {node.name: node for node in self.pipeline.nodes}
+        build, train = (nodes[f"{self.name}.{stage}"] for stage in ("build_dataloaders", "train"))
+        plan = build.func(*self._inputs(build))
+        given = {f"{self.name}.dataloaders": plan, f"{self.name}.training_states": None}
+        try:
+            with looked_at():
+                train.func(*self._inputs(train, given))
+        except Prepared as prepared:
+            return prepared.job
+        raise AssertionError("a stage that trains asks for a training")
+
+    def _inputs(self, node: Node, given: Mapping[str, Any] | None = None) -> list[Any]:
+        return [given[name] if given and name in given else self._load(name) for name in node.inputs]
+
+    def _load(self, name: str) -> Any:
+        value, kind = self.catalog.load(name), self.records.kinds.get(name.removeprefix("params:"))
+        return kind.model_validate(value) if kind and isinstance(value, dict) else value
+
+    def save(self, name: str, table: list[dict[str, Any]], figure: Any) -> str:
+        """Write both to where the catalog has them; a line that says where."""
+        self.catalog.save(f"{self.name}.{name}", table)
+        self.catalog.save(f"{self.name}.{name}_plot", figure)
+        places = [self.catalog.get(f"{self.name}.{each}")._filepath for each in (f"{name}_plot", name)]
+        return f"written to {places[0]} and {places[1]}"
+
+    def command(self, settings: Mapping[str, Any]) -> str:
+        """The line that trains with these settings of the block `train`."""
+        found = {f"{self.name}.train.{key}": value for key, value in settings.items()}
+        where = f" --env {self.env}" if self.env else ""
+        said = ",".join(f"{key}={value}" for key, value in {**dict(flat(self.params)), **found}.items())
+        return f"  kedro run{where} --pipelines {self.name} --params {said}"
+
+
+def _tunable(name: str) -> Task:
+    tasks = tasks_of(newest_loader())
+    if name not in tasks:
+        raise InputError(f"{name}: {unknown(name, tasks, 'task')}")
+    task = tasks[name]
+    if not task.recipe.tunable:
+        other = next((f"; tune {base}" for key, base in task.sources if key != "data"), "")
+        raise InputError(f"{name}: {task.choice} is not one training whose settings could be looked for{other}")
+    return task
+
+
+def _prepare(tuned: Tuned, session: Any) -> None:
+    """Run the stages before `build_dataloaders` where what they would make is not there; InputError where others make
+    it."""
+    build = f"{tuned.name}.build_dataloaders"
+    before = Pipeline([node for node in tuned.pipeline.to_nodes(build).nodes if node.name != build])
+    if any(tuned.records.stale(node, tuned.catalog) for node in before.nodes):
+        last = [node.name for node in before.nodes if node.outputs and set(node.outputs) & before.outputs()]
+        logger.info("the data come first: kedro run --pipelines %s --to-nodes %s", tuned.name, ",".join(last))
+        session.run(pipeline_names=[tuned.name], to_nodes=last, runner=SkipUnchanged())
+    nodes = {node.name: node for node in tuned.pipeline.nodes}
+    made = {name for node in tuned.pipeline.nodes for name in node.outputs} - before.all_outputs()
+    for name in sorted({*nodes[build].inputs, *nodes[f"{tuned.name}.train"].inputs} - made):
+        if not name.startswith("params:") and not tuned.catalog.exists(name):
+            maker = name.partition(".")[0]
+            where = f" --env {tuned.env}" if tuned.env else ""
+            raise InputError(f"{name}: is not there yet. Make it first: kedro run{where} --pipelines {maker}")
+
+
+# ---- the learning rate ---------------------------------------------------------------------------------------------
+
+
+def tune_rate(task: str, env: str | None, params: Mapping[str, Any], start: float, end: float, steps: int) -> str:
+    """The learning-rate range test of a task: what it has found, in words. See training/range_test.py."""
+    from torchloom.system.devices import enough_memory
+    from torchloom.system.figures import lr_range
+    from torchloom.training.distribution import ALONE
+    from torchloom.training.range_test import range_test, rates_between
+
+    tuned = Tuned(task, env, params)
+    job = settled(tuned.job, ALONE)
+    advice = smaller_batches(job.config)
+    with step_bar() as bar, enough_memory(advice), at_hand(job, ALONE) as (model, device, dtype):
+        shown = bar.add_task("learning rate", total=steps, status="")
+
+        def watch(step: int, rate: float, loss: float) -> None:
+            bar.update(shown, completed=step, status=f"lr {rate:.2e}  loss {loss:.4g}")
+
+        loader, rates = job.loaders.loader("train", device), rates_between(start, end, steps)
+        found = range_test(model, loader, job.config, job.objective(), device, dtype, rates, watch)
+    suggestion, rows = found.suggestion(), found.rows()
+    place = tuned.save("lr_range", rows, lr_range(rows, suggestion))
+    last = f"{found.rates[-1]:.2g}"
+    ended = f"the loss diverged at {last}" if found.diverged else f"the loss did not diverge up to {last}"
+    lines = [f"{task}: {counted(len(rows), 'step')} from {start:.2g} on; {ended}"]
+    return "\n".join([*lines, *_suggested_rate(tuned, suggestion), place])
+
+
+def _suggested_rate(tuned: Tuned, rate: float | None) -> list[str]:
+    if rate is None:
+        return ["there is no rate at which it fell by more than its noise: try more --steps, or a lower --start"]
+    config, key = tuned.job.config, "optimizer.lr"
+    highest = config.scheduler.arguments.get("max_lr") if config.scheduler else None
+    if config.scheduler and isinstance(highest, float):
+        key = "scheduler.max_lr"
+    now = config.optimizer.arguments.get("lr") if key == "optimizer.lr" else highest
+    said = f"suggested: {rate:.2g}, the middle between the steepest descent of the loss and its lowest place"
+    return [said + (f"; now it is {now:.2g}" if now else ""), tuned.command({key: f"{rate:.2g}"})]
+
+
+# ---- the size of batches -------------------------------------------------------------------------------------------
+
+
+def tune_batches(task: str, env: str | None, params: Mapping[str, Any], most: int | None, seconds: float) -> str:
+    """The largest batches of a task that fit, the fastest and those to take, in words. See training/batch_size.py."""
+    from torchloom.system.figures import batch_sizes
+    from torchloom.training.batch_size import Trial, explore
+    from torchloom.training.distribution import ALONE
+
+    tuned = Tuned(task, env, params)
+    job, config = tuned.job, tuned.job.config
+    samples = len(job.loaders.trained_numbers())
+    most = min(most or samples, samples)
+    with step_bar() as bar, at_hand(job, ALONE) as (model, device, dtype):
+        shown = bar.add_task("batches", total=None, status="")
+        trial = Trial(model, job.loaders, config, job.objective(), device, dtype)
+
+        def attempt(size: int, before: list[Tried]) -> Tried | None:
+            last = f"{before[-1].rate:,.0f} samples/s" if before else ""
+            bar.update(shown, completed=len(before), status=f"of {size}  {last}")
+            return trial(size, before)
+
+        sizes = explore(attempt, most, seconds)
+    effective = config.batch_size * config.accumulate if isinstance(config.batch_size, int) else None
+    found = sizes.suggested(effective if effective and config.accumulate > 1 else None)
+    rows = [row_of(each) for each in sizes.tried]
+    place = tuned.save("batch_sizes", rows, batch_sizes(rows, found.batch_size))
+    table = as_text([{name: f"{value:,}" for name, value in row.items()} for row in rows])
+    return "\n".join([table, "", *_said_of_sizes(sizes), *_suggested_size(tuned, found, effective), place])
+
+
+def row_of(tried: Tried) -> dict[str, Any]:
+    return {
+        "batch_size": tried.batch_size,
+        "samples_per_second": round(tried.rate),
+        "step_ms": round(1000 * tried.seconds, 2),
+        "memory_MB": round(tried.memory / 1e6),
+    }
+
+
+def _said_of_sizes(sizes: Sizes) -> list[str]:
+    largest, fastest = sizes.tried[-1].batch_size, sizes.fastest
+    reasons = {
+        "memory": f"the largest that fits into the memory; {sizes.too_large} did not",
+        "samples": "the largest that was to be tried, and fits",
+        "time": "the largest that was tried, as its step took long",
+    }
+    return [f"{largest}: {reasons[sizes.ended]}", f"{fastest.batch_size}: the fastest"]
+
+
+def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[str]:
+    """The size to take, with as many batches accumulated as make up the samples of a step that there were before."""
+    from torchloom.training.optimizers import scaled_rate
+
+    config, size, groups = tuned.job.config, found.batch_size, 1
+    if effective and config.accumulate > 1:
+        groups = next(each for each in range(1, effective + 1) if effective % each == 0 and effective // each <= size)
+        size = effective // groups
+    lines = [f"{size}: suggested, the fewest samples that come to 95 % of that speed, for more steps an epoch"]
+    settings: dict[str, Any] = {"batch_size": size}
+    if config.accumulate > 1:
+        settings["accumulate"] = groups
+    lines.append(tuned.command(settings))
+    rate = config.optimizer.arguments.get("lr")
+    if effective and rate and size * groups != effective:
+        name = config.optimizer.name
+        scaled = scaled_rate(name, rate, size * groups / effective)
+        kind = "in proportion" if name == "SGD" else "by the square root"
+        if scaled:
+            hint = f"{name}'s rate goes {kind} with the samples of a step: train.optimizer.lr={scaled:.2g}"
+            lines.append(f"a hint: {hint}, or see kedro tune lr")
+    return lines
