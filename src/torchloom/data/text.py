@@ -162,6 +162,10 @@ class Tokenizer(BaseModel):
         """The text of (N,) tokens; words come in lower case with a space between them."""
         return self._pieces.decode(list(map(int, tokens)))
 
+    def plain(self, text: str) -> str:
+        """What tokens can say of a text: all of it, but for case where that counts for nothing; of words no more."""
+        return self._pieces.plain(self._in_case(text))
+
     def readable(self) -> list[str]:
         """The vocabulary as a person reads it."""
         return self._pieces.readable()
@@ -201,6 +205,9 @@ class Pieces:
     def decode(self, tokens: list[int]) -> str:
         return self.joint.join(self.vocabulary[token] for token in tokens)
 
+    def plain(self, text: str) -> str:
+        return text
+
     def characters(self, tokens: list[int]) -> int:
         return len(tokens)
 
@@ -211,6 +218,9 @@ class Pieces:
 class Words(Pieces):
     joint = " "
     cut = staticmethod(split_words)
+
+    def plain(self, text: str) -> str:
+        return self.joint.join(self.cut(text))
 
 
 class Characters(Pieces):
