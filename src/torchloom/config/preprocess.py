@@ -405,7 +405,7 @@ class PairsPreprocessConfig(TextFilesPreprocessConfig):
     Both vocabularies are those of the training texts. Pairs without one of both texts are left out.
     """
 
-    target: str = Field(min_length=1, description="the column with the texts that are to be written")  # type: ignore[assignment]
+    target: str = Field(min_length=1, description="the column with the texts that are to be written")
     target_type: None = Field(None, description="none: it is a text")
     separator: None = Field(None, description="none: it is a text")
     target_scale: None = Field(None, description="none: it is a text")

@@ -7,6 +7,8 @@ is written already, so that it may be of any length.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,7 +101,8 @@ class TranslationTransformer(nn.Module):
         """Sources -> memory, there and a past of nothing."""
         there = torch.arange(tokens.shape[1], device=tokens.device) < lengths.to(tokens.device).unsqueeze(1)
         encoded = self.encoder(self.embedding_dropout(self.embedding(tokens)), there)  # (B, T, width)
-        memory = torch.stack([block.looking.remembered(encoded) for block in self.blocks])
+        lookers: list[Any] = [block.looking for block in self.blocks]
+        memory = torch.stack([looker.remembered(encoded) for looker in lookers])
         return memory, there[None].to(encoded.dtype), memory[:, :, :, :0]
 
     def step(self, last: Tensor, memory: Tensor, there: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +168,8 @@ class CrossAttention(nn.Module):
     def remembered(self, encoded: Tensor) -> Tensor:
         """Keys and values of a source (B, T, width), side by side: (B, heads, T, 2 width / heads)."""
         two = self.keys_values(encoded).unflatten(2, (2, self.heads, -1))  # (B, T, 2, heads, width / heads)
-        return two.permute(0, 3, 1, 2, 4).flatten(3)
+        side_by_side: Tensor = two.permute(0, 3, 1, 2, 4).flatten(3)
+        return side_by_side
 
     def forward(self, x: Tensor, memory: Tensor, there: Tensor) -> Tensor:
         queries = self.queries(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
