@@ -87,6 +87,11 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "cbf_transformer": {"data": {"subset": 300}, "train": {"epochs": 5}},
     "imdb_transformer": {"model": {"width": 16}, "train": {"epochs": 3}},
+    "dates_transformer": {
+        "data": {"subset": 2000},
+        "model": {"width": 32, "layers": 1},
+        "train": {"epochs": 6, "batch_size": 16, "warmup_epochs": 0.5, "optimizer": {"lr": 0.01}},
+    },
     "wonderland_transformer": {
         "model": {"width": 32, "layers": 1},
         "train": {"epochs": 3, "warmup_epochs": 0.3},

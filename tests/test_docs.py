@@ -61,6 +61,15 @@ ELSEWHERE = {
         "tests/test_extending.py::test_texts_of_ones_own"
     ),
     'curl -d \'{"texts": ["cold*': "tests/test_extending.py::test_texts_of_ones_own",
+    "uv run kedro task new sentences *": "tests/test_translation.py::test_a_table_of_pairs_becomes_a_task",
+    "uv run kedro run --pipelines sentences": "tests/test_extending.py::test_pairs_of_ones_own",
+    "uv run kedro run --pipelines predict --params predict.model=sentences,predict.files=asked.csv": (
+        "tests/test_extending.py::test_pairs_of_ones_own"
+    ),
+    'curl -d \'{"texts": ["two black*': "tests/test_extending.py::test_pairs_of_ones_own",
+    "uv run kedro run --env sample --pipelines dates_transformer": (
+        "tests/test_tasks.py::test_a_task_does_its_whole_job"
+    ),
     "uv run kedro run --pipelines riders*": "tests/test_extending.py::test_rare_classes_and_folds",
     "uv run kedro task new digits *": "tests/test_extending.py::test_sounds_of_ones_own",
     "uv run kedro run --pipelines digits": "tests/test_extending.py::test_sounds_of_ones_own",
@@ -128,7 +137,7 @@ def test_links_lead_somewhere() -> None:
 REFUSED = ("optimizer.name=Addam", "resume=must")
 ADDED = {  # tasks, by who follows the page
     *("mnist_resnet", "flowers_cnn", "bikes", "genres", "topics", "verdicts", "digits", "novel", "loads"),
-    *("riders", "riders_folds", "blossoms_timm", "opinions"),
+    *("riders", "riders_folds", "blossoms_timm", "opinions", "sentences"),
 }
 MADE = {  # by who follows the page
     "conf/base/parameters/rides.yml",
@@ -142,6 +151,7 @@ MADE = {  # by who follows the page
     "conf/base/parameters/genres.yml",
     "conf/base/parameters/topics.yml",
     "conf/base/parameters/novel.yml",
+    "conf/base/parameters/sentences.yml",
     "conf/base/parameters/riders.yml",
     "conf/base/parameters/verdicts.yml",
     "conf/base/parameters/digits.yml",

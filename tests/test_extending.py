@@ -29,6 +29,7 @@ GUIDES = (
     "own-images.md",
     "own-tables.md",
     "own-texts.md",
+    "translate.md",
     "own-sounds.md",
     "own-series.md",
     "uneven-data.md",
@@ -268,6 +269,32 @@ def test_texts_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
     model = open_model(project / "data/06_models/verdicts/model.onnx", threads=1)
     (answer,) = answerer(model, ServeConfig(models=""))(json.loads(re.findall(r"curl -d '(.*?)'", PAGES)[1])["texts"])
     assert answer["class_1"] == "差评"
+
+
+@pytest.mark.long
+def test_pairs_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    one = {"one": "un", "two": "deux", "three": "trois", "small": "petits", "black": "noirs", "cats": "chats"}
+    texts = [[a, b, c] for a in ("one", "two", "three") for b in ("small", "black") for c in ("cats", "dogs", "birds")]
+    one |= {"dogs": "chiens", "birds": "oiseaux"}
+    pairs = [{"english": " ".join(text), "french": " ".join(one[text[at]] for at in (0, 2, 1))} for text in texts * 20]
+    write(tmp_path / "pairs.csv", pairs)
+    (project / "conf/base/parameters/sentences.yml").write_text(block("sentence_pairs:"))
+    small = {"train": {"epochs": 12, "threads": 1}, "model": {"width": 32}}
+    catalog = kedro_run(project, "sentences", env="local", params={"sentences": small})
+    assert catalog.load("sentences.metrics")["exact_match"] > 0.8
+    assert catalog.load("sentences.export_report")["greatest_difference"] < 1e-3
+    write(project / "asked.csv", [{"more": 1, "english": row["english"]} for row in pairs[:18]])
+    asked = "predict.model=sentences,predict.files=asked.csv"
+    result = kedro(project, "run", "--pipelines", "predict", "--params", asked)
+    assert result.returncode == 0, result.stderr
+    with (project / "data/07_model_output/predict/predictions.csv").open() as file:
+        answers = [row["answer"] for row in csv.DictReader(file)]
+    assert np.mean([answer == row["french"] for answer, row in zip(answers, pairs, strict=False)]) > 0.8
+    model = open_model(project / "data/06_models/sentences/model.onnx", threads=1)
+    asked_over_http = re.findall(r"curl -d '(.*?two black cats.*?)'", PAGES)[0]
+    (answer,) = answerer(model, ServeConfig(models=""))(json.loads(asked_over_http)["texts"])
+    assert answer["answer"] == "deux chats noirs"
 
 
 @pytest.mark.long

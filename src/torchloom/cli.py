@@ -97,7 +97,7 @@ def task() -> None:
     multiple=True,
     help="The column that is to be told from the others; or several, with commas between or each by an option.",
 )
-@click.option("--problem", help="What is asked, where data could be for several: forecasting of a table by time.")
+@click.option("--problem", help="What is asked, where data could be for several: forecasting, translation.")
 @click.option("--reader", help="What the data are, where they look like something else: the reader that has them.")
 @click.pass_obj
 def new_task(

@@ -32,6 +32,7 @@ class AnswerConfig(Block):
     generate: ContinueConfig = Field(
         default_factory=ContinueConfig, description="of language models: how each text is continued"
     )
+    beam: Count | None = Field(None, description="as evaluate.beam; none: as the model was evaluated")
     threads: Count | None = Field(None, description="CPU threads of ONNX Runtime; none takes all cores")
 
 

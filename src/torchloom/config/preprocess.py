@@ -253,6 +253,10 @@ class CBFPreprocessConfig(PreprocessConfig, AnewConfig):
     """The block `preprocess` of series with a cylinder, a bell or a funnel."""
 
 
+class DatesPreprocessConfig(PreprocessConfig, AnewConfig):
+    """The block `preprocess` of dates to be written as ISO 8601 has them."""
+
+
 class TablePreprocessConfig(ReaderConfig):
     """The block `preprocess` of a table."""
 
@@ -473,6 +477,40 @@ class TextFilesPreprocessConfig(RowsPreprocessConfig, AnewConfig):
         if self.tokenizer and learnt:
             raise ValueError(f"must be without {', '.join(sorted(learnt))} where a tokenizer has all that")
         return self
+
+
+class PairsPreprocessConfig(TextFilesPreprocessConfig):
+    """The block `preprocess` of texts of one's own with a text to be written of each, such as a translation: two
+    columns of a table.
+
+    Both vocabularies are those of the training texts. Pairs without one of both texts are left out.
+    """
+
+    target: str = Field(min_length=1, description="the column with the texts that are to be written")
+    target_type: None = Field(None, description="none: it is a text")
+    separator: None = Field(None, description="none: it is a text")
+    target_scale: None = Field(None, description="none: it is a text")
+    splits: None = Field(None, description="none: files of tables are splits by their names")
+    text: str | None = Field(
+        None, min_length=1, description="the column with the sources; none: the one that looks like it, if it is one"
+    )
+    tokens: Literal["words", "characters", "subwords"] = Field(
+        "characters",
+        description="what a source is cut into, see texts; of long ones subwords, which need the extra subwords",
+    )
+    target_tokens: Literal["words", "characters", "subwords"] | None = Field(
+        None,
+        description="what is written, token by token; words come in lower case and with . , ! ? alone; none: as tokens",
+    )
+    lower_case: bool = Field(False, description="whether upper and lower case are the same, in both")
+    vocabulary_size: int = Field(
+        20_000, ge=300, description="most frequent tokens to know of each, with <pad> and <unk>"
+    )
+    min_count: Count = Field(1, description="tokens that the training texts hold less often are unknown")
+    longest: Count = Field(
+        256,
+        description="tokens of an answer, at most; of longer texts the beginning is learnt, and what is written ends",
+    )
 
 
 class SoundFilesPreprocessConfig(RowsPreprocessConfig):

@@ -24,10 +24,11 @@ def pack(tokens: Sequence[np.ndarray], texts: Sequence[str], targets: Mapping[st
     return Tensors(arrays)
 
 
-def packed_texts(texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """`text` (uint8), all texts in a row as UTF-8, of which text i has text[text_starts[i]:text_starts[i + 1]]."""
+def packed_texts(texts: Sequence[str], name: str = "text") -> dict[str, np.ndarray]:
+    """`text` (uint8), all texts in a row as UTF-8, of which text i has text[text_starts[i]:text_starts[i + 1]]; or
+    called by another `name`, which begins with text."""
     encoded = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
-    return {"text": np.concatenate([np.empty(0, np.uint8), *encoded]), "text_starts": starts(encoded)}
+    return {name: np.concatenate([np.empty(0, np.uint8), *encoded]), f"{name}_starts": starts(encoded)}
 
 
 def starts(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -77,6 +77,10 @@ class Asked:
         """What the target is by the training rows, and its array for each split; `quiet` logs no counts."""
         raise NotImplementedError
 
+    def beside(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Further arrays of what it is in these rows, where its array does not hold all of that."""
+        return {}
+
     def lines(self, rows: Sequence[Row]) -> list[str]:
         """What there is to know of it."""
         raise NotImplementedError

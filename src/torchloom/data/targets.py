@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,8 +10,10 @@ from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from torchloom.config import Count
 from torchloom.data.columns import flag, gaps_of, is_gap, labels_in, number, spellings, written
 from torchloom.data.file_names import parts_in
+from torchloom.data.text import UNKNOWN, Tokenizer
 from torchloom.system.words import listed
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ class Target(BaseModel):
     def columns(self) -> list[str]:
         """Those of a user's table that say it."""
         return []
+
+    def asked(self, config: Any) -> Self:  # noqa: ARG002
+        """With what the block `evaluate`, or how an exported model is asked, says of the answers."""
+        return self
 
     def measured(self, values: np.ndarray) -> Self:  # noqa: ARG002
         """The same with what is measured of the training samples, (N, …), measured of these."""
@@ -278,4 +284,53 @@ class Horizon(Target):
         yield "steps ahead", self.steps
 
 
-AnyTarget = Classes | Number | Labels | Numbers | Horizon
+class Texts(Target):
+    """A text of at most `longest` tokens, (N, longest + 1) integers, 0 where it has ended; of longer ones so many.
+
+    In a user's tables it stands in the column `name`. Answers are searched for with a `beam` of so many at a time.
+    """
+
+    array: str = "written"
+    name: str
+    tokenizer: Tokenizer
+    longest: Count
+    beam: Count = 1
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.name]
+
+    @property
+    def never(self) -> list[int]:
+        """The tokens that no answer has: <unk>, which says nothing."""
+        return [token for token, piece in enumerate(self.tokenizer.vocabulary[:2]) if piece == UNKNOWN]
+
+    def asked(self, config: Any) -> Self:
+        beam = getattr(config, "beam", None)
+        return self.model_copy(update={"beam": beam}) if beam else self
+
+    def encoded(self, tokens: Sequence[np.ndarray]) -> np.ndarray:
+        """The array of the tokens (T,) of N texts, in as few bytes as it takes."""
+        import numpy as np
+
+        size = len(self.tokenizer.vocabulary)
+        kind = np.uint8 if size <= 1 << 8 else np.int16 if size <= 1 << 15 else np.int32
+        array = np.zeros((len(tokens), self.longest + 1), dtype=kind)
+        for row, each in zip(array, tokens, strict=True):
+            row[: len(each)] = each[: len(row)]
+        return array
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        yield "answers", f"{self.name}, in {self.tokenizer.kind} of which there are {len(self.tokenizer.vocabulary):,}"
+
+    def told(self, row: Mapping[str, Any]) -> str | None:
+        cell = row.get(self.name)
+        return None if is_gap(cell, empty_of(self.missing)) else written(cell)
+
+
+def empty_of(missing: Iterable[str]) -> set[str]:
+    """The spellings of a gap among texts, where NA and ? may be some: an empty cell, and those that are `missing`."""
+    return {"", *(spelling.strip().lower() for spelling in missing)}
+
+
+AnyTarget = Classes | Number | Labels | Numbers | Horizon | Texts

@@ -195,6 +195,10 @@ class Tokenizer(BaseModel):
         """The tokens that stand for no text: those of words that are not known, which none can read."""
         return [self._pieces.tokens[each] for each in (PAD, UNKNOWN) if self.kind == "words"]
 
+    def plain(self, text: str) -> str:
+        """What tokens can say of a text: all of it, but for case where that counts for nothing; of words no more."""
+        return self._pieces.plain(self._in_case(text))
+
     def readable(self) -> list[str]:
         """The vocabulary as a person reads it."""
         return self._pieces.readable()
@@ -234,6 +238,9 @@ class Pieces:
     def decode(self, tokens: list[int]) -> str:
         return self.joint.join(self.vocabulary[token] for token in tokens)
 
+    def plain(self, text: str) -> str:
+        return text
+
     def characters(self, tokens: list[int]) -> int:
         return len(tokens)
 
@@ -247,6 +254,9 @@ class Words(Pieces):
 
     def characters(self, tokens: list[int]) -> int:
         return len(self.decode(tokens))
+
+    def plain(self, text: str) -> str:
+        return self.joint.join(self.cut(text))
 
 
 class Characters(Pieces):

@@ -56,7 +56,14 @@ class DocumentInfo(Info):
         return isinstance(other, DocumentInfo) and self.tokenizer == other.tokenizer
 
     def asked(self, data: DataConfig, evaluation: Any) -> Self:
-        return self.model_copy(update={"max_tokens": data.max_tokens})
+        return self._with(evaluation, max_tokens=data.max_tokens)
+
+    def _with(self, config: Any, **changes: Any) -> Self:
+        target = self.target.asked(config) if self.target else None
+        return self.model_copy(update={**changes, "target": target})
+
+    def told(self, config: AnswerConfig) -> Self:
+        return self._with(config)
 
     def after(self, origin: Origin) -> Self:
         if self.tokenizer.definition != origin.tokenizer:

@@ -14,6 +14,8 @@ and so says what it is for:
 - `build(window, channels, outputs, …)`: whole series (B, window, channels) -> (B, outputs)
 - `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`
 - `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
+- `build(tokens, written, …)` writes texts anew: tokens (B, T), lengths (B,) and what is written (B, G) -> logits (B, G,
+  written); it has `encode` and `step`, see models/translation_transformer.py
 
 Sizes of outputs whose default is None are those of several problems, which one network is for: it gets one of them.
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from torchloom.problems.base import Problem
 
 LIBRARIES = ("timm", "torchvision")  # modules here that have a `builder`
-OUTPUTS = {"outputs", "maps", "horizon"}  # the sizes of what comes out; all others are of what goes in
+OUTPUTS = {"outputs", "maps", "horizon", "written"}  # the sizes of what comes out; all others are of what goes in
 
 
 def network_names(outputs: Collection[str] | None = None, inputs: Collection[str] | None = None) -> list[str]:

@@ -112,3 +112,23 @@ def _best(truth: np.ndarray, probabilities: np.ndarray) -> float:
     place = int(np.argmax(np.where(last, f1, -1)))
     below = sorted_ones[place + 1] if place + 1 < len(truth) else 0.0
     return float((sorted_ones[place] + below) / 2)
+
+
+def text_scores(truth: Sequence[str], found: Sequence[str]) -> dict[str, float]:
+    """Of N texts each: the share of those that are right to the letter, and how many letters must be put in, taken out
+    or changed for all to be, over all letters of the truth (character error rate)."""
+    wrong = sum(edit_distance(one, other) for one, other in zip(found, truth, strict=True))
+    return {
+        "exact_match": float(np.mean([one == other for one, other in zip(found, truth, strict=True)])),
+        "character_error_rate": wrong / max(1, sum(map(len, truth))),
+    }
+
+
+def edit_distance(one: str, other: str) -> int:
+    """How many characters must be put in, taken out or changed to make one text of the other (Levenshtein 1966)."""
+    letters, places = np.array(list(map(ord, other)), dtype=np.int64), np.arange(len(other) + 1)
+    row = places
+    for number, letter in enumerate(map(ord, one), 1):
+        changed = np.minimum(row[1:] + 1, row[:-1] + (letters != letter))
+        row = np.minimum.accumulate(np.append(number, changed) - places) + places
+    return int(row[-1])

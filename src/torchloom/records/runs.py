@@ -23,6 +23,8 @@ from torchloom.system.locks import command
 FIGURES = (
     "bits_per_character",
     "perplexity",
+    "exact_match",
+    "bleu",
     "mean_iou",
     "accuracy",
     "macro_f1",

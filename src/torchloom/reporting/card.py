@@ -18,6 +18,9 @@ from torchloom.system.words import counted, listed, times
 
 # Our figures as the hub calls them, for those that it knows.
 METRICS = {
+    "exact_match": "exact_match",
+    "bleu": "bleu",
+    "chrf": "chrf",
     "mean_iou": "mean_iou",
     "accuracy": "accuracy",
     "macro_f1": "f1",

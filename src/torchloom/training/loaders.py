@@ -220,12 +220,12 @@ class LoaderPlan(BaseModel):
         inputs = (self.drawn if drawn else self.first)(split, count)
         return {name: tensor.contiguous() for name, tensor in zip(self.info.inputs, inputs, strict=False)}
 
-    def texts(self, split: str, chosen: Sequence[int]) -> list[str]:
-        """The documents as they were written, by their number in the split."""
+    def texts(self, split: str, chosen: Sequence[int], name: str = "text") -> list[str]:
+        """The documents as they were written, by their number in the split; or other texts, see data.documents."""
         arrays = self._arrays(split)
-        starts = arrays["text_starts"]
+        starts = arrays[f"{name}_starts"]
         chosen = self.numbers(split)[list(chosen)].tolist() if self.fold else chosen
-        return [bytes(arrays["text"][starts[i] : starts[i + 1]].numpy()).decode() for i in chosen]
+        return [bytes(arrays[name][starts[i] : starts[i + 1]].numpy()).decode() for i in chosen]
 
     def tokens(self, split: str) -> torch.Tensor:
         """The whole text of the split, (N,) tokens."""

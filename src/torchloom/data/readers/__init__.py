@@ -5,7 +5,8 @@ files of its `raw` are brought by `download`. `config`, by its annotation, is th
 config.ReaderConfig. Where the files are the user's own, `find(config)` lists them, and `preprocess(found, config,
 scratch)` also gets a folder to work in. `draw_sample(folder)` draws files of the same format for `sample://` places.
 `takes(path, target)` says whether such files are there, and `propose(path, target)` then what a task on them could be;
-where that is a task only for problems that must be named, these are `ONLY_FOR`.
+where that is a task only for problems that must be named, these are `ONLY_FOR`. Where a problem is named that is among
+its `SURE_OF`, they are such files, whatever they look like.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,12 +57,15 @@ def propose(path: Path, target: str | None, problem: str | None = None, by: str 
     """A task on the files at `path`, for the `problem`, and with the reader `by`, if one is named; InputError when no
     reader takes such."""
     looking = {name: known for name in reader_names() if hasattr(known := reader(name), "takes")}
-    named = {name for name, known in looking.items() if problem in getattr(known, "ONLY_FOR", ())}
+    named = {
+        name for name, known in looking.items() if problem in getattr(known, "ONLY_FOR", getattr(known, "SURE_OF", ()))
+    }
     if by not in {None, *looking}:
         raise InputError(f"--reader {by}: is none of those that look at files: {', '.join(looking)}")
     for name, known in looking.items():
+        sure = problem in getattr(known, "SURE_OF", ())
         asked = name in named if named else not hasattr(known, "ONLY_FOR")
-        if name == by or (asked and not by and known.takes(path, target)):
+        if name == by or (not by and (sure or (asked and known.takes(path, target)))):
             proposal: Proposal = known.propose(path, target)
             if problem not in {None, proposal.problem}:
                 raise InputError(f"--problem {problem}: {path} looks like data for a {proposal.problem}")

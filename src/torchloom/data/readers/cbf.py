@@ -26,7 +26,7 @@ TARGET, STEPS = "shape", [f"t{step}" for step in range(LENGTH)]
 def preprocess(raw: RawFiles, config: CBFPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """Raw tables -> training, validation and test tensors and what is known about them: as of a user's own series."""
     folder = raw.path("train.csv").parent
-    given = {"files": str(folder), "target": TARGET, "columns": STEPS, "seed": config.seed}
+    given: dict[str, Any] = {"files": str(folder), "target": TARGET, "columns": STEPS, "seed": config.seed}
     own = LabelledSeriesPreprocessConfig(validation_fraction=config.validation_fraction, **given)
     own = own if config.fold is None else own.of_fold(config.fold)
     return labelled_series.preprocess(labelled_series.find(own), own, folder)

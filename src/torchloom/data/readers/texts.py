@@ -18,7 +18,7 @@ from torchloom.data.columns import is_number
 from torchloom.data.documents import lengths, pack
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
-from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
+from torchloom.data.row_targets import Asked, asked_here, asked_of, check_split, check_target, named_targets
 from torchloom.data.rows import (
     LOOKED_AT,
     Row,
@@ -68,20 +68,25 @@ def preprocess(
     for what is wrong with a file, a column or a cell.
     """
     if Path(listing.names[0]).suffix.lower() not in TEXTS:
-        _check_no_splits(config)
-        return _prepare(read_files(listing, writing_of(config)), config)
+        _check_table(config)
+        read = read_files(listing, writing_of(config))
+        return prepare(read, config, asked_of(read, config))
     if config.target or config.text:
         raise InputError(f"{config.files}: of text files the folders are the classes; leave target and text out")
-    return _prepare(_read_folders(listing, config), _of_folders(config), column=False)
+    read, config = _read_folders(listing, config), _of_folders(config)
+    return prepare(read, config, asked_of(read, config), column=False)
 
 
 def preprocess_entry(table: Any, config: TextFilesPreprocessConfig) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
     """The same of a table that the catalog holds."""
-    _check_no_splits(config)
-    return _prepare(read_entry(table, config), config)
+    _check_table(config)
+    read = read_entry(table, config)
+    return prepare(read, config, asked_of(read, config))
 
 
-def _check_no_splits(config: TextFilesPreprocessConfig) -> None:
+def _check_table(config: TextFilesPreprocessConfig) -> None:
+    if not config.targets:
+        raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the texts")
     if config.splits is not None:
         raise InputError(
             f"preprocess.splits: says which folders of texts are splits, and {config.place} is a table. Leave it "
@@ -109,16 +114,13 @@ def _read_folders(listing: Listing, config: TextFilesPreprocessConfig) -> dict[s
     return found
 
 
-def _prepare(
-    read: dict[str, list[Row]], config: TextFilesPreprocessConfig, column: bool = True
+def prepare(
+    read: dict[str, list[Row]], config: TextFilesPreprocessConfig, asked: Asked, column: bool = True
 ) -> tuple[Tensors, Tensors, Tensors, dict[str, Any]]:
-    """`column` is whether a user's texts stand in a column of a table."""
-    if not config.targets:
-        raise InputError(f"{config.place}: preprocess.target must name the column that is to be told from the texts")
-    asked = asked_of(read, config)
+    """The same of rows of which that is `asked`; `column` is whether a user's texts stand in a column of a table."""
     rows = {split: asked.known(split, part) for split, part in read.items()}
-    text = _text_column(some(rows), config)
-    rows = {split: _with_text(split, part, text, config) for split, part in rows.items()}
+    text = source_column(some(rows), config)
+    rows = {split: with_text(split, part, text, config) for split, part in rows.items()}
     parts = split_rows(rows, config, asked.held)
     say_duplicates(parts, [text], _plain, None if column else FILE)
     target, learnt = asked.targets(parts)
@@ -128,7 +130,9 @@ def _prepare(
     tensors, groups = {}, groups_of(parts, config)
     for split, part in texts.items():
         tokens = [tokenizer.encode(each) for each in track(part, f"{split} texts")]
-        tensors[split] = pack(tokens, part, {target.array: learnt[split], **groups[split]})
+        tensors[split] = pack(
+            tokens, part, {target.array: learnt[split], **asked.beside(parts[split]), **groups[split]}
+        )
     info = {
         "kind": "documents",
         "target": target.model_dump(),
@@ -152,7 +156,7 @@ def _plain(text: str) -> str:
     return "".join(normalize("NFKC", text).split()).casefold()
 
 
-def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
+def source_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
     names = [name for name in rows[0] if name not in config.targets] if rows else []
     if config.text:
         if config.text not in names:
@@ -172,7 +176,7 @@ def _text_column(rows: Sequence[Row], config: TextFilesPreprocessConfig) -> str:
     return found
 
 
-def _with_text(split: str, rows: list[Row], text: str, config: TextFilesPreprocessConfig) -> list[Row]:
+def with_text(split: str, rows: list[Row], text: str, config: TextFilesPreprocessConfig) -> list[Row]:
     """The rows whose text has a token."""
     if any(text not in row for row in rows):
         raise InputError(f"{config.place}: the {split} rows have no column {text!r}, which others have the texts in")
@@ -219,11 +223,11 @@ def propose(path: Path, target: str | None) -> Proposal:
         read = read_files(listing)
         told = asked_here([row for part in read.values() for row in part], check_target(path, some(read), target))
         config = TextFilesPreprocessConfig(files=str(path), **told)
-        own = {"text": _text_column(some(read), config), **told}
+        own = {"text": source_column(some(read), config), **told}
         config = config.model_copy(update={"text": own["text"]})
     assert config.text
     asked = asked_of(read, config)
-    known = {split: _with_text(split, asked.known(split, part), config.text, config) for split, part in read.items()}
+    known = {split: with_text(split, asked.known(split, part), config.text, config) for split, part in read.items()}
     check_split(known, config, asked)
     rows = [row for part in known.values() for row in part]
     counts = [len(split_words(str(row[config.text]))) for row in rows]

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@reads(model=[], train=["batch_size", "seed", "whitening"], evaluate=["batch_size", "views"])
+@reads(model=[], train=["batch_size", "seed", "whitening"], evaluate=["batch_size", "views", "beam"])
 def build_dataloaders(
     train: Tensors,
     validation: Tensors,
