@@ -28,6 +28,7 @@ from torchloom.config import (
     DistributedConfig,
     ExportConfig,
     LabelledSeriesPreprocessConfig,
+    PairsPreprocessConfig,
     PicturesPreprocessConfig,
     QuantizeConfig,
     SeriesPreprocessConfig,
@@ -35,7 +36,7 @@ from torchloom.config import (
     TableFilesPreprocessConfig,
     TextFilesPreprocessConfig,
 )
-from torchloom.data.readers import book, labelled_series, pictures, series, sounds, table, texts
+from torchloom.data.readers import book, labelled_series, pairs as pair_reader, pictures, series, sounds, table, texts
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.inference.model import open_model
 from torchloom.modalities import MODALITIES
@@ -122,6 +123,10 @@ def images(folder: Path, problem: str) -> Prepared:
 
 def documents(folder: Path, problem: str) -> Prepared:
     said = ["soup was cold and late", "bread is warm and fresh", "a street in the evening"]
+    if problem == "translation":
+        rows = [{"words": said[n % 3], "number": f"{n % 3}{n % 2}"} for n in range(60)]
+        given = {"files": str(write(folder / "all.csv", rows)), "text": "words", "target": "number"}
+        return prepared(pair_reader, PairsPreprocessConfig, folder, problem, **given)
     rows = [{"review": f"{said[n % 3]} {row['review']}", **asked(n)} for n, row in enumerate(reviews(60))]
     return prepared(texts, TextFilesPreprocessConfig, folder, problem, files=str(write(folder / "all.csv", rows)))
 
