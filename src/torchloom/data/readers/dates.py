@@ -30,7 +30,7 @@ def preprocess(raw: RawFiles, config: DatesPreprocessConfig) -> tuple[Tensors, T
     for split in ("train", "test"):
         with telling(raw.path(f"{split}.csv")):
             read[split] = read_rows(raw.path(f"{split}.csv"))
-    fractions = {"validation_fraction": config.validation_fraction, "seed": config.seed}
+    fractions: dict[str, Any] = {"validation_fraction": config.validation_fraction, "seed": config.seed}
     of_pairs = PairsPreprocessConfig(files=str(raw.path("train.csv").parent), text=SOURCE, target=TARGET, **fractions)
     return pairs(read, of_pairs if config.fold is None else of_pairs.of_fold(config.fold))
 

@@ -175,7 +175,7 @@ def propose(path: Path, target: str | None) -> Proposal:
     asked = AskedTexts(config)
     known = {split: with_text(split, asked.known(split, part), text, config) for split, part in read.items()}
     rows = [row for part in known.values() for row in part]
-    tokens = {
+    tokens: dict[str, Any] = {
         key: "characters" if np.mean([len(str(row[name])) for row in rows]) <= SHORT else "subwords"
         for key, name in {"tokens": text, "target_tokens": names[0]}.items()
     }
