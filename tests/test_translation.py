@@ -332,6 +332,22 @@ def test_short_answers_are_no_better_for_being_short() -> None:
     assert search(table, {}, 5, beam=4)[0].tolist() == [2] * 5
 
 
+class Remembering(Table):
+    """By all tokens so far, as one number in the decimal system, which is what is kept."""
+
+    def step(self, last: np.ndarray, states: list[Any]) -> tuple[np.ndarray, list[Any]]:
+        codes = states[0] * 10 + last
+        rest = [0.25, 0.25, 0.25, 0.25]
+        return np.log(np.array([self.shares.get(int(code), rest) for code in codes[0]])), [codes]
+
+
+def test_what_is_kept_goes_with_the_beginning_that_it_is_of() -> None:
+    """3 2 overtakes 2 2, and so what is kept of both changes places: after 2 2 it would go on."""
+    table = Remembering({0: [0.01, 0.01, 0.58, 0.4], 3: [0.01, 0.005, 0.98, 0.005], 32: [0.98, 0.01, 0.005, 0.005]})
+    table.shares |= {22: [0.001, 0.001, 0.001, 0.997], 223: [0.97, 0.01, 0.01, 0.01]}  # type: ignore[operator]
+    assert search(table, {}, 4, beam=2)[0].tolist() == [3, 2]
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_beam_of_one_takes_the_likeliest_token_each_time(name: str) -> None:
     """Without what is kept: the whole network is asked about all that is written."""
@@ -531,7 +547,8 @@ def test_predict_and_serve_write_what_evaluate_judges(tmp_path: Path, tokens: st
     assert {name: metrics[name] for name in ("exact_match", "character_error_rate")} == {
         name: pytest.approx(task.scores[name]) for name in ("exact_match", "character_error_rate")
     }
-    assert metrics["exact_match"] > 0.3  # of 5⁵ and fewer numbers
+    assert metrics["character_error_rate"] < 0.9
+    assert metrics["different_answers"] > 3
     assert task.checkpoint.info.target.beam == 2  # type: ignore[union-attr]
     greedy = task.asked(tmp_path / "asked.csv", beam=1)
     assert len(greedy) == 30
