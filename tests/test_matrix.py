@@ -36,7 +36,8 @@ from torchloom.config import (
     TableFilesPreprocessConfig,
     TextFilesPreprocessConfig,
 )
-from torchloom.data.readers import book, labelled_series, pairs as pair_reader, pictures, series, sounds, table, texts
+from torchloom.data.readers import book, labelled_series, pictures, series, sounds, table, texts
+from torchloom.data.readers import pairs as pair_reader
 from torchloom.datasets.tensors import TensorsDataset
 from torchloom.inference.model import open_model
 from torchloom.modalities import MODALITIES
@@ -53,6 +54,8 @@ PAGE = ROOT / "docs/reference/matrix.md"
 Prepared = tuple[Any, Any, Any, dict[str, Any]]
 Cell = tuple[str, str, str]  # problem, modality, network
 
+BERT = {"model_type": "bert", "vocab_size": 1000, "hidden_size": 16, "intermediate_size": 32}
+BERT |= {"num_hidden_layers": 1, "num_attention_heads": 2}
 # As small as they can be and still are what they are.
 SMALL: dict[str, dict[str, Any]] = {
     "airbench": {"widths": [8, 8, 8], "scale": 1.0},
@@ -62,6 +65,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"width": 4, "hidden": 8},
     "densenet": {"depth": 10, "growth": 4},
     "ft_transformer": {"width": 8, "heads": 2, "layers": 2, "feedforward": 8},
+    "huggingface": {"config": BERT},
     "language_rnn": {"embedding": 8, "width": 16},
     "language_transformer": {"width": 16, "layers": 2, "heads": 2, "context": 8},
     "mlp": {"hidden": [16]},
@@ -73,6 +77,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "series_transformer": {"width": 8, "heads": 2, "layers": 1},
     "tabm": {"hidden": [8], "members": 4},
     "tabular_mlp": {"hidden": [8]},
+    "translation_rnn": {"width": 16},
+    "translation_transformer": {"width": 16, "layers": 1, "heads": 2},
     "tcn": {"width": 8, "blocks": 2},
     "text_cnn": {"embedding": 8, "width": 8},
     "text_ngrams": {"rows": 50, "embedding": 8, "width": 8},
