@@ -36,8 +36,16 @@ SMALL: dict[str, dict[str, Any]] = {
 OF_IMAGES = [name for name in network_names(("outputs",), ("shape",)) if name != "autoencoder"]
 
 
-@pytest.mark.parametrize("target", [ONE, Numbers(numbers=[ONE, ONE.model_copy(update={"name": "z"})])], ids=["1", "2"])
-@pytest.mark.parametrize("name", OF_IMAGES)
+TWO = Numbers(numbers=[ONE, ONE.model_copy(update={"name": "z"})])
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        *(pytest.param(name, ONE, id=name) for name in OF_IMAGES),
+        *(pytest.param(name, TWO, id=f"{name}, two", marks=pytest.mark.long) for name in OF_IMAGES),
+    ],
+)
 def test_each_network_of_images_learns_numbers(name: str, target: Any) -> None:
     """In their units, and its loss falls along its gradient."""
     torch.manual_seed(0)
@@ -61,7 +69,9 @@ def test_each_network_of_images_learns_numbers(name: str, target: Any) -> None:
 
 
 @pytest.mark.usefixtures("exporter")
-@pytest.mark.parametrize(("target", "problem"), [("verdict", "classification"), ("stars", "regression")])
+@pytest.mark.parametrize(
+    ("target", "problem"), [pytest.param("verdict", "classification", marks=pytest.mark.long), ("stars", "regression")]
+)
 def test_convolutions_over_words(tmp_path: Path, target: str, problem: str) -> None:
     """Classes and numbers; those over series are in test_as_tested."""
     write(tmp_path / "reviews/train.csv", reviews(80))
@@ -107,7 +117,7 @@ def test_no_word_is_written_that_nobody_can_read() -> None:
     ("tokens", "network"),
     [
         ("words", "language_rnn"),
-        ("subwords", "language_transformer"),
+        pytest.param("subwords", "language_transformer", marks=pytest.mark.long),
         pytest.param("words", "language_transformer", marks=pytest.mark.long),
         pytest.param("subwords", "language_rnn", marks=pytest.mark.long),
     ],

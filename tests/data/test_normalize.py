@@ -113,7 +113,9 @@ def test_folds_measure_anew_only_what_is_measured(tmp_path: Path, given: Any) ->
 
 
 @pytest.mark.usefixtures("exporter")
-@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize(
+    "name", ["own", *(pytest.param(name, marks=pytest.mark.long) for name in ("imagenet", "half"))]
+)
 def test_a_number_is_told_from_pictures_as_it_was_tested(tmp_path: Path, name: str) -> None:
     """A convolutional network of pictures that a table names, and its answers by predict and by serve."""
     given, (mean, std) = SCALES[name]

@@ -121,7 +121,13 @@ def test_gradients_are_those_of_differences(module: nn.Module, targets: Tensor) 
     module.float()
 
 
-@pytest.mark.parametrize(("module", "targets"), MODULES, ids=NAMES)
+COMPILED = [
+    pytest.param(*case, id=name, marks=[] if name in {"FocalLoss0", "LabelMarginLoss5"} else pytest.mark.long)
+    for case, name in zip(MODULES, NAMES, strict=True)
+]
+
+
+@pytest.mark.parametrize(("module", "targets"), COMPILED)
 def test_compiled_they_are_as_eager(module: nn.Module, targets: Tensor) -> None:
     found = []
     for loss in (module, torch.compile(module, backend="aot_eager", fullgraph=True)):
@@ -546,10 +552,14 @@ LOSSES: list[tuple[dict[str, Any], str | None, str]] = [
 ]
 
 
+EXPORTED = [
+    pytest.param(*case, id=f"{case[0]['name']}{number}", marks=[] if number in {0, 3, 5} else pytest.mark.long)
+    for number, case in enumerate(LOSSES)
+]
+
+
 @pytest.mark.usefixtures("exporter")
-@pytest.mark.parametrize(
-    ("loss", "link", "network"), LOSSES, ids=[f"{loss['name']}{n}" for n, (loss, *_) in enumerate(LOSSES)]
-)
+@pytest.mark.parametrize(("loss", "link", "network"), EXPORTED)
 def test_answers_are_alike_wherever_the_model_is_asked(
     tmp_path: Path, plan: LoaderPlan, loss: dict[str, Any], link: str | None, network: str
 ) -> None:
