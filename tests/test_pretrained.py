@@ -28,6 +28,8 @@ from torchloom.models import build_network, resnet, vgg, vit
 from torchloom.models import torchvision as torchvision_networks
 from torchloom.models._libraries import Source
 from torchloom.problems import problem_of
+from torchloom.records.provenance import RecordFolders, Records
+from torchloom.training import pretrained
 from torchloom.training.checkpoint import CheckpointDataset
 from torchloom.training.weights import read_weights
 
@@ -201,8 +203,11 @@ def test_a_network_of_ours_starts_from_a_file_of_torchvision(tmp_path: Path) -> 
 # ---- encoders of texts ---------------------------------------------------------------------------------------------
 
 
-def encoder(folder: Path, rows: list[dict[str, Any]], positions: int = 14) -> dict[str, Tensor]:
-    """A tiny BERT with random weights, and pieces of words learnt from the texts, as the hub keeps them."""
+def encoder(folder: Path, rows: list[dict[str, Any]], positions: int = 14, spread: float = 0.5) -> dict[str, Tensor]:
+    """A tiny BERT with random weights, and pieces of words learnt from the texts, as the hub keeps them.
+
+    With a large `spread` of the weights it tells texts apart before it has learnt anything.
+    """
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -215,8 +220,7 @@ def encoder(folder: Path, rows: list[dict[str, Any]], positions: int = 14) -> di
     (folder / "plain.json").unlink()
     torch.manual_seed(3)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    sizes |= {"initializer_range": 0.5}  # so that it tells texts apart
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=positions, **sizes)
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=positions, initializer_range=spread, **sizes)
     model = BertModel(config)
     model.save_pretrained(folder)
     weights: dict[str, Tensor] = model.state_dict()
@@ -382,6 +386,31 @@ def test_labels_and_numbers_are_told_by_networks_of_a_library(tmp_path: Path) ->
         problem_of("segmentation").network(name="timm/test_resnet")
 
 
+def test_a_file_that_has_changed_is_another(tmp_path: Path) -> None:
+    """For the records of what made a file, and for a training that goes on."""
+    kind = problem_of("classification").network
+    kinds: Any = {"task.model": kind, "letters.preprocess": TextFilesPreprocessConfig}
+    records = Records(RecordFolders(tmp_path, tmp_path), {}, kinds, ())
+    weights, folder = tmp_path / "w.pth", tmp_path / "theirs"
+    folder.mkdir()
+    found = []
+    for content in ("one", "other", "other"):
+        weights.write_text(content)
+        (folder / "tokenizer.json").write_text(content)
+        network = kind(name="torchvision/resnet18", weights=str(weights))
+        found.append(
+            (
+                dict(records.files("params:task.model", {"weights": str(weights)})),
+                dict(records.files("params:letters.preprocess", {"tokenizer": str(folder)})),
+                pretrained.fingerprint(network),
+            )
+        )
+    assert found[0][0].keys() == {"task.model.weights"}
+    assert all(before != after for before, after in zip(found[0], found[1], strict=True))
+    assert found[1] == found[2]
+    assert dict(records.files("params:task.train", {"weights": "w.pth"})) == {}
+
+
 # ---- the guide -----------------------------------------------------------------------------------------------------
 
 GUIDE = (ROOT / "docs/how-to/pretrained.md").read_text()
@@ -409,9 +438,9 @@ def test_the_guide(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     rows = reviews(200)
     write(tmp_path / "editor.csv", rows)
-    encoder(tmp_path / "theirs", rows, positions=30)
+    encoder(tmp_path / "theirs", rows, positions=30, spread=0.02)
     (tmp_path / "theirs").rename(tmp_path / "bert")
-    train = {"epochs": 6, "batch_size": 8, "threads": 1, "optimizer": {"lr": 0.003}}
+    train = {"epochs": 8, "batch_size": 8, "threads": 1, "optimizer": {"lr": 0.003}}
     catalog = kedro_run(project, "opinions", env="local", params={"opinions": {"train": train}})
     assert catalog.load("opinions.metrics")["accuracy"] > 0.7
     assert catalog.load("opinions.export_report")["greatest_difference"] < 1e-3
