@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torchloom.data.readers import texts
 from torchloom.datasets.onnx import open_session
 from torchloom.errors import InputError
 from torchloom.models import build_network, resnet, vgg, vit
+from torchloom.models import timm as timm_networks
 from torchloom.models import torchvision as torchvision_networks
 from torchloom.models._libraries import Source
 from torchloom.problems import problem_of
@@ -409,6 +411,14 @@ def test_a_file_that_has_changed_is_another(tmp_path: Path) -> None:
     assert all(before != after for before, after in zip(found[0], found[1], strict=True))
     assert found[1] == found[2]
     assert dict(records.files("params:task.train", {"weights": "w.pth"})) == {}
+
+
+@pytest.mark.parametrize(("library", "name"), [("timm", "timm/test_resnet"), ("transformers", "huggingface")])
+def test_a_library_that_is_not_installed(library: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(timm_networks, "names", timm_networks.names.__wrapped__)
+    with pytest.raises(InputError, match=f"needs the package {library}, .* --extra {library}"):
+        build_network(name, {"shape": (3, 32, 32), "tokens": 9, "outputs": 2}, {"config": {"model_type": "bert"}})
 
 
 # ---- the guide -----------------------------------------------------------------------------------------------------
