@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from torchloom.data.readers import texts
 from torchloom.datasets.onnx import open_session
 from torchloom.errors import InputError
 from torchloom.models import build_network, resnet, vgg, vit
+from torchloom.models import timm as timm_networks
 from torchloom.models import torchvision as torchvision_networks
 from torchloom.models._libraries import Source
 from torchloom.problems import problem_of
+from torchloom.records.provenance import RecordFolders, Records
+from torchloom.training import pretrained
 from torchloom.training.checkpoint import CheckpointDataset
 from torchloom.training.weights import read_weights
 
@@ -201,8 +205,11 @@ def test_a_network_of_ours_starts_from_a_file_of_torchvision(tmp_path: Path) -> 
 # ---- encoders of texts ---------------------------------------------------------------------------------------------
 
 
-def encoder(folder: Path, rows: list[dict[str, Any]], positions: int = 14) -> dict[str, Tensor]:
-    """A tiny BERT with random weights, and pieces of words learnt from the texts, as the hub keeps them."""
+def encoder(folder: Path, rows: list[dict[str, Any]], positions: int = 14, spread: float = 0.5) -> dict[str, Tensor]:
+    """A tiny BERT with random weights, and pieces of words learnt from the texts, as the hub keeps them.
+
+    With a large `spread` of the weights it tells texts apart before it has learnt anything.
+    """
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -215,8 +222,7 @@ def encoder(folder: Path, rows: list[dict[str, Any]], positions: int = 14) -> di
     (folder / "plain.json").unlink()
     torch.manual_seed(3)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    sizes |= {"initializer_range": 0.5}  # so that it tells texts apart
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=positions, **sizes)
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=positions, initializer_range=spread, **sizes)
     model = BertModel(config)
     model.save_pretrained(folder)
     weights: dict[str, Tensor] = model.state_dict()
@@ -382,6 +388,39 @@ def test_labels_and_numbers_are_told_by_networks_of_a_library(tmp_path: Path) ->
         problem_of("segmentation").network(name="timm/test_resnet")
 
 
+def test_a_file_that_has_changed_is_another(tmp_path: Path) -> None:
+    """For the records of what made a file, and for a training that goes on."""
+    kind = problem_of("classification").network
+    kinds: Any = {"task.model": kind, "letters.preprocess": TextFilesPreprocessConfig}
+    records = Records(RecordFolders(tmp_path, tmp_path), {}, kinds, ())
+    weights, folder = tmp_path / "w.pth", tmp_path / "theirs"
+    folder.mkdir()
+    found = []
+    for content in ("one", "other", "other"):
+        weights.write_text(content)
+        (folder / "tokenizer.json").write_text(content)
+        network = kind(name="torchvision/resnet18", weights=str(weights))
+        found.append(
+            (
+                dict(records.files("params:task.model", {"weights": str(weights)})),
+                dict(records.files("params:letters.preprocess", {"tokenizer": str(folder)})),
+                pretrained.fingerprint(network),
+            )
+        )
+    assert found[0][0].keys() == {"task.model.weights"}
+    assert all(before != after for before, after in zip(found[0], found[1], strict=True))
+    assert found[1] == found[2]
+    assert dict(records.files("params:task.train", {"weights": "w.pth"})) == {}
+
+
+@pytest.mark.parametrize(("library", "name"), [("timm", "timm/test_resnet"), ("transformers", "huggingface")])
+def test_a_library_that_is_not_installed(library: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(timm_networks, "names", timm_networks.names.__wrapped__)
+    with pytest.raises(InputError, match=f"needs the package {library}, .* --extra {library}"):
+        build_network(name, {"shape": (3, 32, 32), "tokens": 9, "outputs": 2}, {"config": {"model_type": "bert"}})
+
+
 # ---- the guide -----------------------------------------------------------------------------------------------------
 
 GUIDE = (ROOT / "docs/how-to/pretrained.md").read_text()
@@ -409,9 +448,9 @@ def test_the_guide(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     rows = reviews(200)
     write(tmp_path / "editor.csv", rows)
-    encoder(tmp_path / "theirs", rows, positions=30)
+    encoder(tmp_path / "theirs", rows, positions=30, spread=0.02)
     (tmp_path / "theirs").rename(tmp_path / "bert")
-    train = {"epochs": 6, "batch_size": 8, "threads": 1, "optimizer": {"lr": 0.003}}
+    train = {"epochs": 8, "batch_size": 8, "threads": 1, "optimizer": {"lr": 0.003}}
     catalog = kedro_run(project, "opinions", env="local", params={"opinions": {"train": train}})
     assert catalog.load("opinions.metrics")["accuracy"] > 0.7
     assert catalog.load("opinions.export_report")["greatest_difference"] < 1e-3

@@ -30,7 +30,10 @@ def as_build(
     The keys are the parameters of the class `kind`, but for those that are `given` by us. ValueError of whatever the
     library says of them.
     """
-    parameters = {key: value for key, value in _parameters(kind) if key not in given}
+    parameters: dict[str, inspect.Parameter] = {}
+    for key, value in _parameters(kind):
+        if key not in given:
+            parameters.setdefault(key, value)
 
     def build(shape: Shape, outputs: int, **arguments: Any) -> nn.Module:
         if unknown := arguments.keys() - parameters.keys():  # also where a checkpoint has them

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.config import Fraction
+from torchloom.errors import InputError
 from torchloom.modalities.base import Origin
 from torchloom.models._libraries import Source
 from torchloom.system.words import extra
@@ -50,7 +51,10 @@ def _library() -> Any:
     try:
         import transformers
     except ModuleNotFoundError:
-        raise ValueError(f"the package transformers is not installed. Install: {extra('transformers')}") from None
+        raise InputError(
+            "model.name huggingface: needs the package transformers, which is not installed. Install the extra: "
+            f"{extra('transformers')}"
+        ) from None
     return transformers
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torchloom.errors import InputError
 from torchloom.modalities.base import Origin
 from torchloom.models._libraries import Shape, Source, as_build, check_size, made
 from torchloom.system.words import extra
@@ -21,7 +22,9 @@ def _timm() -> Any:
     try:
         import timm
     except ModuleNotFoundError:
-        raise ValueError(f"the package timm is not installed. Install the extra: {extra('timm')}") from None
+        raise InputError(
+            f"model.name timm/…: needs the package timm, which is not installed. Install the extra: {extra('timm')}"
+        ) from None
     return timm
 
 

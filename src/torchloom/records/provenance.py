@@ -576,7 +576,7 @@ class Records:
         keys: Mapping[str, Collection[str]] = getattr(node.func, KEYS, {})
         blocks = {name: self._block(name, catalog) for name in node.inputs if _is_parameter(name)}
         parts = {name: _part(block, keys.get(name.rpartition(".")[2])) for name, block in blocks.items()}
-        files = {key: value for name, part in parts.items() for key, value in self._files(name, part)}
+        files = {key: value for name, part in parts.items() for key, value in self.files(name, part)}
         return {
             "parameters": parts,
             "code": code,
@@ -584,7 +584,7 @@ class Records:
             "inputs": {name: fingerprint(catalog, name) for name in node.inputs if not _is_parameter(name)} | files,
         }
 
-    def _files(self, name: str, block: Any) -> Iterator[tuple[str, str | None]]:
+    def files(self, name: str, block: Any) -> Iterator[tuple[str, str | None]]:
         """What is in the files that a block of parameters names, by full key."""
         full = name.removeprefix("params:")
         for key in getattr(self.kinds.get(full), "reads", ()):
