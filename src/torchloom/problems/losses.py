@@ -60,7 +60,17 @@ class FocalLoss(nn.Module):
         return total if self.reduction == "sum" else total / weights.sum()
 
 
-_OURS = {"FocalLoss": FocalLoss}
+class HingeLoss(nn.Module):
+    """max(0, 1 - s) of scores (B,) whose target is above 1/2, and max(0, 1 + s) of the others.
+
+    It is the discriminator's of Lim & Ye, "Geometric GAN" (arXiv:1705.02894).
+    """
+
+    def forward(self, scores: Tensor, targets: Tensor) -> Tensor:
+        return (1 - torch.where(targets > 0.5, scores, -scores)).relu().mean()
+
+
+_OURS: dict[str, Any] = {"FocalLoss": FocalLoss, "HingeLoss": HingeLoss}
 
 
 def loss_class(name: str) -> Any:

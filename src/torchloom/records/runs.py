@@ -31,6 +31,7 @@ FIGURES = (
     "mse",
     "r2",
     "rmse",
+    "frechet",
     "loss",
 )  # of any problem of ours
 
