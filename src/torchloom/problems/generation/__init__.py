@@ -17,7 +17,7 @@ from kedro.pipeline import Node
 from torchloom.errors import InputError
 from torchloom.modalities import DrawInfo, ImageInfo, Info
 from torchloom.modalities.base import Axes
-from torchloom.problems.base import Columns, Objective, Problem, Whole, known_classes
+from torchloom.problems.base import Columns, Objective, Problem, Whole, check_count, known_classes
 from torchloom.problems.generation.config import (
     EvaluateGenerationConfig,
     GenerateImagesConfig,
@@ -96,7 +96,15 @@ class Generation(Problem):
         from torchloom.problems.generation.contest import Contest
 
         assert isinstance(info, ImageInfo)
-        return Contest(network, info.shape, info.mean, info.std)
+        return Contest(network, info.shape, info.mean, info.std, len(known_classes(info)))
+
+    def check_answer(self, answer: Any, info: Info) -> None:
+        real, _, _, generated, images = answer
+        if generated.shape != images.shape:
+            raise InputError(
+                f"generates images of {list(generated.shape[1:])}, and these data have {list(images.shape[1:])}"
+            )
+        check_count(real.numel() // len(real), 1)
 
     def objective(self, config: GenerationTrainConfig, info: Info) -> Objective:
         return adversarial_objective(config.loss.name, config.loss.arguments, config.label_smoothing, config.r1)
@@ -155,7 +163,7 @@ class Generation(Problem):
 
     def taken(self, info: Info, checkpoint: Checkpoint) -> Info:
         drawer: Any = checkpoint.exported()
-        return DrawInfo(latent=drawer.latent, classes=known_classes(checkpoint.info) if drawer.conditional else [])
+        return DrawInfo(latent=drawer.latent, classes=known_classes(checkpoint.info) if drawer.classes else [])
 
     def signature(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Latents in place of the images, and labels of a conditional network."""
@@ -165,7 +173,7 @@ class Generation(Problem):
 
         drawer: Any = model
         count = len(next(iter(inputs.values())))
-        labels = {"labels": torch.arange(count) % drawer.classes} if drawer.conditional else {}
+        labels = {"labels": torch.arange(count) % drawer.classes} if drawer.classes else {}
         return {"latents": latents_of(range(count), drawer.latent), **labels}, list(self.answers)
 
     def exported(self, model: nn.Module) -> nn.Module:

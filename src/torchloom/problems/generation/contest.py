@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from torchloom.errors import InputError
 from torchloom.modalities.draws import drawn
 from torchloom.modalities.modules import Scaling
 
@@ -32,11 +33,13 @@ class Contest(Scaling):
     film: Tensor
     filmed: Tensor
 
-    def __init__(self, network: nn.Module, shape: list[int], mean: list[float], std: list[float]) -> None:
+    def __init__(self, network: nn.Module, shape: list[int], mean: list[float], std: list[float], classes: int) -> None:
         super().__init__()
+        check_parts(network)
         self.network = network
         self.conditional = bool(getattr(network, "conditional", False))
         self.latent: int = network.latent  # type: ignore[assignment]
+        self.classes = classes if self.conditional else 0
         self.register_buffer("scale", 2 * torch.tensor(std).view(1, -1, 1, 1))
         self.register_buffer("shift", 2 * torch.tensor(mean).view(1, -1, 1, 1) - 1)
         self.register_buffer("film", torch.zeros(FRAMES * ACROSS, *shape, dtype=torch.uint8))
@@ -75,10 +78,18 @@ class Drawer(nn.Module):
     def __init__(self, contest: Contest) -> None:
         super().__init__()
         self.contest = contest
-        self.latent, self.conditional = contest.latent, contest.conditional
+        self.latent, self.classes = contest.latent, contest.classes
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.contest.generate(latents, labels)
+
+
+def check_parts(network: nn.Module) -> None:
+    """InputError unless a network of the user's own has what a generation asks for."""
+    if lacking := [part for part in ("generator", "discriminator", "latent") if not hasattr(network, part)]:
+        raise InputError(
+            f"model.name: a network that generates has generator, discriminator, latent; no {lacking[0]} here"
+        )
 
 
 def slopes_at(images: Tensor, scores: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ def looked_at(look: Look, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def noise_like(batches: Iterable[Tensor], mean: list[float], std: list[float]) -> Iterator[Tensor]:
-    """Images (B, C, H, W) uint8 of independent pixels with these means and deviations on [0, 1], cut off where bytes end,
-    in batches like those."""
+    """Images (B, C, H, W) uint8 in batches like those, of independent pixels with these means and deviations on [0, 1],
+    cut off where bytes end."""
     source = torch.Generator().manual_seed(0)
     shift, scale = (255 * torch.tensor(each).view(1, -1, 1, 1) for each in (mean, std))
     for images in batches:
@@ -104,7 +104,7 @@ def class_figures(logits: Tensor, labels: Tensor | None) -> dict[str, float]:
     `judge_accuracy` is how often it sees the class that was asked for, `labels` (N,), if any was.
     """
     classes = logits.shape[1]
-    shares = logits.argmax(1).bincount(minlength=classes) / len(logits)
+    shares = logits.argmax(1).bincount(minlength=classes).double() / len(logits)
     found: dict[str, Any] = {
         "class_entropy": -torch.special.xlogy(shares, shares).sum().item() / math.log(classes),
         "classes_seen": int((shares >= SEEN / classes).sum()),
