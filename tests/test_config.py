@@ -32,7 +32,7 @@ READ = {
 PROBLEMS = {name: task.choice for name, task in TASKS.items()}
 DATA_SETS = {task.data_set for task in TASKS.values()}
 SMALLEST = {"reconstruction": "autoencoder", "language_model": "language_rnn", "regression": "linear"}
-SMALLEST |= {"segmentation": "unet"}
+SMALLEST |= {"segmentation": "unet", "generation": "dcgan"}
 VALID: dict[str, Any] = {}
 for place in EXPECTED:
     owner, _, name = place.partition(".")
@@ -381,6 +381,7 @@ NETWORKS = {
     "language_model": {"language_rnn"},
     "regression": WITH_OUTPUTS,
     "segmentation": {"unet"},
+    "generation": {"dcgan"},
 }
 
 
