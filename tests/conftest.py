@@ -54,6 +54,7 @@ TINY: dict[str, dict[str, Any]] = {
     "mnist_lenet": {"train": {"epochs": 2}},
     "mnist_lstm": {"model": {"width": 48}, "train": {"epochs": 3}},
     "mnist_autoencoder": {"model": {"hidden": [64]}, "train": {"epochs": 4}},
+    "mnist_gan": {"model": {"width": 4}, "train": {"epochs": 2}, "generate": {"count": 20}},
     "cifar_cnn": {"model": {"form": "lenet"}, "train": {"epochs": 3, "warmup_epochs": 0.5}},
     "cifar_alexnet": {"data": {"subset": 2400}, "model": {"width": 4}, "train": {"epochs": 3}},
     "cifar_vgg": {"data": {"subset": 2400}, "model": {"width": 8}, "train": {"epochs": 3}},

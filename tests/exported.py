@@ -41,6 +41,7 @@ TEXT_RNN = {"cell": "gru", "embedding": 4, "width": 4, "bidirectional": False}
 LANGUAGE_RNN = {"cell": "gru", "embedding": 4, "width": 8, "layers": 1}
 KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
     "images": ("classification", "mlp", {"hidden": [8]}, GREY),
+    "draws": ("generation", "dcgan", {"width": 2, "latent": 3}, GREY.model_copy(update={"shape": [1, 8, 9]})),
     "reconstruction": ("reconstruction", "autoencoder", {"hidden": [8], "latent": 3}, GREY),
     "documents": ("classification", "text_rnn", TEXT_RNN, REVIEWS),
     "text": ("language_model", "language_rnn", LANGUAGE_RNN, TextInfo(tokenizer=LETTERS)),

@@ -33,6 +33,7 @@ PROBLEMS = {name: task.choice for name, task in TASKS.items()}
 DATA_SETS = {task.data_set for task in TASKS.values()}
 SMALLEST = {"reconstruction": "autoencoder", "language_model": "language_rnn", "regression": "linear"}
 SMALLEST |= {"segmentation": "unet", "translation": "translation_transformer"}
+SMALLEST |= {"generation": "dcgan"}
 VALID: dict[str, Any] = {}
 for place in EXPECTED:
     owner, _, name = place.partition(".")
@@ -382,6 +383,7 @@ NETWORKS = {
     "regression": WITH_OUTPUTS,
     "segmentation": {"unet"},
     "translation": {"translation_transformer", "translation_rnn"},
+    "generation": {"dcgan"},
 }
 
 

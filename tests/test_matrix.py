@@ -63,6 +63,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "audio_cnn": {"widths": [8, 8]},
     "autoencoder": {"hidden": [16], "latent": 4},
     "cnn": {"width": 4, "hidden": 8},
+    "dcgan": {"latent": 8, "width": 4},
     "densenet": {"depth": 10, "growth": 4},
     "ft_transformer": {"width": 8, "heads": 2, "layers": 2, "feedforward": 8},
     "huggingface": {"config": BERT},

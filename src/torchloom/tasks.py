@@ -49,6 +49,9 @@ class Recipe:
 
 PIPELINES = "torchloom.pipelines"
 SOLVING = Recipe(f"{PIPELINES}.training", needs=("data",), may=("start",))
+PROBLEMS = {  # that are solved in a way of their own
+    "generation": Recipe(f"{PIPELINES}.generation", needs=("data",), may=("start", "judge"), parent="classification"),
+}
 METHODS = {  # other ways to a model than to train one on a data set
     "distillation": Recipe(f"{PIPELINES}.distillation", needs=("data", "teacher"), parent="classification"),
     # Flower asks for older packages than all else
@@ -175,7 +178,7 @@ def _readers(parameters: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, l
 
 
 def recipe_of(kind: str, name: str) -> Recipe:
-    return SOLVING if kind == "problem" else METHODS[name]
+    return PROBLEMS.get(name, SOLVING) if kind == "problem" else METHODS[name]
 
 
 @cache
@@ -252,19 +255,25 @@ def _unfit(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
     """A line for each task whose method is not for such models as it is made of."""
     wrong = {}
     for name, block in blocks.items():
-        key, other = next((source for source in _sources(block) if source[0] != "data"), ("", ""))
-        if "method" in blocks.get(other, {}) and not METHODS[blocks[other]["method"]].trains:
-            wrong[name] = [f"{name}.task.{key}: {other} leaves no checkpoint, of which a model could be made"]
-        problem = blocks.get(other, {}).get("problem")
-        anew = "method" in block and METHODS[block["method"]].anew
-        if anew and (not problem or blocks[other].get("start")):
-            known = f"{block['method']} trains a task anew that solves a problem from nothing, which {other} does not"
-            wrong[name] = [f"{name}.task.{key}: {known}"]
-        needed = METHODS[block["method"]].parent if "method" in block else None
-        if needed and problem and not _is_below(problem, needed):
-            known = f"{block['method']} starts from a {needed}, but {other} is for the problem {problem}"
-            wrong[name] = [f"{name}.task.{key}: {known}"]
+        for key, other in _sources(block):
+            if key != "data" and (reason := _unfit_for(block, key, other, blocks)):
+                wrong[name] = [f"{name}.task.{key}: {reason}"]
     return wrong
+
+
+def _unfit_for(block: Mapping[str, Any], key: str, other: str, blocks: Mapping[str, Any]) -> str | None:
+    """Why nothing can be made, as `block` has it, of the task `other`, which it names by `key`."""
+    kind = _kind_of(block)
+    assert kind is not None
+    recipe, choice, problem = recipe_of(kind, block[kind]), block[kind], blocks[other].get("problem")
+    if "method" in blocks[other] and not METHODS[blocks[other]["method"]].trains:
+        return f"{other} leaves no checkpoint, of which a model could be made"
+    if recipe.anew and (not problem or problem in PROBLEMS or blocks[other].get("start")):
+        return f"{choice} trains a task anew that solves a problem from nothing, which {other} does not"
+    if recipe.parent and key != "start" and problem and not _is_below(problem, recipe.parent):
+        does = "asks" if kind == "problem" else "starts from"
+        return f"{choice} {does} a {recipe.parent}, but {other} is for the problem {problem}"
+    return None
 
 
 def _is_below(problem: str, parent: str) -> bool:

@@ -62,13 +62,15 @@ def to_onnx(model: nn.Module, form: Signature, checkpoint: Checkpoint, opset: in
                     f"torch {torch.__version__} can export {checkpoint.network} only with a fixed {name} of "
                     f"{entry.name}. Its forward must not depend on that number, as a loop in Python does"
                 )
+    problem = problem_of(checkpoint.problem)
+    info = problem.taken(checkpoint.info, checkpoint)
     metadata = {
         "producer": f"torchloom {torchloom.__version__}",
         "network": json.dumps({"name": checkpoint.network, **checkpoint.arguments}),
         "problem": json.dumps(checkpoint.problem),
-        "modality": json.dumps(checkpoint.info.kind),
-        **{name: json.dumps(value) for name, value in checkpoint.info.described().items()},
-        **{name: json.dumps(value) for name, value in problem_of(checkpoint.problem).described(checkpoint).items()},
+        "modality": json.dumps(info.kind),
+        **{name: json.dumps(value) for name, value in info.described().items()},
+        **{name: json.dumps(value) for name, value in problem.described(checkpoint).items()},
     }
     onnx.helper.set_model_props(proto, metadata)
     for node in [*proto.graph.node, *(node for function in proto.functions for node in function.node)]:

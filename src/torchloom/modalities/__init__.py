@@ -15,6 +15,7 @@ from torchloom.errors import InputError
 from torchloom.modalities.audio import AudioInfo
 from torchloom.modalities.base import Info
 from torchloom.modalities.documents import DocumentInfo
+from torchloom.modalities.draws import DrawInfo
 from torchloom.modalities.images import ImageInfo, Reading
 from torchloom.modalities.series import LabelledSeriesInfo, SeriesInfo
 from torchloom.modalities.table import TableInfo
@@ -25,6 +26,7 @@ __all__ = [
     "AnyInfo",
     "AudioInfo",
     "DocumentInfo",
+    "DrawInfo",
     "ImageInfo",
     "Info",
     "LabelledSeriesInfo",
@@ -47,6 +49,7 @@ MODALITIES: dict[str, type[Info]] = {
     "audio": AudioInfo,
     "series": SeriesInfo,
     "labelled_series": LabelledSeriesInfo,
+    "draws": DrawInfo,
 }
 
 

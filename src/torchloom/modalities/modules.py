@@ -29,8 +29,10 @@ class NormalizedImages(Scaling):
         self.register_buffer("mean", _per_channel(mean) * 255)
         self.register_buffer("std", _per_channel(std) * 255)
 
-    def forward(self, images: Tensor) -> Any:
-        return self.network(self.normalize(images))
+    def forward(self, images: Tensor, labels: Tensor | None = None, **asked: Any) -> Any:
+        """A `conditional` network takes the classes (B,), too."""
+        known = (labels,) if labels is not None and getattr(self.network, "conditional", False) else ()
+        return self.network(self.normalize(images), *known, **asked)
 
     def normalize(self, images: Tensor) -> Tensor:
         """As it says, and quickly: row by row as they lie in memory, in place, without temporaries of their size."""

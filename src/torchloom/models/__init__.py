@@ -13,9 +13,14 @@ and so says what it is for:
 - `build(window, channels, horizon, …)`: windows of a series (B, window, channels) -> (B, horizon, channels)
 - `build(window, channels, outputs, …)`: whole series (B, window, channels) -> (B, outputs)
 - `build(shape, …)` is an autoencoder: (B, C, H, W) -> reconstruction, latent, divergence; and it has `decode`
+- `build(shape, verdicts, …)` is a generative adversarial network: it has a `generator`, latents (B, `latent`) -> images
+  (B, C, H, W) on [-1, 1], and a `discriminator`, such images -> scores (B,)
 - `build(tokens, …)` is a language model: tokens (B, T), state … -> logits (B, T, tokens), state …
 - `build(tokens, written, …)` writes texts anew: tokens (B, T), lengths (B,) and what is written (B, G) -> logits (B, G,
   written); it has `encode` and `step`, see models/translation_transformer.py
+
+The last two may ask for `classes` too, how many there are, 0 where there are none: with an attribute `conditional` that
+is true, they take the labels (B,) after their inputs.
 
 Sizes of outputs whose default is None are those of several problems, which one network is for: it gets one of them.
 
@@ -46,7 +51,13 @@ if TYPE_CHECKING:
     from torchloom.problems.base import Problem
 
 LIBRARIES = ("timm", "torchvision")  # modules here that have a `builder`
-OUTPUTS = {"outputs", "maps", "horizon", "written"}  # the sizes of what comes out; all others are of what goes in
+OUTPUTS = {
+    "outputs",
+    "maps",
+    "horizon",
+    "verdicts",
+    "written",
+}  # the sizes of what comes out; all others are of what goes in
 
 
 def network_names(outputs: Collection[str] | None = None, inputs: Collection[str] | None = None) -> list[str]:

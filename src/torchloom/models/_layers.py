@@ -294,3 +294,27 @@ def check_unused(form: str, **given_and_default: tuple[object, object]) -> None:
     for name, (given, default) in given_and_default.items():
         if given != default:
             raise ValueError(f"{name} {given!r}: form {form} is fixed in this; leave {name} out or take another form")
+
+
+class Grow(nn.Module):
+    """Enlarge images to `size` by repeating pixels; with a convolution after it, free of a transposed one's pattern
+    (Odena, Dumoulin, Olah, "Deconvolution and checkerboard artifacts", Distill 2016)."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, self.size, mode="nearest")
+
+
+def one_hot(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
+    """Classes (B,) int64 -> (B, classes) of the type of `like`, whose B it is; of none all are the first.
+
+    Shares of classes (B, classes), as mixed pictures have, are what they are.
+    """
+    if labels is None:
+        labels = torch.zeros(like.shape[0], dtype=torch.int64, device=like.device)
+    if labels.ndim > 1:
+        return labels.to(like.dtype)
+    return (labels.unsqueeze(1) == torch.arange(classes, device=like.device)).to(like.dtype)

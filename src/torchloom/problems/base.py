@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchloom.config import EvaluateConfig, ModelConfig, TrainConfig
-from torchloom.data.targets import Target
+from torchloom.data.targets import Classes, Target
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info
 from torchloom.system.words import counted
@@ -192,6 +192,10 @@ class Problem:
 
     # ---- for exported models ---------------------------------------------------------------------------------------
 
+    def taken(self, info: Info, checkpoint: Checkpoint) -> Info:
+        """What the exported model takes, where that is not what it has learnt from."""
+        return info
+
     def signature(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """All inputs of the exported model with samples for them, and the names of its outputs.
 
@@ -275,6 +279,12 @@ def spread(count: int, most: int) -> list[int]:
     """So many of the numbers below `count`, from the first to the last: test samples often come class by class."""
     most = min(most, count)
     return [place * (count - 1) // max(most - 1, 1) for place in range(most)]
+
+
+def known_classes(info: Info) -> list[str]:
+    """Those that each sample has one of; none where there are no such."""
+    target = info.target
+    return target.classes if isinstance(target, Classes) and target.one_class else []
 
 
 def in_unit_of(name: str) -> str:

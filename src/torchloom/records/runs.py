@@ -33,6 +33,7 @@ FIGURES = (
     "mse",
     "r2",
     "rmse",
+    "frechet",
     "loss",
 )  # of any problem of ours
 

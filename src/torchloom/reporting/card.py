@@ -57,7 +57,7 @@ def model_card(subject: Subject) -> str:
     body = environment.get_template("templates/model_card.md").render(
         task=subject.task,
         subject=subject,
-        info=subject.loaders.info,
+        info=subject.problem.taken(subject.loaders.info, subject.checkpoint),
         problem=subject.problem,
         places=_places(subject),
         made=made_smaller(subject),

@@ -449,6 +449,17 @@ def image_grid(images: Tensor) -> Figure:
     return figure
 
 
+def image_rows(rows: Sequence[tuple[str, Tensor]]) -> Figure:
+    """Rows of images (B, C, H, W) on [0, 1], before each of them what it is called."""
+    figure, axes = _sheet(len(rows), 1 + max(len(images) for _, images in rows))
+    for row, (name, images) in enumerate(rows):
+        text = _literal(_wrapped(name, 16, 3))
+        axes.text(0.5 * CELL, (row + 0.5) * CELL, text, fontsize=10, ha="center", va="center")
+        for column, image in enumerate(images, 1):
+            _show(axes, row, column, _pixels(image))
+    return figure
+
+
 def latent_map(latents: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     """Latents (N, L) projected on their two principal components, coloured by class (N,)."""
     import torch

@@ -4,7 +4,14 @@ from kedro.pipeline import Node, Pipeline
 
 from torchloom.pipelines.reporting.nodes import report
 
-NOT_SHOWN = {"last_checkpoint", "onnx", "formats", "partition", "profile"}  # files of their own, or large
+NOT_SHOWN = {
+    "last_checkpoint",
+    "onnx",
+    "formats",
+    "partition",
+    "profile",
+    "generated_images",
+}  # files of their own, or large
 
 
 def create_pipeline(task: str, own: Pipeline, source: str | None = None) -> Pipeline:

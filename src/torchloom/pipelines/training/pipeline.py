@@ -29,12 +29,16 @@ def task_pipeline(
     train: Callable[..., Any],
     base: str | None = None,
     more: Iterable[Node] = (),
+    evaluate: Callable[..., Any] = stages.evaluate,
+    judge: str | None = None,
 ) -> Pipeline:
     """build_dataloaders -> train -> evaluate and export_onnx, on what preprocessing made of the data set `data`.
 
-    The checkpoint of the task `base` goes into `train`; `more` are nodes that others have not.
+    The checkpoint of the task `base` goes into `train`, that of the task `judge` also into `evaluate`; `more` are nodes
+    that others have not.
     """
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
+    judged = ["judge_checkpoint"] if judge else []
     started = ["base_checkpoint"] if base else []
     nodes = [
         Node(
@@ -47,14 +51,14 @@ def task_pipeline(
         train_node(
             task,
             stage(train, problem),
-            inputs=["dataloaders", "params:model", "params:train", *TOGETHER, "training_states", *started],
+            inputs=["dataloaders", "params:model", "params:train", *TOGETHER, "training_states", *started, *judged],
             outputs=["checkpoint", "last_checkpoint", "history", "profile"],
             untrained=(problem, data),
         ),
-        *evaluation_nodes(problem),
+        *evaluation_nodes(problem, evaluate, judged),
         *more,
     ]
-    return in_namespace(task, nodes, base, prepared)
+    return in_namespace(task, nodes, base, prepared, judge)
 
 
 def train_node(
@@ -77,12 +81,14 @@ def train_node(
         )
 
 
-def evaluation_nodes(problem: Problem) -> list[Node]:
-    """What becomes of any checkpoint: evaluate, export_onnx and export_formats."""
+def evaluation_nodes(
+    problem: Problem, evaluate: Callable[..., Any] = stages.evaluate, judged: Collection[str] = ()
+) -> list[Node]:
+    """What becomes of any checkpoint: evaluate, with what it is `judged` by, export_onnx and export_formats."""
     return [
         Node(
-            stage(stages.evaluate, problem),
-            inputs=["checkpoint", "dataloaders", "history", "params:evaluate"],
+            stage(evaluate, problem),
+            inputs=["checkpoint", "dataloaders", "history", "params:evaluate", *judged],
             outputs={name: name for name in problem.reports},
             name="evaluate",
             tags="evaluate",
@@ -115,8 +121,11 @@ def compared(*after: str, loaders: str = "dataloaders") -> Node:
     )
 
 
-def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared: Collection[str] = ()) -> Pipeline:
-    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`, parameters too.
+def in_namespace(
+    task: str, nodes: list[Node], base: str | None = None, prepared: Collection[str] = (), judge: str | None = None
+) -> Pipeline:
+    """The nodes of `task`; what they call `base_<name>` is the <name> of the task `base`, parameters too, and
+    `judge_<name>` that of the task `judge`.
 
     What is `prepared` is called so everywhere, and so are blocks of parameters among it.
     """
@@ -125,7 +134,8 @@ def in_namespace(task: str, nodes: list[Node], base: str | None = None, prepared
     shared = {*TOGETHER, *(name for name in prepared if name.startswith("params:"))}
     parameters = {**{name: name for name in used & shared}, **blocks}
     inputs = {name: name for name in prepared if name not in shared}
-    inputs |= {name: f"{base}.{name.removeprefix('base_')}" for name in used if name.startswith("base_")}
+    for part, other in (("base_", base), ("judge_", judge)):
+        inputs |= {name: f"{other}.{name.removeprefix(part)}" for name in used if name.startswith(part)}
     with warnings.catch_warnings():  # Kedro warns of a dot where one task takes what another has made
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
         return Pipeline(nodes, namespace=task, inputs=inputs, parameters=parameters, tags=task)

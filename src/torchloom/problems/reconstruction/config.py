@@ -10,7 +10,7 @@ from torchloom.config import ModelConfig, NotNegative, TrainConfig, ValueLoss
 
 
 class AutoencoderConfig(ModelConfig):
-    inputs = ("shape",)
+    inputs = ("shape", "classes")
 
 
 class ReconstructionLoss(ValueLoss):

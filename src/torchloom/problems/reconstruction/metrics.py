@@ -43,22 +43,32 @@ def principal_components_mse(train: Tensor, test: Tensor, components: int) -> fl
 
 
 @torch.no_grad()
-def draw_images(model: nn.Module, images: Tensor, count: int, seed: int = 0) -> Tensor:
-    """New images (count, C, H, W) on [0, 1], decoded from latents that were drawn by `seed`.
+def draw_images(
+    model: nn.Module,
+    images: Tensor,
+    count: int,
+    seed: int = 0,
+    *,
+    labels: Tensor | None = None,
+    label: int | None = None,
+) -> Tensor:
+    """New images (count, C, H, W) on [0, 1], decoded from latents that were drawn by `seed`; of a class that is given.
 
     A variational network's are drawn from its prior, the standard normal distribution; others' from the normal
-    distribution that fits the latents of `images` (N, C, H, W) (Ghosh et al., "From variational to deterministic
-    autoencoders", ICLR 2020).
+    distribution that fits the latents of `images` (N, C, H, W), with their `labels` (N,) if it is told those (Ghosh et
+    al., "From variational to deterministic autoencoders", ICLR 2020).
     """
     network: Any = model.network
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    _, latents, _ = model(images.to(device))
+    told = () if labels is None else (labels.to(device),)
+    _, latents, _ = model(images.to(device), *told)
     drawn = torch.randn((count, latents.shape[1]), generator=generator)
     if not network.variational:
         latents = latents.double().cpu()
         covariance = latents.T.cov(correction=min(1, len(latents) - 1)).reshape(latents.shape[1], -1)
         variances, axes = torch.linalg.eigh(covariance)
         drawn = (latents.mean(0) + drawn * variances.clamp(min=0).sqrt() @ axes.T).float()
-    decoded: Tensor = network.decode(drawn.to(device))
+    known = () if label is None else (torch.full((count,), label, device=device),)
+    decoded: Tensor = network.decode(drawn.to(device), *known)
     return decoded.cpu()
