@@ -51,13 +51,8 @@ if TYPE_CHECKING:
     from torchloom.problems.base import Problem
 
 LIBRARIES = ("timm", "torchvision")  # modules here that have a `builder`
-OUTPUTS = {
-    "outputs",
-    "maps",
-    "horizon",
-    "verdicts",
-    "written",
-}  # the sizes of what comes out; all others are of what goes in
+# The sizes of what comes out; all others are of what goes in.
+OUTPUTS = {"outputs", "maps", "horizon", "verdicts", "written"}
 
 
 def network_names(outputs: Collection[str] | None = None, inputs: Collection[str] | None = None) -> list[str]:
