@@ -21,7 +21,8 @@ from torchloom.data.targets import Texts
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
-from torchloom.export.onnx import export_checkpoint
+from torchloom.export import formats
+from torchloom.export.onnx import export_checkpoint, parity, signature
 from torchloom.inference.model import Model
 from torchloom.modalities import DocumentInfo, read_info
 from torchloom.models import _layers, build_model, build_network, translation_transformer
@@ -386,6 +387,16 @@ def test_the_exported_model_writes_the_same(name: str, beam: int) -> None:
         alone = {"tokens": arrays["tokens"][row : row + 1, :length], "lengths": arrays["lengths"][row : row + 1]}
         assert search(writer, alone, 6, beam, [1])[0].tolist() == expected[row].tolist()
     assert len({tuple(each.tolist()) for each in expected}) > 1
+
+
+@pytest.mark.parametrize(("name", "form"), [("translation_transformer", "torch_export"), ("lstm", "torchscript")])
+def test_in_other_formats_it_gives_the_same(name: str, form: str) -> None:
+    model = checkpoint(name).exported()
+    long = signature(model, {"tokens": TOKENS, "lengths": LENGTHS}, checkpoint(name))
+    short = long._replace(inputs={**long.inputs, "tokens": TOKENS[:, :3], "lengths": LENGTHS.clamp(max=3)})
+    program, _ = formats.reopen(form, formats.save(form, model, long))
+    for given in (long, short):
+        assert parity(model, formats.runner(program), given, [1, 2, 3])["greatest_difference"] < 1e-5
 
 
 # ---- figures of texts ----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.errors import InputError
-from torchloom.export.onnx import Signature, as_tuple, at_least_two
+from torchloom.export.onnx import Signature, as_tuple, at_least_two, takes_any_number
 
 Program = Callable[..., Any]  # takes tensors, gives a tensor or several
 FILES = {"torch_export": "model.pt2", "torchscript": "model.torchscript.pt", "aot_inductor": "model.aoti.pt2"}
@@ -80,7 +80,8 @@ def _program(model: nn.Module, form: Signature) -> torch.export.ExportedProgram:
     dims = {name: torch.export.Dim(name) for axes in form.axes.values() for name in axes.values()}
     open_axes = tuple({axis: dims[name] for axis, name in form.axes[given].items()} for given in form.inputs)
     samples = tuple(at_least_two(tensor, form.axes[name]) for name, tensor in form.inputs.items())
-    return torch.export.export(model, samples, dynamic_shapes=open_axes)
+    shapes = (open_axes,) if takes_any_number(model) else open_axes
+    return torch.export.export(model, samples, dynamic_shapes=shapes)
 
 
 def _pt2(program: torch.export.ExportedProgram) -> bytes:

@@ -44,7 +44,7 @@ def to_onnx(model: nn.Module, form: Signature, checkpoint: Checkpoint, opset: in
             model,
             tuple(at_least_two(tensor, free[name]) for name, tensor in inputs.items()),
             dynamo=True,
-            dynamic_shapes=(shapes,) if _takes_any_number(model) else shapes,
+            dynamic_shapes=(shapes,) if takes_any_number(model) else shapes,
             input_names=list(inputs),
             output_names=outputs,
             opset_version=opset,
@@ -90,7 +90,7 @@ class Signature(NamedTuple):
     outputs: list[str]
 
 
-def _takes_any_number(model: nn.Module) -> bool:
+def takes_any_number(model: nn.Module) -> bool:
     """Whether it hands on the inputs that it is given, however many these are."""
     kinds = {parameter.kind for parameter in inspect.signature(model.forward).parameters.values()}
     return inspect.Parameter.VAR_POSITIONAL in kinds
