@@ -210,19 +210,24 @@ def encoder(folder: Path, rows: list[dict[str, Any]], positions: int = 14, sprea
 
     With a large `spread` of the weights it tells texts apart before it has learnt anything.
     """
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from tokenizers import BertWordPieceTokenizer, Tokenizer
+    from tokenizers.processors import BertProcessing
+    from transformers import BertConfig, BertModel
 
     learnt = BertWordPieceTokenizer()
     learnt.train_from_iterator([row["review"] for row in rows], vocab_size=300, show_progress=False)
+    tokenizer = Tokenizer.from_str(learnt.to_str())
+    sep, cls = ((name, learnt.token_to_id(name)) for name in ("[SEP]", "[CLS]"))
+    tokenizer.post_processor = BertProcessing(sep, cls)  # type: ignore[assignment]
+    tokenizer.enable_truncation(5)  # which is not what cuts texts here
     folder.mkdir()
-    learnt.save(str(folder / "plain.json"))
-    tokenizer = BertTokenizerFast(tokenizer_file=str(folder / "plain.json"), model_max_length=positions)
-    tokenizer.save_pretrained(folder)
-    (folder / "plain.json").unlink()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": positions}))
     torch.manual_seed(3)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=positions, initializer_range=spread, **sizes)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=positions, initializer_range=spread, **sizes
+    )
     model = BertModel(config)
     model.save_pretrained(folder)
     weights: dict[str, Tensor] = model.state_dict()

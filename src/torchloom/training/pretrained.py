@@ -51,7 +51,9 @@ def settled(
 
 
 def described(network: ModelConfig) -> ModelConfig:
-    """With the arguments that stand in the folder of its weights."""
+    """With the arguments that stand in the folder of its weights, if it has such."""
+    if not follows(network):
+        return network
     with _told(network):
         arguments = {**sources.described(network.name, _source(network)), **network.arguments}
     kind: Any = type(network)  # already checked
