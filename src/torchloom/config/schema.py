@@ -19,6 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from pydantic_core import CoreSchema, PydanticOmit
 
 from torchloom.config import (
+    FinetuneConfig,
     LossConfig,
     ModelConfig,
     Named,
@@ -55,6 +56,9 @@ def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     if issubclass(kind, SchedulerConfig):
         schedulers = answering_for("scheduler")
         return {name: schedulers.scheduler_arguments(name) for name in schedulers.scheduler_names()}
+    if issubclass(kind, FinetuneConfig):
+        recipes = answering_for("finetuning")
+        return {name: recipes.recipe_arguments(name) for name in recipes.recipe_names()}
     if issubclass(kind, PolicyConfig):
         policies = answering_for("policy")
         return {name: policies.policy_arguments(name) for name in sorted(policies.POLICIES)}

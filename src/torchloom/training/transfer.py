@@ -80,9 +80,12 @@ def weights_depending_on(size: str, network: str, arguments: dict[str, Any], inf
 
 
 def head_of(checkpoint: Checkpoint) -> set[str]:
-    """The names of the weights whose shapes follow from the number of outputs."""
+    """The names of the weights whose shapes follow from the sizes that the problem asks for, such as `outputs`."""
     asked = problem_of(checkpoint.problem)
-    return weights_depending_on("outputs", checkpoint.network, checkpoint.arguments, checkpoint.info, asked)
+    described = checkpoint.network, checkpoint.arguments, checkpoint.info, asked
+    with torch.random.fork_rng([]):  # what is built for it draws nothing from those who come after
+        found = [weights_depending_on(size, *described) for size in asked.sizes(checkpoint.info)]
+    return set().union(*found)
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> None:
@@ -102,9 +105,21 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
 
 
 def training_mode(model: nn.Module) -> None:
-    """Training mode, but for layers all of whose parameters stay as they are: their statistics stay, too."""
+    """Training mode, but for layers all of whose parameters stay as they are, and norms among such: their statistics
+    stay, too."""
     model.train()
     for module in model.modules():
         own = list(module.parameters(recurse=False))
         if own and not any(parameter.requires_grad for parameter in own):
             module.training = False  # eval() would take all layers within it along
+    for module in model.modules():
+        every = list(module.parameters())
+        if every and not any(parameter.requires_grad for parameter in every):
+            _keep_statistics(module)
+
+
+def _keep_statistics(model: nn.Module) -> None:
+    """Of norms without parameters of their own."""
+    for module in model.modules():
+        if not list(module.parameters()) and list(module.buffers(recurse=False)):
+            module.training = False

@@ -216,6 +216,7 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
     from torchloom.data.batches import seeded
     from torchloom.system.devices import enough_memory, seed_everything
+    from torchloom.training.finetuning import merged
     from torchloom.training.loop import TIMES, fit
 
     config, loaders = job.config, job.loaders
@@ -224,7 +225,7 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     if not job.debugging.on:
         say_if_one_step(config, len(loaders.trained_numbers()), "training samples")
     seed_everything(config.seed, config.deterministic)
-    model = _model(job)
+    model, config = _model(job, config)
     changes = job.at_epoch(job.start, model, loaders) if job.at_epoch else None
     if ranks.rank:  # the networks are the same; dropout is not
         seed_everything(seeded(config.seed, ranks.rank).initial_seed(), config.deterministic)
@@ -237,20 +238,21 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
         changes = {"changes": result.changes} if result.changes else {}
-        training = {**figures, "parameters": config.recipe(), "computed": result.computed, **changes}
-        return job.checkpoint().model_copy(update={"weights": weights, "training": training})
+        training = {**figures, "parameters": job.config.recipe(), "computed": result.computed, **changes}
+        return job.checkpoint().model_copy(update={"weights": merged(weights), "training": training})
 
     best = checkpoint(result.best, result.best_epoch)
     return Trained(best, checkpoint(result.last, len(result.history)), result.history, profile)
 
 
-def _model(job: Job) -> nn.Module:
-    """The model as it is before the first step."""
+def _model(job: Job, config: TrainConfig) -> tuple[nn.Module, TrainConfig]:
+    """The model as it is before the first step, and the block `train` as its recipe of fine-tuning has it."""
     from torchloom.models import build_model
-    from torchloom.training.transfer import freeze, take_over
+    from torchloom.training.finetuning import finetuned
+    from torchloom.training.transfer import freeze, head_of, take_over
     from torchloom.training.whitening import whiten
 
-    network, info, config = job.network, job.loaders.info, job.config
+    network, info = job.network, job.loaders.info
     if network:
         model = build_model(network.name, network.arguments, info, job.problem)
         _check_answer(model, network.name, job)
@@ -265,7 +267,7 @@ def _model(job: Job) -> nn.Module:
     if config.whitening:
         check_suits("train.whitening", info)
         whiten(model, job.loaders.trained(config.whitening.images)[0], config.whitening)
-    return model
+    return model, finetuned(model, head_of(job.checkpoint()) if config.finetune else set(), config)
 
 
 def _check_answer(model: nn.Module, name: str, job: Job) -> None:
