@@ -2,7 +2,7 @@
 
 `task: {problem: classification, data: mnist}` is a problem to be solved on a data set, and `task: {method: pruning, of:
 mnist_lenet}` a model that is made of another task's. Which keys go with a problem or a method its `Recipe` says; `data`
-names a block of parameters with a block `preprocess`, and all others name tasks.
+names a block of parameters with a block `preprocess`, and all others name tasks; `start` may be a file, too.
 
 Commands that only look at the project know the tasks without an import of what is in their pipelines.
 """
@@ -26,7 +26,7 @@ from torchloom.data.readers import check_reader, default_reader
 from torchloom.data.readers import reader as reader_of
 from torchloom.errors import InputError
 from torchloom.problems import check_problem, problem_of
-from torchloom.system.addresses import addresses_in
+from torchloom.system.addresses import addresses_in, is_place
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,12 @@ def origin_of(block: Any) -> tuple[str | None, bool]:
     return entry_of(block), bool(addresses_in(block["preprocess"]))
 
 
+def start_of(block: Any) -> str | None:
+    """The file that a task of these parameters starts from, if it does."""
+    start = block["task"].get("start") if isinstance(block["task"], Mapping) else None
+    return start if isinstance(start, str) and is_place(start) else None
+
+
 def _is_data_set(block: Any) -> bool:
     return isinstance(block, Mapping) and "preprocess" in block
 
@@ -197,6 +203,8 @@ def _mistakes(name: str, block: Any, tasks: Iterable[str], data_sets: set[str]) 
         return [f"{key}.{kind}: given {block[kind]!r}; {error}"]
     wrong = [] if _fits(kind, block) else check_block(key, block, keys_of(kind, block[kind]))
     for place, other in {} if wrong else _sources(block):
+        if place == "start" and is_place(other):
+            continue
         known, what = (data_sets, "data set") if place == "data" else (tasks, "task")
         if other not in known:
             wrong.append(f"{key}.{place}: given {other!r}; {unknown(other, known, what)}")

@@ -30,6 +30,7 @@ from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted, debugged
 from torchloom.training.loaders import LoaderPlan, TensorFile
+from torchloom.training.starting import Weights
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def train(
     distributed: DistributedConfig,
     debugging: DebuggingConfig,
     states: TrainingStates | None = None,
-    start: Checkpoint | None = None,
+    start: Checkpoint | Weights | None = None,
     *,
     problem: Problem,
 ) -> Trained:
@@ -141,17 +142,17 @@ def train_network(
     debugging: DebuggingConfig,
     objective: partial[Objective],
     states: TrainingStates | None = None,
-    start: Checkpoint | None = None,
+    start: Checkpoint | Weights | None = None,
     at_epoch: partial[Any] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train, and return what came of it.
 
-    With `start` the weights are at first those of that checkpoint, but for the head where the classes or the vocabulary
-    are others; without `network`, the model is that of `start`. `objective` makes what is minimised, and `at_epoch`,
-    from the checkpoint to start from, the model and the loaders, what happens when an epoch begins: in each of the
-    processes that train together. A training of the same recipe that was interrupted goes on from what is in `states`,
-    unless it is one for `debugging`; `more` belongs to the recipe too.
+    With `start` the weights are at first those of that checkpoint or file, but for the head where the classes or the
+    vocabulary are others; without `network`, the model is that of `start`. `objective` makes what is minimised, and
+    `at_epoch`, from the checkpoint to start from, the model and the loaders, what happens when an epoch begins: in each
+    of the processes that train together. A training of the same recipe that was interrupted goes on from what is in
+    `states`, unless it is one for `debugging`; `more` belongs to the recipe too.
     """
     from torchloom.training.distribution import ALONE, launch
 
@@ -162,7 +163,7 @@ def train_network(
                 "build_dataloaders on, to have them anew"
             )
     parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
-    name = network.name if network else start.network if start else ""
+    name = network.name if network else start.network if isinstance(start, Checkpoint) else ""
     names = [name, problem.name, loaders.info.kind, *strings(config.recipe())]
     code, packages = code_of(train_network, *parts, names=names)
     recipe = {
@@ -193,14 +194,14 @@ class Job:
     debugging: DebuggingConfig
     objective: partial[Objective]
     states: TrainingStates | None
-    start: Checkpoint | None
+    start: Checkpoint | Weights | None
     at_epoch: partial[Any] | None
     recipe: Mapping[str, Any]
 
     def checkpoint(self) -> Checkpoint:
         """Of what is trained, still without weights."""
         if self.network is None:
-            assert self.start is not None
+            assert isinstance(self.start, Checkpoint)
             return self.start.model_copy(update={"info": self.loaders.info})
         return Checkpoint(
             network=self.network.name,
@@ -259,7 +260,7 @@ def _model(job: Job, config: TrainConfig) -> tuple[nn.Module, TrainConfig]:
         if job.start:
             take_over(model, network, info, job.problem, job.start)
     else:
-        assert job.start is not None
+        assert isinstance(job.start, Checkpoint)
         model = job.start.build()
     size = sum(parameter.numel() for parameter in model.parameters())
     logger.info("%s with %s", network.name if network else "the same network", counted(size, "parameter"))
