@@ -76,6 +76,7 @@ class Task:
     reader: str
     entry: str | None  # of the catalog, where the reader takes the data from one
     remote: bool  # whether files of the user's own are at an address
+    features: bool = False  # whether those of layers are asked for
 
     @property
     def recipe(self) -> Recipe:
@@ -108,7 +109,8 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
         assert kind is not None
         problem, data_set = _problem(block, blocks), _data_set(block, blocks)
         own = readers[data_set], *origin_of(parameters[data_set])
-        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, *own)
+        asked = recipe_of(kind, block[kind]).trains and parameters[name].get("features") is not None
+        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, *own, asked)
     return tasks
 
 
@@ -283,7 +285,7 @@ def _where(name: str, files: Mapping[str, list[Any]]) -> str:
 
 def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
-    from torchloom.pipelines import preparation, reporting
+    from torchloom.pipelines import features, preparation, reporting
 
     prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry, task.remote)
     more = {"data": task.data_set, "reader": task.reader, "prepared": prepared} if task.recipe.anew else {}
@@ -291,6 +293,7 @@ def pipeline_of(task: Task) -> Pipeline:
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     parts = [own, reporting.create_pipeline(task.name, own, source)]
     parts += [prepared] if own.inputs() & prepared.outputs() else []
+    parts += [features.create_pipeline(task.name)] if task.features else []
     return Pipeline({node for part in parts for node in part.nodes})
 
 

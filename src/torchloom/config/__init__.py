@@ -13,6 +13,7 @@ from torchloom.config.debugging import DebuggingConfig, OverfitConfig, ProfileCo
 from torchloom.config.distributed import DistributedConfig
 from torchloom.config.evaluate import EvaluateConfig, EvaluateExamplesConfig, MetricConfig, left_out
 from torchloom.config.export import ExportConfig
+from torchloom.config.features import FeaturesConfig
 from torchloom.config.federation import FederatedConfig, PartitionConfig
 from torchloom.config.folds import FoldsConfig
 from torchloom.config.model import ModelConfig
@@ -78,6 +79,7 @@ __all__ = [
     "EvaluateConfig",
     "EvaluateExamplesConfig",
     "ExportConfig",
+    "FeaturesConfig",
     "FederatedConfig",
     "FinetuneConfig",
     "Fit",
