@@ -21,6 +21,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
     """Files of the reference and what they say: parameters.md and choices.md."""
     from torchloom.config import (
         BookPreprocessConfig,
+        FeaturesConfig,
         FolderPreprocessConfig,
         FoldsConfig,
         LabelledSeriesPreprocessConfig,
@@ -38,6 +39,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         BookPreprocessConfig: ["<a book of yours>.preprocess"],
         TextFilesPreprocessConfig: ["<texts of yours>.preprocess"],
         FoldsConfig: ["<folds of yours>.folds"],
+        FeaturesConfig: ["<a task of yours>.features"],
         SeriesPreprocessConfig: ["<a series of yours>.preprocess"],
         LabelledSeriesPreprocessConfig: ["<labelled series of yours>.preprocess"],
     }

@@ -1,5 +1,6 @@
 """What layers inside a network answer: the same in PyTorch, in the table of a task, in ONNX and in `predict`."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kedro.io import DataCatalog
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from conftest import ROOT
 from tests.sounds import whistles
 from tests.tables import people, reviews, write
 from tests.test_as_tested import Trained
@@ -288,27 +290,18 @@ def test_a_table_that_is_wide_is_kept_and_written_in_parts(tmp_path: Path, monke
     assert (tmp_path / "wide.csv").read_text().splitlines()[:2] == ['"n"', "0"]
 
 
-TASK = """
-bikes:
-  preprocess: {reader: table, files: FILES, target: bike}
-bikes_mlp:
-  task: {problem: classification, data: bikes}
-  data: {}
-  model: {name: tabular_mlp, hidden: [8]}
-  train: {epochs: 1, batch_size: 32, optimizer: {name: Adam, lr: 0.01}}
-  evaluate: {}
-  export: {}
-  features: {layers: [LAYER], splits: [test]}
-"""
+def guide() -> str:
+    """The block of parameters in docs/how-to/features.md."""
+    return str(re.findall("```yaml\n(.*?)```", (ROOT / "docs/how-to/features.md").read_text(), re.DOTALL)[0])
 
 
-def test_a_task_with_the_block_has_the_stage(
+def test_the_guide_has_the_stage_and_its_features(
     project: Path, run: Callable[..., DataCatalog], caplog: pytest.LogCaptureFixture
 ) -> None:
     write(project / "people/people.csv", people(120))
-    block = TASK.replace("FILES", str(project / "people"))
+    block = guide().replace("~/people", str(project / "people"))
     path = project / "conf/base/parameters/bikes.yml"
-    path.write_text(block.replace("LAYER", "network.0"))
+    path.write_text(block)
     catalog = run("bikes_mlp", to_nodes=["bikes_mlp.features"])
     found = catalog.load("bikes_mlp.features")
     assert found.column_names == ["split", "sample", "true", "network.0"]
@@ -318,6 +311,6 @@ def test_a_task_with_the_block_has_the_stage(
     assert len(answers["network.0"][0].as_py()) == len(found["network.0"][0].as_py())
     csv = (project / "data/sample/07_model_output/predict/predictions.csv").read_text()
     assert "network.0" not in csv.splitlines()[0]
-    path.write_text(block.replace("LAYER", "network.00"))
+    path.write_text(block.replace("network.0", "network.00"))
     with pytest.raises(InputError, match=r"features\.layers: there is no layer network\.00; the nearest are netw"):
         run("bikes_mlp", from_nodes=["bikes_mlp.features"])

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from conftest import ROOT
 from tests.stages import CLASSIFICATION, train
 from torchloom.config import DataConfig, DebuggingConfig, DistributedConfig
 from torchloom.config.checks import check_block
@@ -30,7 +32,7 @@ from torchloom.problems.classification.config import (
     PrunedTrainConfig,
 )
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.finetuning import finetuned, merged, stages_of
+from torchloom.training.finetuning import finetuned, merged, recipe_arguments, recipe_names, stages_of
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.optimizers import create_optimizer
 from torchloom.training.state import TrainingStates
@@ -367,3 +369,18 @@ def test_each_problem_has_its_head() -> None:
     torch.manual_seed(0)
     head_of(start)
     assert draws() == expected  # what is built for it draws nothing from others
+
+
+def test_each_recipe_of_the_guide_is_one() -> None:
+    text = (ROOT / "docs/how-to/fine-tune.md").read_text()
+    blocks = [yaml.safe_load(each) for each in re.findall("```yaml\n(.*?)```", text, re.DOTALL)]
+    (task,) = [block["petals"] for block in blocks if "petals" in block]
+    assert "finetune" in task["train"]
+    named = [yaml.safe_load(cell) for cell in re.findall(r"^\| `({name: .*?})`", text, re.MULTILINE)]
+    assert {each["name"] for each in named} == set(recipe_names())
+    trains = [block["train"] for block in blocks if "train" in block and "my_project" not in str(block)]
+    for given in [task["train"], *trains, *({**task["train"], "finetune": each} for each in named)]:
+        assert check_block("train", given, ClassificationTrainConfig) == []
+    defaults = {each["name"]: {key: value for key, value in each.items() if key != "name"} for each in named}
+    for name, arguments in defaults.items():
+        assert arguments == {key: field.default for key, field in recipe_arguments(name).model_fields.items()}
