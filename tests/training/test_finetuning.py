@@ -222,7 +222,11 @@ def test_merged_is_what_was_trained() -> None:
             nn.init.normal_(parameter)
     plain = described(VIT).build()
     before = plain(IMAGES)
-    plain.load_state_dict(merged(model.state_dict()))
+    found = merged(model.state_dict())
+    plain.load_state_dict(found)
+    name, learnt = "network.encoder.blocks.0.layers.0", dict(model.named_parameters())
+    a, b = (learnt[f"{name}.parametrizations.weight.0.{part}"] for part in "AB")
+    assert torch.allclose(found[f"{name}.weight"], described(VIT).weights[f"{name}.weight"] + 4.0 / 2 * b @ a)
     assert (plain(IMAGES) - model.eval()(IMAGES)).abs().max() < 1e-6
     assert (plain(IMAGES) - before).abs().max() > 0.1
     with torch.autocast("cpu", torch.bfloat16):

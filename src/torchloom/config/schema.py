@@ -81,10 +81,8 @@ class Generator(GenerateJsonSchema):
 
 def parameter_schema(by_key: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     """The schema of all parameter files of the project, whose blocks these are, and those that tasks may have more."""
-    by_key = {
-        **{f"{key.rpartition('.')[0]}.features": FeaturesConfig for key in by_key if key.endswith(".export")},
-        **by_key,
-    }
+    tasks = [key.rpartition(".")[0] for key in by_key if key.endswith(".export")]
+    by_key = {**{f"{task}.features": FeaturesConfig for task in tasks}, **by_key}
     kinds = sorted(set(by_key.values()), key=lambda kind: kind.__name__)
     references, definitions = models_json_schema([(kind, "validation") for kind in kinds], schema_generator=Generator)
     loose = {name: _loosened(schema) for name, schema in definitions["$defs"].items()}

@@ -76,6 +76,8 @@ class Featured(nn.Module):
 
 def pooled(values: Tensor, form: Form, real: Tensor | None, pool: Pool) -> Tensor:
     """(B, …) -> (B, channels), of each sample over its first `real` (B,) steps, or all; or laid out for no pooling."""
+    if values.ndim == 1:  # a number for each sample
+        return values.unsqueeze(1).clone()
     inside = None
     if real is not None:
         assert form.steps is not None

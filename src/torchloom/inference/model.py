@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torchloom.problems.base import Columns
 
+OUTPUT = "features."  # how the outputs that are features of layers begin, of the graph and not in tables
 REMARKS = "remarks"  # the column of an answer that says what is odd about the sample
 
 
@@ -97,12 +98,12 @@ class Model:
         if whole := next((each["name"] for each in said if each["steps"]), None):
             raise InputError(f"{whole}: has as many numbers as there are steps; for vectors, set features.pool")
         shapes = {entry.name: entry.shape for entry in self.session.get_outputs()}
-        return {each["name"]: int(shapes[each["name"]][1]) for each in said}
+        return {each["name"]: int(shapes[OUTPUT + each["name"]][1]) for each in said}
 
     def _feature(self, name: str, samples: list[Any]) -> pyarrow.Array:
         import pyarrow
 
-        found = run(self, name, samples)
+        found = run(self, OUTPUT + name, samples)
         return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(found.reshape(-1)), self.features[name])
 
     def run(self, output: str, **inputs: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ def features(
     """
     from torchloom.export.features import featured
     from torchloom.export.onnx import onnx_parity, signature, to_onnx
+    from torchloom.inference.model import OUTPUT
     from torchloom.problems import problem_of
     from torchloom.system.progress import working
 
@@ -46,7 +47,7 @@ def features(
     some = loaders.samples("test", PROBED)
     made = featured(exported, model, config.layers, config.pool, checkpoint.info, some)
     form = signature(exported, loaders.samples("test", max(2, *export.batch_sizes)), checkpoint)
-    form = form._replace(outputs=[*form.outputs, *config.layers])
+    form = form._replace(outputs=[*form.outputs, *(OUTPUT + name for name in config.layers)])
     said = [
         {"name": name, "steps": axes.steps is not None and config.pool == "none"}
         for name, axes in zip(config.layers, made.layers.values(), strict=True)
