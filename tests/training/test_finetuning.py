@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -326,8 +326,17 @@ def test_what_is_frozen_by_hand_stays_with_each_recipe(plan: LoaderPlan) -> None
 
 
 def test_a_network_without_a_head_is_told() -> None:
-    with pytest.raises(InputError, match=r"^train\.finetune: linear_probe needs a head"):
-        finetuned(nn.Linear(2, 2), set(), block("linear_probe"))
+    for recipe in ("linear_probe", "last_stages"):
+        with pytest.raises(InputError, match=r"^train\.finetune: needs a head.* Take lora or layer_wise"):
+            finetuned(nn.Linear(2, 2), set(), block(recipe))
+
+
+def test_without_a_head_low_ranks_learn_alone_and_the_last_stage_at_the_rate_itself() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    found = rates(model, cast(ClassificationTrainConfig, finetuned(model, set(), block("layer_wise"))))
+    assert found == pytest.approx({"0.weight": 0.075, "0.bias": 0.075, "1.weight": 0.1, "1.bias": 0.1})
+    finetuned(model, set(), block(LORA))
+    assert learning(model) == {f"{layer}.parametrizations.weight.0.{part}" for layer in "01" for part in "AB"}
 
 
 @pytest.mark.parametrize(

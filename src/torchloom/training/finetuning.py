@@ -41,12 +41,14 @@ def everything(model: nn.Module, head: set[str], config: TrainConfig) -> TrainCo
 
 def linear_probe(model: nn.Module, head: set[str], config: TrainConfig) -> TrainConfig:
     """Only the head learns; all else stays as it is, statistics of batch norm and all."""
+    _check_head(head)
     _keep(model, {*_learning(model)} - head)
     return config
 
 
 def last_stages(model: nn.Module, head: set[str], config: TrainConfig, *, stages: Count = 1) -> TrainConfig:
     """The head and so many `stages` before it learn."""
+    _check_head(head)
     found = stages_of(model, head)
     if stages > len(found):
         raise InputError(
@@ -67,7 +69,8 @@ def layer_wise(model: nn.Module, head: set[str], config: TrainConfig, *, decay: 
             "train.scheduler: must leave out max_lr and base_lr, as train.finetune gives each stage a rate"
         )
     found = stages_of(model, head)
-    scales = {name: decay ** (len(found) - depth) for depth, stage in enumerate(found) for name in stage}
+    top = len(found) if head else len(found) - 1
+    scales = {name: decay ** (top - depth) for depth, stage in enumerate(found) for name in stage}
     rated = _rated(config.optimizer, {name: scales.get(name, 1.0) for name in _learning(model)})
     return config.model_copy(update={"optimizer": rated})
 
@@ -126,13 +129,11 @@ def check_recipe(name: str, arguments: dict[str, Any]) -> None:
 def finetuned(model: nn.Module, head: set[str], config: TrainConfig) -> TrainConfig:
     """The block `train` as the training is to have it, after its recipe has seen to the model.
 
-    Raises InputError when the network has no head, or when the recipe leaves nothing to learn.
+    Raises InputError when the recipe does not suit the network, or leaves nothing to learn.
     """
     if config.finetune is None:
         return config
     name = config.finetune.name
-    if not head:
-        raise InputError(f"train.finetune: {name} needs a head, but no weights of this network follow from its outputs")
     with own.running("train.finetune", name):
         made = _recipe(name)(model, head, config, **config.finetune.arguments)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -141,6 +142,14 @@ def finetuned(model: nn.Module, head: set[str], config: TrainConfig) -> TrainCon
 
 
 # ---- what recipes are made of --------------------------------------------------------------------------------------
+
+
+def _check_head(head: set[str]) -> None:
+    if not head:
+        raise InputError(
+            "train.finetune: needs a head, but no weights of this network follow from the sizes of its outputs. Take "
+            "lora or layer_wise, or name what stays in train.freeze"
+        )
 
 
 def _keep(model: nn.Module, names: set[str]) -> None:
