@@ -21,6 +21,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
     """Files of the reference and what they say: parameters.md, choices.md and networks.md."""
     from torchloom.config import (
         BookPreprocessConfig,
+        FeaturesConfig,
         FolderPreprocessConfig,
         FoldsConfig,
         LabelledSeriesPreprocessConfig,
@@ -40,6 +41,7 @@ def parameter_pages(project: Path) -> dict[str, str]:
         TextFilesPreprocessConfig: ["<texts of yours>.preprocess"],
         PairsPreprocessConfig: ["<pairs of yours>.preprocess"],
         FoldsConfig: ["<folds of yours>.folds"],
+        FeaturesConfig: ["<a task of yours>.features"],
         SeriesPreprocessConfig: ["<a series of yours>.preprocess"],
         LabelledSeriesPreprocessConfig: ["<labelled series of yours>.preprocess"],
     }

@@ -48,6 +48,10 @@ ELSEWHERE = {
         "tests/test_predicted_entries.py::test_predict_joins_the_graph_of_the_entry"
     ),
     "uv run kedro task new numerals *": "tests/data/test_arrays.py::test_a_file_of_arrays_becomes_a_task",
+    "uv run kedro run --pipelines bikes_mlp*": "tests/test_features.py::test_the_guide_has_the_stage_and_its_features",
+    "uv run kedro run --pipelines predict --params predict.model=data/06_models/bikes_mlp/features.onnx*": (
+        "tests/test_features.py::test_the_guide_has_the_stage_and_its_features"
+    ),
     "uv run kedro run --pipelines bikes": "tests/test_extending.py::test_a_table_of_ones_own",
     "uv run kedro run --pipelines predict --params predict.model=bikes,predict.files=rows.csv": (
         "tests/test_extending.py::test_a_table_of_ones_own"
@@ -137,7 +141,7 @@ def test_links_lead_somewhere() -> None:
 REFUSED = ("optimizer.name=Addam", "resume=must")
 ADDED = {  # tasks, by who follows the page
     *("mnist_resnet", "flowers_cnn", "bikes", "genres", "topics", "verdicts", "digits", "novel", "loads"),
-    *("riders", "riders_folds", "blossoms_timm", "opinions", "sentences"),
+    *("riders", "riders_folds", "blossoms_timm", "opinions", "sentences", "bikes_mlp"),
 }
 MADE = {  # by who follows the page
     "conf/base/parameters/rides.yml",

@@ -371,13 +371,13 @@ class Evil:
 
 def test_files_of_weights_are_data_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match=r"evil\.pth: holds no weights that can be read as data alone"):
+    with pytest.raises(InputError, match=r"evil\.pth: holds more than weights"):
         read_weights(tmp_path / "evil.pth")
     assert "run!" not in capsys.readouterr().out
     for content in (b"", b"PK", b"{"):
         for name in ("odd.pth", "odd.safetensors"):
             (tmp_path / name).write_bytes(content)
-            with pytest.raises(InputError, match=f"{name}: holds no weights"):
+            with pytest.raises(InputError, match=rf"{name}: (damaged|holds more than weights|holds no weights)"):
                 read_weights(tmp_path / name)
     kept = {"w": torch.ones(2)}
     torch.save({"model": {"module._orig_mod.w": kept["w"]}, "epoch": 3}, tmp_path / "wrapped.pth")

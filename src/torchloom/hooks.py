@@ -24,7 +24,7 @@ from torchloom.system.addresses import addresses_in
 from torchloom.system.locks import command
 from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
 from torchloom.system.processes import check_beginning
-from torchloom.tasks import all_blocks, is_task, readers_of
+from torchloom.tasks import all_blocks, is_task, readers_of, start_of
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -64,7 +64,8 @@ class ProjectHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Tell the entries of files at an address which that is, and by which credentials."""
+        """Tell the entries of files at an address which that is, and by which credentials, and those of files that
+        tasks start from which these are."""
         assert self.context is not None
         loader = self.context.config_loader
         parameters = read_parameters(loader)
@@ -74,6 +75,10 @@ class ProjectHooks:
                 owner, _, kind = key.partition(".")
                 options = credentials_of(loader, block.get("credentials"), f"{key}.credentials")
                 catalog.load(f"{owner}_remote" if kind else f"{owner}.remote").told(kind or owner, addresses, options)
+        for name, block in parameters.items():
+            if is_task(name, block) and (start := start_of(block)):
+                entry: Any = catalog.get(f"{name}.start_checkpoint")
+                entry.told(start, self.context.project_path)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

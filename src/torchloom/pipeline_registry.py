@@ -14,8 +14,8 @@ from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.errors import InputError
 from torchloom.tasks import Task, entry_in, origin_of, pipeline_of, readers_of, tasks_of
 
-OURS = {"distillation", "federation", "folds", "prediction", "preparation", "pruning", "quantization", "reporting"}
-OURS |= {"generation", "training"}  # packages of torchloom.pipelines
+OURS = {"distillation", "features", "federation", "folds", "prediction", "preparation", "pruning", "quantization"}
+OURS |= {"generation", "reporting", "training"}  # packages of torchloom.pipelines
 DataSet = tuple[str, str, str | None, bool]  # its name, its reader and its origin, as tasks.origin_of has it
 
 

@@ -2,7 +2,7 @@
 
 `task: {problem: classification, data: mnist}` is a problem to be solved on a data set, and `task: {method: pruning, of:
 mnist_lenet}` a model that is made of another task's. Which keys go with a problem or a method its `Recipe` says; `data`
-names a block of parameters with a block `preprocess`, and all others name tasks.
+names a block of parameters with a block `preprocess`, and all others name tasks; `start` may be a file, too.
 
 Commands that only look at the project know the tasks without an import of what is in their pipelines.
 """
@@ -26,7 +26,7 @@ from torchloom.data.readers import check_reader, default_reader
 from torchloom.data.readers import reader as reader_of
 from torchloom.errors import InputError
 from torchloom.problems import check_problem, problem_of
-from torchloom.system.addresses import addresses_in
+from torchloom.system.addresses import addresses_in, is_place
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Task:
     reader: str
     entry: str | None  # of the catalog, where the reader takes the data from one
     remote: bool  # whether files of the user's own are at an address
+    features: bool = False  # whether those of layers are asked for
 
     @property
     def recipe(self) -> Recipe:
@@ -114,7 +115,8 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
         assert kind is not None
         problem, data_set = _problem(block, blocks), _data_set(block, blocks)
         own = readers[data_set], *origin_of(parameters[data_set])
-        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, *own)
+        asked = recipe_of(kind, block[kind]).trains and parameters[name].get("features") is not None
+        tasks[name] = Task(name, kind, block[kind], tuple(_sources(block)), problem, data_set, *own, asked)
     return tasks
 
 
@@ -156,6 +158,12 @@ def entry_in(block: Any) -> str | None:
 def origin_of(block: Any) -> tuple[str | None, bool]:
     """The entry of the catalog that a data set is made of, if it says one, and whether it has files at an address."""
     return entry_of(block), bool(addresses_in(block["preprocess"]))
+
+
+def start_of(block: Any) -> str | None:
+    """The file that a task of these parameters starts from, if it does."""
+    start = block["task"].get("start") if isinstance(block["task"], Mapping) else None
+    return start if isinstance(start, str) and is_place(start) else None
 
 
 def _is_data_set(block: Any) -> bool:
@@ -203,6 +211,8 @@ def _mistakes(name: str, block: Any, tasks: Iterable[str], data_sets: set[str]) 
         return [f"{key}.{kind}: given {block[kind]!r}; {error}"]
     wrong = [] if _fits(kind, block) else check_block(key, block, keys_of(kind, block[kind]))
     for place, other in {} if wrong else _sources(block):
+        if place == "start" and is_place(other):
+            continue
         known, what = (data_sets, "data set") if place == "data" else (tasks, "task")
         if other not in known:
             wrong.append(f"{key}.{place}: given {other!r}; {unknown(other, known, what)}")
@@ -287,7 +297,7 @@ def _where(name: str, files: Mapping[str, list[Any]]) -> str:
 
 def pipeline_of(task: Task) -> Pipeline:
     """The task's own stages, a report last, after those of its data set where it learns from them itself."""
-    from torchloom.pipelines import preparation, reporting
+    from torchloom.pipelines import features, preparation, reporting
 
     prepared = preparation.create_pipeline(task.data_set, task.reader, task.entry, task.remote)
     more = {"data": task.data_set, "reader": task.reader, "prepared": prepared} if task.recipe.anew else {}
@@ -295,6 +305,7 @@ def pipeline_of(task: Task) -> Pipeline:
     source = next(iter(prepared.inputs() & {f"{task.data_set}_source"}), None)
     parts = [own, reporting.create_pipeline(task.name, own, source)]
     parts += [prepared] if own.inputs() & prepared.outputs() else []
+    parts += [features.create_pipeline(task.name)] if task.features else []
     return Pipeline({node for part in parts for node in part.nodes})
 
 

@@ -125,14 +125,14 @@ def tune_rate(task: str, env: str | None, params: Mapping[str, Any], start: floa
     tuned = Tuned(task, env, params)
     job = settled(tuned.job, ALONE)
     advice = smaller_batches(job.config)
-    with step_bar() as bar, enough_memory(advice), at_hand(job, ALONE) as (model, device, dtype):
+    with step_bar() as bar, enough_memory(advice), at_hand(job, ALONE) as (model, config, device, dtype):
         shown = bar.add_task("learning rate", total=steps, status="")
 
         def watch(step: int, rate: float, loss: float) -> None:
             bar.update(shown, completed=step, status=f"lr {rate:.2e}  loss {loss:.4g}")
 
         loader, rates = job.loaders.loader("train", device), rates_between(start, end, steps)
-        found = range_test(model, loader, job.config, job.objective(), device, dtype, rates, watch)
+        found = range_test(model, loader, config, job.objective(), device, dtype, rates, watch)
     suggestion, rows = found.suggestion(), found.rows()
     place = tuned.save("lr_range", rows, lr_range(rows, suggestion))
     last = f"{found.rates[-1]:.2g}"
@@ -166,9 +166,9 @@ def tune_batches(task: str, env: str | None, params: Mapping[str, Any], most: in
     job, config = tuned.job, tuned.job.config
     samples = len(job.loaders.trained_numbers())
     most = min(most or samples, samples)
-    with step_bar() as bar, at_hand(job, ALONE) as (model, device, dtype):
+    with step_bar() as bar, at_hand(job, ALONE) as (model, tuned_config, device, dtype):
         shown = bar.add_task("batches", total=None, status="")
-        trial = Trial(model, job.loaders, config, job.objective(), device, dtype)
+        trial = Trial(model, job.loaders, tuned_config, job.objective(), device, dtype)
 
         def attempt(size: int, before: list[Tried]) -> Tried | None:
             last = f"{before[-1].rate:,.0f} samples/s" if before else ""

@@ -158,6 +158,15 @@ def test_only_layers_that_stay_as_a_whole_keep_their_statistics() -> None:
     assert [module.training for module in model] == [False, True, True, True]
 
 
+def test_norms_without_parameters_among_layers_that_stay_keep_theirs_too() -> None:
+    frozen = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, affine=False), nn.Dropout())
+    model = nn.Sequential(frozen, nn.BatchNorm1d(2, affine=False), nn.Linear(2, 2))
+    freeze(model, ["0.*"])
+    training_mode(model)
+    assert [module.training for module in frozen] == [False, False, True]
+    assert [module.training for module in model] == [True, True, True]
+
+
 def test_what_a_fixed_parameter_lies_beside_learns() -> None:
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
     model.position = nn.Parameter(torch.zeros(2), requires_grad=False)

@@ -25,6 +25,7 @@ from torchloom.config.debugging import DebuggingConfig, OverfitConfig, ProfileCo
 from torchloom.config.distributed import DistributedConfig
 from torchloom.config.evaluate import EvaluateConfig, EvaluateExamplesConfig, MetricConfig, left_out
 from torchloom.config.export import ExportConfig
+from torchloom.config.features import FeaturesConfig
 from torchloom.config.federation import FederatedConfig, PartitionConfig
 from torchloom.config.folds import FoldsConfig
 from torchloom.config.model import ModelConfig
@@ -60,6 +61,8 @@ from torchloom.config.tracking import TrackingConfig
 from torchloom.config.train import (
     CallbackConfig,
     ClassLoss,
+    FinetuneConfig,
+    GroupConfig,
     LookaheadConfig,
     LossConfig,
     OptimizerConfig,
@@ -96,11 +99,14 @@ __all__ = [
     "EvaluateConfig",
     "EvaluateExamplesConfig",
     "ExportConfig",
+    "FeaturesConfig",
     "FederatedConfig",
+    "FinetuneConfig",
     "Fit",
     "FolderPreprocessConfig",
     "FoldsConfig",
     "Fraction",
+    "GroupConfig",
     "ImagesPreprocessConfig",
     "LabelledSeriesPreprocessConfig",
     "LookaheadConfig",

@@ -15,6 +15,7 @@ MODULES = {
     "callback": "torchloom.training.callbacks",
     "optimizer": "torchloom.training.optimizers",
     "scheduler": "torchloom.training.optimizers",
+    "finetuning": "torchloom.training.finetuning",
 }
 
 

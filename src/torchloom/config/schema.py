@@ -19,6 +19,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from pydantic_core import CoreSchema, PydanticOmit
 
 from torchloom.config import (
+    FeaturesConfig,
+    FinetuneConfig,
     LossConfig,
     ModelConfig,
     Named,
@@ -55,6 +57,9 @@ def choices(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     if issubclass(kind, SchedulerConfig):
         schedulers = answering_for("scheduler")
         return {name: schedulers.scheduler_arguments(name) for name in schedulers.scheduler_names()}
+    if issubclass(kind, FinetuneConfig):
+        recipes = answering_for("finetuning")
+        return {name: recipes.recipe_arguments(name) for name in recipes.recipe_names()}
     if issubclass(kind, PolicyConfig):
         policies = answering_for("policy")
         return {name: policies.policy_arguments(name) for name in sorted(policies.POLICIES)}
@@ -75,7 +80,9 @@ class Generator(GenerateJsonSchema):
 
 
 def parameter_schema(by_key: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
-    """The schema of all parameter files of the project, whose blocks these are."""
+    """The schema of all parameter files of the project, whose blocks these are, and those that tasks may have more."""
+    tasks = [key.rpartition(".")[0] for key in by_key if key.endswith(".export")]
+    by_key = {**{f"{task}.features": FeaturesConfig for task in tasks}, **by_key}
     kinds = sorted(set(by_key.values()), key=lambda kind: kind.__name__)
     references, definitions = models_json_schema([(kind, "validation") for kind in kinds], schema_generator=Generator)
     loose = {name: _loosened(schema) for name, schema in definitions["$defs"].items()}

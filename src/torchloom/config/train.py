@@ -194,6 +194,25 @@ class CallbackConfig(Named):
         return self
 
 
+class FinetuneConfig(Named):
+    """A recipe of torchloom/training/finetuning.py by its name, with its arguments; the name alone will do, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _exists(self) -> FinetuneConfig:
+        answering_for("finetuning").check_recipe(self.name, self.arguments)
+        return self
+
+
+def _or_name(schema: dict[str, Any]) -> None:
+    """For editors."""
+    schema["anyOf"].append({"type": "string"})
+
+
 class TrainConfig(Block):
     """The block `train`, as far as all problems share it."""
 
@@ -226,6 +245,11 @@ class TrainConfig(Block):
         [],
         description="names or patterns (network.stages.*) as in model.named_parameters() of what stays as it is; "
         "layers that stay as a whole keep their statistics too",
+    )
+    finetune: FinetuneConfig | None = Field(
+        None,
+        description="of what has learnt before, which weights learn on, and how fast: a recipe by its name",
+        json_schema_extra=_or_name,
     )
     callbacks: list[CallbackConfig] = Field([], description="of yours, which see each optimiser step and each epoch")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")

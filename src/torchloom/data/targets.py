@@ -77,6 +77,10 @@ class Target(BaseModel):
         """What a row of a user's table says of it, or None where it does not; ValueError of what it cannot be."""
         return None
 
+    def said(self, values: np.ndarray) -> list[Any] | None:  # noqa: ARG002
+        """What `told` says of samples with these entries of the array, (N, …); None where that is of no use."""
+        return None
+
     def at(self, name: str) -> Mapping[str, Any] | None:
         """What the name of a user's file, as below the folder that is looked through, says of it: as a row does."""
         return parts_in(name, self.names) if self.names else None
@@ -143,6 +147,9 @@ class Classes(Target):
         cell = self._cell(row, self.name)
         return None if cell is None else written(cell)
 
+    def said(self, values: np.ndarray) -> list[Any] | None:
+        return [self.classes[number] for number in values.tolist()] if self.one_class else None
+
     def at(self, name: str) -> Mapping[str, Any] | None:
         """Only a class that training had: other names, and other folders, may mean anything, and so may one folder in
         another where both are called like classes."""
@@ -189,6 +196,9 @@ class Labels(Target):
         cells = {name: self._cell(row, name) for name in self.labels}
         known = all(cell is not None for cell in cells.values())
         return {name for name, cell in cells.items() if flag(cell)} if known else None
+
+    def said(self, values: np.ndarray) -> list[Any] | None:
+        return [{name for name, held in zip(self.labels, row, strict=True) if held} for row in values.tolist()]
 
 
 class Interval(BaseModel):
@@ -239,6 +249,9 @@ class Number(Target):
         cell = self._cell(row, self.name)
         return None if cell is None else [number(cell)]
 
+    def said(self, values: np.ndarray) -> list[Any] | None:
+        return [[value] for value in values.tolist()]
+
 
 class Numbers(Target):
     """Several numbers (N, K) float32, each in its own unit."""
@@ -263,6 +276,10 @@ class Numbers(Target):
     def told(self, row: Mapping[str, Any]) -> list[float] | None:
         told = [each.told(row) for each in self.numbers]
         return [value for one in told for value in one or []] if all(told) else None
+
+    def said(self, values: np.ndarray) -> list[Any] | None:
+        rows: list[Any] = values.tolist()
+        return rows
 
 
 class Horizon(Target):

@@ -206,8 +206,11 @@ class CSVDataset(OptionalReport, AbstractDataset[list[dict[str, Any]], list[dict
         return {"filepath": str(self._filepath)}
 
 
+GROUP = 1 << 26  # bytes of a table in a row group of Parquet, about, which is what writing it takes of the memory
+
+
 class TableDataset(AbstractDataset["Table", "Table"]):
-    """A pyarrow.Table, as Parquet or as CSV by the ending of the file's name."""
+    """A pyarrow.Table, as Parquet or as CSV by the ending of the file's name; CSV leaves lists of fixed length out."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)
@@ -231,9 +234,11 @@ class TableDataset(AbstractDataset["Table", "Table"]):
 
         with atomic_write(self._filepath) as temporary:
             if self._filepath.suffix == ".csv":
-                pyarrow.csv.write_csv(data, temporary)
+                lists = [field.name for field in data.schema if pyarrow.types.is_fixed_size_list(field.type)]
+                pyarrow.csv.write_csv(data.drop_columns(lists), temporary)
             else:
-                pyarrow.parquet.write_table(data, temporary)
+                rows = max(1, min(1 << 20, GROUP * len(data) // max(data.nbytes, 1)))
+                pyarrow.parquet.write_table(data, temporary, row_group_size=rows)
 
     @when_there
     def preview(self, nrows: int = 20) -> TablePreview:

@@ -6,7 +6,7 @@ import inspect
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +26,11 @@ from torchloom.training.checkpoint import Checkpoint
 STACK_TRACE = "pkg.torch.onnx.stack_trace"  # lines of the code, with the folders of the machine that exports
 
 
-def to_onnx(model: nn.Module, form: Signature, checkpoint: Checkpoint, opset: int) -> bytes:
-    """The model as a serialised ONNX graph with axes of any length and, as metadata, what a user of it must know.
+def to_onnx(
+    model: nn.Module, form: Signature, checkpoint: Checkpoint, opset: int, more: Mapping[str, Any] | None = None
+) -> bytes:
+    """The model as a serialised ONNX graph with axes of any length and, as metadata, what a user of it must know,
+    to which `more` belongs.
 
     Raises InputError when the graph cannot be had like that, or in that opset; torch.onnx itself then quietly gives
     another.
@@ -71,6 +74,7 @@ def to_onnx(model: nn.Module, form: Signature, checkpoint: Checkpoint, opset: in
         "modality": json.dumps(info.kind),
         **{name: json.dumps(value) for name, value in info.described().items()},
         **{name: json.dumps(value) for name, value in problem.described(checkpoint).items()},
+        **{name: json.dumps(value) for name, value in (more or {}).items()},
     }
     onnx.helper.set_model_props(proto, metadata)
     for node in [*proto.graph.node, *(node for function in proto.functions for node in function.node)]:

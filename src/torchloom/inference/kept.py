@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 AT_ONCE = 1 << 16  # rows that are kept in memory
+BYTES = 1 << 26  # of them, if that is less
 
 
 class Kept:
@@ -39,7 +40,7 @@ class Kept:
     def add(self, rows: pyarrow.RecordBatch) -> None:
         self.count += len(rows)
         self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= AT_ONCE:
+        if sum(map(len, self._waiting)) >= AT_ONCE or sum(each.nbytes for each in self._waiting) >= BYTES:
             self._write()
 
     def _write(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from copy import copy
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from torchloom.datasets.onnx import ONNXDataset, open_session
 from torchloom.errors import InputError
 from torchloom.modalities import Info, info_of
 from torchloom.problems import problem_of
+from torchloom.problems.base import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from torchloom.problems.base import Columns
 
+OUTPUT = "features."  # how the outputs that are features of layers begin, of the graph and not in tables
 REMARKS = "remarks"  # the column of an answer that says what is odd about the sample
 
 
@@ -77,10 +80,31 @@ class Model:
         import pyarrow
 
         columns, answer = self.problem.answering(self, config)
-        if self.info.remarks([]) is None or REMARKS in columns.names:
+        more: dict[str, Callable[[list[Any]], Any]] = {}
+        if self.info.remarks([]) is not None and REMARKS not in columns.names:
+            columns = columns.append(pyarrow.field(REMARKS, pyarrow.string()))
+            more[REMARKS] = self.info.remarks
+        for name, width in self.features.items():
+            columns = columns.append(pyarrow.field(name, pyarrow.list_(pyarrow.float32(), width)))
+            more[name] = partial(self._feature, name)
+        if not more:
             return columns, answer
-        schema = columns.append(pyarrow.field(REMARKS, pyarrow.string()))
-        return schema, lambda samples: {**answer(samples), REMARKS: self.info.remarks(samples)}
+        return columns, lambda samples: {**answer(samples), **{name: say(samples) for name, say in more.items()}}
+
+    @cached_property
+    def features(self) -> dict[str, int]:
+        """The outputs that are features of layers, with their widths; see torchloom/export/features.py."""
+        said = self.metadata.get("layers", [])
+        if whole := next((each["name"] for each in said if each["steps"]), None):
+            raise InputError(f"{whole}: has as many numbers as there are steps; for vectors, set features.pool")
+        shapes = {entry.name: entry.shape for entry in self.session.get_outputs()}
+        return {each["name"]: int(shapes[OUTPUT + each["name"]][1]) for each in said}
+
+    def _feature(self, name: str, samples: list[Any]) -> pyarrow.Array:
+        import pyarrow
+
+        found = run(self, OUTPUT + name, samples)
+        return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(found.reshape(-1)), self.features[name])
 
     def run(self, output: str, **inputs: np.ndarray) -> np.ndarray:
         """One output of the graph."""

@@ -126,6 +126,9 @@ class AudioInfo(InFiles, Info):
     def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:
         return [{"file": name} for name in loaders.texts("test", numbers)]
 
+    def named(self, loaders: LoaderPlan, numbers: Sequence[int]) -> dict[str, list[str]]:
+        return {"file": loaders.texts("test", numbers)}
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         yield "samples a second", f"{self.rate:,}"
         yield "longest sound", f"{self.seconds:g} s"

@@ -159,6 +159,10 @@ class Info(BaseModel):
         """What a table of test samples says of each, beside the answers."""
         return [{} for _ in numbers]
 
+    def named(self, loaders: LoaderPlan, numbers: Sequence[int]) -> dict[str, list[str]]:
+        """What a table calls test samples beside their numbers, by columns, such as their files."""
+        return {}
+
     def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         """The names that figures show, of the target and of what goes in, with what each is the name of."""
         yield from self.target.drawn_names() if self.target else ()

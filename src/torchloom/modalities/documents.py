@@ -99,6 +99,9 @@ class DocumentInfo(Info):
     def columns(self, loaders: LoaderPlan, numbers: Sequence[int]) -> list[dict[str, Any]]:
         return [{"text": text} for text in loaders.texts("test", numbers)]
 
+    def named(self, loaders: LoaderPlan, numbers: Sequence[int]) -> dict[str, list[str]]:
+        return {"text": loaders.texts("test", numbers)}
+
     def described(self) -> dict[str, Any]:
         reading = {"input": "the tokens of a text; of more than max_tokens the last ones"}
         said = super().described()

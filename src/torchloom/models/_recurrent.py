@@ -40,7 +40,10 @@ def run_packed(rnn: nn.RNNBase, x: Tensor, lengths: Tensor) -> Tensor:
         whole: Tensor = rnn(x, lengths=lengths)[0]
         return whole
     if x.device.type == "cpu" or torch.compiler.is_exporting():
-        return run_padded(rnn, x, lengths)
+        outputs = run_padded(rnn, x, lengths)
+        for hook in rnn._forward_hooks.values():  # as if it had been called
+            hook(rnn, (x,), outputs)
+        return outputs
     packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
     outputs, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])
     return outputs

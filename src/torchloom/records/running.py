@@ -134,6 +134,8 @@ class Run:
                 raise InputError(f"{key}{name}: {self._not_kept(name, maker)}")
             if maker and maker.namespace not in made_here and not self.catalog.exists(name):
                 raise InputError(f"{name}: is not there yet. Make it first: {self._run_of(_pipeline_of(maker.name))}")
+            if check := getattr(self.catalog.get(name), "check", None):  # of a file that the user names
+                check()
 
     def _not_kept(self, name: str, maker: Node | None) -> str:
         """Why an entry that the catalog does not have is not there, and what to do."""

@@ -19,6 +19,11 @@ def is_address(place: object) -> bool:
     return isinstance(place, str) and PROTOCOL.match(place) is not None
 
 
+def is_place(name: str) -> bool:
+    """Whether it is an address or a path, and no name of a task, which has neither a slash nor a suffix."""
+    return any(sign in name for sign in "./\\")
+
+
 def addresses_in(block: Any) -> dict[str, str]:
     """Those of the KEYS of a block of parameters that are addresses, and what they are."""
     if not isinstance(block, Mapping):

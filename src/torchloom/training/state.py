@@ -41,7 +41,7 @@ State = dict[str, Any]  # nested dictionaries, lists and tuples of tensors, numb
 
 # Differences of two recipes, as `differences` says them, over which no training goes on, and those that are exempt.
 FIXED = (
-    *("model.name: *", "start: *", "train.freeze: *", "train.whitening*"),  # how the weights began
+    *("model.name: *", "start: *", "train.freeze: *", "train.finetune*", "train.whitening*"),  # how the weights began
     *("train.optimizer.name: *", "train.optimizer.groups: *", "train.optimizer.groups.*.parameters: *"),  # the moments
     *("train.ema: None, *", "train.lookahead: None, *"),  # nothing of the kind was kept
     *("train.monitor: *", "train.loss*", "train.divergence: *"),  # what the best epoch so far was found by

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from reprlib import repr as shortened
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchloom.config import ModelConfig
 from torchloom.errors import InputError
@@ -18,17 +19,23 @@ from torchloom.models import build_model
 from torchloom.problems import problem_of
 from torchloom.problems.base import Problem
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.starting import Weights
 
 logger = logging.getLogger(__name__)
 
 
-def take_over(model: nn.Module, network: ModelConfig, info: Info, problem: Problem, start: Checkpoint) -> None:
-    """Give `model`, which `network` describes for data like `info`, the weights of `start`.
+def take_over(
+    model: nn.Module, network: ModelConfig, info: Info, problem: Problem, start: Checkpoint | Weights
+) -> None:
+    """Give `model`, which `network` describes for data like `info`, the weights of `start`; see `take_weights`.
 
     The scaling stays that of the new data. Weights whose shapes follow from the number of classes, or of words or
     characters, stay as drawn unless both have the very same ones. Raises InputError when the network is
     another or when other weights have other shapes.
     """
+    if isinstance(start, Weights):
+        take_weights(model, network, info, problem, start)
+        return
     if network.name != start.network:
         raise InputError(f"model.name {network.name}: the checkpoint to start from is of {start.network}")
     new, own = model.state_dict(), _names_of_scaling(model)
@@ -48,6 +55,50 @@ def take_over(model: nn.Module, network: ModelConfig, info: Info, problem: Probl
         )
     model.load_state_dict(taken, strict=False)
     logger.info("weights from the checkpoint to start from: %d, new ones: %d", len(taken), len(fresh & new.keys()))
+
+
+def take_weights(model: nn.Module, network: ModelConfig, info: Info, problem: Problem, start: Weights) -> None:
+    """Give `model` weights that are by the names of the network's own, whatever all of these begin with.
+
+    What follows from the sizes of the outputs stays as drawn where the shapes are others. Raises InputError when other
+    weights are missing, are too many or have other shapes.
+    """
+    own = _names_of_scaling(model)
+    wanted = {name: weight for name, weight in model.state_dict().items() if name not in own}
+    given = {name: weight for name, weight in _as_named(start.weights, wanted).items() if name not in own}
+    fitting = {name for name, weight in given.items() if name in wanted and weight.shape == wanted[name].shape}
+    others = (given.keys() | wanted.keys()) - fitting
+    others = {name for name in others if name.rpartition(".")[2] != "num_batches_tracked"}  # older files have none
+    head = set() if not others else _following(network.name, network.arguments, info, problem)
+    if odd := sorted(others - head):
+        raise InputError(
+            f"{start.place}: these are no weights of { {'name': network.name, **network.arguments} } with inputs "
+            f"{shortened(info.sizes())}: of {', '.join(odd[:3])} there is one alone, or the shapes are others"
+        )
+    model.load_state_dict({name: given[name] for name in fitting}, strict=False)
+    logger.info("weights from %s: %d, new ones: %d", start.place, len(fitting), len(head & wanted.keys() - fitting))
+
+
+def _as_named(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that are given by the names of those that are wanted, as far as both differ only in how all begin."""
+    every = [
+        {f"{ours}{name.removeprefix(theirs)}": weight for name, weight in given.items()}
+        for theirs in _beginnings(given)
+        for ours in _beginnings(wanted)
+    ]
+    return max(every, key=lambda names: len(names.keys() & wanted.keys()))
+
+
+def _beginnings(names: Collection[str]) -> list[str]:
+    """What all names begin with, layer by layer: nothing, `network.`, `network.body.`, …"""
+    found, beginning = [""], ""
+    parts = min((name.split(".")[:-1] for name in names), key=len, default=[])
+    for part in parts:
+        beginning += f"{part}."
+        if not all(name.startswith(beginning) for name in names):
+            break
+        found.append(beginning)
+    return found
 
 
 def _names_of_scaling(model: nn.Module) -> set[str]:
@@ -80,9 +131,14 @@ def weights_depending_on(size: str, network: str, arguments: dict[str, Any], inf
 
 
 def head_of(checkpoint: Checkpoint) -> set[str]:
-    """The names of the weights whose shapes follow from the number of outputs."""
-    asked = problem_of(checkpoint.problem)
-    return weights_depending_on("outputs", checkpoint.network, checkpoint.arguments, checkpoint.info, asked)
+    """The names of the weights whose shapes follow from the sizes that the problem asks for, such as `outputs`."""
+    return _following(checkpoint.network, checkpoint.arguments, checkpoint.info, problem_of(checkpoint.problem))
+
+
+def _following(network: str, arguments: dict[str, Any], info: Info, problem: Problem) -> set[str]:
+    with torch.random.fork_rng([]):  # what is built for it draws nothing from those who come after
+        found = [weights_depending_on(size, network, arguments, info, problem) for size in problem.sizes(info)]
+    return set().union(*found)
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> None:
@@ -102,9 +158,21 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
 
 
 def training_mode(model: nn.Module) -> None:
-    """Training mode, but for layers all of whose parameters stay as they are: their statistics stay, too."""
+    """Training mode, but for layers all of whose parameters stay as they are, and norms among such: their statistics
+    stay, too."""
     model.train()
     for module in model.modules():
         own = list(module.parameters(recurse=False))
         if own and not any(parameter.requires_grad for parameter in own):
             module.training = False  # eval() would take all layers within it along
+    for module in model.modules():
+        every = list(module.parameters())
+        if every and not any(parameter.requires_grad for parameter in every):
+            _keep_statistics(module)
+
+
+def _keep_statistics(model: nn.Module) -> None:
+    """Of norms without parameters of their own."""
+    for module in model.modules():
+        if not list(module.parameters()) and list(module.buffers(recurse=False)):
+            module.training = False

@@ -1,46 +1,82 @@
-"""Weights in a file, whoever has made it: data alone, nothing of it is run."""
+"""Weights in files that others have made: as safetensors, or as torch.save writes them. No code of a file is run."""
 
 from __future__ import annotations
 
-import pickle
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from torchloom.errors import InputError
 
-WRAPPERS = ("state_dict", "model")  # what a file may have its weights below
-PREFIXES = ("module.", "_orig_mod.")  # what training on several devices and compiling put before names
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+WITHIN = ("state_dict", "model_state_dict", "model")  # where a file has them among other things
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before each name
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU, of a file in safetensors or of torch.save.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file by name, on the CPU, without what wrappers of a model put before the names.
 
-    InputError when it cannot be read so, also of what would have to run code.
+    Raises InputError, which begins with the path, when there are none, or none that can be had without running code.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file of weights")
     try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        path.open("rb").close()
+        held = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return _unwrapped(_found(path, held))
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged or not a safetensors file ({error})") from error
+
+
+def _torch(path: Path) -> Any:
+    import pickle
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files of old versions of torch
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: holds no weights that can be read as data alone, as safetensors or as torch.save writes a "
-            f"state_dict ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"{path}: holds more than weights, which would have to be run to be read, or is no file of torch.save. "
+            "Save model.state_dict() alone, as safetensors at best"
         ) from error
-    for name in WRAPPERS:
-        found = found[name] if isinstance(found, dict) and isinstance(found.get(name), dict) else found
-    weights = {_plain(name): each for name, each in dict(found).items() if isinstance(each, Tensor)} if found else {}
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: damaged or not a file of torch.save ({reason})") from error
+
+
+def _found(path: Path, held: Any) -> dict[str, Tensor]:
+    """The weights among all that a file holds."""
+    import torch
+
+    for key in WITHIN:
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+    entries = held if isinstance(held, Mapping) else {}
+    weights = {str(name): weight for name, weight in entries.items() if isinstance(weight, torch.Tensor)}
     if not weights:
-        raise InputError(f"{path}: holds no weights by name, as a state_dict has them")
+        named = ", ".join(list(map(str, entries))[:5])
+        raise InputError(f"{path}: holds no weights by name{f', only {named}' if named else ''}")
     return weights
 
 
-def _plain(name: str) -> str:
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    while prefix := next((each for each in WRAPPERS if all(name.startswith(each) for name in weights)), None):
+        weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+    return weights

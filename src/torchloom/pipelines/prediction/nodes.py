@@ -140,7 +140,8 @@ def ask(
                 beside = {named[name]: column for name, column in problem.truth(values, info).items()}
                 rows = pyarrow.record_batch({place: batch.names, **beside, **answer(batch.values)}, schema=schema)
                 answers.add(rows)
-                first = rows.slice(0, config.pictures - len(shown)).to_pylist()
+                some = rows.slice(0, config.pictures - len(shown))
+                first = some.drop_columns([*loaded.features]).to_pylist()
                 shown += zip(batch.names, batch.values, first, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{unreadable.count} unreadable")
         answered, failures = answers.table(), unreadable.table()

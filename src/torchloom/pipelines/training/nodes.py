@@ -32,6 +32,7 @@ from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.debugging import adjusted, debugged
 from torchloom.training.loaders import LoaderPlan, TensorFile
+from torchloom.training.starting import Weights
 from torchloom.training.state import TrainingStates
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def train(
     distributed: DistributedConfig,
     debugging: DebuggingConfig,
     states: TrainingStates | None = None,
-    start: Checkpoint | None = None,
+    start: Checkpoint | Weights | None = None,
     *,
     problem: Problem,
 ) -> Trained:
@@ -146,17 +147,17 @@ def train_network(
     debugging: DebuggingConfig,
     objective: partial[Objective],
     states: TrainingStates | None = None,
-    start: Checkpoint | None = None,
+    start: Checkpoint | Weights | None = None,
     at_epoch: partial[Any] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train, and return what came of it.
 
-    With `start` the weights are at first those of that checkpoint, but for the head where the classes or the vocabulary
-    are others; without `network`, the model is that of `start`. `objective` makes what is minimised, and `at_epoch`,
-    from the checkpoint to start from, the model and the loaders, what happens when an epoch begins: in each of the
-    processes that train together. A training of the same recipe that was interrupted goes on from what is in `states`,
-    unless it is one for `debugging`; `more` belongs to the recipe too.
+    With `start` the weights are at first those of that checkpoint or file, but for the head where the classes or the
+    vocabulary are others; without `network`, the model is that of `start`. `objective` makes what is minimised, and
+    `at_epoch`, from the checkpoint to start from, the model and the loaders, what happens when an epoch begins: in each
+    of the processes that train together. A training of the same recipe that was interrupted goes on from what is in
+    `states`, unless it is one for `debugging`; `more` belongs to the recipe too.
     """
     from torchloom.training import pretrained
     from torchloom.training.distribution import ALONE, launch
@@ -168,8 +169,8 @@ def train_network(
                 "build_dataloaders on, to have them anew"
             )
     parts = [objective.func, *([at_epoch.func] if at_epoch else [])]
-    network, loaders = pretrained.settled(network, loaders, start)
-    name = network.name if network else start.network if start else ""
+    network, loaders = pretrained.settled(network, loaders, start if isinstance(start, Checkpoint) else None)
+    name = network.name if network else start.network if isinstance(start, Checkpoint) else ""
     names = [name, problem.name, loaders.info.kind, *strings(config.recipe())]
     code, packages = code_of(train_network, *parts, names=names)
     recipe = {
@@ -203,14 +204,14 @@ class Job:
     debugging: DebuggingConfig
     objective: partial[Objective]
     states: TrainingStates | None
-    start: Checkpoint | None
+    start: Checkpoint | Weights | None
     at_epoch: partial[Any] | None
     recipe: Mapping[str, Any]
 
     def checkpoint(self) -> Checkpoint:
         """Of what is trained, still without weights."""
         if self.network is None:
-            assert self.start is not None
+            assert isinstance(self.start, Checkpoint)
             return self.start.model_copy(update={"info": self.loaders.info})
         return Checkpoint(
             network=self.network.name,
@@ -265,8 +266,8 @@ def found_size(job: Job, ranks: Ranks) -> int:
     from torchloom.training.batch_size import FEWEST, Trial, explore, together
 
     most = len(job.loaders.trained_numbers()) // (FEWEST * job.config.accumulate * ranks.size)
-    with at_hand(job, ranks) as (model, device, dtype):
-        attempt = Trial(model, job.loaders, job.config, job.objective(), device, dtype, ranks.local_size)
+    with at_hand(job, ranks) as (model, config, device, dtype):
+        attempt = Trial(model, job.loaders, config, job.objective(), device, dtype, ranks.local_size)
         sizes = explore(together(attempt, ranks), max(1, most), seconds=1.0, patience=2)
     found, fastest = sizes.suggested(), sizes.fastest
     logger.info(
@@ -278,8 +279,8 @@ def found_size(job: Job, ranks: Ranks) -> int:
 
 
 @contextmanager
-def at_hand(job: Job, ranks: Ranks) -> Iterator[tuple[nn.Module, torch.device, torch.dtype]]:
-    """The model of the job as it is before the first step, and the host set up for it."""
+def at_hand(job: Job, ranks: Ranks) -> Iterator[tuple[nn.Module, TrainConfig, torch.device, torch.dtype]]:
+    """What the job begins with, see `untrained`, and the host set up for it."""
     from torchloom.system.devices import choose_device, choose_precision, computable, seed_everything, tuned_host
 
     config = job.config
@@ -287,23 +288,24 @@ def at_hand(job: Job, ranks: Ranks) -> Iterator[tuple[nn.Module, torch.device, t
     dtype = choose_precision(config.precision, device)
     seed_everything(config.seed, config.deterministic)
     with tuned_host(device, config.threads, config.keep_memory, ranks.local_size), computable(dtype, "train"):
-        yield untrained(job), device, dtype
+        yield *untrained(job), device, dtype
 
 
 def _train(ranks: Ranks, job: Job) -> Trained:
     """`train_network` in one process of `ranks`; what it returns is the same in all of them."""
     from torchloom.data.batches import seeded
     from torchloom.system.devices import enough_memory, seed_everything
+    from torchloom.training.finetuning import merged
     from torchloom.training.loop import TIMES, fit
 
     job = settled(job, ranks)
     config, loaders = job.config, job.loaders
     if config.resume == "never" and ranks.again:
-        config = config.model_copy(update={"resume": "auto"})
+        job = replace(job, config=config.model_copy(update={"resume": "auto"}))
     if not job.debugging.on:
         say_if_one_step(config, len(loaders.trained_numbers()), "training samples")
     seed_everything(config.seed, config.deterministic)
-    model = untrained(job)
+    model, config = untrained(job)
     size = sum(parameter.numel() for parameter in model.parameters())
     logger.info("%s with %s", job.network.name if job.network else "the same network", counted(size, "parameter"))
     changes = job.at_epoch(job.start, model, loaders) if job.at_epoch else None
@@ -318,18 +320,19 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     def checkpoint(weights: dict[str, Any], epoch: int) -> Checkpoint:
         figures = {name: value for name, value in result.history[epoch - 1].items() if name not in TIMES}
         changes = {"changes": result.changes} if result.changes else {}
-        training = {**figures, "parameters": config.recipe(), "computed": result.computed, **changes}
-        return job.checkpoint().model_copy(update={"weights": weights, "training": training})
+        training = {**figures, "parameters": job.config.recipe(), "computed": result.computed, **changes}
+        return job.checkpoint().model_copy(update={"weights": merged(weights), "training": training})
 
     best = checkpoint(result.best, result.best_epoch)
     return Trained(best, checkpoint(result.last, len(result.history)), result.history, profile)
 
 
-def untrained(job: Job) -> nn.Module:
-    """The model as it is before the first step."""
+def untrained(job: Job) -> tuple[nn.Module, TrainConfig]:
+    """The model as it is before the first step, and the block `train` as its recipe of fine-tuning has it."""
     from torchloom.models import build_model
     from torchloom.training import pretrained
-    from torchloom.training.transfer import freeze, take_over
+    from torchloom.training.finetuning import finetuned
+    from torchloom.training.transfer import freeze, head_of, take_over
     from torchloom.training.whitening import whiten
 
     network, info, config = job.network, job.loaders.info, job.config
@@ -340,13 +343,13 @@ def untrained(job: Job) -> nn.Module:
         if job.start:
             take_over(model, network, info, job.problem, job.start)
     else:
-        assert job.start is not None
+        assert isinstance(job.start, Checkpoint)
         model = job.start.build()
     freeze(model, config.freeze)
     if config.whitening:
         check_suits("train.whitening", info)
         whiten(model, job.loaders.trained(config.whitening.images)[0], config.whitening)
-    return model
+    return model, finetuned(model, head_of(job.checkpoint()) if config.finetune else set(), config)
 
 
 def _check_answer(model: nn.Module, name: str, job: Job) -> None:

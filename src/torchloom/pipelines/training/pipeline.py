@@ -12,14 +12,17 @@ from torchloom.pipelines.training import nodes as stages
 from torchloom.problems import problem_of
 from torchloom.problems.base import Problem
 from torchloom.reporting import previews
+from torchloom.system.addresses import is_place
 
 TOGETHER = ("params:distributed", "params:debugging")  # parameters that all tasks share
 
 
 def create_pipeline(task: str, *, problem: str, data: str, start: str | None = None) -> Pipeline:
-    """The task that solves the problem on the data set `data`, with the weights of the task `start` at first."""
+    """The task that solves the problem on the data set `data`, starting with the weights of task or file `start`."""
     solved = problem_of(problem)
-    return task_pipeline(task, solved, data, stages.train, start, more=solved.more_stages())
+    file = start is not None and is_place(start)
+    base = None if file else start
+    return task_pipeline(task, solved, data, stages.train, base, solved.more_stages(), from_file=file)
 
 
 def task_pipeline(
@@ -31,15 +34,16 @@ def task_pipeline(
     more: Iterable[Node] = (),
     evaluate: Callable[..., Any] = stages.evaluate,
     judge: str | None = None,
+    from_file: bool = False,
 ) -> Pipeline:
     """build_dataloaders -> train -> evaluate and export_onnx, on what preprocessing made of the data set `data`.
 
-    The checkpoint of the task `base` goes into `train`, that of the task `judge` also into `evaluate`; `more` are nodes
-    that others have not.
+    The checkpoint of the task `base` goes into `train`, or what the task starts `from_file`; that of the task `judge`
+    also into `evaluate`. `more` are nodes that others have not.
     """
     prepared = [f"{data}_train", f"{data}_validation", f"{data}_test", f"{data}_info"]
     judged = ["judge_checkpoint"] if judge else []
-    started = ["base_checkpoint"] if base else []
+    started = ["base_checkpoint"] if base else ["start_checkpoint"] if from_file else []
     nodes = [
         Node(
             stages.build_dataloaders,

@@ -68,6 +68,7 @@ class PrunedTrainConfig(ClassificationTrainConfig):
     lookahead: None = None
     early_stopping: None = None
     whitening: None = None
+    finetune: None = None
 
     @field_validator("prune")
     @classmethod
@@ -96,6 +97,7 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     lookahead: None = None
     early_stopping: None = None
     whitening: None = None
+    finetune: None = None
 
     @field_validator("scheduler")
     @classmethod

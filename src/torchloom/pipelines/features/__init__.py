@@ -1,0 +1,3 @@
+from torchloom.pipelines.features.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]
