@@ -454,6 +454,13 @@ def test_an_optimiser_without_a_schedule_goes_without(given: dict[str, Any], lin
     assert found.startswith(f"{TRAIN}.{line}")
 
 
+def test_a_fused_optimiser_waits_for_no_layer() -> None:
+    fused = {f"{TRAIN}.optimizer": {"name": "SGD", "fused": True}}
+    assert mistakes({**fused, f"{TRAIN}.freeze": ["a"]}) == []
+    (line,) = mistakes({**fused, f"{TRAIN}.freeze": [{"parameters": ["a"], "epochs": 1}]})
+    assert "; must have no epochs where optimizer.fused is true" in line
+
+
 def test_weights_are_averaged_in_one_way() -> None:
     (line,) = mistakes({f"{TRAIN}.ema": 0.9, f"{TRAIN}.swa": {}})
     assert line == f"{TRAIN}.swa: given {{}}; must be left out: ema averages the weights already"

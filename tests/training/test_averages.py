@@ -13,6 +13,7 @@ from torchloom.config import SchedulerConfig, SwaConfig
 from torchloom.training.averaging import StochasticAverage, take_statistics
 from torchloom.training.optimizers import Schedule
 from torchloom.training.state import TrainingStates
+from torchloom.training.transfer import freeze
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_the_mean_of_the_weights_at_the_ends_of_epochs(start: int, cycle: int, t
             counted = [epoch for epoch in taken if epoch <= step // 4]
             expected = torch.stack([at_ends[epoch] for epoch in counted or [step // 4]]).mean(0)
             torch.testing.assert_close(average.module.weight, nn.Parameter(expected))
-    assert average.needs_statistics
+    assert average.refresh()
 
 
 def test_it_is_the_model_that_is_validated_and_kept() -> None:
@@ -99,8 +100,12 @@ def test_statistics_alone_change_and_nothing_is_drawn() -> None:
 
 
 def test_a_layer_that_stays_keeps_its_statistics() -> None:
-    frozen = {"freeze": ["network.2.*"], "swa": {"start": 2}}
-    _, result = run(lambda: classifier(norm="batch"), epochs=4, **frozen)
+    def frozen() -> nn.Module:
+        model = classifier(norm="batch")
+        freeze(model, ["network.2.*"])
+        return model
+
+    _, result = run(frozen, epochs=4, swa={"start": 2})
     assert torch.equal(result.last["network.2.running_mean"], torch.zeros(16))
 
 

@@ -332,6 +332,14 @@ class TrainConfig(Block):
             raise ValueError(f"must be left out: {scheduler.name} warms up by itself")
         return warmup
 
+    @field_validator("freeze")
+    @classmethod
+    def _can_begin_later(cls, freeze: list[Any], info: ValidationInfo) -> list[Any]:
+        optimizer = info.data.get("optimizer")
+        if optimizer and optimizer.arguments.get("fused") and not all(isinstance(entry, str) for entry in freeze):
+            raise ValueError("must have no epochs where optimizer.fused is true: its kernel wants all to begin at once")
+        return freeze
+
     @field_validator("ema", "lookahead", "swa")
     @classmethod
     def _one_average(cls, value: Any, info: ValidationInfo) -> Any:

@@ -33,6 +33,9 @@ class Average(Protocol):
     def update_parameters(self, model: nn.Module) -> None:
         """After each optimiser step."""
 
+    def refresh(self) -> bool:
+        """Before `module` is judged; whether its batch norm needs statistics that are taken for its weights."""
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
@@ -50,7 +53,12 @@ def create_average(model: nn.Module, optimizer: Optimizer, config: TrainConfig, 
     return average(model, config.ema)
 
 
-def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+class ExponentialAverage(AveragedModel):
+    def refresh(self) -> bool:
+        return False  # it averages the statistics, too
+
+
+def average(model: nn.Module, decay: float | None) -> ExponentialAverage | None:
     """An exponential moving average of weights and buffers, updated after each optimiser step.
 
     It warms up, as in TensorFlow: the decay of step n is (1 + n) / (10 + n) at most, so that what the network was at
@@ -64,7 +72,7 @@ def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
         used = min(decay, (1 + taken) / (10 + taken)) if old[0].is_floating_point() else 0.0  # all are of one type
         get_ema_multi_avg_fn(used)(old, new, taken)  # type: ignore[no-untyped-call]
 
-    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    averaged = ExponentialAverage(model, multi_avg_fn=update, use_buffers=True)
     return averaged
 
 
@@ -91,10 +99,8 @@ class StochasticAverage:
         if epoch <= self.first or (epoch - self.first) % self.cycle == 0:
             self.averaged.update_parameters(model)
 
-    @property
-    def needs_statistics(self) -> bool:
-        """One set of weights has the statistics that it was trained with."""
-        return bool(self.averaged.n_averaged > 1)
+    def refresh(self) -> bool:
+        return bool(self.averaged.n_averaged > 1)  # the weights of one epoch have those that they were trained with
 
     def state_dict(self) -> dict[str, Any]:
         return {"taken": self.taken, "averaged": self.averaged.state_dict()}
@@ -107,8 +113,6 @@ class StochasticAverage:
 class OptimizersAverage:
     """The average that the optimiser keeps itself, which is asked for when it is needed."""
 
-    needs_statistics = True
-
     def __init__(self, model: nn.Module, average_of: Callable[[Tensor], Tensor]) -> None:
         self.model, self.average_of = model, average_of
         self.module = copy.deepcopy(model)
@@ -117,11 +121,12 @@ class OptimizersAverage:
         pass
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        for kept, trained in zip(self.module.parameters(), self.model.parameters(), strict=True):
-            kept.copy_(self.average_of(trained))
-        for kept, trained in zip(self.module.buffers(), self.model.buffers(), strict=True):
-            kept.copy_(trained)
+    def refresh(self) -> bool:
+        for mean, trained in zip(self.module.parameters(), self.model.parameters(), strict=True):
+            mean.copy_(self.average_of(trained))
+        for kept, buffer in zip(self.module.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(buffer)
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return {}  # all of it is the optimiser's
@@ -147,9 +152,7 @@ def settled(
     An exponential average has statistics of batch norm of its own. Other weights than the trained ones get new ones
     from the training data that `loader` gives in this epoch, but for layers that stay as they are.
     """
-    if isinstance(averaged, OptimizersAverage):
-        averaged.refresh()
-    if averaged and getattr(averaged, "needs_statistics", False):
+    if averaged and averaged.refresh():
         learn(model, optimizer, config, epoch)
         training_mode(model)
         start_epoch(loader, epoch - 1)

@@ -40,7 +40,7 @@ class Lion(Optimizer):
                 self._update(weights, group)
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [weight.grad for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
         momenta = [self._momentum(weight) for weight in weights]
         now, later = group["betas"]
         updates = torch._foreach_lerp(momenta, gradients, 1 - now)

@@ -36,7 +36,7 @@ from torchloom.training.distribution import ALONE, Ranks
 from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, say_if_momentum_moves
 from torchloom.training.passes import create_pass
 from torchloom.training.state import Saver, TrainingState, TrainingStates
-from torchloom.training.transfer import learn, training_mode
+from torchloom.training.transfer import all_begin, learn, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def train_epochs(
         raise InputError("train.early_stopping needs a validation split (preprocess.validation_fraction above 0)")
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ranks.prepare(model)
-    optimizer = create_optimizer(model, config.optimizer)
+    optimizer = create_optimizer(model, config.optimizer, together=all_begin(config.freeze))
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
     averaged = create_average(model, optimizer, config, steps_per_epoch)
     lengths = config.epochs, steps_per_epoch, config.warmup_epochs

@@ -127,9 +127,10 @@ def matrices_of(model: nn.Module) -> set[Tensor]:
     """The weights of dense, convolutional, recurrent and attention layers, without those of the last such layer, which
     is taken for the one that gives the outputs, and without those that are embeddings, too."""
     layers = [layer for layer in model.modules() if isinstance(layer, MULTIPLYING)]
-    tables = {layer.weight for layer in model.modules() if isinstance(layer, nn.Embedding | nn.EmbeddingBag)}
-    weights = {weight for layer in layers[:-1] for weight in layer.parameters(recurse=False) if weight.ndim > 1}
-    return weights - tables - set(layers[-1].parameters(recurse=False) if layers else ())
+    others: set[Tensor] = set(layers[-1].parameters(recurse=False)) if layers else set()
+    others |= {layer.weight for layer in model.modules() if isinstance(layer, nn.Embedding | nn.EmbeddingBag)}
+    weights: set[Tensor] = {weight for layer in layers for weight in layer.parameters(recurse=False)}
+    return {weight for weight in weights - others if weight.ndim > 1}
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:

@@ -113,8 +113,10 @@ def _on_trial(name: str, arguments: dict[str, Any], groups: int = 1) -> Optimize
     return optimizer
 
 
-def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def create_optimizer(model: nn.Module, config: OptimizerConfig, together: bool = True) -> Optimizer:
     """The optimiser over all parameters of `model` that learn, fused into one kernel where it can be.
+
+    That needs all of a group to begin `together`: torch's fused SGD takes momenta of all of them or of none.
 
     Its first group has all parameters that belong to none of `config.groups`. Raises InputError when a group is empty.
     """
@@ -130,20 +132,20 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
             raise InputError(
                 f"train.optimizer.groups: {', '.join(given.parameters)} fits no parameter that is left of {names}"
             )
-    optimizer = _create(config.name, config.arguments, groups)
+    optimizer = _create(config.name, config.arguments, groups, fused=together)
     if hasattr(optimizer, "know"):
         optimizer.know(model)
     return optimizer
 
 
-def _create(name: str, arguments: dict[str, Any], parameters: list[Any]) -> Optimizer:
+def _create(name: str, arguments: dict[str, Any], parameters: list[Any], *, fused: bool) -> Optimizer:
     kind = _optimizer(name)
     arguments = _tuples(arguments)
     choosable = {"fused", "foreach", "differentiable", "capturable"}
-    if "fused" in inspect.signature(kind).parameters and not choosable & arguments.keys():
+    if fused and "fused" in inspect.signature(kind).parameters and not choosable & arguments.keys():
         try:
-            fused: Optimizer = kind(parameters, fused=True, **arguments)
-            return fused
+            quick: Optimizer = kind(parameters, fused=True, **arguments)
+            return quick
         except RuntimeError:  # this device or version has no fused kernel
             pass
     with own.running("train.optimizer", name):
@@ -308,7 +310,7 @@ class Schedule:
 
     def _go_to_constant(self, swa: SwaConfig) -> None:
         if self.constant is None:
-            rates = [swa.lr * rate / (self.rates[0] or 1.0) for rate in self.rates]  # type: ignore[operator]
+            rates = [swa.lr * rate / (self.rates[0] or 1.0) for rate in self.rates]
             self.constant = SWALR(self.optimizer, rates, swa.anneal_epochs)  # type: ignore[arg-type]
         _advance(self.constant)
 

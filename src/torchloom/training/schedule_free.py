@@ -65,4 +65,5 @@ class ScheduleFreeAdamW(Optimizer):
         if not state:
             return weight.detach()
         # as y = z + b1 (x - z)
-        return state["z"] + (weight.detach() - state["z"]) / state["b1"]
+        mean: Tensor = state["z"] + (weight.detach() - state["z"]) / state["b1"]
+        return mean

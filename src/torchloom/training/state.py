@@ -366,8 +366,9 @@ class Saver:
             if hasattr(self.state.parts.get(name), "taken"):
                 self.state.parts[name].taken = steps * done
         progress = self.state.parts["progress"]
-        best_epoch = int(ended.best.training["epoch"])
-        best = dict(ended.best.weights) if "val_loss" in ended.history[-1] else {}
+        validated = "val_loss" in ended.history[-1]
+        best = dict(ended.best.weights) if validated else {}
+        best_epoch = int(ended.best.training["epoch"]) if validated else 0
         before = list(ended.last.training.get("changes", []))
         progress.load_state_dict({"history": ended.history, "best": best, "best_epoch": best_epoch, "changes": before})
         self._note([f"a new optimiser and the weights of epoch {done}", *changes])

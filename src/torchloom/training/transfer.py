@@ -111,6 +111,11 @@ def freeze(model: nn.Module, entries: Sequence[str | FreezeConfig]) -> None:
         raise InputError(f"train.freeze: {', '.join(patterns)} leave nothing to learn")
 
 
+def all_begin(entries: Sequence[str | FreezeConfig]) -> bool:
+    """Whether nothing waits for an epoch of its own."""
+    return all(isinstance(entry, str) for entry in entries)
+
+
 def learn(model: nn.Module, optimizer: Optimizer, config: TrainConfig, epoch: int) -> bool:
     """Let the parameters that the optimiser has learn, or stay as they are, as they are to in `epoch`, from 1.
 

@@ -98,7 +98,9 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     swa: None = None
     early_stopping: None = None
     whitening: None = None
-    freeze: list[str] = Field([], description="names or patterns as in model.named_parameters() of what stays as it is")
+    freeze: list[str] = Field(  # type: ignore[assignment]  # for a client nothing waits: each round is its first
+        [], description="names or patterns as in model.named_parameters() of what stays as it is"
+    )
     resume: Literal["auto", "never", "must"] = Field("auto", description="as elsewhere, by round; none starts warm")
 
     @field_validator("scheduler")
