@@ -40,6 +40,8 @@ def test_the_parameter_files_fit(path: Any, validator: Draft7Validator) -> None:
         "mnist_mlp: {model: {name: mlp, activation: GELU}}",
         "mnist_mlp: {model: {name: my.networks.wide, width: 3}, train: {optimizer: {name: my.optimizers.Lion}}}",
         "mnist_mlp: {train: {scheduler: null}}",
+        "mnist_mlp: {train: {freeze: [a, {parameters: [b], epochs: 2}], swa: {start: 0.5}, sam: {}, recompute: [a.*]}}",
+        "mnist_mlp: {train: {optimizer: {name: Lion, betas: [0.9, 0.99]}, resume: warm, keep_state: true}}",
         "mnist_mlp: {train: {loss: {name: FocalLoss, gamma: 1, weight: balanced}, monitor: roc_auc, threshold: f1}}",
         "mnist_mlp: {train: {loss: {name: CrossEntropyLoss, weight: {yes: 2.0}}, threshold: 0.3}}",
         "mnist_mlp: {train: {loss: {plus: [{name: FocalLoss, gamma: 1.0, times: 0.5}, {name: HingeLoss, p: 2}]}}}",
@@ -73,6 +75,10 @@ def test_right(text: str, validator: Draft7Validator) -> None:
         "mnist_autoencoder: {train: {loss: {name: MSELoss, weight: [1.0, 2.0]}}}",  # of classes
         "mnist: {preprocess: {normalize: {mean: [0.5], std: [0]}}}",
         "mnist_mlp: {train: {threshold: 1.5}}",
+        "mnist_mlp: {train: {freeze: [5]}}",
+        "mnist_mlp: {train: {freeze: [{parameter: [a]}]}}",
+        "mnist_mlp: {train: {optimizer: {name: Lion, momentum: 0.9}}}",
+        "mnist_mlp: {train: {swa: {every: 2}}}",
         "mnist_mlp: {train: {loss: {name: BCELoss}}}",  # of autoencoders
         "mnist_autoencoder: {train: {loss: {name: BCEWithLogitsLoss}}}",
         "mnist_mlp: {model: {name: mlp, activation: relu}}",

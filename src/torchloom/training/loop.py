@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from torchloom.config import TrainConfig, direction
@@ -30,12 +30,13 @@ from torchloom.system.devices import (
 )
 from torchloom.system.progress import CLOCK, duration, step_bar
 from torchloom.system.words import counted
+from torchloom.training.averaging import create_average, settled
 from torchloom.training.callbacks import create_callbacks, over
 from torchloom.training.distribution import ALONE, Ranks
-from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, freeze_groups, say_if_momentum_moves
+from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, say_if_momentum_moves
 from torchloom.training.state import Saver, TrainingState, TrainingStates
 from torchloom.training.steps import Steps
-from torchloom.training.transfer import training_mode
+from torchloom.training.transfer import all_begin, learn, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -120,17 +121,18 @@ def train_epochs(
         raise InputError("train.early_stopping needs a validation split (preprocess.validation_fraction above 0)")
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ranks.prepare(model)
-    averaged = average(model, config.ema)
-    optimizer = create_optimizer(model, config.optimizer)
+    optimizer = create_optimizer(model, config.optimizer, together=all_begin(config.freeze))
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
+    averaged = create_average(model, optimizer, config, steps_per_epoch)
     lengths = config.epochs, steps_per_epoch, config.warmup_epochs
-    schedule = Schedule(optimizer, config.scheduler, *lengths, direction(config.monitor, config.rising))
+    schedule = Schedule(optimizer, config.scheduler, *lengths, direction(config.monitor, config.rising), config.swa)
     say_if_momentum_moves(schedule, config)
     lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    compiled = compile_network(model, device, config.accumulate == 1) if config.compile else model
-    steps = Steps(model, ranks.parallel(compiled), objective, optimizer, scaler, config, device, dtype)
+    compiled = compile_network(model, device, config.accumulate == 1 and not config.sam) if config.compile else model
+    steps = Steps(model, ranks.parallel(compiled), objective, optimizer, scaler, config, device, dtype, ranks)
     judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
+    settle = partial(settled, averaged, model, optimizer, config, train_loader, device, dtype, objective, ranks)
     length = counted(config.epochs, "epoch"), counted(steps_per_epoch, "step")
     logger.info("training on %s in %s: %s of %s", device, dtype, *length)
 
@@ -153,7 +155,7 @@ def train_epochs(
             running = Running(len(train_loader), device, {"epoch": epoch, "learning_rate": rate})
             start_epoch(train_loader, epoch - 1)
             state.begin_epoch(running)
-            if freeze_groups(optimizer, config.optimizer, epoch):
+            if learn(model, optimizer, config, epoch):
                 steps.trained = ranks.parallel(compiled)
             if at_epoch and not running.steps:  # else what is gone on with has had it
                 at_epoch(model, epoch)
@@ -164,8 +166,7 @@ def train_epochs(
                     group_start = step - step % config.accumulate
                     group = min(config.accumulate, len(train_loader) - group_start)
                     last_of_group = step + 1 == group_start + group
-                    with ranks.exchange(steps.trained, last_of_group):
-                        loss, figures = steps.backward(batch, group, last_of_group)
+                    loss, figures = steps.backward(batch, group, last_of_group)
                     if last_of_group:
                         steps.update()
                         for callback in callbacks:
@@ -189,7 +190,7 @@ def train_epochs(
             row = running.row | {f"train_{name}": value for name, value in running.means(ranks).items()}
             row |= {"samples_per_second": running.rate(ranks), "seconds_waiting": running.waited}
             if validated:
-                ranks.share_buffers(judged)
+                settle(epoch)
                 given = judged, validation_loader, device, dtype, objective
                 measured = measure(*given, epoch, saver.step_done, ranks, whole)
                 row |= {f"val_{name}": value for name, value in measured.items()}
@@ -207,7 +208,8 @@ def train_epochs(
                 break
             if epoch < config.epochs:
                 saver.epoch_done()
-    ranks.share_buffers(judged)
+        saver.training_done()
+    settle(len(progress.history))
     last = snapshot(judged)
     best = progress.best if validated else last
     stop_if_weights_not_finite(best, progress.best_epoch)
@@ -240,24 +242,6 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-
-
-def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """An exponential moving average of weights and buffers, updated after each optimiser step.
-
-    It warms up, as in TensorFlow: the decay of step n is (1 + n) / (10 + n) at most, so that what the network was at
-    first is forgotten in short trainings too. Buffers of whole numbers, such as positions, are as the network has them.
-    """
-    if decay is None:
-        return None
-
-    def update(old: Any, new: Any, _: Any) -> None:
-        taken = int(averaged.n_averaged)  # on the CPU; what is given is a copy on the device
-        used = min(decay, (1 + taken) / (10 + taken)) if old[0].is_floating_point() else 0.0  # all are of one type
-        get_ema_multi_avg_fn(used)(old, new, taken)  # type: ignore[no-untyped-call]
-
-    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    return averaged
 
 
 class Running:

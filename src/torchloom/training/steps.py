@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from torchloom.config import TrainConfig, own
 from torchloom.problems.base import WEIGHT, Batch, Objective
 from torchloom.system.devices import autocast
+from torchloom.training.distribution import ALONE, Ranks
+from torchloom.training.sharpness import climbed, statistics_kept
 
 TINY = 1e-12  # of batches in which nothing counts
 
@@ -32,21 +34,48 @@ class Steps:
     config: TrainConfig
     device: torch.device
     dtype: torch.dtype
+    ranks: Ranks = ALONE
     weight: Tensor | None = None  # of the group's batches so far
 
     def backward(self, batch: Batch, group: int, last: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the gradients of a batch, one of so many in its `group`; what the objective says of it."""
+        """Add the gradients of a batch, one of so many in its `group`, which with `train.sam` are those of the steepest
+        place nearby; what the objective says of it."""
+        if self.config.sam is None:
+            return self._backward(batch, group, last)
+        with self.ranks.exchange(self.trained, False):  # each process looks around for itself, as in the paper
+            loss, figures, penalties = self._forward(batch)
+            weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(self.scaler.scale(loss + penalties), weights, allow_unused=True)
+        with climbed(weights, gradients, self.config.sam), statistics_kept(self.model):
+            self._backward(batch, group, last)
+        return loss, figures
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor | float]:
         with autocast(self.device, self.dtype):
             loss, figures = self.objective(self.trained, batch)
-        penalties = penalty(self.model, self.config.l1, self.config.l2)
+        return loss, figures, penalty(self.model, self.config.l1, self.config.l2)
+
+    def _backward(self, batch: Batch, group: int, last: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.ranks.exchange(self.trained, last):
+            loss, figures, penalties = self._forward(batch)
+            self.scaler.scale(self._share(batch, loss, figures, penalties, group, last)).backward()  # type: ignore[no-untyped-call]
+        return loss, figures
+
+    def _share(
+        self,
+        batch: Batch,
+        loss: Tensor,
+        figures: dict[str, Tensor],
+        penalties: Tensor | float,
+        group: int,
+        last: bool,
+    ) -> Tensor:
+        """What a batch adds to what its group minimises, to be divided by `weight` where there is one."""
         if WEIGHT in figures and group > 1:
             share = figures[WEIGHT].detach() / len(batch[-1])  # about 1, so that fp16 scales as ever
             self.weight = share if self.weight is None else self.weight + share
-            total = loss * share + (penalties * self.weight.clamp(min=TINY) if last else 0.0)
-        else:
-            total = (loss + penalties) / group
-        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        return loss, figures
+            return loss * share + (penalties * self.weight.clamp(min=TINY) if last else 0.0)
+        return (loss + penalties) / group
 
     def update(self) -> None:
         """Take the step; gradients stay until `optimizer.zero_grad`."""

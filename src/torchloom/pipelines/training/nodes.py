@@ -162,6 +162,13 @@ def train_network(
     from torchloom.training import pretrained
     from torchloom.training.distribution import ALONE, launch
 
+    states = None if debugging.on else states
+    if config.resume == "warm":
+        if states is None:
+            raise InputError(
+                "train.resume: warm goes on with a training of the task, which debugging and sweeps do not"
+            )
+        states = states.warm()
     for key, made in {"batch_size": loaders.batch_size, "seed": loaders.seed}.items():
         if made != getattr(config, key):
             raise InputError(
@@ -181,10 +188,10 @@ def train_network(
         "packages": packages,
         **({"start": start.fingerprint()} if start else {}),
         **pretrained.fingerprint(network),
+        **({"warm": states.ended.last.fingerprint()} if states and states.ended else {}),
         **({"debugging": debugging.model_dump(mode="json")} if debugging.on else {}),
         **(more or {}),
     }
-    states = None if debugging.on else states
     job = Job(problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
     if only_prepared.get():
         raise Prepared(job)
@@ -332,6 +339,7 @@ def untrained(job: Job) -> tuple[nn.Module, TrainConfig]:
     from torchloom.models import build_model
     from torchloom.training import pretrained
     from torchloom.training.finetuning import finetuned
+    from torchloom.training.recompute import recompute
     from torchloom.training.transfer import freeze, head_of, take_over
     from torchloom.training.whitening import whiten
 
@@ -349,6 +357,9 @@ def untrained(job: Job) -> tuple[nn.Module, TrainConfig]:
     if config.whitening:
         check_suits("train.whitening", info)
         whiten(model, job.loaders.trained(config.whitening.images)[0], config.whitening)
+    if job.states and job.states.ended and network:
+        take_over(model, network, info, job.problem, job.states.ended.last)
+    recompute(model, config.recompute, compiled=config.compile)
     return model, finetuned(model, head_of(job.checkpoint()) if config.finetune else set(), config)
 
 
