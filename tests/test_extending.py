@@ -280,7 +280,8 @@ def test_pairs_of_ones_own(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
     pairs = [{"english": " ".join(text), "french": " ".join(one[text[at]] for at in (0, 2, 1))} for text in texts * 20]
     write(tmp_path / "pairs.csv", pairs)
     (project / "conf/base/parameters/sentences.yml").write_text(block("sentence_pairs:"))
-    small = {"train": {"epochs": 12, "threads": 1}, "model": {"width": 32}}
+    train = {"epochs": 30, "batch_size": 16, "optimizer": {"lr": 0.005}, "threads": 1}
+    small = {"train": train, "model": {"width": 32, "embedding_dropout": 0.0, "dropout": 0.0}}
     catalog = kedro_run(project, "sentences", env="local", params={"sentences": small})
     assert catalog.load("sentences.metrics")["exact_match"] > 0.8
     assert catalog.load("sentences.export_report")["greatest_difference"] < 1e-3

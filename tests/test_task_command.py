@@ -150,8 +150,8 @@ def test_what_cannot_be_is_answered(tmp_path: Path, table: Path) -> None:
     (tmp_path / "notes.bin").write_text("hello")
     with pytest.raises(
         InputError,
-        match=r"notes\.bin: no reader knows what to make of it.* book, folder, labelled_series, pictures, series, "
-        r"sounds, table, texts$",
+        match=r"notes\.bin: no reader knows what to make of it.* book, folder, labelled_series, pairs, pictures, "
+        r"series, sounds, table, texts$",
     ):
         propose(tmp_path / "notes.bin", None)
 
