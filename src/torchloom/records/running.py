@@ -275,7 +275,7 @@ class Run:
             self.locks.release(*(self.locks.held.keys() - set(self.own_locks)))
 
     def _keeps_state(self, task: str) -> bool:
-        return bool(self.records.parameters[task].get("train", {}).get("keep_state"))
+        return bool(getattr(self.catalog.load(f"params:{task}.train"), "keep_state", False))
 
     def _show(self, node: Node) -> None:
         """Show the tracker what the stage has left: its files, and the figures on the test split."""
