@@ -18,6 +18,7 @@ PARTS = {
     "distribution": "benchmarks.distribution",
     "streaming": "benchmarks.streaming",
     "start": "benchmarks.start",
+    "recompute": "benchmarks.recompute",
     "gpu": "benchmarks.records",
 }
 

@@ -186,6 +186,29 @@ def test_the_smallest_parameters_are_valid() -> None:
         (f"{TRAIN}.lookahead.decay", -0.1, "given -0.1; must be greater than or equal to 0"),
         (f"{TRAIN}.lookahead.ramp", -1.0, "given -1.0; must be greater than or equal to 0"),
         (f"{TRAIN}.lookahead.ramp", float("inf"), "given inf; must be a finite number"),
+        (f"{TRAIN}.swa", {"start": 1.5}, ".start: given 1.5; must be a share below 1, or the whole number of an epoch"),
+        (f"{TRAIN}.swa", {"start": 4}, ".start: given 4.0; must be one of the 3 epochs"),
+        (
+            f"{TRAIN}.swa",
+            {"start": 1, "lr": 0.1},
+            ".start: given 1.0; must be later: it is after epoch 1 that the rate",
+        ),
+        (f"{TRAIN}.swa.cycle", 0, "given 0; must be greater than or equal to 1"),
+        (f"{TRAIN}.swa.lr", 0.0, "given 0.0; must be greater than 0"),
+        (f"{TRAIN}.sam", 5, "given 5; must be a block such as {rho: …, adaptive: …}"),
+        (f"{TRAIN}.sam.rho", 0.0, "given 0.0; must be greater than 0"),
+        (f"{TRAIN}.freeze", "network.*", "given 'network.*'; must be a valid list"),
+        (f"{TRAIN}.freeze", ["a", 5], ".1: given 5; must be a block such as {parameters: …, epochs: …}"),
+        (f"{TRAIN}.freeze", [{"parameters": ["a"]}], ".0.epochs: is missing and has no default"),
+        (f"{TRAIN}.freeze", [{"parameters": [], "epochs": 1}], ".0.parameters: given []; List should have at least 1"),
+        (
+            f"{TRAIN}.freeze",
+            [{"parameters": ["a"], "epoch": 1, "epochs": 1}],
+            ".0.epoch: unknown key (did you mean epochs",
+        ),
+        (f"{TRAIN}.recompute", ["a", 5], ".1: given 5; must be a valid string"),
+        (f"{TRAIN}.resume", "worm", "given 'worm'; must be 'auto', 'never', 'must' or 'warm'"),
+        (f"{TRAIN}.keep_state", 1, "given 1; must be a valid boolean"),
         (f"{TRAIN}.whitening", True, "given True; must be a block such as {images: …, epsilon: …, freeze: …}"),
         (f"{TRAIN}.whitening.images", 0, "given 0; must be greater than or equal to 1"),
         (f"{TRAIN}.whitening.epsilon", 0.0, "given 0.0; must be greater than 0"),
@@ -221,7 +244,7 @@ def test_the_smallest_parameters_are_valid() -> None:
         (
             f"{TRAIN}.optimizer",
             {"name": "Muon", "momentun": 0.5},
-            ".momentun: unknown key (did you mean momentum?); allowed are lr, momentum, nesterov, normalize, ns_steps",
+            ".momentun: unknown key (did you mean momentum?); allowed are adamw_share, betas, eps, lr, mom",
         ),
         (f"{TRAIN}.optimizer", {"name": "Muon", "ns_steps": 2.5}, ".ns_steps: given 2.5; must be a valid integer"),
         (f"{TRAIN}.optimizer", {"name": "Muon", "normalize": 1}, ".normalize: given 1; must be a valid boolean"),
@@ -412,6 +435,37 @@ def test_optimisers_that_the_loop_cannot_drive_are_not_offered(name: str) -> Non
     assert line.startswith(f"{TRAIN}.optimizer.name: given '{name}'")
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"scheduler": {"name": "StepLR", "step_size": 1}},
+            "scheduler: given {'name': 'StepLR', 'step_size': 1}; must be ",
+        ),
+        ({"ema": 0.9}, "ema: given 0.9; must be left out: ScheduleFreeAdamW averages the weights itself"),
+        ({"swa": {}}, "swa: given {}; must be left out: ScheduleFreeAdamW averages the weights itself"),
+        ({"lookahead": {}}, "lookahead: given {}; must be left out: ScheduleFreeAdamW averages"),
+    ],
+)
+def test_an_optimiser_without_a_schedule_goes_without(given: dict[str, Any], line: str) -> None:
+    free = {f"{TRAIN}.scheduler": None, f"{TRAIN}.optimizer": {"name": "ScheduleFreeAdamW"}}
+    assert mistakes({**free, f"{TRAIN}.warmup_epochs": 1.0}) == []
+    (found,) = mistakes({**free, **{f"{TRAIN}.{key}": value for key, value in given.items()}})
+    assert found.startswith(f"{TRAIN}.{line}")
+
+
+def test_a_fused_optimiser_waits_for_no_layer() -> None:
+    fused = {f"{TRAIN}.optimizer": {"name": "SGD", "fused": True}}
+    assert mistakes({**fused, f"{TRAIN}.freeze": ["a"]}) == []
+    (line,) = mistakes({**fused, f"{TRAIN}.freeze": [{"parameters": ["a"], "epochs": 1}]})
+    assert "; must have no epochs where optimizer.fused is true" in line
+
+
+def test_weights_are_averaged_in_one_way() -> None:
+    (line,) = mistakes({f"{TRAIN}.ema": 0.9, f"{TRAIN}.swa": {}})
+    assert line == f"{TRAIN}.swa: given {{}}; must be left out: ema averages the weights already"
+
+
 @pytest.mark.parametrize("scheduler", [{"name": "OneCycleLR"}, {"name": "CyclicLR", "base_lr": 0.01}])
 def test_schedulers_that_warm_up_themselves_exclude_warm_up(scheduler: dict[str, Any]) -> None:
     (line,) = mistakes({f"{TRAIN}.scheduler": scheduler, f"{TRAIN}.warmup_epochs": 1.0})
@@ -531,6 +585,9 @@ def test_a_list_stands_for_a_tuple() -> None:
     "changes",
     [
         {f"{TRAIN}.lookahead": {}},
+        {f"{TRAIN}.swa": {"start": 2, "lr": 0.01, "cycle": 2}, f"{TRAIN}.sam": {}, f"{TRAIN}.resume": "warm"},
+        {f"{TRAIN}.freeze": ["a.*", {"parameters": ["b.*"], "epochs": 2}], f"{TRAIN}.recompute": ["network.*"]},
+        {f"{TRAIN}.optimizer": {"name": "Lion", "lr": 0.001, "betas": [0.9, 0.99]}, f"{TRAIN}.keep_state": True},
         {f"{TRAIN}.lookahead": {"every": 1, "decay": 0.0, "ramp": 3}},
         {f"{TRAIN}.whitening": {}},
         {f"{TRAIN}.threads": 4, f"{TRAIN}.keep_memory": False},

@@ -45,6 +45,7 @@ def differing(**changes: Any) -> dict[str, Any]:
             },
         ),
         ({"freeze": ["network.*"]}, {"train.freeze": ["network.*"]}),
+        ({"swa": {"start": 0.5}, "keep_state": True}, {"train.swa.start": 0.5}),
     ],
 )
 def test_settings_that_are_no_defaults(changes: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -22,8 +22,9 @@ from torchloom.models import build_network
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig
 from torchloom.system.devices import seed_everything
-from torchloom.training import loop
-from torchloom.training.loop import Objective, Outcome, Running, average, fit, improves, penalty, should_stop, snapshot
+from torchloom.training import loop, passes
+from torchloom.training.averaging import average
+from torchloom.training.loop import Objective, Outcome, Running, fit, improves, should_stop, snapshot
 
 Split = tuple[Tensor, Tensor]  # images (N, H, W, C) uint8 and labels (N,)
 CROSS_ENTROPY = classification_objective("CrossEntropyLoss", {})
@@ -369,7 +370,7 @@ def test_clipping_bounds_the_step(precision: str) -> None:
 
 def test_penalties_pull_on_weights_and_leave_the_rest() -> None:
     model = fresh(lambda: classifier(norm="batch"))
-    total = penalty(model, l1=0.3, l2=0.2)
+    total = passes.penalty(model, l1=0.3, l2=0.2)
     assert isinstance(total, Tensor)
     weights = {name: value for name, value in model.named_parameters() if value.ndim > 1}
     assert weights.keys() == {"network.1.weight", "network.4.weight"}
@@ -381,7 +382,7 @@ def test_penalties_pull_on_weights_and_leave_the_rest() -> None:
             torch.testing.assert_close(parameter.grad, 0.3 * parameter.detach().sign() + 0.2 * parameter.detach())
         else:
             assert parameter.grad is None
-    assert penalty(model, 0.0, 0.0) == 0.0
+    assert passes.penalty(model, 0.0, 0.0) == 0.0
 
 
 def test_l1_moves_a_step_by_rate_times_sign() -> None:

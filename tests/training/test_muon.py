@@ -1,4 +1,4 @@
-"""Muon against singular value decompositions and, where it is plain SGD, against torch.optim.SGD."""
+"""Muon against singular value decompositions and, for what is no matrix, against torch.optim.AdamW and SGD."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.training.muon import Muon, orthogonalize
+from torchloom.config import OptimizerConfig
+from torchloom.training.muon import Muon, matrices_of, orthogonalize
+from torchloom.training.optimizers import create_optimizer
 
 SHAPES = [(6, 40), (40, 6), (24, 24), (1, 9), (9, 1)]
 GROUPS: list[dict[str, Any]] = [
@@ -116,12 +118,10 @@ def test_it_is_the_momentum_that_is_made_orthogonal(nesterov: bool) -> None:
 
 
 @pytest.mark.parametrize("settings", GROUPS)
-@pytest.mark.parametrize(("shape", "orthogonal"), [((7,), True), ((7,), False), ((6, 4), False), ((4, 2, 3, 3), False)])
-def test_biases_and_groups_that_ask_for_it_are_updated_as_by_sgd(
-    shape: tuple[int, ...], orthogonal: bool, settings: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("shape", [(7,), (6, 4), (4, 2, 3, 3)])
+def test_groups_that_ask_for_it_are_updated_as_by_sgd(shape: tuple[int, ...], settings: dict[str, Any]) -> None:
     ours, theirs = parameter(*shape), parameter(*shape)
-    optimizer = Muon([ours], lr=0.1, orthogonalize=orthogonal, normalize=True, **settings)
+    optimizer = Muon([ours], lr=0.1, orthogonalize=False, normalize=True, **settings)
     reference = torch.optim.SGD([theirs], lr=0.1, **settings)
     for seed in range(1, 6):
         gradient = drawn(*shape, seed=seed)
@@ -130,12 +130,64 @@ def test_biases_and_groups_that_ask_for_it_are_updated_as_by_sgd(
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("settings", [{}, {"adamw_share": 0.5, "betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.3}])
+def test_what_has_one_dimension_is_updated_as_by_adamw(settings: dict[str, Any]) -> None:
+    ours, theirs = parameter(7), parameter(7)
+    optimizer = Muon([ours], lr=0.2, normalize=True, **settings)
+    full = {"adamw_share": 0.05, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0} | settings
+    reference = torch.optim.AdamW([theirs], lr=0.2 * full.pop("adamw_share"), **full)
+    for seed in range(1, 6):
+        gradient = drawn(7, seed=seed)
+        step(optimizer, ours, gradient)
+        step(reference, theirs, gradient)
+        torch.testing.assert_close(ours, theirs)
+
+
+class Reader(nn.Module):
+    """With an embedding, positions, a recurrent layer, attention, a norm, and a layer that answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.places = nn.Embedding(9, 8), nn.Parameter(torch.zeros(5, 8))
+        self.recurrent = nn.GRU(8, 8, batch_first=True)
+        self.attention, self.norm = nn.MultiheadAttention(8, 2, batch_first=True), nn.LayerNorm(8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.recurrent(self.embedding(x) + self.places)
+        x, _ = self.attention(x, x, x)
+        answers: Tensor = self.head(self.norm(x).mean(1))
+        return answers
+
+
+def test_it_knows_the_matrices_of_a_model() -> None:
+    torch.manual_seed(0)
+    model = Reader()
+    config = OptimizerConfig.model_validate({"name": "Muon", "lr": 0.1})
+    optimizer = create_optimizer(model, config)
+    model(torch.arange(10).reshape(2, 5) % 9).square().sum().backward()
+    optimizer.step()
+    kept = {name: set(optimizer.state[weight]) for name, weight in model.named_parameters()}
+    orthogonal = {name for name, names in kept.items() if names == {"momentum_buffer"}}
+    assert orthogonal == {
+        *("recurrent.weight_ih_l0", "recurrent.weight_hh_l0", "attention.in_proj_weight", "attention.out_proj.weight")
+    }
+    assert all(names == {"step", "exp_avg", "exp_avg_sq"} for name, names in kept.items() if name not in orthogonal)
+
+
+def test_a_table_that_also_answers_is_no_matrix() -> None:
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 9, bias=False), nn.Flatten())
+    model[2].weight = model[0].weight
+    assert matrices_of(model) == {model[1].weight}
+    assert matrices_of(nn.Linear(2, 2)) == matrices_of(nn.LayerNorm(2)) == set()
+
+
 def test_each_group_has_its_own_settings() -> None:
     matrix, other, bias = parameter(4, 6), parameter(4, 6), parameter(4)
     groups = [
         {"params": [matrix], "lr": 0.5},
         {"params": [other], "orthogonalize": False, "lr": 0.25, "momentum": 0.0, "nesterov": False},
-        {"params": [bias]},
+        {"params": [bias], "lr": 1.0, "adamw_share": 0.5},
     ]
     starts = [weight.detach().clone() for weight in (matrix, other, bias)]
     optimizer = Muon(groups, lr=2.0, momentum=0.5, nesterov=True)
@@ -143,7 +195,7 @@ def test_each_group_has_its_own_settings() -> None:
     optimizer.step()
     torch.testing.assert_close(matrix, starts[0] - 0.5 * orthogonalize(1.5 * matrix.grad), atol=5e-3, rtol=0)
     torch.testing.assert_close(other, starts[1] - 0.25 * other.grad)
-    torch.testing.assert_close(bias, starts[2] - 2.0 * 1.5 * bias.grad)
+    torch.testing.assert_close(bias, starts[2] - 0.5 * bias.grad.sign())  # the first step of Adam
 
 
 def test_weight_decay_of_what_is_orthogonal_is_decoupled() -> None:
@@ -185,6 +237,8 @@ def test_what_has_no_gradient_stays() -> None:
         {"ns_steps": 0},
         {"momentum": 0.0},
         {"momentum": 0.0, "nesterov": True},
+        {"adamw_share": -1.0},
+        {"betas": (0.9, 1.0)},
     ],
 )
 def test_what_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:

@@ -184,6 +184,7 @@ def test_every_scheduler(states: TrainingStates, name: str) -> None:
         {"change": {"mixup": 0.5, "cutmix": 0.5}},
         {"change": {"flip": "alternating", "policy": {"name": "RandAugment", "groups": 3}}},
         {"streamed": True},
+        {"freeze": [{"parameters": ["network.0.*", "network.1.*"], "epochs": 2}]},
     ],
     ids=lambda settings: "-".join(settings),
 )
@@ -241,6 +242,60 @@ def test_nothing_whole_is_left(states: TrainingStates, caplog: pytest.LogCapture
     with pytest.raises(InputError, match=r"no state to go on from, but lenet\.train\.resume is must"):
         train(states, resume="must")
     assert_equal(train(states), uninterrupted())
+
+
+# ---- a training that is over ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ema": 0.9},
+        {"scheduler": {"name": "StepLR", "step_size": 2}, "warmup_epochs": 1.0},
+        {"optimizer": {"name": "ScheduleFreeAdamW", "lr": 0.01}},
+        {"swa": {"start": 2, "lr": 0.01}},
+        {"freeze": [{"parameters": ["network.4.*"], "epochs": 4}]},
+        {"validation": 0, "optimizer": {"name": "Lion", "lr": 0.001}},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_more_epochs_end_as_if_they_had_been_asked_for_at_first(
+    states: TrainingStates, settings: dict[str, Any]
+) -> None:
+    train(states, keep_state=True, **SELDOM, **{**settings, "epochs": 3})
+    assert states.files()[-1].name == "epoch-00003-step-000000000.safetensors"
+    taken: list[int] = []
+    longer = train(states, taken.append, **SELDOM, **{**settings, "epochs": 5})
+    assert_equal(longer, uninterrupted(**{**settings, "epochs": 5}))
+    assert len(taken) == 2 * STEPS
+    assert longer.changes == ["from epoch 4 on, train.epochs: 3, now 5"]
+
+
+def test_as_many_epochs_leave_nothing_to_do(states: TrainingStates) -> None:
+    settings: dict[str, Any] = {"swa": {"start": 2}, "keep_state": True}
+    train(states, **settings)
+    taken: list[int] = []
+    assert_equal(train(states, taken.append, **settings), uninterrupted(swa={"start": 2}))
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"scheduler": {"name": "CosineAnnealingLR"}}, {"lookahead": {}}, {"swa": {"start": 0.5}}],
+    ids=lambda settings: "-".join(settings),
+)
+def test_what_hangs_on_the_length_needs_to_be_told(states: TrainingStates, settings: dict[str, Any]) -> None:
+    train(states, keep_state=True, **settings)
+    with pytest.raises(InputError, match=r"train\.epochs: 4, now 5"):
+        train(states, **{**settings, "epochs": 5})
+    assert len(train(states, resume="must", **{**settings, "epochs": 5}).history) == 5
+
+
+def test_fewer_epochs_are_not_gone_on_with(states: TrainingStates) -> None:
+    train(states, keep_state=True)
+    with pytest.raises(InputError, match=r"^train\.epochs 3: the saved state is of epoch 4"):
+        train(states, epochs=3)
 
 
 # ---- another recipe ------------------------------------------------------------------------------------------------

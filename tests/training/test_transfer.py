@@ -1,9 +1,11 @@
 """Weights that come from another training, and layers that stay as they are."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from test_loop import classifier, fresh, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,7 +23,8 @@ from torchloom.problems.classification.config import ClassificationTrainConfig, 
 from torchloom.problems.language_model.config import LanguageModelConfig
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loop import fit
-from torchloom.training.transfer import freeze, take_over, training_mode
+from torchloom.training.optimizers import create_optimizer
+from torchloom.training.transfer import freeze, learn, take_over, training_mode
 
 INFO = ImageInfo(target=Classes(classes=["cat", "dog"]), shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
 OTHERS = ImageInfo(
@@ -172,3 +175,64 @@ def test_what_a_fixed_parameter_lies_beside_learns() -> None:
 def test_freezing_goes_wrong(patterns: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         freeze(nn.Sequential(nn.Linear(2, 2)), patterns)
+
+
+# ---- what waits ----------------------------------------------------------------------------------------------------
+
+WAITING = {"parameters": ["0.*", "1.*"], "epochs": 2}
+
+
+def layered(freezing: list[Any], **optimizer: Any) -> tuple[nn.Module, Any, ClassificationTrainConfig]:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 2))
+    given = {"epochs": 9, "freeze": freezing, "optimizer": {"name": "SGD", "lr": 0.1, **optimizer}}
+    config = ClassificationTrainConfig.model_validate(given)
+    freeze(model, config.freeze)
+    return model, create_optimizer(model, config.optimizer), config
+
+
+def test_layers_learn_from_their_epoch_on() -> None:
+    model, optimizer, config = layered(["3.bias", WAITING, {"parameters": ["0.*"], "epochs": 3}])
+    learning, changed, statistics = {}, [], []
+    for epoch in range(1, 6):
+        changed.append(learn(model, optimizer, config, epoch))
+        learning[epoch] = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        training_mode(model)
+        statistics.append(model[1].training)
+    rest = {"2.weight", "2.bias", "3.weight"}
+    norm = {"1.weight", "1.bias"}
+    assert learning == {
+        **{1: rest, 2: rest, 3: rest | norm},
+        **dict.fromkeys((4, 5), rest | norm | {"0.weight", "0.bias"}),
+    }
+    assert changed == [True, False, True, True, False]
+    assert statistics == [False, False, True, True, True]
+
+
+def test_what_waits_may_also_be_over() -> None:
+    """As at a training that goes on: any epoch may be the first that is seen."""
+    groups = [{"parameters": ["0.*"], "epochs": 3}]
+    for epoch, expected in {1: False, 2: False, 3: True, 4: False, 5: False}.items():
+        model, optimizer, config = layered([WAITING], groups=groups)
+        learn(model, optimizer, config, epoch)
+        assert model[0].weight.requires_grad is expected
+        assert learn(model, optimizer, config, epoch) is False
+
+
+def test_a_layer_that_waits_is_as_it_began_until_its_epoch() -> None:
+    make = partial(classifier, norm="batch")
+    waiting: dict[str, Any] = {"freeze": [{"parameters": ["network.1.*", "network.2.*"], "epochs": 2}], "ema": 0.5}
+    begun = fresh(make).state_dict()
+    names = [name for name in begun if name.startswith(("network.1.", "network.2."))]
+    assert len(names) > 4
+    _, still = run(make, epochs=2, **waiting)
+    _, after = run(make, epochs=3, **waiting)
+    assert all(torch.equal(still.last[name], begun[name]) for name in names)
+    assert not any(torch.equal(after.last[name], begun[name]) for name in names)
+    assert not torch.equal(still.last["network.4.weight"], begun["network.4.weight"])
+
+
+def test_if_all_wait_nothing_can_learn() -> None:
+    with pytest.raises(InputError, match="leave nothing to learn"):
+        layered([{"parameters": ["*"], "epochs": 1}])
+    with pytest.raises(InputError, match=r"4\.\* fits none of 0\.weight"):
+        layered([{"parameters": ["4.*"], "epochs": 1}])

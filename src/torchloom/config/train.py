@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from torchloom.config import own
 from torchloom.config.base import Block, Count, Device, Fraction, Named, NotNegative, Positive, Seed
@@ -29,7 +39,10 @@ class GroupConfig(BaseModel):
 
 
 class OptimizerConfig(Named):
-    """A class of torch.optim by its name, or Muon, with its arguments (`lr`, `weight_decay`, …)."""
+    """A class of torch.optim by its name, or one of ours, with its arguments (`lr`, `weight_decay`, …).
+
+    Ours are Lion, Muon and ScheduleFreeAdamW.
+    """
 
     groups: list[GroupConfig] = Field([], description="parameters with other arguments; the first that fits counts")
 
@@ -39,7 +52,7 @@ class OptimizerConfig(Named):
 
         known = answering_for("optimizer")
 
-        own.chosen(self.name, known.optimizer_names(), "Muon, an optimiser of torch.optim", parent=Optimizer)
+        own.chosen(self.name, known.optimizer_names(), "an optimiser of torch.optim or ours,", parent=Optimizer)
         known.check_optimizer(self.name, self.arguments)
         for number, group in enumerate(self.groups):
             try:
@@ -139,6 +152,55 @@ class LookaheadConfig(Block):
     )
 
 
+def _share_or_number(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("must be a share below 1, or the whole number of an epoch")
+    return value
+
+
+class SwaConfig(Block):
+    """The mean of the weights at the ends of some epochs is the model (Izmailov et al., arXiv:1803.05407)."""
+
+    start: Annotated[NotNegative, AfterValidator(_share_or_number)] = Field(
+        0.75, description="share of the epochs that pass before one whose weights count; or that one's number, from 1"
+    )
+    cycle: Count = Field(1, description="epochs from one whose weights count to the next")
+    lr: Positive | None = Field(
+        None, description="learning rate from then on, for groups as a share of it; none follows the scheduler"
+    )
+    anneal_epochs: int = Field(1, ge=0, description="in which the learning rate goes there")
+
+    def first(self, epochs: int) -> int:
+        """The number, from 1, of the first of so many `epochs` whose weights count."""
+        return int(self.start) if self.start >= 1 else int(self.start * epochs + 1e-9) + 1
+
+
+class SamConfig(Block):
+    """Each step goes down where the loss is the greatest nearby (Foret et al., arXiv:2010.01412): twice the time."""
+
+    rho: Positive = Field(0.05, description="how far away that is, as a norm over all weights")
+    adaptive: bool = Field(False, description="in shares of each weight (arXiv:2102.11600); rho is then about 0.5 to 2")
+
+
+class FreezeConfig(Block):
+    """Parameters that stay as they are for some epochs and learn after that."""
+
+    parameters: list[str] = Field(
+        min_length=1, description="their names or patterns (network.stem.*) as in model.named_parameters()"
+    )
+    epochs: Count = Field(description="they stay as they are for so many epochs")
+
+
+def _block_unless_text(value: Any) -> Any:
+    """Of what may be either, mistakes are told of the block alone."""
+    if isinstance(value, str | FreezeConfig):
+        return value
+    try:
+        return FreezeConfig.model_validate(value)
+    except ValidationError as error:
+        raise ArgumentError(FreezeConfig, error.errors()) from None
+
+
 class WhiteningConfig(Block):
     """The first convolution's kernels make its outputs uncorrelated; see torchloom/training/whitening.py."""
 
@@ -154,6 +216,9 @@ class CallbackConfig(Named):
     def _exists(self) -> CallbackConfig:
         answering_for("callback").check_callback(self.name, self.arguments)
         return self
+
+
+SAVING = {"resume", "keep_state", "save_minutes", "keep_states", "keep_memory"}  # what decides no outcome
 
 
 class TrainConfig(Block):
@@ -178,12 +243,19 @@ class TrainConfig(Block):
         None, description="decay per step of an averaged copy of the weights, which is the model"
     )
     lookahead: LookaheadConfig | None = Field(None, description="slow weights beside the trained ones")
+    swa: SwaConfig | None = Field(None, description="the mean of the weights of the last epochs, which is the model")
+    sam: SamConfig | None = Field(None, description="steps towards weights around which the loss is small, too")
     whitening: WhiteningConfig | None = Field(None, description="of images only: how the first convolution starts")
     early_stopping: EarlyStoppingConfig | None = None
-    freeze: list[str] = Field(
+    freeze: list[Annotated[str | FreezeConfig, BeforeValidator(_block_unless_text)]] = Field(
         [],
-        description="names or patterns (network.stages.*) as in model.named_parameters() of what stays as it is; "
-        "layers that stay as a whole keep their statistics too",
+        description="names or patterns (network.stages.*) as in model.named_parameters() of what stays as it is, or "
+        "does so for some epochs; layers that stay as a whole keep their statistics too",
+    )
+    recompute: list[str] = Field(
+        [],
+        description="names or patterns (network.stages.*) as in model.named_modules() of layers whose activations are "
+        "not kept for the backward pass but computed again: less memory, more time, the same result",
     )
     callbacks: list[CallbackConfig] = Field([], description="of yours, which see each optimiser step and each epoch")
     seed: Seed = Field(0, description="for initial weights, order of the data, augmentation and dropout")
@@ -198,10 +270,14 @@ class TrainConfig(Block):
     threads: Count | None = Field(
         None, description="CPU threads of PyTorch; none takes as many as this process has cores for itself"
     )
-    resume: Literal["auto", "never", "must"] = Field(
+    resume: Literal["auto", "never", "must", "warm"] = Field(
         "auto",
-        description="whether an interrupted training is continued: auto does so when its recipe is the same, and stops "
-        "with a message when it is not; never starts anew; must continues whatever there is, under the new recipe",
+        description="whether a training is continued from its saved state: auto does so when it ends as one that was "
+        "not interrupted, and stops with a message when it would not; never starts anew; must continues whatever there "
+        "is, under the new recipe; warm goes on from the weights of the last epoch with a new optimiser",
+    )
+    keep_state: bool = Field(
+        False, description="keep the state when the training is over, to go on from it for more epochs"
     )
     save_minutes: Positive = Field(
         5.0,
@@ -215,7 +291,7 @@ class TrainConfig(Block):
 
     def recipe(self) -> dict[str, Any]:
         """What decides the outcome, as JSON has it: all but how states are saved, and where freed memory stays."""
-        return self.model_dump(mode="json", exclude={"resume", "save_minutes", "keep_states", "keep_memory"})
+        return self.model_dump(mode="json", exclude=SAVING)
 
     @field_validator("scheduler")
     @classmethod
@@ -226,8 +302,8 @@ class TrainConfig(Block):
         if scheduler is None or optimizer is None:
             return scheduler
         known.check_scheduler(scheduler.name, scheduler.arguments, optimizer)
-        if optimizer.name == "Rprop":
-            raise ValueError("must be left out: Rprop looks at its learning rate in its first step only")
+        if optimizer.name in known.UNSCHEDULED:
+            raise ValueError(f"must be left out: {optimizer.name} {known.UNSCHEDULED[optimizer.name]}")
         highest = scheduler.arguments.get("max_lr", [])
         if not isinstance(highest, list) and any("lr" in group.arguments for group in optimizer.groups):
             must = f"must be a list of {1 + len(optimizer.groups)}, as groups of the optimiser have rates of their own"
@@ -255,3 +331,36 @@ class TrainConfig(Block):
         if warmup and scheduler and scheduler.name in {"OneCycleLR", "CyclicLR"}:
             raise ValueError(f"must be left out: {scheduler.name} warms up by itself")
         return warmup
+
+    @field_validator("freeze")
+    @classmethod
+    def _can_begin_later(cls, freeze: list[Any], info: ValidationInfo) -> list[Any]:
+        optimizer = info.data.get("optimizer")
+        if optimizer and optimizer.arguments.get("fused") and not all(isinstance(entry, str) for entry in freeze):
+            raise ValueError("must have no epochs where optimizer.fused is true: its kernel wants all to begin at once")
+        return freeze
+
+    @field_validator("ema", "lookahead", "swa")
+    @classmethod
+    def _one_average(cls, value: Any, info: ValidationInfo) -> Any:
+        optimizer = info.data.get("optimizer")
+        if value is None or optimizer is None:
+            return value
+        if optimizer.name in answering_for("optimizer").AVERAGING:
+            raise ValueError(f"must be left out: {optimizer.name} averages the weights itself")
+        if info.field_name == "swa" and info.data.get("ema") is not None:
+            raise ValueError("must be left out: ema averages the weights already")
+        return value
+
+    @field_validator("swa")
+    @classmethod
+    def _begins_in_time(cls, swa: SwaConfig | None, info: ValidationInfo) -> SwaConfig | None:
+        epochs, warmup = info.data.get("epochs"), info.data.get("warmup_epochs", 0.0)
+        if not swa or not epochs:
+            return swa
+        if swa.first(epochs) > epochs:
+            raise ArgumentError.of("start", swa.start, f"must be one of the {epochs} epochs")
+        if swa.lr and swa.first(epochs) - 1 < max(1, warmup):
+            must = f"must be later: it is after epoch {max(1, warmup):g} that the rate can go to lr"
+            raise ArgumentError.of("start", swa.start, must)
+        return swa

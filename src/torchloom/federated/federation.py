@@ -34,6 +34,7 @@ from torchloom.training.loop import (
     stop_if_weights_not_finite,
 )
 from torchloom.training.optimizers import Schedule, create_optimizer
+from torchloom.training.recompute import recompute
 from torchloom.training.state import TrainingStates
 from torchloom.training.transfer import freeze
 
@@ -80,6 +81,7 @@ def train_client(
     model = federation.model()
     model.load_state_dict(weights)
     freeze(model, config.freeze)
+    recompute(model, config.recompute, compiled=config.compile)
     model.to(device=choose_device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = federation.objective()
     if proximal_mu:

@@ -262,7 +262,8 @@ class Run:
             if not name.startswith("params:"):
                 states = self.catalog.load(name) if name.endswith("training_states") else None
                 if isinstance(states, TrainingStates):
-                    states.clear()  # the training is over, and what came of it is safe
+                    # the training is over, and what came of it is safe
+                    states.clear(keep=int(self._keeps_state(str(node.namespace))))
         if node.name == ANSWERS:
             self._forget_previous()
         self._stop_watching()
@@ -270,6 +271,9 @@ class Run:
             self._show(node)
         if node.namespace in self.readers:
             self.locks.release(*(self.locks.held.keys() - set(self.own_locks)))
+
+    def _keeps_state(self, task: str) -> bool:
+        return bool(getattr(self.catalog.load(f"params:{task}.train"), "keep_state", False))
 
     def _show(self, node: Node) -> None:
         """Show the tracker what the stage has left: its files, and the figures on the test split."""

@@ -64,7 +64,7 @@ def _nothing_in_the_way(config: TrainConfig, overfit: OverfitConfig) -> dict[str
     falling = SchedulerConfig.model_validate({"name": "LinearLR", "start_factor": 1.0, "end_factor": 0.0})
     free: dict[str, Any] = {"epochs": overfit.epochs, "monitor": "loss", "optimizer": _without_decay(config.optimizer)}
     free |= {"scheduler": falling, "warmup_epochs": overfit.epochs / 10, "accumulate": 1, "l1": 0.0, "l2": 0.0}
-    free |= {"ema": None, "lookahead": None, "early_stopping": None}
+    free |= {"ema": None, "lookahead": None, "swa": None, "sam": None, "early_stopping": None}
     loss = getattr(config, "loss", None)
     if loss and "label_smoothing" in loss.arguments:
         free["loss"] = loss.model_copy(update={"label_smoothing": None})

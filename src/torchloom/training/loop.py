@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from torchloom.config import TrainConfig, direction, own
@@ -30,11 +30,13 @@ from torchloom.system.devices import (
 )
 from torchloom.system.progress import CLOCK, duration, step_bar
 from torchloom.system.words import counted
+from torchloom.training.averaging import create_average, settled
 from torchloom.training.callbacks import create_callbacks, over
 from torchloom.training.distribution import ALONE, Ranks
-from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, freeze_groups, say_if_momentum_moves
+from torchloom.training.optimizers import Lookahead, Schedule, create_optimizer, say_if_momentum_moves
+from torchloom.training.passes import create_pass
 from torchloom.training.state import Saver, TrainingState, TrainingStates
-from torchloom.training.transfer import training_mode
+from torchloom.training.transfer import all_begin, learn, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -119,17 +121,19 @@ def train_epochs(
         raise InputError("train.early_stopping needs a validation split (preprocess.validation_fraction above 0)")
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ranks.prepare(model)
-    averaged = average(model, config.ema)
-    optimizer = create_optimizer(model, config.optimizer)
+    optimizer = create_optimizer(model, config.optimizer, together=all_begin(config.freeze))
     steps_per_epoch = -(-len(train_loader) // config.accumulate)
+    averaged = create_average(model, optimizer, config, steps_per_epoch)
     lengths = config.epochs, steps_per_epoch, config.warmup_epochs
-    schedule = Schedule(optimizer, config.scheduler, *lengths, direction(config.monitor, config.rising))
+    schedule = Schedule(optimizer, config.scheduler, *lengths, direction(config.monitor, config.rising), config.swa)
     say_if_momentum_moves(schedule, config)
     lookahead = Lookahead(model, config.lookahead, config.epochs * steps_per_epoch) if config.lookahead else None
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    compiled = compile_network(model, device, config.accumulate == 1) if config.compile else model
+    compiled = compile_network(model, device, config.accumulate == 1 and not config.sam) if config.compile else model
     trained = ranks.parallel(compiled)
+    forward_and_backward = create_pass(model, objective, config, scaler, device, dtype, ranks)
     judged = averaged.module if averaged else model  # the model that validation and the checkpoints see
+    settle = partial(settled, averaged, model, optimizer, config, train_loader, device, dtype, objective, ranks)
     epochs, steps = counted(config.epochs, "epoch"), counted(steps_per_epoch, "step")
     logger.info("training on %s in %s: %s of %s", device, dtype, epochs, steps)
 
@@ -152,7 +156,7 @@ def train_epochs(
             running = Running(len(train_loader), device, {"epoch": epoch, "learning_rate": rate})
             start_epoch(train_loader, epoch - 1)
             state.begin_epoch(running)
-            if freeze_groups(optimizer, config.optimizer, epoch):
+            if learn(model, optimizer, config, epoch):
                 trained = ranks.parallel(compiled)
             if at_epoch and not running.steps:  # else what is gone on with has had it
                 at_epoch(model, epoch)
@@ -163,10 +167,7 @@ def train_epochs(
                     group_start = step - step % config.accumulate
                     group = min(config.accumulate, len(train_loader) - group_start)
                     last_of_group = step + 1 == group_start + group
-                    with ranks.exchange(trained, last_of_group):
-                        with autocast(device, dtype):
-                            loss, figures = objective(trained, batch)
-                        scaler.scale((loss + penalty(model, config.l1, config.l2)) / group).backward()  # type: ignore[no-untyped-call]
+                    loss, figures = forward_and_backward(trained, batch, group, last_of_group)
                     if last_of_group:
                         if config.gradient_clip:
                             scaler.unscale_(optimizer)
@@ -195,7 +196,7 @@ def train_epochs(
             row = running.row | {f"train_{name}": value for name, value in running.means(ranks).items()}
             row |= {"samples_per_second": running.rate(ranks), "seconds_waiting": running.waited}
             if validated:
-                ranks.share_buffers(judged)
+                settle(epoch)
                 given = judged, validation_loader, device, dtype, objective
                 measured = measure(*given, epoch, saver.step_done, ranks, whole)
                 row |= {f"val_{name}": value for name, value in measured.items()}
@@ -213,7 +214,8 @@ def train_epochs(
                 break
             if epoch < config.epochs:
                 saver.epoch_done()
-    ranks.share_buffers(judged)
+        saver.training_done()
+    settle(len(progress.history))
     last = snapshot(judged)
     best = progress.best if validated else last
     stop_if_weights_not_finite(best, progress.best_epoch)
@@ -246,37 +248,6 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-
-
-def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """An exponential moving average of weights and buffers, updated after each optimiser step.
-
-    It warms up, as in TensorFlow: the decay of step n is (1 + n) / (10 + n) at most, so that what the network was at
-    first is forgotten in short trainings too. Buffers of whole numbers, such as positions, are as the network has them.
-    """
-    if decay is None:
-        return None
-
-    def update(old: Any, new: Any, _: Any) -> None:
-        taken = int(averaged.n_averaged)  # on the CPU; what is given is a copy on the device
-        used = min(decay, (1 + taken) / (10 + taken)) if old[0].is_floating_point() else 0.0  # all are of one type
-        get_ema_multi_avg_fn(used)(old, new, taken)  # type: ignore[no-untyped-call]
-
-    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    return averaged
-
-
-def penalty(model: nn.Module, l1: float, l2: float) -> Tensor | float:
-    """L1 and L2 penalties over all matrices and kernels; biases and batch norm are left free."""
-    total: Tensor | float = 0.0
-    if l1 or l2:
-        for weight in weights_of(model):
-            total = total + l1 * weight.abs().sum() + l2 / 2 * weight.square().sum()
-    return total
-
-
-def weights_of(model: nn.Module) -> Iterator[Tensor]:
-    return (parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad)
 
 
 class Running:

@@ -13,11 +13,14 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
+from torch.optim.swa_utils import SWALR
 
-from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, TrainConfig, own
+from torchloom.config import LookaheadConfig, OptimizerConfig, SchedulerConfig, SwaConfig, TrainConfig, own
 from torchloom.config.checks import arguments_of, check_call
 from torchloom.errors import InputError
+from torchloom.training.lion import Lion
 from torchloom.training.muon import Muon
+from torchloom.training.schedule_free import ScheduleFreeAdamW
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +30,19 @@ def _public(module: Any, parent: type, others: Collection[str]) -> dict[str, Any
     return {name: kind for name, kind in kinds if not name.startswith("_") and name not in others}
 
 
+OURS = {"Lion": Lion, "Muon": Muon, "ScheduleFreeAdamW": ScheduleFreeAdamW}
 # Without LBFGS, which needs a closure, and SparseAdam, which needs sparse gradients; torch's own Muon takes 2-D weights
 # only.
 OPTIMIZERS: dict[str, Any] = {
     **_public(torch.optim, Optimizer, {"Optimizer", "LBFGS", "SparseAdam"}),
-    "Muon": Muon,
+    **OURS,
 }
+# With which no scheduler goes, and why; and those that keep an average of the weights, which is the model.
+UNSCHEDULED = {
+    "Rprop": "looks at its learning rate in its first step only",
+    "ScheduleFreeAdamW": "needs none; warmup_epochs goes with it",
+}
+AVERAGING = {"ScheduleFreeAdamW"}
 # Without those that take Python functions or other schedulers, which YAML cannot name.
 SCHEDULERS = _public(
     lr_scheduler,
@@ -64,7 +74,9 @@ def _scheduler(name: str) -> Any:
 def _full_name(kind: type) -> str:
     """As a message says it."""
     module = next((public for public in PUBLIC if getattr(public, kind.__name__, None) is kind), None)
-    return kind.__name__ if kind is Muon else f"{module.__name__ if module else kind.__module__}.{kind.__name__}"
+    return (
+        kind.__name__ if kind in OURS.values() else f"{module.__name__ if module else kind.__module__}.{kind.__name__}"
+    )
 
 
 def optimizer_arguments(name: str) -> type[BaseModel]:
@@ -101,8 +113,10 @@ def _on_trial(name: str, arguments: dict[str, Any], groups: int = 1) -> Optimize
     return optimizer
 
 
-def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def create_optimizer(model: nn.Module, config: OptimizerConfig, together: bool = True) -> Optimizer:
     """The optimiser over all parameters of `model` that learn, fused into one kernel where it can be.
+
+    That needs all of a group to begin `together`: torch's fused SGD takes momenta of all of them or of none.
 
     Its first group has all parameters that belong to none of `config.groups`. Raises InputError when a group is empty.
     """
@@ -118,17 +132,20 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
             raise InputError(
                 f"train.optimizer.groups: {', '.join(given.parameters)} fits no parameter that is left of {names}"
             )
-    return _create(config.name, config.arguments, groups)
+    optimizer = _create(config.name, config.arguments, groups, fused=together)
+    if hasattr(optimizer, "know"):
+        optimizer.know(model)
+    return optimizer
 
 
-def _create(name: str, arguments: dict[str, Any], parameters: list[Any]) -> Optimizer:
+def _create(name: str, arguments: dict[str, Any], parameters: list[Any], *, fused: bool) -> Optimizer:
     kind = _optimizer(name)
     arguments = _tuples(arguments)
     choosable = {"fused", "foreach", "differentiable", "capturable"}
-    if "fused" in inspect.signature(kind).parameters and not choosable & arguments.keys():
+    if fused and "fused" in inspect.signature(kind).parameters and not choosable & arguments.keys():
         try:
-            fused: Optimizer = kind(parameters, fused=True, **arguments)
-            return fused
+            quick: Optimizer = kind(parameters, fused=True, **arguments)
+            return quick
         except RuntimeError:  # this device or version has no fused kernel
             pass
     with own.running("train.optimizer", name):
@@ -240,6 +257,7 @@ class Schedule:
         steps_per_epoch: int,
         warmup_epochs: float,
         better: str = "min",
+        swa: SwaConfig | None = None,
     ) -> None:
         self.taken = 0
         self.ends: list[tuple[int, float]] = []  # of the epochs so far: the steps before, and what was monitored
@@ -247,15 +265,18 @@ class Schedule:
         self.main: Any = None
         self.name = config.name if config else ""
         self.by_step = False
+        self.optimizer, self.swa = optimizer, swa if swa and swa.lr else None
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.before_swa = swa.first(epochs) - 1 if swa else 0  # epochs
+        self.constant: Any = None  # the scheduler that goes to the rate of the averaged epochs, once they are near
         if config is not None:
             kind = _scheduler(config.name)
             steps = max(1, epochs * steps_per_epoch - self.warmup_steps)
-            rates = [group["lr"] for group in optimizer.param_groups]
-            filled = _lengths(kind, config.arguments, steps, rates)
+            filled = _lengths(kind, config.arguments, steps, self.rates)
             self.by_step = config.interval == "step" if config.interval else _counts_steps(config.name, filled)
             if not self.by_step:
                 steps = epochs - self.warmup_steps // steps_per_epoch
-                filled = _lengths(kind, config.arguments, steps, rates)
+                filled = _lengths(kind, config.arguments, steps, self.rates)
             if kind is lr_scheduler.ReduceLROnPlateau:
                 filled["mode"] = better
             with own.running("train.scheduler", config.name):
@@ -271,18 +292,27 @@ class Schedule:
         self.taken += 1
         if self.taken <= self.warmup_steps:
             _advance(self.warmup)
-        elif self.by_step:
+        elif self.by_step and self.constant is None:
             _advance(self.main, self.name)
 
     def end_epoch(self, monitored: float) -> None:
         """`monitored` is the epoch's figure that the training monitors."""
         self.ends.append((self.taken, monitored))
+        if self.swa and len(self.ends) >= self.before_swa:
+            self._go_to_constant(self.swa)
+            return
         if self.main is None or self.by_step or self.taken <= self.warmup_steps:
             return
         if isinstance(self.main, lr_scheduler.ReduceLROnPlateau):
             self.main.step(monitored)
         else:
             _advance(self.main, self.name)
+
+    def _go_to_constant(self, swa: SwaConfig) -> None:
+        if self.constant is None:
+            rates = [swa.lr * rate / (self.rates[0] or 1.0) for rate in self.rates]
+            self.constant = SWALR(self.optimizer, rates, swa.anneal_epochs)  # type: ignore[arg-type]
+        _advance(self.constant)
 
     def state_dict(self) -> dict[str, Any]:
         return {"taken": self.taken, "ends": self.ends}
@@ -294,6 +324,14 @@ class Schedule:
                 self.step()
             if monitored:
                 self.end_epoch(*monitored)
+
+
+def hangs_on_length(config: TrainConfig) -> bool:
+    """Whether the epochs of a training are others when there are to be more of them."""
+    scheduler = config.scheduler
+    filled = _lengths(_scheduler(scheduler.name), scheduler.arguments, 1, []) if scheduler else {}
+    by_share = config.swa is not None and config.swa.start < 1
+    return bool(_LENGTHS & filled.keys()) or by_share or config.lookahead is not None
 
 
 def say_if_momentum_moves(schedule: Schedule, config: TrainConfig) -> None:

@@ -6,6 +6,7 @@ What is saved is data, not code: tensors and JSON, sealed with a fingerprint (to
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import random
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from torchloom.config import TrainConfig
+    from torchloom.training.checkpoint import Checkpoint
     from torchloom.training.distribution import Ranks
 
 logger = logging.getLogger(__name__)
@@ -39,15 +41,25 @@ AGREE = 0.5  # seconds, about, between two steps at which several processes agre
 SHARE = 0.01  # of the time, at most, goes into the states that are saved when epochs end
 State = dict[str, Any]  # nested dictionaries, lists and tuples of tensors, numbers, strings and None
 
+FOUND_BY = ("train.monitor: *", "train.loss*", "train.divergence: *")  # what the best epoch so far was found by
 # Differences of two recipes, as `differences` says them, over which no training goes on, and those that are exempt.
 FIXED = (
     *("model.name: *", "start: *", "train.freeze: *", "train.whitening*"),  # how the weights began
     *("train.optimizer.name: *", "train.optimizer.groups: *", "train.optimizer.groups.*.parameters: *"),  # the moments
     *("train.ema: None, *", "train.lookahead: None, *"),  # nothing of the kind was kept
-    *("train.monitor: *", "train.loss*", "train.divergence: *"),  # what the best epoch so far was found by
+    *FOUND_BY,
     *("train.seed: *", "train.batch_size: *", "train.accumulate: *", "dataloaders.*", "processes: *"),  # the batches
 )
+MORE_EPOCHS = ("train.epochs: *",)  # after which a training is the same, where nothing in it hangs on its length
 FREE = ("dataloaders.data.augment*", "dataloaders.data.on_device: *", "dataloaders.evaluate_batch_size: *")
+
+
+class Ended(NamedTuple):
+    """What a training has left: two checkpoints and a row for each epoch."""
+
+    best: Checkpoint
+    last: Checkpoint
+    history: list[dict[str, float]]
 
 
 class TrainingStates:
@@ -55,12 +67,15 @@ class TrainingStates:
 
     `recipe` is all that decides how a training goes on. A state of another recipe is not continued without being asked.
     `changes` says in what the state that was loaded last differs from it, `resume` is the full key of `train.resume`.
+    `results` are the files of what the task's training leaves, by their names in the catalog.
     """
 
-    def __init__(self, folder: Path, task: str = "<task>") -> None:
+    def __init__(self, folder: Path, task: str = "<task>", results: Mapping[str, Path] | None = None) -> None:
         self.folder = folder
         self.resume = f"{task}.train.resume"
+        self.results = results or {}
         self.changes: list[str] = []
+        self.ended: Ended | None = None  # what the training is to go on from where there is no state
 
     def files(self) -> list[Path]:
         """The oldest first."""
@@ -75,11 +90,32 @@ class TrainingStates:
             old.unlink()
         return path
 
-    def load(self, recipe: Mapping[str, Any], mode: str) -> State | None:
+    def warm(self) -> TrainingStates:
+        """The same, but to go on from the weights that the task's training has left, when no state does so already.
+
+        Raises InputError when it has left none.
+        """
+        from torchloom.training.checkpoint import CheckpointDataset
+
+        names = ("checkpoint", "last_checkpoint", "history")
+        missing = [name for name in names if name not in self.results or not self.results[name].is_file()]
+        if missing:
+            where = self.results.get(missing[0], "its entry training_states in the catalog does not say where")
+            raise InputError(
+                f"{self.resume}: warm goes on from what a training of this task has left, and there is no {missing[0]} "
+                f"({where}). Use auto, or begin from another task's weights with task: {{start: OTHER}}"
+            )
+        best, last = (CheckpointDataset(filepath=str(self.results[name])).load() for name in names[:2])
+        warm = copy.copy(self)
+        warm.ended = Ended(best, last, json.loads(self.results["history"].read_text(encoding="utf-8")))
+        return warm
+
+    def load(self, recipe: Mapping[str, Any], mode: str, free: tuple[str, ...] = ()) -> State | None:
         """The newest state that is whole, or None when there is nothing to go on from; `mode` is `train.resume`.
 
-        Raises InputError when it is of another recipe and mode is not `must`, or the difference is one of `FIXED`, and
-        when there is none and it is `must`.
+        Differences that fit `free` make no other training. Raises InputError when it is of another recipe and mode is
+        not `must`, or the difference is one of `FIXED`, and when there is none and it is `must`. With `warm`, states
+        of another recipe are given up.
         """
         if mode == "never":
             self.clear()
@@ -93,14 +129,22 @@ class TrainingStates:
                 continue
             self.changes = list(differences(saved, recipe))
             fixed = [line for line in self.changes if _fits(line, FIXED) and not _fits(line, FREE)]
-            if self.changes and mode != "must":
+            if self.changes and mode == "warm":
+                break
+            if mode != "must" and not all(_fits(line, free) for line in self.changes):
                 raise InputError(_another_recipe(path, self.changes, self.resume))
             if fixed:
                 raise InputError(_cannot_go_on(path, fixed, self.resume))
             for line in self.changes:
-                logger.warning("going on although it differs: %s", line)
+                if _fits(line, free):
+                    logger.info("going on, %s", line)
+                else:
+                    logger.warning("going on although it differs: %s", line)
             logger.info("going on from %s", path)
             return state
+        if mode == "warm":
+            self.clear()
+            self.changes = []
         if mode == "must":
             raise InputError(f"{self.folder}: no state to go on from, but {self.resume} is must. Use auto or never.")
         return None
@@ -109,9 +153,9 @@ class TrainingStates:
         """The name of the newest file, empty when there is none; later ones are greater."""
         return next((path.name for path in reversed(self.files())), "")
 
-    def clear(self) -> None:
-        """Remove all states."""
-        for path in self.files():
+    def clear(self, keep: int = 0) -> None:
+        """Remove all states but the newest `keep`."""
+        for path in self.files()[: -keep or None]:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not there, or holds something else
             self.folder.rmdir()
@@ -134,7 +178,8 @@ def _cannot_go_on(path: Path, changes: list[str], resume: str) -> str:
 def _another_recipe(path: Path, changes: list[str], resume: str) -> str:
     return "\n".join(
         [
-            f"{path}: a training that was interrupted could go on from here, but it had another recipe:",
+            f"{path}: a training that was interrupted or kept its state could go on from here, but it had another "
+            "recipe:",
             *(f"  {line}" for line in changes),
             f"To start anew and give it up, add --params {resume}=never; to go on from it under the new "
             "recipe, =must; to finish it as it was begun, undo the differences.",
@@ -170,8 +215,17 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 class TrainingStatesDataset(AbstractDataset[None, TrainingStates]):
     """Where the states of a training lie, for the catalog: the train stage itself saves and removes them."""
 
-    def __init__(self, *, filepath: str, task: str, metadata: dict[str, Any] | None = None) -> None:
-        self._states = TrainingStates(Path(filepath), task)
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        task: str,
+        results: dict[str, dict[str, str]] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Each of `results`, which `train.resume: warm` goes on from, is a block with a `filepath`."""
+        paths = {name: Path(place["filepath"]) for name, place in (results or {}).items()}
+        self._states = TrainingStates(Path(filepath), task, paths)
         self.metadata = metadata
 
     def load(self) -> TrainingStates:
@@ -252,15 +306,20 @@ class Saver:
 
     def resume(self) -> None:
         """Go on from the newest state, if there is one; InputError when it does not fit the network."""
+        from torchloom.training.optimizers import hangs_on_length
+
         if self.states is None:
             return
         # each machine has a disk of its own, and another one may have saved the newest
         newest = self.ranks.gather(self.states.newest())
         holder = newest.index(max(newest))
-        state = self.states.load(self.state.recipe, self.config.resume) if self.ranks.rank == holder else None
+        free = () if hangs_on_length(self.config) else MORE_EPOCHS
+        state = self.states.load(self.state.recipe, self.config.resume, free) if self.ranks.rank == holder else None
         state, changes = self.ranks.one((state, self.states.changes), holder)
-        if self.config.resume == "never" and self.ranks.local_rank == 0:
+        if state is None and self.config.resume in {"never", "warm"} and self.ranks.local_rank == 0:
             self.states.clear()
+        if state is None and self.states.ended:
+            self._go_on_after(self.states.ended)
         if state is None:
             return
         try:
@@ -270,15 +329,50 @@ class Saver:
                 f"the saved state does not fit this training ({error}). What differs: "
                 f"{'; '.join(changes) or 'nothing'}. Undo that, or use --params {self.states.resume}=never"
             ) from error
-        progress = self.state.parts["progress"]
-        begun = len(progress.history) + (self.state.interrupted is not None)
+        begun = len(self.state.parts["progress"].history) + (self.state.interrupted is not None)
         if begun > self.config.epochs:
             raise InputError(
                 f"train.epochs {self.config.epochs}: the saved state is of epoch {begun}. Give as many at least, or "
                 f"use --params {self.states.resume}=never"
             )
-        settings = [line for line in changes if not line.startswith(("code.", "packages."))]
-        progress.changes += [f"from epoch {len(progress.history) + 1} on, {line}" for line in settings]
+        self._note([line for line in changes if not line.startswith(("code.", "packages."))])
+
+    def _note(self, changes: list[str]) -> None:
+        """What is otherwise in the epochs from now on."""
+        progress = self.state.parts["progress"]
+        progress.changes += [f"from epoch {len(progress.history) + 1} on, {line}" for line in changes]
+
+    def _go_on_after(self, ended: Ended) -> None:
+        """The model has the weights of a training that is over; let the epochs be counted on, and nothing else."""
+        from torchloom.training.loop import monitored
+
+        assert self.states is not None
+        done = len(ended.history)
+        if done >= self.config.epochs:
+            raise InputError(
+                f"train.epochs {self.config.epochs}: the last checkpoint is of epoch {done}, and {self.states.resume} "
+                "is warm. Give more epochs"
+            )
+        changes = list(
+            differences({"train": ended.last.training.get("parameters", {})}, {"train": self.config.recipe()})
+        )
+        fixed = [line for line in changes if _fits(line, FOUND_BY)]
+        if fixed:
+            raise InputError(_cannot_go_on(self.states.results["last_checkpoint"], fixed, self.states.resume))
+        steps = -(-len(self.state.train_loader) // self.config.accumulate)
+        ends = [(steps * number, monitored(row, self.config.monitor)) for number, row in enumerate(ended.history, 1)]
+        self.state.parts["schedule"].load_state_dict({"taken": steps * done, "ends": ends})
+        for name in ("averaged", "lookahead"):
+            if hasattr(self.state.parts.get(name), "taken"):
+                self.state.parts[name].taken = steps * done
+        progress = self.state.parts["progress"]
+        validated = "val_loss" in ended.history[-1]
+        best = dict(ended.best.weights) if validated else {}
+        best_epoch = int(ended.best.training["epoch"]) if validated else 0
+        before = list(ended.last.training.get("changes", []))
+        progress.load_state_dict({"history": ended.history, "best": best, "best_epoch": best_epoch, "changes": before})
+        self._note([f"a new optimiser and the weights of epoch {done}", *changes])
+        logger.info("going on from the weights of epoch %d with a new optimiser", done)
 
     def step_done(self) -> None:
         """Call it where the state can be saved: after an optimiser step, or in validation.
@@ -299,6 +393,11 @@ class Saver:
     def epoch_done(self) -> None:
         due = time.perf_counter() - self.saved > self.cost / SHARE
         if self.states is not None and self.ranks.one(due):
+            self._save()
+
+    def training_done(self) -> None:
+        """After the last epoch."""
+        if self.states is not None and self.config.keep_state:
             self._save()
 
     def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from reprlib import repr as shortened
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from torchloom.config import ModelConfig
+from torchloom.config import FreezeConfig, ModelConfig, TrainConfig
 from torchloom.errors import InputError
 from torchloom.modalities import Info
 from torchloom.modalities.modules import Scaling
@@ -18,6 +20,7 @@ from torchloom.models import build_model
 from torchloom.problems import problem_of
 from torchloom.problems.base import Problem
 from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.optimizers import freeze_groups
 
 logger = logging.getLogger(__name__)
 
@@ -85,20 +88,51 @@ def head_of(checkpoint: Checkpoint) -> set[str]:
     return weights_depending_on("outputs", checkpoint.network, checkpoint.arguments, checkpoint.info, asked)
 
 
-def freeze(model: nn.Module, patterns: list[str]) -> None:
-    """Let the parameters whose names fit one of `patterns` stay as they are.
+def freeze(model: nn.Module, entries: Sequence[str | FreezeConfig]) -> None:
+    """Let the parameters whose names fit one of the patterns stay as they are; those that do so for some epochs only,
+    `learn` sees to.
 
     Raises InputError when a pattern fits none, or when nothing is left to learn.
     """
     named = dict(model.named_parameters())
-    for pattern in patterns:
-        fitting = [parameter for name, parameter in named.items() if fnmatchcase(name, pattern)]
-        if not fitting:
-            raise InputError(f"train.freeze: {pattern} fits none of {', '.join(named)}")
-        for parameter in fitting:
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in named.values()):
+    waiting: set[str] = set()
+    for entry in entries:
+        for pattern in [entry] if isinstance(entry, str) else entry.parameters:
+            fitting = [name for name in named if fnmatchcase(name, pattern)]
+            if not fitting:
+                raise InputError(f"train.freeze: {pattern} fits none of {', '.join(named)}")
+            if isinstance(entry, str):
+                for name in fitting:
+                    named[name].requires_grad_(False)
+            else:
+                waiting.update(fitting)
+    if not any(parameter.requires_grad for name, parameter in named.items() if name not in waiting):
+        patterns = (entry if isinstance(entry, str) else ", ".join(entry.parameters) for entry in entries)
         raise InputError(f"train.freeze: {', '.join(patterns)} leave nothing to learn")
+
+
+def all_begin(entries: Sequence[str | FreezeConfig]) -> bool:
+    """Whether nothing waits for an epoch of its own."""
+    return all(isinstance(entry, str) for entry in entries)
+
+
+def learn(model: nn.Module, optimizer: Optimizer, config: TrainConfig, epoch: int) -> bool:
+    """Let the parameters that the optimiser has learn, or stay as they are, as they are to in `epoch`, from 1.
+
+    Layers that wait for their turn are those of Howard & Ruder, "Universal language model fine-tuning", ACL 2018
+    (arXiv:1801.06146). Returns whether others learn than before.
+    """
+    may_learn = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    before = [parameter.requires_grad for parameter in may_learn]
+    timed = [entry for entry in config.freeze if not isinstance(entry, str)]
+    ours = set(may_learn)
+    for name, parameter in model.named_parameters() if timed else ():
+        held = [entry.epochs for entry in timed if any(fnmatchcase(name, pattern) for pattern in entry.parameters)]
+        if held and parameter in ours:
+            parameter.requires_grad_(epoch > max(held))
+            parameter.grad = None
+    freeze_groups(optimizer, config.optimizer, epoch)
+    return before != [parameter.requires_grad for parameter in may_learn]
 
 
 def training_mode(model: nn.Module) -> None:

@@ -70,7 +70,9 @@ def cross_validate(
     if debugging.on:
         raise InputError("debugging: folds are whole trainings; leave it, or its environment, out")
     # a state is found by all that its training hangs on, and so there is nothing to ask
-    training = training.model_copy(update={"resume": "never" if training.resume == "never" else "auto"})
+    training = training.model_copy(
+        update={"resume": "never" if training.resume == "never" else "auto", "keep_state": False}
+    )
     results = []
     for number in range(folds.count):
         logger.info("fold %d of %d", number + 1, folds.count)

@@ -155,6 +155,13 @@ def train_network(
     """
     from torchloom.training.distribution import ALONE, launch
 
+    states = None if debugging.on else states
+    if config.resume == "warm":
+        if states is None:
+            raise InputError(
+                "train.resume: warm goes on with a training of the task, which debugging and sweeps do not"
+            )
+        states = states.warm()
     for key, made in {"batch_size": loaders.batch_size, "seed": loaders.seed}.items():
         if made != getattr(config, key):
             raise InputError(
@@ -172,10 +179,10 @@ def train_network(
         "code": code,
         "packages": packages,
         **({"start": start.fingerprint()} if start else {}),
+        **({"warm": states.ended.last.fingerprint()} if states and states.ended else {}),
         **({"debugging": debugging.model_dump(mode="json")} if debugging.on else {}),
         **(more or {}),
     }
-    states = None if debugging.on else states
     job = Job(problem, loaders, network, config, debugging, objective, states, start, at_epoch, recipe)
     trained: Trained = _train(ALONE, job) if distributed.alone else launch(_train, job, distributed, config.device)
     best, last = (problem.completed(checkpoint, loaders, config) for checkpoint in (trained.best, trained.last))
@@ -247,6 +254,7 @@ def _train(ranks: Ranks, job: Job) -> Trained:
 def _model(job: Job) -> nn.Module:
     """The model as it is before the first step."""
     from torchloom.models import build_model
+    from torchloom.training.recompute import recompute
     from torchloom.training.transfer import freeze, take_over
     from torchloom.training.whitening import whiten
 
@@ -265,6 +273,9 @@ def _model(job: Job) -> nn.Module:
     if config.whitening:
         check_suits("train.whitening", info)
         whiten(model, job.loaders.trained(config.whitening.images)[0], config.whitening)
+    if job.states and job.states.ended and network:
+        take_over(model, network, info, job.problem, job.states.ended.last)
+    recompute(model, config.recompute, compiled=config.compile)
     return model
 
 

@@ -66,8 +66,10 @@ class PrunedTrainConfig(ClassificationTrainConfig):
     prune: PruneConfig = Field(default_factory=PruneConfig, description="what is cut out, and when")
     ema: None = None
     lookahead: None = None
+    swa: None = None
     early_stopping: None = None
     whitening: None = None
+    resume: Literal["auto", "never", "must"] = Field("auto", description="as elsewhere; none starts warm")
 
     @field_validator("prune")
     @classmethod
@@ -93,8 +95,13 @@ class FederatedTrainConfig(ClassificationTrainConfig):
     callbacks: Annotated[list[CallbackConfig], left_out("clients have none")] = Field([], description="none")
     ema: None = None
     lookahead: None = None
+    swa: None = None
     early_stopping: None = None
     whitening: None = None
+    freeze: list[str] = Field(  # type: ignore[assignment]  # for a client nothing waits: each round is its first
+        [], description="names or patterns as in model.named_parameters() of what stays as it is"
+    )
+    resume: Literal["auto", "never", "must"] = Field("auto", description="as elsewhere, by round; none starts warm")
 
     @field_validator("scheduler")
     @classmethod
