@@ -468,6 +468,7 @@ def test_an_exported_autoencoder_asks_for_the_class() -> None:
         model.answering(AnswerConfig(models="models"))
 
 
+@pytest.mark.long
 def test_a_conditional_autoencoder_as_a_task(project: Path) -> None:
     model = {"hidden": [32], "latent": 4, "conditional": True, "variational": True}
     settings = {"model": model, "train": {"epochs": 6, "loss": {"name": "BCELoss"}, "divergence": 0.1}}
