@@ -93,6 +93,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "autoencoder",
         {"form": "convolutional", "hidden": [16, 32], "latent": 8, "norm": "batch"},
     ),
+    "dcgan": ("dcgan", {"width": 4, "latent": 8}),
     "audio_cnn": ("audio_cnn", {"widths": [8, 16], "dropout": 0.0}),
     "linear": ("linear", {}),
     "tabular_mlp": ("tabular_mlp", {"hidden": [8], "dropout": 0.0}),
@@ -203,7 +204,8 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     if name in {"dlinear", "patchtst", "tcn", "series_lstm", "series_transformer"}:
         return build_network(name, {"window": 12, "channels": 3, "horizon": 4}, arguments), windows()
     shape = SHAPES.get(name, [3, 9, 13])
-    problem, array = (problem_of("segmentation"), "masks") if name == "unet" else (CLASSIFICATION, "labels")
+    array = "masks" if name == "unet" else "labels"
+    problem = problem_of({"unet": "segmentation", "dcgan": "generation"}.get(name, "classification"))
     target = Classes(array=array, classes=list("abc"))
     info = ImageInfo(target=target, shape=shape, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
     return build_model(name, arguments, info, problem), pictures(shape)

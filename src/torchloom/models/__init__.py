@@ -75,8 +75,9 @@ def sizes_of(name: str) -> tuple[str, ...]:
 
 
 def _needed(name: str) -> list[str]:
-    """Those of them that it cannot do without: all but outputs with a default."""
-    return [size.name for size in _sizes(name) if size.default is size.empty or size.name not in OUTPUTS]
+    """Those of them that it cannot do without: all but outputs, and how many classes there are, with a default."""
+    without = {*OUTPUTS, "classes"}
+    return [size.name for size in _sizes(name) if size.default is size.empty or size.name not in without]
 
 
 def _sizes(name: str) -> list[inspect.Parameter]:

@@ -28,7 +28,7 @@ Widths = Annotated[list[Count], Field(min_length=1)]
 
 def build(
     shape: tuple[int, int, int],
-    classes: int,
+    classes: int = 0,
     *,
     form: Literal["dense", "convolutional"] = "dense",
     hidden: Widths = [400, 200],  # noqa: B006  (never changed)

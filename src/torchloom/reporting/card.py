@@ -39,8 +39,9 @@ METRICS = {
 
 HUB = {  # what the hub calls problems; it takes no others for a pipeline_tag
     *("image-classification", "image-segmentation", "image-feature-extraction", "text-classification"),
-    *("text-generation", "tabular-classification", "tabular-regression"),
+    *("text-generation", "tabular-classification", "tabular-regression", "unconditional-image-generation"),
 }
+RENAMED = {"image-generation": "unconditional-image-generation"}
 
 
 def model_card(subject: Subject) -> str:
@@ -77,7 +78,7 @@ def plain(value: Any) -> str:
 
 
 def _metadata(subject: Subject) -> dict[str, Any]:
-    tag, problem = subject.tag, subject.called
+    tag, problem = RENAMED.get(subject.tag, subject.tag), subject.called
     figures = _figures(subject)
     title = f"{subject.data} (drawn by torchloom)" if subject.drawn else subject.data
     types = {name: METRICS.get(name, name) for name in figures}

@@ -336,8 +336,9 @@ def frames(contest: Contest, epoch: int, classes: int) -> list[tuple[str, Tensor
 
     from torchloom.problems.generation.contest import ACROSS
 
-    film = zip(contest.filmed.tolist(), on_unit_scale([contest.film]).split(ACROSS), strict=True)  # type: ignore[no-untyped-call]
     last = on_unit_scale(generated_in(contest, torch.arange(ACROSS) % max(classes, 1), [ACROSS]))
+    parts = on_unit_scale([contest.film]).view(-1, *last.shape)
+    film = zip(contest.filmed.tolist(), parts, strict=True)
     found = {after: images for after, images in film if 0 <= after < epoch} | {epoch: last}
     return [(f"epoch {after}", images) for after, images in sorted(found.items())]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,7 +25,7 @@ class Contest(Scaling):
     the generator sees the discriminator with weights that are given. So the sum of both losses has, for the weights of
     each, the gradient of its own loss alone.
 
-    `film` (FRAMES x ACROSS, C, H, W) uint8 has what the same latents became over the training, after `filmed` (FRAMES,)
+    `film` (FRAMES x ACROSS, C H W) uint8 has what the same latents became over the training, after `filmed` (FRAMES,)
     epochs each, -1 where it is empty: as buffers both go where the weights go, into the states of a training too.
     """
 
@@ -42,7 +43,7 @@ class Contest(Scaling):
         self.classes = classes if self.conditional else 0
         self.register_buffer("scale", 2 * torch.tensor(std).view(1, -1, 1, 1))
         self.register_buffer("shift", 2 * torch.tensor(mean).view(1, -1, 1, 1) - 1)
-        self.register_buffer("film", torch.zeros(FRAMES * ACROSS, *shape, dtype=torch.uint8))
+        self.register_buffer("film", torch.zeros(FRAMES * ACROSS, math.prod(shape), dtype=torch.uint8))
         self.register_buffer("filmed", torch.full((FRAMES,), -1))
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, slopes: bool = False) -> tuple[Tensor, ...]:
@@ -128,7 +129,8 @@ def filming(
         labels = torch.arange(ACROSS, device=device) % max(classes, 1)
         latents = latents_of(range(ACROSS), contest.latent).to(device)
         model.eval()
-        contest.film[frame * ACROSS : (frame + 1) * ACROSS] = as_bytes(2 * contest.generate(latents, labels) - 1)
+        images = as_bytes(2 * contest.generate(latents, labels) - 1)
+        contest.film[frame * ACROSS : (frame + 1) * ACROSS] = images.flatten(1)
         contest.filmed[frame] = epoch - 1
 
     return film
