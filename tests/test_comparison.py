@@ -21,7 +21,7 @@ from torchloom.compression import comparison
 from torchloom.compression.comparison import compare_models, multiply_adds, onnx_accuracy, time_side_by_side, zero_share
 from torchloom.config import CompareConfig, DataConfig
 from torchloom.data.moments import Clock
-from torchloom.data.targets import Classes, Horizon, Number
+from torchloom.data.targets import Classes, Horizon, Number, Texts
 from torchloom.data.text import Tokenizer
 from torchloom.datasets.tensors import Tensors, TensorsDataset
 from torchloom.export.onnx import export_checkpoint
@@ -105,6 +105,7 @@ HOURS = SeriesInfo(
 WAVES = LabelledSeriesInfo(
     channels=["a", "b"], series="c", length=12, mean=[0.0] * 2, std=[1.0] * 2, target=Classes(classes=["d", "e"])
 )
+PAIRS = DocumentInfo(tokenizer=WORDS.tokenizer, target=Texts(name="a", tokenizer=WORDS.tokenizer, longest=4))
 NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("mlp", IMAGES, {"hidden": [20, 10]}),
     ("lenet", IMAGES, {"form": "classic"}),
@@ -139,6 +140,8 @@ NETWORKS: list[tuple[str, Info, dict[str, Any]]] = [
     ("ft_transformer", ROWS, {"width": 8, "heads": 2, "layers": 2, "feedforward": 6}),
     ("unet", COLOURS, {"width": 4, "depth": 2}),
     ("series_cnn", WAVES, {"widths": [4, 4], "kernels": [5, 3]}),
+    ("translation_transformer", PAIRS, {"width": 8, "heads": 2, "layers": 1}),
+    ("translation_rnn", PAIRS, {"embedding": 6, "width": 8}),
 ]
 PROBLEMS = {
     "autoencoder": "reconstruction",
@@ -146,6 +149,7 @@ PROBLEMS = {
     **dict.fromkeys(("linear", "tabular_mlp", "tabm", "ft_transformer"), "regression"),
     **dict.fromkeys(("dlinear", "patchtst", "series_lstm", "series_transformer", "tcn"), "forecasting"),
     "unet": "segmentation",
+    **dict.fromkeys(("translation_transformer", "translation_rnn"), "translation"),
 }
 TIME_STEPS = 7
 # At how many places two layers of attention look, at each of them, with 8 entries: the scores, and what they weigh.
@@ -189,8 +193,15 @@ def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[s
         expected += 2 * 2 * 5 * 5 * 8
     if name == "ft_transformer":  # 4 tokens of 8 entries, and in the last layer the answers of the first one alone
         expected += 2 * (4 + 1) * 4 * 8
+<<<<<<< HEAD
     if name in LOOKED_AT:
         expected += 2 * 2 * LOOKED_AT[name] ** 2 * 8
+=======
+    if name == "translation_transformer":  # the scores, and what they weigh: in the source, in what is written, of both
+        expected += 2 * (TIME_STEPS * TIME_STEPS + 1 + TIME_STEPS) * 8
+    if name == "translation_rnn":  # what the scores weigh, from both directions
+        expected += TIME_STEPS * 2 * 8
+>>>>>>> 2eb10be4dcc6a62ef5e4e7ebbb2e70f616165e16
     if isinstance(model, LogMel):  # one second, each frame of which is a product with all kernels and then filters
         frames = 1000 // model.hop + 1
         expected += frames * (model.kernels.numel() + model.filters.numel())

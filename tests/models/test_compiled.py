@@ -93,7 +93,18 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "autoencoder",
         {"form": "convolutional", "hidden": [16, 32], "latent": 8, "norm": "batch"},
     ),
+<<<<<<< HEAD
     "dcgan": ("dcgan", {"width": 4, "latent": 8}),
+=======
+    "text to text transformer": (
+        "translation_transformer",
+        {"width": 16, "layers": 1, "heads": 2, "embedding_dropout": 0.0, "dropout": 0.0},
+    ),
+    "text to text rnn": (
+        "translation_rnn",
+        {"embedding": 8, "width": 16, "embedding_dropout": 0.0, "dropout": 0.0},
+    ),
+>>>>>>> 2eb10be4dcc6a62ef5e4e7ebbb2e70f616165e16
     "audio_cnn": ("audio_cnn", {"widths": [8, 16], "dropout": 0.0}),
     "linear": ("linear", {}),
     "tabular_mlp": ("tabular_mlp", {"hidden": [8], "dropout": 0.0}),
@@ -192,6 +203,8 @@ def make(case: str) -> tuple[nn.Module, dict[str, tuple[Tensor, ...]]]:
     if name in {"text_rnn", "text_cnn", "text_ngrams", "text_transformer", "language_rnn", "language_transformer"}:
         lengths = () if name.startswith("language") else (1 + torch.arange(32) % 3,)
         return build_network(name, {"tokens": 9, "outputs": 3}, arguments), texts(*lengths)
+    if name.startswith("translation"):
+        return build_network(name, {"tokens": 9, "written": 4}, arguments), texts(1 + torch.arange(32) % 3)
     if name == "audio_cnn":
         info = AudioInfo(target=Classes(classes=list("abc")), rate=1000, mean=[-5.0] * 8, std=[3.0] * 8)
         return build_model(name, arguments, info, CLASSIFICATION), sounds()
