@@ -136,10 +136,10 @@ class TrainingStates:
             if fixed:
                 raise InputError(_cannot_go_on(path, fixed, self.resume))
             for line in self.changes:
-                if _fits(line, free):
-                    logger.info("going on, %s", line)
-                else:
+                if mode == "must":
                     logger.warning("going on although it differs: %s", line)
+                else:
+                    logger.info("going on with %s", line)
             logger.info("going on from %s", path)
             return state
         if mode == "warm":
