@@ -124,22 +124,6 @@ def test_the_losses_do_not_depend_on_their_number(tmp_path: Path, processes: int
 
 
 @pytest.mark.long
-def test_nor_does_what_else_belongs_to_a_training(tmp_path: Path) -> None:
-    """Averages with new statistics, two passes a step, layers that wait and layers that compute again.
-
-    How far the first pass climbs is next to nothing here, as each process looks for a place of its own.
-    """
-    more: dict[str, Any] = {"swa": {"start": 2}, "sam": {"rho": 1e-9}, "recompute": ["network.stages.*"]}
-    more |= {"freeze": [{"parameters": ["network.stem.*"], "epochs": 1}], "accumulate": 2}
-    loaders = plan(tmp_path)
-    alone, together = (train(loaders, count, **more) for count in (1, 2))
-    for one, other in zip(timeless(alone[2]), timeless(together[2]), strict=True):
-        assert other == pytest.approx(one, rel=1e-4, abs=1e-5)
-    for name, weight in alone[1].weights.items():
-        torch.testing.assert_close(together[1].weights[name], weight, rtol=1e-3, atol=1e-4, msg=name)
-
-
-@pytest.mark.long
 def test_without_batch_norm_and_without_synchronising_it(tmp_path: Path) -> None:
     loaders = plan(tmp_path)
     free = {"distributed": {"sync_batch_norm": False}}
