@@ -193,15 +193,12 @@ def test_the_multiply_adds_of_a_network(name: str, info: Info, arguments: dict[s
         expected += 2 * 2 * 5 * 5 * 8
     if name == "ft_transformer":  # 4 tokens of 8 entries, and in the last layer the answers of the first one alone
         expected += 2 * (4 + 1) * 4 * 8
-<<<<<<< HEAD
     if name in LOOKED_AT:
         expected += 2 * 2 * LOOKED_AT[name] ** 2 * 8
-=======
     if name == "translation_transformer":  # the scores, and what they weigh: in the source, in what is written, of both
         expected += 2 * (TIME_STEPS * TIME_STEPS + 1 + TIME_STEPS) * 8
     if name == "translation_rnn":  # what the scores weigh, from both directions
         expected += TIME_STEPS * 2 * 8
->>>>>>> 2eb10be4dcc6a62ef5e4e7ebbb2e70f616165e16
     if isinstance(model, LogMel):  # one second, each frame of which is a product with all kernels and then filters
         frames = 1000 // model.hop + 1
         expected += frames * (model.kernels.numel() + model.filters.numel())

@@ -93,9 +93,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "autoencoder",
         {"form": "convolutional", "hidden": [16, 32], "latent": 8, "norm": "batch"},
     ),
-<<<<<<< HEAD
     "dcgan": ("dcgan", {"width": 4, "latent": 8}),
-=======
     "text to text transformer": (
         "translation_transformer",
         {"width": 16, "layers": 1, "heads": 2, "embedding_dropout": 0.0, "dropout": 0.0},
@@ -104,7 +102,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "translation_rnn",
         {"embedding": 8, "width": 16, "embedding_dropout": 0.0, "dropout": 0.0},
     ),
->>>>>>> 2eb10be4dcc6a62ef5e4e7ebbb2e70f616165e16
     "audio_cnn": ("audio_cnn", {"widths": [8, 16], "dropout": 0.0}),
     "linear": ("linear", {}),
     "tabular_mlp": ("tabular_mlp", {"hidden": [8], "dropout": 0.0}),
