@@ -124,6 +124,26 @@ def test_the_losses_do_not_depend_on_their_number(tmp_path: Path, processes: int
     assert alone[2][-1]["train_loss"] < alone[2][0]["train_loss"]
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "freeze": {"freeze": [{"parameters": ["*.stages.*"], "epochs": 1}]},
+    "recompute": {"recompute": ["*.stages.*"]},
+    "swa": {"swa": {"start": 2}},
+    "schedule free": {"optimizer": {"name": "ScheduleFreeAdamW", "lr": 0.01}},
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_gives_the_same_in_two_processes(tmp_path: Path, option: str) -> None:
+    more = {"accumulate": 2, "gradient_clip": 1.0, **OPTIONS[option]}
+    loaders = plan(tmp_path)
+    alone, together = (train(loaders, count, **more) for count in (1, 2))
+    for one, other in zip(timeless(alone[2]), timeless(together[2]), strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
+    for name, weight in alone[1].weights.items():
+        torch.testing.assert_close(together[1].weights[name], weight, rtol=1e-2, atol=1e-3, msg=name)
+
+
 @pytest.mark.long
 def test_without_batch_norm_and_without_synchronising_it(tmp_path: Path) -> None:
     loaders = plan(tmp_path)
