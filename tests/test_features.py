@@ -85,6 +85,11 @@ def test_what_is_not_pooled_has_all_numbers() -> None:
     assert torch.equal(whole.view(5, 4, 64).amax(2), most)
 
 
+def test_what_works_in_place_does_not_change_what_was_heard() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(inplace=True))
+    assert heard(model, "1", IMAGES.float() - 128).min() < 0
+
+
 class Odd(nn.Module):
     """Layers that answer in all sorts of ways."""
 

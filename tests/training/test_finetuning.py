@@ -233,6 +233,16 @@ def test_merged_is_what_was_trained() -> None:
         assert torch.equal(plain(IMAGES), model(IMAGES))
 
 
+def test_what_else_is_put_beside_weights_stays_in_a_checkpoint() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 2, 3)), nn.Linear(4, 4))
+    finetuned(model, set(), block(LORA))
+    assert "0.parametrizations.weight.original1" in merged(model.state_dict())
+    assert merged(model.state_dict()).keys() == {
+        *(f"0.{name}" for name in ("bias", "parametrizations.weight.original0", "parametrizations.weight.original1")),
+        *("1.weight", "1.bias"),
+    }
+
+
 def test_convolutions_learn_so_where_they_are_named(plan: LoaderPlan) -> None:
     made = trained(plan, RESNET, finetune={**LORA, "layers": ["network.stages.*.body.0"]})
     found = {f"network.stages.{number}.body.0.weight" for number in (0, 1)}

@@ -259,13 +259,14 @@ def merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a model as those of the plain network: what low ranks have learnt is added to what they are
     beside."""
     plain: dict[str, Tensor] = {}
+    low = {name.removesuffix("0.A") for name in weights if LEARNT in name and name.endswith(".0.A")}
     for name, weight in weights.items():
-        layer, learnt, rest = name.partition(LEARNT)
-        if not learnt:
+        place = next((each for each in low if name.startswith(each)), None)  # others, as of weight norm, stay
+        if place is None:
             plain[name] = weight
-        elif rest.endswith(".original"):
-            beside = (weights[f"{name.removesuffix('original')}0.{part}"] for part in ("A", "B", "scale"))
-            plain[f"{layer}.{rest.removesuffix('.original')}"] = _together(weight, *beside)
+        elif name == f"{place}original":
+            beside = (weights[f"{place}0.{part}"] for part in ("A", "B", "scale"))
+            plain[place.removesuffix(".").replace(LEARNT, ".")] = _together(weight, *beside)
     return plain
 
 
