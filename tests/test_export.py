@@ -536,7 +536,7 @@ def test_the_graph_says_what_its_user_must_know_of_each_kind_of_data(name: str) 
         "autoencoder": {
             **{"target": Classes(classes=["a", "b", "c", "ü"]).model_dump(), "column": None, "folder": None},
             **{"shape": [3, 8, 8], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]},
-            **{"fit": "squash", "value_range": [0, 4095], "views": "one", "beside": None},
+            **{"fit": "squash", "value_range": [0, 4095], "views": "one", "beside": None, "chosen": False},
         },
     }
     assert told == expected[name]

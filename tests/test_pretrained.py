@@ -350,7 +350,7 @@ def test_networks_of_a_single_size_say_which(tmp_path: Path) -> None:
 
 def test_weights_of_others_come_whole_or_not_at_all(tmp_path: Path) -> None:
     network = {"name": "timm/test_resnet", "weights": str(tmp_path / "theirs")}
-    with pytest.raises(InputError, match="theirs: there is no such file of weights"):
+    with pytest.raises(InputError, match="theirs: there is no such file"):
         of_pictures(tmp_path, network)
     state = as_the_hub_has_it(tmp_path / "theirs", "test_resnet", 7)
     with pytest.raises(InputError, match=r"do not fit timm/test_vit: the config\.json is of timm/test_resnet"):

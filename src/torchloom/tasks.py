@@ -266,7 +266,7 @@ def _unfit(blocks: Mapping[str, Any]) -> dict[str, list[str]]:
     wrong = {}
     for name, block in blocks.items():
         for key, other in _sources(block):
-            if key != "data" and (reason := _unfit_for(block, key, other, blocks)):
+            if key != "data" and other in blocks and (reason := _unfit_for(block, key, other, blocks)):
                 wrong[name] = [f"{name}.task.{key}: {reason}"]
     return wrong
 

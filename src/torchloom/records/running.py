@@ -275,7 +275,8 @@ class Run:
             self.locks.release(*(self.locks.held.keys() - set(self.own_locks)))
 
     def _keeps_state(self, task: str) -> bool:
-        return bool(getattr(self.catalog.load(f"params:{task}.train"), "keep_state", False))
+        key = f"params:{task}.train"  # which a task of folds does not have
+        return key in self.catalog and bool(getattr(self.catalog.load(key), "keep_state", False))
 
     def _show(self, node: Node) -> None:
         """Show the tracker what the stage has left: its files, and the figures on the test split."""
