@@ -88,6 +88,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "cbf_transformer": {"data": {"subset": 300}, "train": {"epochs": 5}},
     "imdb_transformer": {"model": {"width": 16}, "train": {"epochs": 3}},
+    "dates_rnn": {"data": {"subset": 2000}, "model": {"width": 32}, "train": {"epochs": 4, "batch_size": 16}},
     "dates_transformer": {
         "data": {"subset": 2000},
         "model": {"width": 32, "layers": 1},

@@ -384,7 +384,8 @@ which wrote this page.
 """
 BELOW = """A pair of data and problem that is not in the table does not exist: forecasting is of series,
 segmentation and reconstruction are of images, a language model is of running text, and all others have a target beside
-their inputs. A network that does not stand beside a pair asks for sizes that it does not have:
+their inputs. Networks of timm and torchvision are tried in `tests/test_pretrained.py`. A network that does not stand
+beside a pair asks for sizes that it does not have:
 """
 
 

@@ -58,6 +58,7 @@ LEARNED: dict[str, tuple[str, float]] = {
     "imdb_transformer": ("accuracy", 0.65),
     "cbf_transformer": ("accuracy", 0.7),
     "wonderland_transformer": ("bits_per_character", 3.6),
+    "dates_rnn": ("accuracy", 0.6),
     "dates_transformer": ("accuracy", 0.6),  # of characters; the commonest is 0.2 of them
 }
 
@@ -88,6 +89,7 @@ LARGE = [
     "cifar_densenet",
     "cifar_speedrun",
     "cifar_speedrun96",
+    "dates_rnn",
 ]
 
 
