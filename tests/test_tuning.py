@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from kedro.framework.cli.project import run
 from kedro.framework.startup import bootstrap_project
 from PIL import Image
 
@@ -128,8 +129,17 @@ def test_what_cannot_be_tuned_is_said(here: Path, task: str, message: str) -> No
 
 
 def test_wrong_options(here: Path) -> None:
-    for wrong in (["--start", "0"], ["--steps", "3"], ["--start", "1", "--end", "0.1"], ["--end", "x"]):
+    numbers = ["--start", "0"], ["--steps", "3"], ["--end", "x"], ["--end", "inf"], ["--start", "nan"]
+    for wrong in (*numbers, ["--start", "1", "--end", "0.1"]):
         assert CliRunner().invoke(tune, ["lr", TASK, *wrong]).exit_code == 2
     result = tuned("lr", TASK, "--params", f"{TASK}.train.optimizer.lrr=3")
     assert result.exit_code == 1
     assert f"{TASK}.train.optimizer.lrr" in result.output
+
+
+def test_params_that_are_no_yaml(here: Path) -> None:
+    for command, arguments in ((run, ["--params"]), (tune, ["lr", TASK, "--params"])):
+        result = CliRunner().invoke(command, [*arguments, f"{TASK}.train.freeze=[network.*"])
+        assert result.exit_code == 2
+        assert "'--params': a value is no YAML" in result.output
+        assert "[network.*" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,36 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+import yaml
+from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import _split_params
 from kedro.framework.startup import ProjectMetadata
 
-RATE = click.FloatRange(min=0, min_open=True)
+
+class Above0(click.FloatRange):
+    """A number above 0; click's own range takes nan, which is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{value} is no number.", param, ctx)
+
+
+ABOVE_0 = Above0(min=0, min_open=True)
+
+
+def parameters(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Those of `--params` as Kedro reads them, and one message where a value is no YAML, such as an open list."""
+    try:
+        return _split_params(ctx, option, value)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        shown = place.get_snippet(indent=2) if place else value
+        raise click.BadParameter(f"a value is no YAML ({getattr(error, 'problem', error)}):\n{shown}") from error
+
+
+for given in run.params:
+    if given.name == "params":
+        given.callback = parameters
 
 
 @click.group(name="torchloom")
@@ -223,7 +250,7 @@ def _tuned(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.argument("task"),
         click.option("--env", "-e", help="The environment; by default the local one."),
-        click.option("--params", default="", callback=_split_params, help="Other parameters, as kedro run has them."),
+        click.option("--params", default="", callback=parameters, help="Other parameters, as kedro run has them."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -237,8 +264,8 @@ def tune() -> None:
 
 @tune.command("lr")
 @_tuned
-@click.option("--start", type=RATE, default=1e-7, show_default=True, help="The lowest learning rate.")
-@click.option("--end", type=RATE, default=10.0, show_default=True, help="The highest.")
+@click.option("--start", type=ABOVE_0, default=1e-7, show_default=True, help="The lowest learning rate.")
+@click.option("--end", type=ABOVE_0, default=10.0, show_default=True, help="The highest.")
 @click.option("--steps", type=click.IntRange(min=10), default=100, show_default=True, help="From the one to the other.")
 def tune_lr(task: str, env: str | None, params: dict[str, Any], start: float, end: float, steps: int) -> None:
     """Let the learning rate of TASK rise from step to step until its loss grows, and suggest one."""
@@ -252,7 +279,7 @@ def tune_lr(task: str, env: str | None, params: dict[str, Any], start: float, en
 @tune.command("batch")
 @_tuned
 @click.option("--most", type=click.IntRange(min=1), help="No more samples than these; by default all there are.")
-@click.option("--seconds", type=RATE, default=5.0, show_default=True, help="A step that takes longer is the last.")
+@click.option("--seconds", type=ABOVE_0, default=5.0, show_default=True, help="A step that takes longer is the last.")
 def tune_batch(task: str, env: str | None, params: dict[str, Any], most: int | None, seconds: float) -> None:
     """Find the largest batches of TASK that fit into the memory, the fastest, and those to take."""
     from torchloom.tuning import tune_batches

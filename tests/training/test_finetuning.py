@@ -320,7 +320,9 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(
         (RESNET, {"name": "last_stages", "stages": 9}, {}, r"^train\.finetune\.stages 9: .* has 3 stages"),
         (RESNET, "lora", {}, r"^train\.finetune: .* no linear layer or attention.*network\.stem\.0, network\.stages"),
         (VIT, {"name": "lora", "layers": ["encoder.*"]}, {}, r"layers: encoder\.\* fits none of network\.stem, netw"),
-        (VIT, "layer_wise", {"scheduler": {"name": "OneCycleLR", "max_lr": 0.1}}, r"must leave out max_lr"),
+        (VIT, "layer_wise", {"scheduler": {"name": "OneCycleLR", "max_lr": 0.1}}, r"max_lr: must be left out"),
+        (VIT, "layer_wise", {"scheduler": {"name": "OneCycleLR", "max_momentum": [0.9]}}, r"momentum: must be one num"),
+        (VIT, "layer_wise", {"scheduler": {"name": "ReduceLROnPlateau", "min_lr": [0.1]}}, r"min_lr: must be one numb"),
     ],
 )
 def test_recipes_that_do_not_fit(

@@ -1,5 +1,6 @@
 """Trainings that start from a file: a checkpoint of another project, or weights that somebody has saved."""
 
+import math
 import pickle
 import shutil
 from collections.abc import Callable
@@ -96,6 +97,22 @@ def test_files_that_hold_no_weights(tmp_path: Path) -> None:
     for name, message in {**messages, "f.pth": "cannot be read", "g.pth": "there is no such file"}.items():
         with pytest.raises(InputError, match=f"^{tmp_path / name}: {message}"):
             read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.eye(2).to_sparse(), "is sparse, quantized, complex or without values"),
+        (torch.ones(2, dtype=torch.complex64), "is sparse, quantized, complex or without values"),
+        (torch.ones(2, device="meta"), "is sparse, quantized, complex or without values"),
+        (torch.tensor([1.0, math.nan]), "has values that are no numbers"),
+    ],
+    ids=["sparse", "complex", "meta", "nan"],
+)
+def test_weights_that_no_layer_can_have_are_told(tmp_path: Path, weight: Tensor, message: str) -> None:
+    torch.save({"w": torch.ones(1), "odd": weight}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=f"^{tmp_path / 'a.pth'}: odd {message}"):
+        read_weights(tmp_path / "a.pth")
 
 
 # ---- weights alone -------------------------------------------------------------------------------------------------

@@ -17,11 +17,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from torchloom.config import Count, GroupConfig, OptimizerConfig, Positive, TrainConfig, own
+from torchloom.config import Count, GroupConfig, OptimizerConfig, Positive, SchedulerConfig, TrainConfig, own
 from torchloom.config.checks import UnknownNameError, arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.modalities.modules import Scaling
 from torchloom.system.words import counted
+from torchloom.training.optimizers import BY_GROUP
 
 GIVEN = ("model", "head", "config")  # what a recipe is not told in YAML
 Decay = Annotated[float, Field(gt=0, le=1)]
@@ -63,16 +64,23 @@ def layer_wise(model: nn.Module, head: set[str], config: TrainConfig, *, decay: 
 
     Clark et al., "ELECTRA", ICLR 2020 (arXiv:2003.10555); Bao et al., "BEiT", ICLR 2022 (arXiv:2106.08254).
     """
-    scheduler = config.scheduler
-    if scheduler and {"max_lr", "base_lr"} & scheduler.arguments.keys():
-        raise InputError(
-            "train.scheduler: must leave out max_lr and base_lr, as train.finetune gives each stage a rate"
-        )
+    if config.scheduler:
+        _check_suits_stages(config.scheduler)
     found = stages_of(model, head)
     top = len(found) if head else len(found) - 1
     scales = {name: decay ** (top - depth) for depth, stage in enumerate(found) for name in stage}
     rated = _rated(config.optimizer, {name: scales.get(name, 1.0) for name in _learning(model)})
     return config.model_copy(update={"optimizer": rated})
+
+
+def _check_suits_stages(scheduler: SchedulerConfig) -> None:
+    """Raise InputError when it gives rates, which are to be each stage's own, or lists by groups, of which there are
+    others now."""
+    for key, value in scheduler.arguments.items():
+        rates, by_groups = key in {"max_lr", "base_lr"}, key in BY_GROUP and isinstance(value, list)
+        if rates or by_groups:
+            must = "must be left out" if rates else "must be one number"
+            raise InputError(f"train.scheduler.{key}: {must}, as train.finetune gives each stage a rate of its own")
 
 
 def lora(

@@ -51,7 +51,7 @@ SCHEDULERS = _public(
 )
 PUBLIC = (torch.optim, lr_scheduler)
 _LENGTHS = {"T_max", "total_iters", "total_steps"}
-_BY_GROUP = {"max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum"}  # may be lists
+BY_GROUP = {"max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum"}  # may be lists
 _BY_STEP = {"CyclicLR", "OneCycleLR"}  # of which PyTorch says: step should be called after a batch
 
 
@@ -228,7 +228,7 @@ def check_scheduler(name: str, arguments: dict[str, Any], config: OptimizerConfi
     if config:
         optimizer = _on_trial(config.name, config.arguments, 1 + len(config.groups))
     else:
-        lists = [value for key, value in arguments.items() if key in _BY_GROUP and isinstance(value, list)]
+        lists = [value for key, value in arguments.items() if key in BY_GROUP and isinstance(value, list)]
         optimizer = _on_trial("SGD", {}, max([1, *map(len, lists)]))
     arguments = {**_lengths(kind, arguments, 10, [0.1] * len(optimizer.param_groups)), **arguments}
     check_call(scheduler_arguments(name), arguments)

@@ -20,7 +20,8 @@ WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file by name, on the CPU, without what wrappers of a model put before the names.
 
-    Raises InputError, which begins with the path, when there are none, or none that can be had without running code.
+    Raises InputError, which begins with the path, when there are none, or none that can be had without running code, or
+    when one is no dense tensor of numbers.
     """
     try:
         path.open("rb").close()
@@ -73,7 +74,20 @@ def _found(path: Path, held: Any) -> dict[str, Tensor]:
     if not weights:
         named = ", ".join(list(map(str, entries))[:5])
         raise InputError(f"{path}: holds no weights by name{f', only {named}' if named else ''}")
+    for name, weight in weights.items():
+        _check_numbers(f"{path}: {name}", weight)
     return weights
+
+
+def _check_numbers(place: str, weight: Tensor) -> None:
+    """Raise InputError unless a layer can have these as they are."""
+    import torch
+
+    dense = weight.layout is torch.strided and not (weight.is_meta or weight.is_quantized or weight.is_complex())
+    if not dense:
+        raise InputError(f"{place} is sparse, quantized, complex or without values. Save dense, plain numbers")
+    if weight.is_floating_point() and bool(weight.float().isnan().any()):
+        raise InputError(f"{place} has values that are no numbers (nan): what left them has failed. Take earlier ones")
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
