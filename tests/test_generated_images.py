@@ -268,6 +268,7 @@ def test_a_collapsed_generator_shows_in_the_classes() -> None:
     assert class_figures(half, None) == pytest.approx({"class_entropy": 0.5, "classes_seen": 2})
     one = nn.functional.one_hot(torch.zeros(40, dtype=torch.int64), 4).float()
     assert class_figures(one, None) == pytest.approx({"class_entropy": 0.0, "classes_seen": 1})
+    assert str(class_figures(one, None)["class_entropy"]) == "0.0"  # not -0.0
     figures = {"frechet": 1.0, "frechet_noise": 5.0}
     assert GENERATION.doubt({**figures, "class_entropy": 0.9}) is None
     assert "few of the classes" in str(GENERATION.doubt({**figures, "class_entropy": 0.2}))

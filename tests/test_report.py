@@ -223,6 +223,20 @@ def test_what_was_changed_on_the_way_is_told(project: Path) -> None:
 
 
 @pytest.mark.xdist_group("report")
+def test_how_it_was_fine_tuned_is_told(project: Path) -> None:
+    dataset = CheckpointDataset(filepath=str(project / f"data/sample/06_models/{TASK}/checkpoint.safetensors"))
+    checkpoint = dataset.load()
+    recipe = {**checkpoint.training["parameters"], "finetune": {"name": "lora", "rank": 4, "layers": []}}
+    try:
+        dataset.save(checkpoint.model_copy(update={"training": {**checkpoint.training, "parameters": recipe}}))
+        run(project, node_names=[f"{TASK}.report"])
+        assert ("finetune", "lora, rank 4") in check_page(page_of(project).read_text()).facts
+    finally:
+        dataset.save(checkpoint)
+        run(project, node_names=[f"{TASK}.report"])
+
+
+@pytest.mark.xdist_group("report")
 def test_a_missing_part_is_named(project: Path) -> None:
     path = page_of(project).parent / "export_report.json"
     content = path.read_text()

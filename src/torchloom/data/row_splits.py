@@ -58,7 +58,8 @@ def _why_none(rows: list[Row], config: RowsPreprocessConfig, held: Held) -> str:
     if config.test_fraction and 2 * len(alone) > len(rows):
         return (
             f"{len(alone):,} of {counted(len(rows), 'row')} hold a class or a label that no other row has, and must "
-            "train. Leave rare ones out, or say by preprocess.split_by which rows are to test"
+            "train. Leave rare ones out, or say by preprocess.split_by which rows are to test. Of texts to be "
+            "written, kedro task new --problem translation makes a task"
         )
     return "Change preprocess.test_fraction, or add rows"
 

@@ -190,7 +190,7 @@ def summary(subject: Subject) -> Iterator[tuple[str, Any]]:
         yield from plan.info.target.facts()
     trained = checkpoint.training
     recipe = trained.get("parameters", {})
-    for name in ("loss", "optimizer", "scheduler"):
+    for name in ("loss", "optimizer", "scheduler", "finetune"):
         if recipe.get(name):
             yield name, named(recipe[name])
     for name in ("epochs", "batch_size", "seed"):

@@ -106,7 +106,7 @@ def class_figures(logits: Tensor, labels: Tensor | None) -> dict[str, float]:
     classes = logits.shape[1]
     shares = logits.argmax(1).bincount(minlength=classes).double() / len(logits)
     found: dict[str, Any] = {
-        "class_entropy": -torch.special.xlogy(shares, shares).sum().item() / math.log(classes),
+        "class_entropy": torch.special.entr(shares).sum().item() / math.log(classes),
         "classes_seen": int((shares >= SEEN / classes).sum()),
     }
     if labels is not None:
