@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 import yaml
-from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import _split_params
 from kedro.framework.startup import ProjectMetadata
 
@@ -37,11 +36,6 @@ def parameters(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
         place = getattr(error, "problem_mark", None)
         shown = place.get_snippet(indent=2) if place else value
         raise click.BadParameter(f"a value is no YAML ({getattr(error, 'problem', error)}):\n{shown}") from error
-
-
-for given in run.params:
-    if given.name == "params":
-        given.callback = parameters
 
 
 @click.group(name="torchloom")
