@@ -74,8 +74,9 @@ def test_the_sizes_of_batches_in_a_table(here: Path) -> None:
     assert result.exit_code == 0, result.output
     table = rows(here, "batch_sizes")
     assert [int(row["batch_size"]) for row in table] == [2, 4, 8, 16, 32, 40]
-    best = max(float(row["samples_per_second"]) for row in table)
-    first = next(row for row in table if float(row["samples_per_second"]) >= 0.95 * best - 1)
+    enough = [row for row in table if 10 * int(row["batch_size"]) <= 354]  # steps of an epoch are left
+    best = max(float(row["samples_per_second"]) for row in enough)
+    first = next(row for row in enough if float(row["samples_per_second"]) >= 0.95 * best - 1)
     size = int(first["batch_size"])
     assert f"  kedro run --env sample --pipelines {TASK} --params {TASK}.train.batch_size={size}\n" in result.output
     assert f"train.optimizer.lr={0.2 * size / 354:.2g}" in result.output  # of SGD in proportion

@@ -159,7 +159,7 @@ def _suggested_rate(tuned: Tuned, rate: float | None) -> list[str]:
 def tune_batches(task: str, env: str | None, params: Mapping[str, Any], most: int | None, seconds: float) -> str:
     """The largest batches of a task that fit, the fastest and those to take, in words. See training/batch_size.py."""
     from torchloom.system.figures import batch_sizes
-    from torchloom.training.batch_size import Trial, explore
+    from torchloom.training.batch_size import FEWEST, Trial, explore
     from torchloom.training.distribution import ALONE
 
     tuned = Tuned(task, env, params)
@@ -177,7 +177,7 @@ def tune_batches(task: str, env: str | None, params: Mapping[str, Any], most: in
 
         sizes = explore(attempt, most, seconds)
     effective = config.batch_size * config.accumulate if isinstance(config.batch_size, int) else None
-    found = sizes.suggested(effective if effective and config.accumulate > 1 else None)
+    found = sizes.suggested(effective if effective and config.accumulate > 1 else max(1, samples // FEWEST))
     rows = [row_of(each) for each in sizes.tried]
     place = tuned.save("batch_sizes", rows, batch_sizes(rows, found.batch_size))
     table = as_text([{name: f"{value:,}" for name, value in row.items()} for row in rows])
@@ -211,7 +211,9 @@ def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[s
     if effective and config.accumulate > 1:
         groups = next(each for each in range(1, effective + 1) if effective % each == 0 and effective // each <= size)
         size = effective // groups
-    lines = [f"{size}: suggested, the fewest samples that come to 95 % of that speed, for more steps an epoch"]
+    lines = [
+        f"{size}: suggested, the fewest samples that come to 95 % of the speed that leaves ten steps an epoch or more"
+    ]
     settings: dict[str, Any] = {"batch_size": size}
     if config.accumulate > 1:
         settings["accumulate"] = groups
