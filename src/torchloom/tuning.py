@@ -211,9 +211,7 @@ def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[s
     if effective and config.accumulate > 1:
         groups = next(each for each in range(1, effective + 1) if effective % each == 0 and effective // each <= size)
         size = effective // groups
-    lines = [
-        f"{size}: suggested, the fewest samples that come to 95 % of the speed that leaves ten steps an epoch or more"
-    ]
+    lines = [f"{size}: suggested, the fewest samples at 95 % of that speed, with ten steps an epoch or more"]
     settings: dict[str, Any] = {"batch_size": size}
     if config.accumulate > 1:
         settings["accumulate"] = groups
