@@ -1,5 +1,6 @@
 """Recipes of fine-tuning: which weights learn, at which rate, and what is left of them in a checkpoint."""
 
+import logging
 import re
 from collections.abc import Callable
 from functools import cache
@@ -111,9 +112,12 @@ def changed(before: Checkpoint, after: Checkpoint) -> set[str]:
 # ---- which weights learn -------------------------------------------------------------------------------------------
 
 
-def test_a_linear_probe_changes_the_head_alone(plan: LoaderPlan) -> None:
-    made = trained(plan, RESNET, finetune="linear_probe")
+def test_a_linear_probe_changes_the_head_alone(plan: LoaderPlan, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="torchloom"):
+        made = trained(plan, RESNET, finetune="linear_probe")
     assert changed(described(RESNET), made.last) == HEAD  # and no statistics
+    learning = sum(made.last.weights[name].numel() for name in HEAD)
+    assert f"parameters, of which {learning:,} learn" in caplog.text
 
 
 def test_all_is_what_a_training_without_a_recipe_does(plan: LoaderPlan) -> None:

@@ -314,7 +314,10 @@ def _train(ranks: Ranks, job: Job) -> Trained:
     seed_everything(config.seed, config.deterministic)
     model, config = untrained(job)
     size = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("%s with %s", job.network.name if job.network else "the same network", counted(size, "parameter"))
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    some = f", of which {learning:,} learn" if learning < size else ""
+    name = job.network.name if job.network else "the same network"
+    logger.info("%s with %s%s", name, counted(size, "parameter"), some)
     changes = job.at_epoch(job.start, model, loaders) if job.at_epoch else None
     if ranks.rank:  # the networks are the same; dropout is not
         seed_everything(seeded(config.seed, ranks.rank).initial_seed(), config.deterministic)
