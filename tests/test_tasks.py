@@ -500,7 +500,10 @@ def test_the_static_site_of_kedro_viz_in_a_browser(finished: Path) -> None:
     ("arguments", "message"),
     [
         ("--params mnist_mlp.train.epochs=some", "mnist_mlp.train.epochs: given 'some'; must be a valid integer"),
-        ("--pipelines mnist_mpl", "unknown task (did you mean mnist_mlp?); allowed are cifar_alexnet, cifar_cnn, "),
+        (
+            "--pipelines mnist_mpl",
+            "unknown task (did you mean mnist_mlp?); allowed are cbf_transformer, cifar_alexnet, ",
+        ),
         ("--env smaple", "the configuration of the environment 'smaple' cannot be read"),
     ],
 )
