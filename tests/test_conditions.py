@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import resource
 import signal
 import subprocess
