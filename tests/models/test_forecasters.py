@@ -188,6 +188,16 @@ def test_each_series_has_answers_of_its_own(name: str, arguments: dict[str, Any]
     assert same == ("normalization" in arguments)
 
 
+def test_a_transformer_knows_which_of_two_things_came_first() -> None:
+    """Also where nothing else tells them apart: both are as far from the ends as from each other."""
+    network = seeded("series_transformer", WHOLE, width=8, initialization="default").eval()
+    series = torch.zeros(1, 40, 3)
+    series[:, 10:13], series[:, 26:29] = 3.0, -3.0
+    turned = series.clone()
+    turned[:, 10:13], turned[:, 26:29] = -3.0, 3.0
+    assert (network(series) - network(turned)).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("name", ["tcn", "series_lstm", "series_transformer"])
 def test_a_network_of_several_problems_gets_the_sizes_of_one(name: str) -> None:
     assert not isinstance(seeded(name, WHOLE), ReversibleNorm)

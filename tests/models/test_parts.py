@@ -253,3 +253,12 @@ def test_it_learns_each_image_for_itself_and_is_exported(name: str, arguments: d
     session = onnxruntime.InferenceSession(path)
     (found,) = session.run(None, {session.get_inputs()[0].name: images[:5].numpy()})
     torch.testing.assert_close(torch.from_numpy(found), expected[:5], rtol=1e-3, atol=1e-3)
+
+
+def test_a_transformer_knows_the_order_of_words() -> None:
+    torch.manual_seed(0)
+    arguments = {"width": 16, "layers": 1, "heads": 2, "initialization": "default"}
+    network = build_network("text_transformer", {"tokens": 9, "outputs": 2}, arguments).eval()
+    lengths = torch.tensor([4])
+    one, other = (network(torch.tensor([tokens]), lengths) for tokens in ([1, 2, 3, 4], [1, 3, 2, 4]))
+    assert (one - other).abs().max() > 1e-4

@@ -153,12 +153,12 @@ class Translation(Problem):
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def exported(self, model: nn.Module) -> nn.Module:
-        from torchloom.problems.translation.learning import Steps
+        from torchloom.problems.translation.learning import Stepper
 
-        return Steps(model)
+        return Stepper(model)
 
     def signature(self, model: Any, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Beside sources the last token, and what is kept after a few; see learning.Steps.
+        """Beside sources the last token, and what is kept after a few; see learning.Stepper.
 
         What is kept is called as the network says, after the last token `next_…`, and of sources `first_…`.
         """

@@ -89,7 +89,7 @@ def token_metrics(model: nn.Module, loader: Any, loss: tuple[str, dict[str, Any]
     }
 
 
-class Steps(nn.Module):
+class Stepper(nn.Module):
     """A network as it is exported, in two parts: from sources what is kept of them and the logits of the first token,
     and from the last token and what is kept the logits of the next.
 
@@ -120,7 +120,7 @@ class TorchWriter:
     """A writing.Writer that is a network in PyTorch."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self.steps, self.device = Steps(network.to(device)).eval(), device
+        self.steps, self.device = Stepper(network.to(device)).eval(), device
 
     @torch.no_grad()
     def start(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, States]:
