@@ -216,12 +216,22 @@ LANGUAGE_MODELS: list[dict[str, Any]] = [
         | {"positions": positions, "embedding_dropout": 0.0, "dropout": 0.0}
         for context, positions in ((12, "rotary"), (4, "rotary"), (12, "learned"), (4, "learned"), (1, "rotary"))
     ],
+    {"name": "language_transformer", "width": 16, "heads": 2, "layers": 2, "context": 4, "convolution": 3}
+    | {"embedding_dropout": 0.0, "dropout": 0.0},
 ]
+
+
+def a_language_model(**arguments: Any) -> Any:
+    """With weights of which none is nought, as some are at first."""
+    network = seeded_network(**{"name": "language_rnn", "sizes": {"tokens": 11}, **arguments}).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
 
 
 @pytest.mark.parametrize("arguments", LANGUAGE_MODELS)
 def test_the_state_carries_a_text_over_a_cut(arguments: dict[str, Any]) -> None:
-    network = seeded_network(**{"name": "language_rnn", "sizes": {"tokens": 11}, **arguments}).eval()
+    network = a_language_model(**arguments)
     tokens = torch.randint(11, (2, 12))
     whole, *state = network(tokens)
     first, *between = network(tokens[:, :5])
@@ -234,7 +244,7 @@ def test_the_state_carries_a_text_over_a_cut(arguments: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("arguments", LANGUAGE_MODELS)
 def test_a_language_model_sees_only_what_came_before(arguments: dict[str, Any]) -> None:
-    network = seeded_network(**{"name": "language_rnn", "sizes": {"tokens": 11}, **arguments}).eval()
+    network = a_language_model(**arguments)
     tokens = torch.randint(10, (1, 8))
     changed = tokens.clone()
     changed[0, 5] = 10
