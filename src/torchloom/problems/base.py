@@ -186,6 +186,11 @@ class Problem:
         """What a page says of each report, where `made` are the contents of all of them; None leaves one out."""
         return self.reports
 
+    def scale(self, metrics: Mapping[str, Any], judges: Sequence[str] = ()) -> str | None:
+        """What figures on the test split that say little alone lie between, and by the models of which tasks, the
+        `judges`, they are measured; a sentence."""
+        return None
+
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
         """What must be said first of a model with these figures on the test split: that it has learnt nothing."""
         return None

@@ -166,6 +166,19 @@ def _label_loss(part: Summand) -> Loss:
     return _moving(_with_tensors(part), loss_class(part.name, "labels"))
 
 
+def fooling_loss(name: str, arguments: dict[str, Any]) -> Loss:
+    """What a generator minimises whose discriminator learns by this loss, of the scores (B,) of its images and of ones.
+
+    It is the loss itself, where its class has no function `fooled` of the scores alone.
+    """
+    return added_up(name, arguments, _fooling_loss)
+
+
+def _fooling_loss(part: Summand) -> Loss:
+    fooled = getattr(loss_class(part.name, "labels"), "fooled", None)
+    return (lambda scores, _: fooled(scores)) if fooled else _label_loss(part)
+
+
 def _with_tensors(part: Summand) -> Summand:
     if own.is_path(part.name):
         return part
