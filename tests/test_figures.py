@@ -340,6 +340,19 @@ def test_of_long_texts_two_lines_are_shown() -> None:
     assert longest == "x" * 130 + "\n" + "x" * 128 + " …"
 
 
+def test_a_figure_of_texts_is_as_large_as_these_need() -> None:
+    """What is written of short texts stands in one line, and that of long ones has half of the width."""
+    short = text_predictions(["4 May 98"] * 9, [("1998-05-12, not 1998-05-04, but the day before", False)] * 9)
+    short.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in short.axes[0].texts]
+    assert max(box.x1 for box in boxes) > 0.6 * short.bbox.x1
+    assert sum(box.height for box in boxes[::2]) > 0.3 * short.bbox.height
+    assert not [text for text in short.axes[0].texts if "\n" in text.get_text()]
+    source, answer = "word " * 40, "Wort " * 40
+    titles = text_predictions([source], [(answer.strip(), True)]).axes[0].texts[0].get_text()
+    assert titles.replace("\n", " ") == answer.strip()
+
+
 SCRIPTS = {
     "Chinese": "很好吃" * 100,
     "mixed": "good 很好吃" * 100,

@@ -29,7 +29,8 @@ SERIES = 7  # columns of a series that are drawn
 ACROSS, PANEL = 5, 2.5  # panels beside each other, and inches that each takes
 BINS = 30  # of a histogram
 PAIRS = 30  # that are shown of more classes
-TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts
+TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts, if they are needed
+TITLE_LETTER, LINE_LETTER, TEXT_LINE = 0.092, 0.073, 0.15  # inches for each of both, and for a line of these
 RESIDUALS = 6  # numbers of which they are shown
 FEW = 10  # epochs that are all named at an axis
 POINTS = 100_000  # of a curve or a cloud at most
@@ -317,16 +318,33 @@ def text_predictions(texts: Sequence[str], verdicts: Sequence[tuple[str, bool]],
 
 
 def _lines(rows: list[tuple[str, str, str]], free: bool) -> Figure:
-    """A title in a colour, and beside it how a text begins."""
-    figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2))
+    """A title in a colour, and beside it how a text begins; the figure is as large as they need."""
+    title_width, line_width = _widths([title for title, *_ in rows], [_in_one_line(text) for _, text, _ in rows], free)
+    titles = [_literal(_wrapped(title, title_width, 3)) for title, *_ in rows]
+    texts = [_literal(_wrapped(_in_one_line(text), line_width, 2, free), free) for _, text, _ in rows]
+    left, right = TITLE_LETTER * title_width + 0.2, LINE_LETTER * line_width + 0.6
+    height = TEXT_LINE * (1 + max((text.count("\n") + 1 for text in [*titles, *texts]), default=1))
+    figure = Figure(figsize=(left + right, height * max(len(rows), 1) + 0.2))
     axes = figure.add_axes((0.01, 0, 0.98, 1))
     axes.set(xlim=(0, 1), ylim=(max(len(rows), 1), 0))
     axes.axis("off")
-    for row, (title, text, colour) in enumerate(rows):
-        axes.text(0, row + 0.5, _literal(_wrapped(title, TITLE, 3)), color=colour, fontsize=8, va="center")
-        shown = _literal(_wrapped(_in_one_line(text), LINE, 2, free), free)
-        axes.text(0.2, row + 0.5, shown, fontsize=8, va="center")
+    for row, (title, text, (*_, colour)) in enumerate(zip(titles, texts, rows, strict=True)):
+        axes.text(0, row + 0.5, title, color=colour, fontsize=8, va="center")
+        axes.text(left / (left + right), row + 0.5, text, fontsize=8, va="center")
     return figure
+
+
+def _widths(titles: Sequence[str], texts: Sequence[str], free: bool) -> tuple[int, int]:
+    """For how many letters of titles and of texts there is room: of titles for more than TITLE where texts leave it, or
+    where three lines of such are not enough."""
+    from rich.cells import cell_len
+
+    longest = max((cell_len(line) for title in titles for line in shown(title).split("\n")), default=1)
+    line = min(LINE, max((cell_len(shown(text, free)) for text in texts), default=1))
+    room = TITLE + LINE
+    most = max(TITLE, room - line, room // 2 if longest > 3 * TITLE else 0)
+    title = max(1, min(longest, most))
+    return title, max(1, min(line, room - title))
 
 
 def _wrapped(text: str, width: int, most: int, free: bool = False) -> str:
