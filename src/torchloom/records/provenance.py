@@ -756,7 +756,8 @@ class Lineage:
     @property
     def judges(self) -> list[str]:
         """The tasks whose models `evaluate` asks, beside the task's own."""
-        taken = next((record["inputs"] for record in self.nodes if record["node"] == f"{self.task}.evaluate"), {})
+        records = [record for record in self.nodes if record["node"] == f"{self.task}.evaluate"]
+        taken = [name for record in records for name in record["inputs"]]
         tasks = [name.removesuffix(".checkpoint") for name in taken if name.endswith(".checkpoint")]
         return [task for task in tasks if task != self.task]
 

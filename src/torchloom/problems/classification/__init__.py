@@ -267,6 +267,9 @@ class Classification(Problem):
             logger.warning("training did not have %s, which count as wrong", listed(list(map(repr, unknown))))
         return class_scores(told, list(answers["class_1"]))
 
+    def verdict(self, row: Mapping[str, Any], told: Any, info: Info) -> tuple[bool, str]:
+        return row["class_1"] == told, str(told)
+
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         return f"{row['class_1']} {row['probability_1']:.0%}" if link_of(model) else str(row["class_1"])
 

@@ -243,6 +243,12 @@ class Multilabel(Problem):
         probabilities = np.column_stack([np.asarray(answers[name]) for name in named])
         return label_scores(truth, probabilities, target.least)[0]
 
+    def verdict(self, row: Mapping[str, Any], told: Any, info: Info) -> tuple[bool, str]:
+        """Labels that training did not have are left out."""
+        target = labels_of(info)
+        held = [name for name in target.labels if name in told]
+        return row[HOLDING] == (target.separator or ";").join(held), ", ".join(held) or "none"
+
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         return str(row[HOLDING]) or "none"
 

@@ -199,6 +199,10 @@ class Translation(Problem):
 
         return text_scores(list(map(text_of(info).tokenizer.plain, told)), list(answers["answer"]))
 
+    def verdict(self, row: Mapping[str, Any], told: Any, info: Info) -> tuple[bool, str]:
+        true = text_of(info).tokenizer.plain(told)
+        return row["answer"] == true, true
+
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         return str(row["answer"])
 
