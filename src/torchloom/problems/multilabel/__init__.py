@@ -58,7 +58,7 @@ class Multilabel(Problem):
         return f"{info.tag} multilabel classification"
 
     def check(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> None:
-        from torchloom.problems.losses import check_weights
+        from torchloom.problems.class_weights import check_weights
 
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, labels_of(loaders.info).labels, "labels")
@@ -75,7 +75,7 @@ class Multilabel(Problem):
 
     def settled(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> MultilabelTrainConfig:
         """With a weight for each label, in order."""
-        from torchloom.problems.losses import weighted
+        from torchloom.problems.class_weights import weighted
 
         loss = weighted(config.loss, labels_of(loaders.info).labels, loaders.learnt)
         return config.model_copy(update={"loss": loss})
@@ -202,7 +202,7 @@ class Multilabel(Problem):
         return Probabilities(model)
 
     def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        from torchloom.problems.losses import by_name
+        from torchloom.problems.class_weights import by_name
 
         loss = by_name(checkpoint.loss, labels_of(checkpoint.info).labels)
         return {"probabilities": _link(checkpoint), "loss": loss}
