@@ -13,7 +13,16 @@ from torchloom.data.targets import Classes, Horizon, Number
 from torchloom.data.text import Tokenizer
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
-from torchloom.modalities import AudioInfo, DocumentInfo, ImageInfo, Info, SeriesInfo, TableInfo, TextInfo
+from torchloom.modalities import (
+    AudioInfo,
+    DocumentInfo,
+    ImageInfo,
+    Info,
+    LabelledSeriesInfo,
+    SeriesInfo,
+    TableInfo,
+    TextInfo,
+)
 from torchloom.models import build_model
 from torchloom.problems import problem_of
 from torchloom.training.checkpoint import Checkpoint
@@ -37,6 +46,17 @@ SERIES = SeriesInfo(
     std=[10.0, 0.1],
     target=Horizon(steps=2),
 )
+KIND = Classes(classes=["slow", "quick"])
+# Labelled series in the three forms that tables have them in: by columns, by rows and in a cell.
+WAVES = {
+    "in a row": LabelledSeriesInfo(
+        channels=["value"], steps=["t0", "t1", "t2", "t3"], length=4, mean=[0.0], std=[1.0], target=KIND
+    ),
+    "in rows": LabelledSeriesInfo(
+        channels=["x", "y"], series="name", time="step", length=4, mean=[0.0] * 2, std=[1.0] * 2, target=KIND
+    ),
+    "in a cell": LabelledSeriesInfo(channels=["wave"], array="wave", length=4, mean=[0.0], std=[1.0], target=KIND),
+}
 TEXT_RNN = {"cell": "gru", "embedding": 4, "width": 4, "bidirectional": False}
 LANGUAGE_RNN = {"cell": "gru", "embedding": 4, "width": 8, "layers": 1}
 KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
@@ -47,6 +67,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], Info]] = {
     "text": ("language_model", "language_rnn", LANGUAGE_RNN, TextInfo(tokenizer=LETTERS)),
     "table": ("regression", "linear", {}, TABLE),
     "audio": ("classification", "audio_cnn", {"widths": [4, 8]}, SOUNDS),
+    **{kind: ("classification", "series_cnn", {"widths": [4], "kernels": [3]}, info) for kind, info in WAVES.items()},
     "series": ("forecasting", "dlinear", {"kernel": 3, "normalization": "instance"}, SERIES),
 }
 

@@ -133,7 +133,7 @@ class Trained:
         elif not path.is_file():
             path.write_bytes(export_checkpoint(self.checkpoint))
         config = PredictConfig(model=str(path), files=str(files), models="", threads=1, **settings)
-        table, _, _, unreadable, self.scores, self.pictures = prediction_nodes.ask(
+        table, _, self.sheet, unreadable, self.scores, self.pictures = prediction_nodes.ask(
             *prediction_nodes.find(config), config
         )
         assert unreadable.to_pylist() == []

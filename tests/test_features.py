@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from kedro.io import DataCatalog
+from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -22,11 +23,12 @@ from tests.test_as_tested import Trained
 from torchloom.config import (
     ExportConfig,
     FeaturesConfig,
+    FolderPreprocessConfig,
     SoundFilesPreprocessConfig,
     TableFilesPreprocessConfig,
     TextFilesPreprocessConfig,
 )
-from torchloom.data.readers import sounds, table, texts
+from torchloom.data.readers import folder, sounds, table, texts
 from torchloom.data.targets import Classes
 from torchloom.datasets.reports import TableDataset
 from torchloom.errors import InputError
@@ -217,7 +219,7 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
     names = [leaves[0], leaves[-2]]
     found, path = kept(task, tmp_path, *names)
     rows = polars.read_parquet(tmp_path / "features.parquet")
-    assert rows.columns == ["split", "sample", "true", *names]
+    assert rows.columns == ["split", "sample", "file", "true", *names]
     splits = {split: task.plan.length(split) for split in ("train", "validation", "test")}
     assert {row["split"]: row["count"] for row in rows["split"].value_counts().to_dicts()} == splits
     tested = rows.filter(polars.col("split") == "test")
@@ -233,10 +235,27 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
     answers = task.asked(tmp_path / "people/test.csv")
     (tmp_path / "model.onnx").write_bytes(path.read_bytes())
     with_features = task.asked(tmp_path / "people/test.csv", batch_size=7)
+    assert tested["file"].to_list() == [row["file"] for row in with_features]
     np.testing.assert_allclose([row[names[-1]] for row in with_features], vectors, atol=1e-5)
     assert [{key: row[key] for key in answers[0]} for row in with_features] == answers
     served = task.served(people(40, seed=1))
     np.testing.assert_allclose([row[names[0]] for row in served], tested[names[0]].to_numpy(), atol=1e-5)
+
+
+def test_pictures_have_the_names_of_their_files(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / f"shots/{['dark', 'light'][number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 100 * (number % 2) + 5 * number).save(path)
+    config = FolderPreprocessConfig(folder=str(tmp_path / "shots"), size=[8, 8], channels=1)
+    task = Trained(tmp_path, folder.preprocess(folder.find(config), config, tmp_path), {"name": "mlp", "hidden": [5]})
+    found, path = kept(task, tmp_path, "network.2")
+    (tmp_path / "model.onnx").write_bytes(path.read_bytes())
+    answers = {row["file"]: row for row in task.asked(tmp_path / "shots")}
+    assert found["file"].to_pylist() != sorted(answers) == sorted(found["file"].to_pylist())
+    for row in found.to_pylist():
+        np.testing.assert_allclose(answers[row["file"]]["network.2"], row["network.2"], atol=1e-5)
+        assert answers[row["file"]]["true"] == row["true"] == row["file"].partition("/")[0]
 
 
 def test_texts(tmp_path: Path) -> None:
@@ -309,7 +328,7 @@ def test_the_guide_has_the_stage_and_its_features(
     path.write_text(block)
     catalog = run("bikes_mlp", to_nodes=["bikes_mlp.features"])
     found = catalog.load("bikes_mlp.features")
-    assert found.column_names == ["split", "sample", "true", "network.0"]
+    assert found.column_names == ["split", "sample", "file", "true", "network.0"]
     model = project / "data/sample/06_models/bikes_mlp/features.onnx"
     params = {"predict": {"model": str(model), "files": str(project / "people/people.csv")}}
     answers = run("predict", params=params).load("predict.predictions_parquet")

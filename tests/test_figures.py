@@ -1,5 +1,6 @@
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from torchloom.system.figures import (
     calibration,
     class_shares,
     coefficient_plot,
+    coloured,
     confusion_matrix,
     contact_sheet,
     image_grid,
@@ -42,10 +44,12 @@ from torchloom.system.figures import (
     rounds,
     runs,
     segmentations,
+    spectrograms,
     spread_of,
     text_predictions,
     text_sheet,
 )
+from torchloom.system.words import Said
 
 
 def png(figure: Figure) -> bytes:
@@ -340,6 +344,19 @@ def test_of_long_texts_two_lines_are_shown() -> None:
     assert longest == "x" * 130 + "\n" + "x" * 128 + " …"
 
 
+def test_a_figure_of_texts_is_as_large_as_these_need() -> None:
+    """What is written of short texts stands in one line, and that of long ones has half of the width."""
+    short = text_predictions(["4 May 98"] * 9, [("1998-05-12, not 1998-05-04, but the day before", False)] * 9)
+    short.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in short.axes[0].texts]
+    assert max(box.x1 for box in boxes) > 0.6 * short.bbox.x1
+    assert sum(box.height for box in boxes[::2]) > 0.3 * short.bbox.height
+    assert not [text for text in short.axes[0].texts if "\n" in text.get_text()]
+    source, answer = "word " * 40, "Wort " * 40
+    titles = text_predictions([source], [(answer.strip(), True)]).axes[0].texts[0].get_text()
+    assert titles.replace("\n", " ") == answer.strip()
+
+
 SCRIPTS = {
     "Chinese": "很好吃" * 100,
     "mixed": "good 很好吃" * 100,
@@ -606,6 +623,24 @@ def test_the_sheet_of_texts_names_each_and_what_was_said_of_it() -> None:
     assert texts[3].startswith("cost \\$5 cost")
     assert texts[3].endswith("…")
     assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "sheet",
+    [
+        lambda said: contact_sheet([np.zeros((1, 4, 4), np.uint8)] * 3, said).axes[0].texts,
+        lambda said: text_sheet([("a", each) for each in said], ["x", "y", "z"]).axes[0].texts[::2],
+        lambda said: [
+            axes.title for axes in spectrograms([(np.zeros((1, 8, 9)), 1.0)] * 3, 8, {}, list(map(coloured, said))).axes
+        ][:3],
+    ],
+)
+def test_sheets_say_in_colour_what_is_right(sheet: Callable[[list[str]], Any]) -> None:
+    """The truth is there as well where the answer is long."""
+    said = [Said("a 90%", True), Said(f"✗ {'long ' * 20}\nis b", False), "c 80%"]
+    found = [(text.get_text(), to_hex(text.get_color())) for text in sheet(said)]
+    assert [colour for _, colour in found] == [RIGHT, WRONG, "#000000"]
+    assert found[1][0].split("\n")[-1] == "is b"
 
 
 def test_segmentations_have_titles_and_a_key_to_the_colours() -> None:

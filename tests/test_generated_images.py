@@ -36,6 +36,7 @@ from torchloom.problems.generation import adversarial_objective, check_judge, ge
 from torchloom.problems.generation.config import GenerateImagesConfig, GenerationTrainConfig
 from torchloom.problems.generation.contest import FRAMES, contest_of, filming, latents_of
 from torchloom.problems.generation.metrics import class_figures, coarse, frechet_distance, looking
+from torchloom.reporting.card import plain
 from torchloom.system.devices import seed_everything
 from torchloom.tasks import read_tasks
 from torchloom.training.checkpoint import Checkpoint
@@ -107,6 +108,15 @@ def test_each_part_gets_the_gradient_of_its_own_loss_alone(name: str, conditiona
     assert figures["generator_loss"].item() == pytest.approx(of_generator.item(), rel=1e-4)
     assert figures["discriminator_loss"].item() == pytest.approx(of_discriminator.item(), rel=1e-4)
     assert figures["slope"].item() == pytest.approx(slope.square().sum((1, 2, 3)).mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["MSELoss", "HingeLoss"])
+def test_a_loss_counts_so_many_times_for_both(name: str) -> None:
+    once, twice = (adversarial_objective(name, given) for given in ({}, {"times": 2.0}))
+    model = contest().eval()
+    figures, doubled = (objective(model, batch())[1] for objective in (once, twice))
+    for each, value in figures.items():
+        torch.testing.assert_close(doubled[each], 2 * value)
 
 
 def test_the_discriminator_sees_real_images_as_files_have_them() -> None:
@@ -273,6 +283,7 @@ def test_a_collapsed_generator_shows_in_the_classes() -> None:
     assert GENERATION.doubt({**figures, "class_entropy": 0.9}) is None
     assert "few of the classes" in str(GENERATION.doubt({**figures, "class_entropy": 0.2}))
     assert "learnt nothing" in str(GENERATION.doubt({"frechet": 6.0, "frechet_noise": 5.0}))
+    assert GENERATION.scale({**figures, "frechet_real": 0.5}).endswith("0.5 and noise to 5, by their pixels in coarse.")
 
 
 def classifier(**changes: Any) -> Checkpoint:
@@ -408,6 +419,9 @@ def test_the_task_does_its_whole_job(project: Path, catalog: DataCatalog) -> Non
     history = catalog.load("mnist_gan.history")
     assert [*history[0]].index("train_generator_loss") > 0
     page = check_page(catalog.load("mnist_gan.report"))
+    said = GENERATION.scale(metrics, ["mnist_lenet"])
+    assert f"to {metrics['frechet_real']:.4g} and noise to {metrics['frechet_noise']:.4g}, by what mnist_lenet" in said
+    assert said in page.text
     pictures = project / "data/sample/08_reporting/mnist_gan"
     assert sorted(page.pictures.values()) == sorted(path.read_bytes() for path in pictures.glob("*.png"))
     assert {path.name for path in pictures.glob("*.png")} == {
@@ -415,7 +429,9 @@ def test_the_task_does_its_whole_job(project: Path, catalog: DataCatalog) -> Non
         "learning_curves.png",
         "samples_by_epoch.png",
     }
-    check_card(project / "data/sample/06_models/mnist_gan/README.md", "mnist_gan", metrics)
+    card = project / "data/sample/06_models/mnist_gan/README.md"
+    check_card(card, "mnist_gan", metrics)
+    assert plain(said) in card.read_text()
     session = onnxruntime.InferenceSession(catalog.load("mnist_gan.onnx"))
     assert [entry.name for entry in session.get_inputs()] == ["latents", "labels"]
     assert [entry.type for entry in session.get_inputs()] == ["tensor(float)", "tensor(int64)"]

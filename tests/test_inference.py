@@ -484,7 +484,9 @@ def test_an_onnx_file_is_enough_without_pytorch(kind: str, tmp_path: Path) -> No
     else:
         days = "".join(f"2024-01-0{day},{day},1\n" for day in range(1, 7))
         tables = {"table": "age,bmi\n50,20\n", "series": f"day,load,heat\n{days}", "documents": "text\na\nbad\n"}
-        tables["draws"] = "seed\n1\n2\n"
+        tables |= {"draws": "seed\n1\n2\n", "in a row": "t0,t1,t2,t3\n1,2,3,4\n", "in a cell": '{"wave": [1, 2]}\n'}
+        tables["in rows"] = "name,step,x,y\na,0,1,2\na,1,2,3\n"
+        data = data.with_suffix(".jsonl") if kind == "in a cell" else data
         data.write_text(tables.get(kind, "a\nbad\n"))
     command = [sys.executable, "-c", ALONE, exported.write(kind, tmp_path), data, tmp_path / "sheet.png"]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.sounds import save, tone, whistles
@@ -23,6 +25,9 @@ from torchloom.data.readers import folder, pictures, sounds, texts
 from torchloom.data.targets import Classes, Labels, Number
 from torchloom.datasets.listing import Listing
 from torchloom.errors import InputError
+from torchloom.modalities import ImageInfo
+from torchloom.problems import problem_of
+from torchloom.system.figures import RIGHT, WRONG
 
 pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("exporter")]
 
@@ -49,6 +54,48 @@ def test_pictures_in_folders_of_classes_are_judged(tmp_path: Path, caplog: pytes
     assert task.scores == {}
 
 
+def said_on(sheet: Figure) -> list[tuple[str, str]]:
+    """What a contact sheet says of each sample, and in which colour."""
+    return [(text.get_text(), to_hex(text.get_color())) for text in sheet.axes[0].texts]
+
+
+def test_a_contact_sheet_marks_what_is_wrong_where_the_truth_is_known(tmp_path: Path) -> None:
+    draw(tmp_path / "own/train", "8", 9)
+    config = FolderPreprocessConfig(folder=str(tmp_path / "own/train"), size=[8, 8])
+    prepared = folder.preprocess(folder.find(config), config, tmp_path)
+    task = Trained(tmp_path, prepared, {"name": "mlp", "hidden": [8]}, settings={"epochs": 20})
+    draw(tmp_path / "asked", "8", 4)
+    (tmp_path / "asked/dark").rename(tmp_path / "asked/of no class")
+    shutil.copytree(tmp_path / "asked/light", tmp_path / "asked/dark")
+    rows = task.asked(tmp_path / "asked")
+    assert {row["true"]: row["class_1"] for row in rows} == {"dark": "light", "light": "light", None: "dark"}
+    expected = []
+    for row in rows:
+        said = f"{row['class_1']} {row['probability_1']:.0%}"
+        wrong = row["true"] not in {row["class_1"], None}
+        colour = "#000000" if row["true"] is None else WRONG if wrong else RIGHT
+        expected.append((f"✗ {said}\nis dark" if wrong else said, colour))
+    assert said_on(task.sheet) == expected
+    task.asked(tmp_path / "asked/of no class")
+    assert {colour for _, colour in said_on(task.sheet)} == {"#000000"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "target", "row", "told", "verdict"),
+    [
+        ("classification", Classes(classes=["a", "b"]), {"class_1": "a"}, "a", (True, "a")),
+        ("classification", Classes(classes=["a", "b"]), {"class_1": "a"}, "new", (False, "new")),
+        ("multilabel", Labels(labels=["b", "a"], separator="|"), {"labels": "b|a"}, {"a", "b", "new"}, (True, "b, a")),
+        ("multilabel", Labels(labels=["b", "a"]), {"labels": ""}, ["a"], (False, "a")),
+        ("multilabel", Labels(labels=["b", "a"]), {"labels": "b"}, [], (False, "none")),
+        ("regression", Number(mean=0.0, std=1.0, name="n"), {"n": 1.0}, 1.0, None),
+    ],
+)
+def test_what_is_right(problem: str, target: Any, row: dict[str, Any], told: Any, verdict: Any) -> None:
+    info = ImageInfo(shape=[1, 8, 8], mean=[0.5], std=[0.5], target=target)
+    assert problem_of(problem).verdict(row, told, info) == verdict
+
+
 def test_texts_in_folders_of_classes_are_judged(tmp_path: Path) -> None:
     for split, seed in {"train": 0, "test": 1}.items():
         for number, row in enumerate(reviews(30, seed)):
@@ -61,6 +108,8 @@ def test_texts_in_folders_of_classes_are_judged(tmp_path: Path) -> None:
     rows = task.asked(tmp_path / "own/test")
     assert_as_measured(task, 30)
     assert [row["true"] for row in rows] == [Path(row["file"]).parent.name for row in rows]
+    colours = [colour for _, colour in said_on(task.sheet)][::2]
+    assert colours == [RIGHT if row["class_1"] == row["true"] else WRONG for row in rows][: len(colours)]
 
 
 def of_names(folder: Path, **told: Any) -> tuple[dict[str, Any], Path]:

@@ -355,6 +355,10 @@ def test_weights_of_others_come_whole_or_not_at_all(tmp_path: Path) -> None:
     state = as_the_hub_has_it(tmp_path / "theirs", "test_resnet", 7)
     with pytest.raises(InputError, match=r"do not fit timm/test_vit: the config\.json is of timm/test_resnet"):
         of_pictures(tmp_path, {**network, "name": "timm/test_vit"}, size=160)
+    whole = {name: weight.to(torch.int8) if weight.ndim == 4 else weight for name, weight in state.items()}
+    save_file(whole, tmp_path / "theirs/model.safetensors")
+    with pytest.raises(InputError, match=r"theirs: conv1\.0\.weight is int8 and not float32\. Whole numbers are"):
+        of_pictures(tmp_path, network)
     (tmp_path / "theirs/config.json").unlink()
     save_file({name: state[name] for name in list(state)[5:]}, tmp_path / "theirs/model.safetensors")
     with pytest.raises(InputError, match=r"theirs: do not fit timm/test_resnet: (.|\n)*Missing key"):

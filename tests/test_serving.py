@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from kedro.framework.startup import bootstrap_project
 from PIL import Image
 
 import exported
+from conftest import ROOT
 from tests.sounds import save, tone
 from torchloom.cli import serve
 from torchloom.config import ContinueConfig, ServeConfig
@@ -30,6 +32,7 @@ from torchloom.errors import InputError
 from torchloom.inference.serving import HOST, create_app, listen
 from torchloom.modalities import TextInfo
 from torchloom.modalities.documents import pad
+from torchloom.modalities.draws import drawn
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import continue_text, stepper
 
@@ -76,6 +79,38 @@ def ask(kind: str, items: list[Any], **settings: Any) -> httpx.Response:
 
 
 # ---- answers -------------------------------------------------------------------------------------------------------
+
+
+def requests(*parts: str) -> list[str]:
+    """The command lines of docs/how-to/serve.md that ask for something with one of these parts."""
+    lines = (ROOT / "docs/how-to/serve.md").read_text().splitlines()
+    return [line for line in lines if line.startswith("curl -d") and any(part in line for part in parts)]
+
+
+def test_the_guide_on_generators(tmp_path: Path) -> None:
+    """What its line writes is the picture of that seed."""
+    (line,) = requests('"seed"')
+    request, _, reading = line.partition(" | ")
+    answer = Client("draws").post("/predict", content=shlex.split(request)[2])
+    assert answer.status_code == 200, answer.text
+    subprocess.run([sys.executable, *shlex.split(reading)[1:]], input=answer.content, cwd=tmp_path, check=True)
+    seven = exported.model("draws").run("images", latents=drawn(7, 3)[None])[0, 0]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "7.png")), (255 * seven).round().astype(np.uint8))
+    (row,) = Client("reconstruction").post("/predict", content=png(exported.picture())).json()
+    assert [*row] == ["mse", "latent_1", "latent_2", "latent_3"]
+
+
+def test_the_guide_on_labelled_series() -> None:
+    series = {
+        "in a row": np.array([[0.1], [0.4], [0.9], [0.3]]),
+        "in rows": np.array([[0.1, 0.2], [0.1, 0.2], [0.1, 0.2], [0.4, 0.8]]),  # the first again, as in training
+        "in a cell": np.array([[0.1], [0.4], [0.9], [0.3]]),
+    }
+    for (kind, values), line in zip(series.items(), requests('"t0"', '"step"', '"wave"'), strict=True):
+        answer = Client(kind).post("/predict", content=shlex.split(line)[2])
+        assert answer.status_code == 200, answer.text
+        (shares,) = exported.probabilities(kind, values[None].astype(np.float32))
+        assert answer.json() == [classified(shares, ["slow", "quick"])], kind
 
 
 def classified(shares: np.ndarray, classes: list[str]) -> dict[str, Any]:

@@ -128,6 +128,13 @@ def test_what_cannot_be_tuned_is_said(here: Path, task: str, message: str) -> No
         assert re.search(message, result.output), result.output
 
 
+def test_the_rate_of_a_contest_is_found_without_its_judge(here: Path) -> None:
+    result = tuned("lr", "mnist_gan", "--steps", "10", "--params", "mnist_gan.model.width=4")
+    assert result.exit_code == 0, result.output
+    assert len(rows(here, "lr_range", "mnist_gan")) == 10
+    assert not (here / "data/sample/06_models/mnist_lenet").exists()
+
+
 def test_wrong_options(here: Path) -> None:
     numbers = ["--start", "0"], ["--steps", "3"], ["--end", "x"], ["--end", "inf"], ["--start", "nan"]
     for wrong in (*numbers, ["--start", "1", "--end", "0.1"]):

@@ -5,6 +5,7 @@ Nothing of the task changes on the disk, but for what the tuning itself finds: t
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from torchloom.training.batch_size import Sizes, Tried
 
 logger = logging.getLogger(__name__)
+
+SPARED = {"judge"}  # parameters of stages that train: what they judge whole epochs by
 
 
 # ---- the training that is tuned ------------------------------------------------------------------------------------
@@ -62,7 +65,8 @@ class Tuned:
         raise AssertionError("a stage that trains asks for a training")
 
     def _inputs(self, node: Node, given: Mapping[str, Any] | None = None) -> list[Any]:
-        return [given[name] if given and name in given else self._load(name) for name in node.inputs]
+        given = {**dict.fromkeys(_spared(node)), **(given or {})}
+        return [given[name] if name in given else self._load(name) for name in node.inputs]
 
     def _load(self, name: str) -> Any:
         value, kind = self.catalog.load(name), self.records.kinds.get(name.removeprefix("params:"))
@@ -105,11 +109,21 @@ def _prepare(tuned: Tuned, session: Any) -> None:
         session.run(pipeline_names=[tuned.name], to_nodes=last, runner=SkipUnchanged())
     nodes = {node.name: node for node in tuned.pipeline.nodes}
     made = {name for node in tuned.pipeline.nodes for name in node.outputs} - before.all_outputs()
-    for name in sorted({*nodes[build].inputs, *nodes[f"{tuned.name}.train"].inputs} - made):
+    train = nodes[f"{tuned.name}.train"]
+    for name in sorted({*nodes[build].inputs, *train.inputs} - made - _spared(train)):
         if not name.startswith("params:") and not tuned.catalog.exists(name):
             maker = name.partition(".")[0]
             where = f" --env {tuned.env}" if tuned.env else ""
             raise InputError(f"{name}: is not there yet. Make it first: kedro run{where} --pipelines {maker}")
+
+
+def _spared(node: Node) -> set[str]:
+    """The inputs of a stage that its first steps can do without."""
+    return {
+        name
+        for name, parameter in zip(node.inputs, inspect.signature(node.func).parameters, strict=False)
+        if parameter in SPARED
+    }
 
 
 # ---- the learning rate ---------------------------------------------------------------------------------------------

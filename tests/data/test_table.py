@@ -21,6 +21,7 @@ from conftest import kedro_run
 from tests.tables import Row, people, write
 from torchloom.config import DataConfig, TableFilesPreprocessConfig
 from torchloom.data.columns import Column, Encoder, kind_of
+from torchloom.data.documents import FILE
 from torchloom.data.readers.table import find, preprocess, preprocess_entry, takes
 from torchloom.data.sequences import TableBatches
 from torchloom.data.tables import opened_table, with_names
@@ -253,8 +254,8 @@ def test_one_table_in_many_formats(tmp_path: Path) -> None:
         *parts, known = prepared(path)
         assert known == expected[3], path
         for part, other in zip(parts, expected[:3], strict=True):
-            for name, array in other.arrays.items():
-                np.testing.assert_array_equal(part.arrays[name], array, err_msg=str(path))
+            for name in other.arrays.keys() - {FILE, f"{FILE}_starts"}:  # what samples are called
+                np.testing.assert_array_equal(part.arrays[name], other.arrays[name], err_msg=str(path))
 
 
 def test_files_of_a_folder_are_put_together_but_for_splits(tmp_path: Path) -> None:

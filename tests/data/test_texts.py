@@ -14,6 +14,7 @@ import pytest
 
 from tests.tables import reviews, write
 from torchloom.config import TextFilesPreprocessConfig
+from torchloom.data.documents import FILE
 from torchloom.data.readers.texts import find, preprocess, preprocess_entry
 from torchloom.data.targets import Classes, Number
 from torchloom.data.text import Tokenizer
@@ -88,7 +89,8 @@ def test_the_same_in_other_files(tmp_path: Path, kind: str) -> None:
     assert found[3] == plain[3]
     for one, other in zip(found[:3], plain[:3], strict=True):
         for name, array in other.arrays.items():
-            np.testing.assert_array_equal(one.arrays[name], array)
+            if not name.startswith(FILE):  # what samples are called
+                np.testing.assert_array_equal(one.arrays[name], array)
 
 
 def test_files_with_the_names_of_splits(tmp_path: Path) -> None:

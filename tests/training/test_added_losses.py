@@ -40,6 +40,7 @@ from torchloom.pipelines.prediction import nodes as prediction_nodes
 from torchloom.pipelines.training.nodes import train
 from torchloom.problems import problem_of
 from torchloom.problems.base import WEIGHT, means_of, sums_of
+from torchloom.problems.class_weights import by_name, check_weights, weighted
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.classification.config import ClassificationTrainConfig, EvaluateClassifierConfig
 from torchloom.problems.forecasting import forecasting_objective
@@ -57,17 +58,13 @@ from torchloom.problems.loss_modules import (
 )
 from torchloom.problems.losses import (
     LABEL_LINKS,
-    by_name,
     check_loss,
     check_soft_labels,
-    check_weights,
     classification_loss,
     label_loss,
     link_of,
     loss_class,
-    summands,
     weighed_loss,
-    weighted,
 )
 from torchloom.problems.multilabel.config import MultilabelLoss
 from torchloom.problems.reconstruction import reconstruction_objective
@@ -75,6 +72,7 @@ from torchloom.problems.reconstruction.config import ReconstructionLoss
 from torchloom.problems.regression import regression_objective
 from torchloom.problems.regression.config import RegressionLoss, RegressionTrainConfig
 from torchloom.problems.segmentation.config import SegmentationLoss, SegmentationTrainConfig
+from torchloom.problems.summands import summands
 from torchloom.reporting.report import named
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan, TensorFile

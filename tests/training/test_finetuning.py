@@ -37,7 +37,7 @@ from torchloom.training.finetuning import finetuned, merged, recipe_arguments, r
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.optimizers import create_optimizer
 from torchloom.training.state import TrainingStates
-from torchloom.training.transfer import head_of
+from torchloom.training.transfer import head_of, learn
 
 INFO = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
 VIT = {"name": "vit", "width": 16, "layers": 2, "heads": 2, "patch": 4, "stem": "patches", "pooling": "token"}
@@ -173,6 +173,31 @@ def test_groups_of_ones_own_keep_what_they_say() -> None:
     decays = {group["lr"]: group["weight_decay"] for group in create_optimizer(model, config.optimizer).param_groups}
     assert decays[0.125] == 0.0
     assert decays[0.0125] == 0.01
+
+
+def test_groups_and_layers_that_wait_name_low_ranks_as_the_weights_that_they_are_beside() -> None:
+    name = "network.encoder.blocks.0.layers.0.weight"
+    low = name.replace(".weight", ".parametrizations.weight.0")
+    optimizer = {"name": "SGD", "lr": 0.1, "groups": [{"parameters": [name], "lr": 0.5}]}
+    freeze = [{"parameters": [name], "epochs": 1}]
+    model, config = seen_to(VIT, {"name": "lora", "rank": 2}, optimizer=optimizer, freeze=freeze)
+    found = rates(model, config)
+    assert {each for each, rate in found.items() if rate == 0.5} == {f"{low}.A", f"{low}.B"}
+    weights, made = dict(model.named_parameters()), create_optimizer(model, config.optimizer)
+    for epoch, learns in ((1, False), (2, True)):
+        learn(model, made, config, epoch)
+        assert weights[f"{low}.A"].requires_grad == learns
+        assert not weights[f"{low.removesuffix('.0')}.original"].requires_grad
+    wrong = {**optimizer, "groups": [{"parameters": ["network.encoder.blocks.0.layers.0.weights"]}]}
+    model, config = seen_to(VIT, {"name": "lora", "rank": 2}, optimizer=wrong)
+    with pytest.raises(
+        InputError, match=r"^train\.optimizer\.groups: .*weights fits no parameter that is left of"
+    ) as told:
+        create_optimizer(model, config.optimizer)
+    names = str(told.value).partition(" left of ")[2].split(", ")
+    assert name in names
+    assert len(set(names)) == len(names)
+    assert "parametrizations" not in str(told.value)
 
 
 def test_a_rate_left_out_is_the_optimisers_own() -> None:

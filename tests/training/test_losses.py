@@ -15,18 +15,17 @@ from torchloom.modalities import TextInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of
 from torchloom.problems.base import WEIGHT
+from torchloom.problems.class_weights import check_weights, weighted
 from torchloom.problems.classification import classification_objective
 from torchloom.problems.language_model import language_model_objective
 from torchloom.problems.losses import (
     LINKS,
     check_loss,
     check_soft_labels,
-    check_weights,
     classification_loss,
     loss_class,
     scores,
     weighed_loss,
-    weighted,
 )
 from torchloom.problems.reconstruction import reconstruction_objective
 from torchloom.problems.reconstruction.config import ReconstructionLoss

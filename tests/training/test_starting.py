@@ -165,6 +165,21 @@ def test_weights_of_another_network_are_told(change: Callable[[dict[str, Tensor]
         taken(change(network(plain())))
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool])
+def test_whole_numbers_are_no_weights(dtype: torch.dtype) -> None:
+    """One message, and nothing is taken; counts of batches are whole numbers, and stay such."""
+    weights, model = network(plain()), built()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    name, kind = "stem.0.weight", str(dtype).removeprefix("torch.")
+    message = (
+        rf"^task\.start x\.pth: network\.{name} is {kind} and not float32\. Whole numbers are those of a quantized"
+    )
+    with pytest.raises(InputError, match=message):
+        taken({**weights, name: weights[name].to(dtype)}, model)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    taken({**weights, name: weights[name].half()}, model)
+
+
 # ---- as a task has it ----------------------------------------------------------------------------------------------
 
 

@@ -288,7 +288,9 @@ class TrainConfig(Block):
         "loss", description="which validation figure makes an epoch the best; of equal ones the loss decides"
     )
     scheduler: SchedulerConfig | None = Field(None, description="none keeps the learning rate")
-    warmup_epochs: NotNegative = Field(0.0, description="epochs of linear rise to the full learning rate")
+    warmup_epochs: NotNegative = Field(
+        0.0, description="epochs of linear rise to the full learning rate; they count among epochs, and 0.1 is a tenth"
+    )
     l1: NotNegative = Field(0.0, description="adds l1 * sum of |w| over all weight matrices and kernels to the loss")
     l2: NotNegative = Field(0.0, description="adds l2 / 2 * sum of w² likewise; see also the optimiser's weight_decay")
     gradient_clip: Positive | None = Field(None, description="largest norm of the whole gradient")

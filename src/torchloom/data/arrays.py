@@ -14,7 +14,8 @@ from typing import IO, Any
 import numpy as np
 
 from torchloom.data.class_folders import split_named
-from torchloom.datasets.listing import Listing, is_users
+from torchloom.data.stored import Line
+from torchloom.datasets.listing import Listing, is_users, readable
 from torchloom.errors import InputError, telling
 from torchloom.system.words import listed, meant
 
@@ -56,16 +57,34 @@ def read_named(path: Path, name: str | None = None) -> dict[str, np.ndarray]:
     if name is None:
         return arrays
     place = name.rpartition(".")[0]
-    alone = path.suffix.lower() == ".npy"
-    return {place if alone else f"{place}/{each}": array for each, array in arrays.items()}
+    return {place if is_alone(path) else f"{place}/{each}": array for each, array in arrays.items()}
 
 
 def read_all(listing: Listing) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of all files `by_split`."""
+    return by_split(_read_listed(listing)[0])
+
+
+def read_placed(listing: Listing) -> tuple[dict[str, dict[str, np.ndarray]], dict[int, tuple[str, str]]]:
+    """The same, and of each array, by its id, the file, and what it is called in that."""
+    found, places = _read_listed(listing)
+    return by_split(found), {id(found[name]): place for name, place in places.items()}
+
+
+def _read_listed(listing: Listing) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, str]]]:
     found: dict[str, np.ndarray] = {}
+    places: dict[str, tuple[str, str]] = {}
     for path, name in zip(listing.paths, listing.names, strict=True):
-        found |= read_named(path, None if listing.single else name)
-    return by_split(found)
+        own = read_named(path, None if listing.single else name)
+        called = [ALONE] if is_alone(path) else [each.rpartition("/")[2] for each in own]
+        found |= own
+        places |= dict(zip(own, ((readable(name), each) for each in called), strict=True))
+    return found, places
+
+
+def is_alone(path: Path) -> bool:
+    """Whether a file of NumPy holds one array, without a name."""
+    return path.suffix.lower() == ".npy"
 
 
 def of_numpy(path: Path) -> bool:
@@ -266,14 +285,25 @@ def _says(array: np.ndarray, count: int) -> bool:
 
 def rows_by_split(listing: Listing, name: str) -> dict[str, list[Row]]:
     """Those of each split; InputError unless there is such an array."""
-    found = read_all(listing)
+    found, places = read_placed(listing)
     if not any(name in part for part in found.values()):
         there = {each: array for part in found.values() for each, array in part.items()}
         raise InputError(
             f"preprocess.array {name!r}: there is no such array{meant(name, there)}; there are {shown(there)}"
         )
     parts = {split: found.get(split, {}) for split in ("train", "validation", "test")}
-    return {split: rows_with(part, name) if name in part else [] for split, part in parts.items()}
+    return {split: _rows_of(part, name, places) if name in part else [] for split, part in parts.items()}
+
+
+def _rows_of(part: Mapping[str, np.ndarray], name: str, places: Mapping[int, tuple[str, str]]) -> list[Row]:
+    """`rows_with`, which know that they are entries of the array."""
+    place = place_of(*places[id(part[name])])
+    return [Line(row, place, number) for number, row in enumerate(rows_with(part, name))]
+
+
+def place_of(file: str, array: str) -> str:
+    """How the array of a series is called: that of a .npy file as this is."""
+    return file if is_alone(Path(file)) else f"{file}:{array}"
 
 
 # Of each array with series those of its split, its name there, and what stands before that of all in one place.

@@ -19,9 +19,10 @@ import numpy as np
 
 from torchloom.config import PictureConfig
 from torchloom.data.copies import Seen, digest_of, say_copies
+from torchloom.data.documents import packed_names
 from torchloom.data.image_files import in_threads, read_picture
 from torchloom.data.images import channel_counts, describe_pixels
-from torchloom.datasets.listing import NAMED, Listing
+from torchloom.datasets.listing import NAMED, Listing, readable
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError
 from torchloom.system.progress import step_bar
@@ -194,8 +195,11 @@ class Decoder:
 
     def _pixels(self, part: Part, pixels: IO[bytes], masks: IO[bytes]) -> Tensors:
         """What the files hold, memory-mapped: it may be larger than the memory."""
-        arrays = {"images": _mapped(pixels, (len(part), *self.shape)), **part.arrays}
+        arrays = {"images": _mapped(pixels, (len(part), *self.shape)), **part.arrays, **self._names(part)}
         return Tensors(arrays | ({"masks": _mapped(masks, (len(part), *self.shape[:2]))} if self.read_mask else {}))
+
+    def _names(self, part: Part) -> dict[str, np.ndarray]:
+        return packed_names([[readable(self.listing.names[place]) for place in part.places]])
 
     def _sources(self, part: Part) -> Tensors:
         """What `ImageFiles` reads the pictures by."""
@@ -206,6 +210,7 @@ class Decoder:
             "name_starts": np.cumsum([0, *map(len, names)], dtype=np.int64),
             "stamps": np.array(stamps, dtype=np.int64).reshape(-1, 2),
             **part.arrays,
+            **self._names(part),
         }
         account = {"folder": self.listing.folder, "shape": self.shape, **self.reading}
         return Tensors(arrays, description=account)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from torchloom.datasets.tensors import Tensors
+
+FILE = "text_file"  # the array that has what each sample is called, as in `predict`
 
 
 def pack(tokens: Sequence[np.ndarray], texts: Sequence[str], targets: Mapping[str, np.ndarray]) -> Tensors:
@@ -27,8 +29,21 @@ def pack(tokens: Sequence[np.ndarray], texts: Sequence[str], targets: Mapping[st
 def packed_texts(texts: Sequence[str], name: str = "text") -> dict[str, np.ndarray]:
     """`text` (uint8), all texts in a row as UTF-8, of which text i has text[text_starts[i]:text_starts[i + 1]]; or
     called by another `name`, which begins with text."""
-    encoded = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
-    return {name: np.concatenate([np.empty(0, np.uint8), *encoded]), f"{name}_starts": starts(encoded)}
+    return _packed([texts], name)
+
+
+def packed_names(parts: Iterable[Sequence[str]]) -> dict[str, np.ndarray]:
+    """What samples are called, in the same way as FILE; so many at once are in memory as a part has."""
+    return _packed(parts, FILE)
+
+
+def _packed(parts: Iterable[Sequence[str]], name: str) -> dict[str, np.ndarray]:
+    encoded, lengths = [np.empty(0, np.uint8)], [np.zeros(1, np.int64)]
+    for texts in parts:
+        each = [text.encode() for text in texts]
+        encoded.append(np.frombuffer(b"".join(each), np.uint8))
+        lengths.append(np.fromiter(map(len, each), np.int64, len(each)))
+    return {name: np.concatenate(encoded), f"{name}_starts": np.cumsum(np.concatenate(lengths))}
 
 
 def starts(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from torchloom.config import Block, PixelsConfig, PreprocessConfig
+from torchloom.data.documents import packed_names
 from torchloom.data.splits import choose_validation, log_classes, missing_classes
 from torchloom.data.targets import Classes
 from torchloom.datasets.tensors import Tensors
@@ -23,16 +24,20 @@ PART = 100  # images counted at once: numpy counts bytes as 64-bit integers, whi
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """`images` (N, H, W, C) uint8 with the channels last, as stored and gathered; `labels` (N,) int64."""
+    """`images` (N, H, W, C) uint8 with the channels last, as stored and gathered; `labels` (N,) int64; and where
+    it is known what they are called, (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
+    names: np.ndarray | None = None
 
     def __getitem__(self, chosen: np.ndarray) -> LabelledImages:
-        return LabelledImages(self.images[chosen], self.labels[chosen])
+        names = None if self.names is None else self.names[chosen]
+        return LabelledImages(self.images[chosen], self.labels[chosen], names)
 
     def tensors(self) -> Tensors:
-        return Tensors({"images": self.images, "labels": self.labels})
+        names = {} if self.names is None else packed_names([self.names.tolist()])
+        return Tensors({"images": self.images, "labels": self.labels, **names})
 
 
 def join(parts: list[LabelledImages]) -> LabelledImages:

@@ -19,13 +19,14 @@ import numpy as np
 from torchloom.config import TablePlace
 from torchloom.data.class_folders import split_of
 from torchloom.data.columns import is_flag, is_number, written
+from torchloom.data.documents import packed_names
 from torchloom.data.entries import as_blocks, as_rows
-from torchloom.data.stored import BLOCK, Cells, Rows, array_of, of_each, stored, together
+from torchloom.data.stored import BLOCK, LINE, Cells, Line, Rows, array_of, called_in, of_each, stored, together
 from torchloom.data.stored import Row as Row
 from torchloom.data.tables import SUFFIXES, is_typed, opened_batches, opened_table
 from torchloom.data.text import spoken_words
 from torchloom.data.writing import USUAL, Writing
-from torchloom.datasets.listing import Listing, is_users, scan
+from torchloom.datasets.listing import Listing, is_users, readable, scan
 from torchloom.errors import InputError, printable, telling
 from torchloom.system.words import counted, listed
 
@@ -46,7 +47,8 @@ def find_tables(config: TablePlace) -> Listing:
 def read_entry(table: Any, config: TablePlace, writing: Writing | None = None) -> dict[str, list[Row]]:
     """The rows of a table that the catalog holds, all of them to train; `writing` if not as the block says."""
     with telling(f"preprocess.entry {config.entry}"):
-        rows: list[Row] = _plain(as_rows(table), writing or writing_of(config))
+        read = [Line(row, str(config.entry), number) for number, row in enumerate(as_rows(table), 1)]
+        rows: list[Row] = plain(read, writing or writing_of(config))
     if not rows:
         raise InputError(f"preprocess.entry {config.entry}: holds no rows")
     return {"train": rows, "validation": [], "test": []}
@@ -57,11 +59,13 @@ def writing_of(config: TablePlace) -> Writing:
     return Writing(decimal=config.decimal, date_format=config.date_format)
 
 
-def _plain(rows: Any, writing: Writing) -> Any:
+def plain(rows: Any, writing: Writing) -> Any:
     """The same rows, in a list or stored, with numbers and dates as they are usually written."""
     if writing == USUAL:
         return rows
-    return rows.read_by(writing.plain) if isinstance(rows, Rows) else list(map(writing.row, rows))
+    if isinstance(rows, Rows):
+        return rows.read_by(writing.plain)
+    return [Line(writing.row(row), row.file, row.part) for row in rows]
 
 
 def read_files(listing: Listing, writing: Writing = USUAL) -> dict[str, list[Row]]:
@@ -77,25 +81,27 @@ def read_each(listing: Listing, writing: Writing = USUAL) -> dict[str, list[Row]
     found: dict[str, list[Row]] = {}
     for path, name in zip(listing.paths, listing.names, strict=True):
         with telling(path):
-            found[name] = _plain(read_rows(path), writing)
+            found[name] = plain(read_rows(path, name), writing)
     return found
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, name: str | None = None) -> list[Row]:
+    """The rows of a table, which know that they stand in the file of that `name`."""
+    file = readable(path.name if name is None else name)
     with opened_table(path) as (names, lines):
-        rows = [dict(zip(names, cells, strict=True)) for cells in _whole(names, lines)]
+        rows: list[Row] = [Line(zip(names, cells, strict=True), file, line) for line, cells in _whole(names, lines)]
     if not rows:
         raise InputError("holds no rows below its line of names")
     return rows
 
 
-def _whole(names: Sequence[str], lines: Lines) -> Iterator[list[Any]]:
-    """The cells of each line; InputError where they are not as many as the names, of which no two are the same."""
+def _whole(names: Sequence[str], lines: Lines) -> Lines:
+    """The same lines; InputError where one has not as many cells as there are names, of which no two are the same."""
     _check_names(names)
     for line, cells in lines:
         if len(cells) != len(names):
             raise InputError(f"line {line} has {len(cells)} cells, but the first line names {len(names)} columns")
-        yield cells
+        yield line, cells
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -118,8 +124,9 @@ def store_files(
     left: dict[str, Any] = dict.fromkeys(("train", "validation", "test"), most)
     splits = [split_of(listing, name) for name in listing.names]
     tables = (_opened_batches(path, left, split) for path, split in zip(listing.paths, splits, strict=True))
-    found = list(zip(splits, stored(tables, scratch), strict=True))
-    return {split: _plain(together(rows for its, rows in found if its == split), writing) for split in left}
+    found = [rows.of_file(readable(name)) for name, rows in zip(listing.names, stored(tables, scratch), strict=True)]
+    parts = {split: [rows for its, rows in zip(splits, found, strict=True) if its == split] for split in left}
+    return {split: plain(together(part), writing) for split, part in parts.items()}
 
 
 @contextmanager
@@ -156,22 +163,32 @@ def _checked(names: Sequence[str], batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _batches_of(names: list[str], lines: Lines) -> Iterator[Any]:
-    """Cells that are texts, so many rows at once."""
+    """Cells that are texts, so many rows at once, and the numbers of their lines."""
     import pyarrow
 
-    cells = _whole(names, lines)
-    while rows := list(islice(cells, BLOCK)):
-        columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*rows, strict=True)]
-        yield pyarrow.RecordBatch.from_arrays(columns, names=names)
+    whole = _whole(names, lines)
+    while rows := list(islice(whole, BLOCK)):
+        numbers, cells = zip(*rows, strict=True)
+        columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*cells, strict=True)]
+        lines_of = pyarrow.array(numbers, pyarrow.int64())
+        yield pyarrow.RecordBatch.from_arrays([*columns, lines_of], names=[*names, LINE])
 
 
 def store_entry(table: Any, config: TablePlace) -> dict[str, Sequence[Row]]:
     """As `read_entry`, but the rows stay the table's own."""
     with telling(f"preprocess.entry {config.entry}"):
-        rows = _plain(Rows(as_blocks(table, BLOCK)), writing_of(config))
+        rows = plain(Rows(as_blocks(table, BLOCK)).of_file(str(config.entry)), writing_of(config))
     if not rows:
         raise InputError(f"preprocess.entry {config.entry}: holds no rows")
     return {"train": rows, "validation": [], "test": []}
+
+
+def names_of(parts: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays that say what the rows of each split are called; none where some do not know."""
+    found = {split: called_in(rows) for split, rows in parts.items()}
+    if any(each is None for each in found.values()):
+        return {split: {} for split in parts}
+    return {split: packed_names(each or ()) for split, each in found.items()}
 
 
 def say_left_out(split: str, count: int, why: str) -> None:

@@ -11,7 +11,7 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Row = dict[str, Any]
+LINE = "\0line"  # the numbers of rows that are lines of a text, by a name that no column has
 BLOCK = 1 << 16  # rows that are looked at at once
 ONCE = {str, int, datetime.date, type(None)}  # types whose equal cells, of whichever of them, are the same
 
@@ -35,11 +36,27 @@ Opened = AbstractContextManager[Iterator["pyarrow.RecordBatch"]]
 @dataclass(frozen=True)
 class Block:
     """Some rows of a table: the names of their columns, how many they are, and the cells of a column, all or those that
-    a mask (`count`,) chooses."""
+    a mask (`count`,) chooses; likewise what they are called, where that is known."""
 
     names: list[str]
     count: int
     cells: Callable[[str, np.ndarray | None], list[Any]]
+    lined: bool = False  # whether it has cells of LINE
+    called: Callable[[np.ndarray | None], list[str]] | None = None
+
+
+class Line(Row):
+    """A row that knows in which `file`, or entry of the catalog, it stands, and which `part` of that it is."""
+
+    __slots__ = ("file", "part")
+
+    def __init__(self, row: Iterable[Any], file: str, part: int | str) -> None:
+        super().__init__(row)
+        self.file, self.part = file, part
+
+    @property
+    def called(self) -> str:
+        return f"{self.file}:{self.part}" if self.part != "" else self.file
 
 
 class Rows(Sequence[Row]):
@@ -99,14 +116,30 @@ class Rows(Sequence[Row]):
 
     def read_by(self, read: Callable[[Any], Any]) -> Rows:
         """The same with what `read` makes of each cell."""
-        return Rows(
-            [Block(each.names, each.count, partial(_read_cells, each, read)) for each in self.blocks], self.masks
-        )
+        return Rows([replace(each, cells=partial(_read_cells, each, read)) for each in self.blocks], self.masks)
+
+    def of_file(self, file: str) -> Rows:
+        """The same, which are all rows of that file, or entry of the catalog, in order."""
+        starts = accumulate((block.count for block in self.blocks), initial=1)
+        blocks = [
+            replace(block, called=partial(_called, block, file, start))
+            for block, start in zip(self.blocks, starts, strict=False)
+        ]
+        return Rows(blocks, self.masks)
 
     def _chosen(self, number: int) -> np.ndarray:
         """The places in the block of the rows that it has."""
         mask = self.masks[number]
         return np.arange(self.blocks[number].count) if mask is None else np.flatnonzero(mask)
+
+
+def _called(block: Block, file: str, start: int, mask: np.ndarray | None) -> list[str]:
+    if block.lined:
+        numbers = block.cells(LINE, mask)
+    else:
+        every = np.arange(start, start + block.count)
+        numbers = (every if mask is None else every[mask]).tolist()
+    return [f"{file}:{number}" for number in numbers]
 
 
 def _read_cells(block: Block, read: Callable[[Any], Any], name: str, mask: np.ndarray | None) -> list[Any]:
@@ -166,6 +199,22 @@ def together(parts: Iterable[Sequence[Row]]) -> Sequence[Row]:
         stored = [part for part in given if isinstance(part, Rows)]
         return Rows([each for part in stored for each in part.blocks], [each for part in stored for each in part.masks])
     return [row for part in given for row in part]
+
+
+def called_in(rows: Sequence[Row]) -> Iterator[list[str]] | None:
+    """What the rows are called, as `predict` calls them, as many at once as are held in memory; None where not all
+    know."""
+    if isinstance(rows, Rows):
+        if not all(block.called for block in rows.blocks):
+            return None
+        return (_names(part) for part in rows.parts())
+    return iter([[row.called for row in rows]]) if all(isinstance(row, Line) for row in rows) else None  # type: ignore[attr-defined]
+
+
+def _names(part: Rows) -> list[str]:
+    (block,), (mask,) = part.blocks, part.masks
+    assert block.called
+    return block.called(mask)
 
 
 def layouts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -273,7 +322,8 @@ def _read(kept: Any, start: int, end: int) -> Iterator[Block]:
 
 
 def arrow_block(batch: pyarrow.RecordBatch) -> Block:
-    return Block(batch.schema.names, len(batch), partial(_arrow_cells, batch))
+    names = [name for name in batch.schema.names if name != LINE]
+    return Block(names, len(batch), partial(_arrow_cells, batch), lined=len(names) < len(batch.schema.names))
 
 
 def _arrow_cells(batch: pyarrow.RecordBatch, name: str, mask: np.ndarray | None) -> list[Any]:

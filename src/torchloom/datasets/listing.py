@@ -62,6 +62,11 @@ def first_of(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
+def readable(name: str) -> str:
+    """A file's name as valid text: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def is_users(name: str) -> bool:
     """Whether a file or folder of this name is a user's own: neither hidden nor left there by a system."""
     return not name.startswith(".") and name.lower() not in LEFT_BY_SYSTEMS

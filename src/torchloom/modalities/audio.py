@@ -166,7 +166,9 @@ class AudioInfo(InFiles, Info):
         return {"waveforms": batch, "lengths": lengths}
 
     def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
-        return self._spectrograms([sound for _, sound, _ in shown], [(caption, "black") for *_, caption in shown])
+        from torchloom.system.figures import coloured
+
+        return self._spectrograms([sound for _, sound, _ in shown], [coloured(caption) for *_, caption in shown])
 
     def said(self) -> dict[str, Any]:
         return {"rate": self.rate, "seconds": self.seconds}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from torchloom.config import AnswerConfig, DataConfig
+from torchloom.data.documents import FILE
 from torchloom.data.targets import AnyTarget
 from torchloom.data.writing import USUAL, Writing
 from torchloom.modalities.files import Sample
@@ -160,8 +161,8 @@ class Info(BaseModel):
         return [{} for _ in numbers]
 
     def named(self, loaders: LoaderPlan, numbers: Sequence[int]) -> dict[str, list[str]]:
-        """What a table calls test samples beside their numbers, by columns, such as their files."""
-        return {}
+        """What a table calls test samples beside their numbers, by columns: as `predict` does, where that is known."""
+        return {"file": loaders.texts("test", numbers, FILE)} if loaders.has("test", FILE) else {}
 
     def drawn_names(self) -> Iterator[tuple[str, Sequence[str]]]:
         """The names that figures show, of the target and of what goes in, with what each is the name of."""

@@ -100,7 +100,7 @@ class DocumentInfo(Info):
         return [{"text": text} for text in loaders.texts("test", numbers)]
 
     def named(self, loaders: LoaderPlan, numbers: Sequence[int]) -> dict[str, list[str]]:
-        return {"text": loaders.texts("test", numbers)}
+        return {**super().named(loaders, numbers), "text": loaders.texts("test", numbers)}
 
     def described(self) -> dict[str, Any]:
         reading = {"input": "the tokens of a text; of more than max_tokens the last ones"}

@@ -20,7 +20,7 @@ from torchloom.data.rows import read_rows
 from torchloom.data.tables import SUFFIXES, MissingColumnError, check_columns, opened_table, opened_text, read_text
 from torchloom.data.targets import AnyTarget, Target
 from torchloom.data.writing import USUAL, Writing
-from torchloom.datasets.listing import Listing
+from torchloom.datasets.listing import Listing, readable
 from torchloom.errors import InputError
 
 ROWS = "\0rows"  # of a sample that has several, by a name that no column has
@@ -41,7 +41,7 @@ Part = tuple[int | str, Callable[[], Any], Mapping[str, Any] | None]
 
 def _named(files: Listing) -> Iterator[tuple[Path, str]]:
     """The files, and what they are called; of each nothing is held when it has been handed on."""
-    return zip(files.paths, (_readable(files.entry or name) for name in files.names), strict=True)
+    return zip(files.paths, (readable(files.entry or name) for name in files.names), strict=True)
 
 
 class InFiles(BaseModel):
@@ -126,7 +126,7 @@ class PicturesInFiles(InFiles):
         for name, mask in beside(files, *pair).items():
             paths = Path(files.folder, name), Path(files.folder, mask or "")
             row = {str(self.target and self.target.masks_in): partial(tuple, paths)} if mask else None
-            yield Sample(_readable(name), partial(_binary, paths[0], read), row)
+            yield Sample(readable(name), partial(_binary, paths[0], read), row)
 
     def samples_in(self, files: Listing, read: Callable[[Any], Any]) -> Iterator[Sample]:
         if self.beside and len(beside(files, *self.beside)) < len(files.names):
@@ -200,8 +200,7 @@ def cells_of(
             yield Sample(name, partial(_fail, error))
             continue
         found |= own
-        alone = path.suffix.lower() == ".npy"
-        places |= {each: name if alone else f"{name}:{each.rpartition('/')[2]}" for each in own}
+        places |= {each: arrays.place_of(name, each.rpartition("/")[2]) for each in own}
     try:
         for each, number, row in arrays.series_in(found, column, target.columns if target else (), dimensions):
             place = places[each] if number is None else f"{places[each]}:{number}"
@@ -244,11 +243,6 @@ def series_of(files: Listing, read: Callable[[Any], Any], column: str) -> Iterat
             parts.setdefault((split, written(row.get(column, ""))), (name, []))[1].append(row)
     for (_, part), (name, rows) in parts.items():
         yield Sample(f"{name}:{part}" if part else name, partial(read, rows), {ROWS: rows})
-
-
-def _readable(name: str) -> str:
-    """A file's name as valid text: bytes that are not UTF-8 are escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _each(name: str, parts: Iterator[Part]) -> Iterator[Sample]:

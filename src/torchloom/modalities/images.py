@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from torchloom.config import AnswerConfig, DataConfig, Fit, ValueRange, Views
+from torchloom.data.documents import FILE
 from torchloom.data.picture_formats import SUFFIXES
 from torchloom.data.targets import Classes
 from torchloom.modalities.base import Axes, Info, Origin, Use
@@ -108,7 +109,7 @@ class ImageInfo(PicturesInFiles, Reading, Info):
 
         return {
             "images": ImageFiles(arrays, account),
-            **{name: arrays[name] for name in arrays if name in {self.counted, "groups", "order"}},
+            **{name: arrays[name] for name in arrays if name in {self.counted, "groups", "order"} or FILE in name},
         }
 
     def batches(self, arrays: Mapping[str, Any], use: Use) -> Gathered:

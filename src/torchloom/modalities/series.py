@@ -407,7 +407,9 @@ class LabelledSeriesInfo(Info):
         return {"series": np.stack(samples)}
 
     def sheet(self, shown: list[tuple[str, Any, str]]) -> Figure:
-        named = [(f"{name}: {caption}", "black") for name, _, caption in shown]
+        from torchloom.system.figures import coloured
+
+        named = [(f"{name}: {caption}", coloured(caption)[1]) for name, _, caption in shown]
         return self._curves([sample for _, sample, _ in shown], named)
 
     def said(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torchloom.config import EvaluateConfig, ModelConfig, TrainConfig
 from torchloom.data.targets import Classes, Target
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info
-from torchloom.system.words import counted
+from torchloom.system.words import Said, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,7 @@ class Whole:
     kept: Kept
 
 
+TOLD = "\0told"  # of a row that is shown what its target tells of the sample, by a name that no column has
 Columns = dict[str, Any]  # of a table of answers, by name: for each sample a string or a number, or a list of such
 
 
@@ -186,6 +187,11 @@ class Problem:
         """What a page says of each report, where `made` are the contents of all of them; None leaves one out."""
         return self.reports
 
+    def scale(self, metrics: Mapping[str, Any], judges: Sequence[str] = ()) -> str | None:
+        """What figures on the test split that say little alone lie between, and by the models of which tasks, the
+        `judges`, they are measured; a sentence."""
+        return None
+
     def doubt(self, metrics: Mapping[str, Any]) -> str | None:
         """What must be said first of a model with these figures on the test split: that it has learnt nothing."""
         return None
@@ -224,6 +230,13 @@ class Problem:
         """How good the columns of answers are, beside what the target's `told` says of the same samples."""
         return {}
 
+    def verdict(self, row: Mapping[str, Any], told: Any, info: Info) -> tuple[bool, str] | None:
+        """Whether an answer, a row of the table, is what the target's `told` says of the sample, and that in words.
+
+        None where answers are neither right nor wrong, as numbers are.
+        """
+        return None
+
     def check_exported(self, model: Model) -> None:
         """ValueError unless what the metadata of an exported model say fits its graph."""
 
@@ -234,7 +247,15 @@ class Problem:
 
     def sheet(self, model: Model, shown: list[tuple[str, Any, dict[str, Any]]]) -> Figure:
         """A picture of samples: the name of each, what the modality's reader made of it, and the answer to it."""
-        return model.info.sheet([(name, sample, self.caption(model, row)) for name, sample, row in shown])
+        return model.info.sheet([(name, sample, self._captioned(model, row)) for name, sample, row in shown])
+
+    def _captioned(self, model: Model, row: dict[str, Any]) -> str:
+        """The caption of a row in which the truth may stand by TOLD."""
+        caption, told = self.caption(model, {name: row[name] for name in row if name != TOLD}), row.get(TOLD)
+        if told is None or not (found := self.verdict(row, told, model.info)):
+            return caption
+        said, true = (" ".join(text.split()) for text in (caption, found[1]))
+        return Said(said if found[0] else f"✗ {said}\nis {true}", found[0])
 
     def said(self, model: Model) -> dict[str, Any]:
         """What a server says of the answers that its model gives."""

@@ -115,6 +115,14 @@ class HingeLoss(nn.Module):
         there, not_there = (F.relu(self.margin - sign * scores) ** self.p for sign in (1, -1))
         return _of_marks(self, there, not_there, marks)
 
+    @staticmethod
+    def fooled(scores: Tensor) -> Tensor:
+        """What a generator minimises, whose images a discriminator that learns by this loss gives these scores (B,).
+
+        It has no margin: Lim & Ye, "Geometric GAN" (2017, arXiv:1705.02894).
+        """
+        return -scores.mean()
+
 
 class LabelFocalLoss(nn.Module):
     """The focal loss of each label by itself, where p is the sigmoid: -(1 - p)^gamma log p where it holds, and

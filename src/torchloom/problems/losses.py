@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, create_model
+from pydantic import BaseModel, create_model
 from torch import Tensor, nn
 
-from torchloom.config import LossConfig, NotNegative, own
+from torchloom.config import LossConfig, own
 from torchloom.config.checks import ArgumentError, arguments_of, check_call, parts_of
-from torchloom.errors import InputError, printable
+from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT, means_of_several
+from torchloom.problems.class_weights import LabelWeights, Weights, weights_in
 from torchloom.problems.loss_modules import (
     DiceLoss,
     FocalLoss,
@@ -26,11 +26,8 @@ from torchloom.problems.loss_modules import (
     LabelMarginLoss,
     shares_of,
 )
-from torchloom.system.words import counted, listed, meant
+from torchloom.problems.summands import Loss, Summand, added_up, summands
 
-logger = logging.getLogger(__name__)
-
-Loss = Callable[[Tensor, Tensor], Tensor]  # predictions and targets -> the mean of the batch ()
 Targets = Literal["classes", "labels", "values"]  # what a loss is of
 
 TINY = torch.finfo(torch.float32).tiny  # in place of the weight of a batch with nothing to learn
@@ -73,40 +70,22 @@ def link_of(name: str, of: Targets = "classes") -> str | None:
     return (LABEL_LINKS if of == "labels" else LINKS).get(name)
 
 
-# ---- losses that are added up --------------------------------------------------------------------------------------
+@cache
+def loss_arguments(name: str, of: Targets = "classes") -> type[BaseModel]:
+    """What a user may give to the loss; where it takes a tensor, that is a weight for each class.
 
-
-@dataclass(frozen=True)
-class Summand:
-    """A loss among those that are added up, each so many `times`; `key` is its own in the parameters."""
-
-    name: str
-    arguments: dict[str, Any]
-    times: float
-    key: str
-
-
-def summands(name: str, arguments: Mapping[str, Any]) -> list[Summand]:
-    """A loss and what is added to it, as its arguments have both: a list `plus` of blocks like its own, and `times`."""
-    blocks = {"train.loss": {**arguments, "name": name}}
-    blocks |= {f"train.loss.plus.{number}": block for number, block in enumerate(arguments.get("plus", []))}
-    return [_summand(key, block) for key, block in blocks.items()]
-
-
-def _summand(key: str, block: Mapping[str, Any]) -> Summand:
-    rest = {key: value for key, value in block.items() if key not in {"name", "times", "plus"} and value is not None}
-    return Summand(block["name"], rest, block.get("times", 1.0), key)
-
-
-def added_up(name: str, arguments: Mapping[str, Any], make: Callable[[Summand], Loss]) -> Loss:
-    """The sum of all the losses that `make` makes, each so many times."""
-    losses = [(each.times, make(each)) for each in summands(name, arguments)]
-
-    def total(predictions: Tensor, targets: Tensor) -> Tensor:
-        first, *more = (loss(predictions, targets) * times for times, loss in losses)
-        return sum(more, start=first)
-
-    return total
+    Weights are a list by the classes' numbers, a mapping by their names, or `balanced`; see `class_weights.weighted`.
+    """
+    if own.is_path(name):
+        return arguments_of(loss_class(name), given_by_us=("reduction",))
+    by_us = ("size_average", "reduce", "reduction", *_BY_US.get(name, ()))
+    plain = arguments_of(loss_class(name, of), given_by_us=by_us)
+    hints = {key: field.annotation for key, field in plain.model_fields.items()}
+    tensors = [key for key, hint in hints.items() if Tensor in parts_of(hint)]
+    tensors += ["weight"] if of == "classes" and name in _OF_ROWS else []
+    kind = LabelWeights if of == "labels" else Weights
+    weights: dict[str, Any] = dict.fromkeys(tensors, (kind | None, None))
+    return create_model(plain.__name__, __base__=plain, **weights)
 
 
 def check_sum(config: LossConfig) -> None:
@@ -166,168 +145,31 @@ def _label_loss(part: Summand) -> Loss:
     return _moving(_with_tensors(part), loss_class(part.name, "labels"))
 
 
+def fooling_loss(name: str, arguments: dict[str, Any]) -> Loss:
+    """What a generator minimises whose discriminator learns by this loss, of the scores (B,) of its images and of ones.
+
+    It is the loss itself, where its class has no function `fooled` of the scores alone.
+    """
+    return added_up(name, arguments, _fooling_loss)
+
+
+def _fooling_loss(part: Summand) -> Loss:
+    fooled = getattr(loss_class(part.name, "labels"), "fooled", None)
+    if not fooled:
+        return _label_loss(part)
+
+    def mean(scores: Tensor, _: Tensor) -> Tensor:
+        with own.running(part.key, part.name):
+            return fooled(scores)  # type: ignore[no-any-return]
+
+    return mean
+
+
 def _with_tensors(part: Summand) -> Summand:
     if own.is_path(part.name):
         return part
     tensors = {key: torch.tensor(value).float() for key, value in part.arguments.items() if isinstance(value, list)}
     return replace(part, arguments={**part.arguments, **tensors})
-
-
-# ---- weights of classes -------------------------------------------------------------------------------------------
-
-BALANCED = "balanced"
-SHOWN = 20  # classes in a line of the log
-# YAML reads these as truth values, though they may be names of classes.
-_TRUTHS = {**dict.fromkeys(("yes", "on", "true"), True), **dict.fromkeys(("no", "off", "false"), False)}
-
-
-def _some(weights: Any) -> Any:
-    if not any(weights.values() if isinstance(weights, dict) else weights):
-        raise ValueError("must have a weight above 0")
-    return weights
-
-
-def _form(weights: Any) -> str:
-    return "names" if isinstance(weights, dict) else "word" if isinstance(weights, str) else "list"
-
-
-def _weights_of(least: int) -> Any:
-    return Annotated[
-        Annotated[list[NotNegative], Field(min_length=least), AfterValidator(_some), Tag("list")]
-        | Annotated[dict[Any, NotNegative], Field(min_length=1), AfterValidator(_some), Tag("names")]
-        | Annotated[Literal["balanced"], Tag("word")],
-        Discriminator(_form),
-    ]
-
-
-LabelWeights, Weights = _weights_of(1), _weights_of(2)
-
-
-@cache
-def loss_arguments(name: str, of: Targets = "classes") -> type[BaseModel]:
-    """What a user may give to the loss; where it takes a tensor, that is a weight for each class.
-
-    Weights are a list by the classes' numbers, a mapping by their names, or `balanced`; see `weighted`.
-    """
-    if own.is_path(name):
-        return arguments_of(loss_class(name), given_by_us=("reduction",))
-    by_us = ("size_average", "reduce", "reduction", *_BY_US.get(name, ()))
-    plain = arguments_of(loss_class(name, of), given_by_us=by_us)
-    hints = {key: field.annotation for key, field in plain.model_fields.items()}
-    tensors = [key for key, hint in hints.items() if Tensor in parts_of(hint)]
-    tensors += ["weight"] if of == "classes" and name in _OF_ROWS else []
-    kind = LabelWeights if of == "labels" else Weights
-    weights: dict[str, Any] = dict.fromkeys(tensors, (kind | None, None))
-    return create_model(plain.__name__, __base__=plain, **weights)
-
-
-def _weights(part: Summand) -> Iterator[tuple[str, Any]]:
-    """The arguments that are weights of classes; those of a user's own loss are the user's."""
-    for key, given in {} if own.is_path(part.name) else part.arguments.items():
-        if isinstance(given, list | dict) or given == BALANCED:
-            yield key, given
-
-
-def check_weights(name: str, arguments: dict[str, Any], classes: list[str], what: str = "classes") -> None:
-    """Raise InputError unless lists of weights have one for each of the classes, and mappings name such."""
-    for part in summands(name, arguments):
-        for key, weights in _weights(part):
-            _check_weights(f"{part.key}.{key}", part.name, weights, classes, what)
-
-
-def _check_weights(key: str, name: str, weights: Any, classes: list[str], what: str) -> None:
-    shown = f"there are {len(classes)} {what}: {listed(list(map(repr, classes)))}"
-    if isinstance(weights, list) and len(weights) != len(classes):
-        raise InputError(f"{key}: {name} was given {counted(len(weights), 'weight')}, but {shown}")
-    for given in weights if isinstance(weights, dict) else ():
-        if _class_of(given, classes) is None:
-            raise InputError(f"{key}: {given!r} is none of the {what}{meant(str(given), classes)}; {shown}")
-
-
-def _class_of(key: Any, classes: Sequence[str]) -> int | None:
-    """The number of the class of that name, which YAML may have read as a number or a truth value."""
-    if str(key) in classes:
-        return classes.index(str(key))
-    meant = _TRUTHS.get(str(key).lower())
-    alike = [number for number, name in enumerate(classes) if _TRUTHS.get(name.lower()) == meant]
-    return alike[0] if meant is not None and len(alike) == 1 else None
-
-
-def class_counts(targets: Tensor, classes: Sequence[str]) -> Tensor:
-    """How often each class comes up, (classes,) float64, among the numbers of classes (N, …), but for IGNORED."""
-    count = len(classes)
-    parts = (part.flatten().long().bincount(minlength=count)[:count] for part in targets.split(1000))  # type: ignore[no-untyped-call]
-    return sum(parts, start=torch.zeros(len(classes), dtype=torch.int64)).double()
-
-
-def weighted(loss: LossConfig, classes: Sequence[str], targets: Callable[[], Tensor]) -> LossConfig:
-    """The loss with its weights as lists by the classes' numbers; what they are is in the log.
-
-    Classes that a mapping leaves out weigh 1. `balanced` gives each class the same weight in all, n / (classes * count)
-    (King & Zeng, Political Analysis 9, 2001), and as pos_weight, which is that of a class against the rest,
-    (n - count) / count. `targets` are the numbers of classes (N, …) of the samples that are trained on, or their marks
-    (N, labels).
-    """
-
-    @cache
-    def counts() -> tuple[Tensor, int]:
-        found = targets()
-        if loss.of == "labels":
-            return found.double().sum(0), len(found)
-        each = class_counts(found, classes)
-        return each, int(each.sum())
-
-    first, *more = (_by_number(part, classes, counts) for part in summands(loss.name, loss.arguments))
-    plus = [part.model_copy(update=chosen) for part, chosen in zip(loss.plus, more, strict=True)]
-    return loss.model_copy(update={**first, **({"plus": plus} if plus else {})})
-
-
-def _by_number(
-    part: Summand, classes: Sequence[str], counts: Callable[[], tuple[Tensor, int]]
-) -> dict[str, list[float]]:
-    """The weights that are not lists as such, and in the log."""
-    chosen = {}
-    for key, given in _weights(part):
-        if given == BALANCED:
-            chosen[key] = _balanced(*counts(), key)
-        elif isinstance(given, dict):
-            by_number = {_class_of(name, classes): float(weight) for name, weight in given.items()}
-            chosen[key] = [by_number.get(number, 1.0) for number in range(len(classes))]
-    for key, weights in chosen.items():
-        said = [f"{printable(name)} {weight:.4g}" for name, weight in zip(classes, weights, strict=True)]
-        shown = ", ".join(said[:SHOWN]) + (", …" if len(said) > SHOWN else "")
-        logger.info("%s.%s: %s", part.key, key, shown)
-    return chosen
-
-
-def _balanced(counts: Tensor, samples: int, key: str) -> list[float]:
-    some = counts.clamp(min=1)  # a class of which `data.subset` has left none has no say
-    weights = counts.sum() / (len(counts) * some)
-    if key == "pos_weight":  # without either side there is nothing to balance
-        weights = torch.where((counts > 0) & (counts < samples), (samples - counts) / some, 1.0)
-    found: list[float] = weights.tolist()
-    return found
-
-
-def by_name(loss: tuple[str, dict[str, Any]], classes: Sequence[str] = ()) -> dict[str, Any]:
-    """What metadata say of a loss, by its name and arguments: its weights by the names of the classes."""
-    first, *more = (_as_block(part, classes) for part in summands(*loss))
-    return {**first, **({"plus": more} if more else {})}
-
-
-def _as_block(part: Summand, classes: Sequence[str]) -> dict[str, Any]:
-    weights = {key: dict(zip(classes, given, strict=True)) for key, given in _weights(part)}
-    times = {} if part.times == 1 else {"times": part.times}
-    return {"name": part.name, **part.arguments, **weights, **times}
-
-
-def _on_trial(part: Summand) -> tuple[Summand, int]:
-    """A loss with arguments with which it can be tried out, and for how many classes."""
-    lists = [len(given) for given in part.arguments.values() if isinstance(given, list)]
-    unknown = {key: given for key, given in _weights(part) if not isinstance(given, list)}
-    named = [len(given) for given in unknown.values() if isinstance(given, dict)]
-    count = lists[0] if lists else max([3, *named])
-    return replace(part, arguments={**part.arguments, **dict.fromkeys(unknown, [1.0] * count)}), count
 
 
 # ---- of classes ----------------------------------------------------------------------------------------------------
@@ -352,6 +194,15 @@ def check_loss(name: str, arguments: dict[str, Any], of: Targets) -> None:
     except (ValueError, TypeError, RuntimeError) as error:
         from_torch = not own.is_path(name) and name not in _OURS[of]
         raise ValueError(f"{'torch.nn.' if from_torch else ''}{name} says: {error}") from None
+
+
+def _on_trial(part: Summand) -> tuple[Summand, int]:
+    """A loss with arguments with which it can be tried out, and for how many classes."""
+    lists = [len(given) for given in part.arguments.values() if isinstance(given, list)]
+    unknown = {key: given for key, given in weights_in(part) if not isinstance(given, list)}
+    named = [len(given) for given in unknown.values() if isinstance(given, dict)]
+    count = lists[0] if lists else max([3, *named])
+    return replace(part, arguments={**part.arguments, **dict.fromkeys(unknown, [1.0] * count)}), count
 
 
 def _try_on_classes(part: Summand) -> None:

@@ -753,6 +753,14 @@ class Lineage:
     nodes: list[dict[str, Any]]
     runs: dict[str, dict[str, Any]]
 
+    @property
+    def judges(self) -> list[str]:
+        """The tasks whose models `evaluate` asks, beside the task's own."""
+        records = [record for record in self.nodes if record["node"] == f"{self.task}.evaluate"]
+        taken = [name for record in records for name in record["inputs"]]
+        tasks = [name.removesuffix(".checkpoint") for name in taken if name.endswith(".checkpoint")]
+        return [task for task in tasks if task != self.task]
+
 
 class LineageDataset(AbstractDataset[None, Lineage]):
     """The lineage of a task, but for those who read it, for the catalog: what happens around a run writes it."""

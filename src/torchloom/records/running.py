@@ -387,7 +387,7 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     if f"{task}.metrics" in made:
         metrics = json.loads(_path(catalog, f"{task}.metrics").read_text())
         lines[0] = "  ".join([task, *in_words(metrics)])
-        lines += [f"  {doubt}" for doubt in _doubts(task, metrics, catalog)]
+        lines += [f"  {remark}" for remark in _remarks(task, metrics, catalog)]
     scores = catalog.load(f"{task}.scores") if f"{task}.scores" in made else {}
     if scores:  # of answers that come with the truth
         lines[0] = "  ".join([task, *(f"{name} {value}" for name, value in shown_figures(scores).items())])
@@ -420,11 +420,12 @@ def _summary(task: str, made: set[str], catalog: DataCatalog) -> list[str]:
     return lines
 
 
-def _doubts(task: str, metrics: dict[str, Any], catalog: DataCatalog) -> Iterator[str]:
-    """What must be said first of the task's model; where there are several, as of folds, nothing."""
+def _remarks(task: str, metrics: dict[str, Any], catalog: DataCatalog) -> Iterator[str]:
+    """What must be said first of the task's model and its figures; where there are several, as of folds, nothing."""
     if catalog.exists(f"{task}.checkpoint"):
-        doubt = problem_of(catalog.load(f"{task}.checkpoint").problem).doubt(metrics)
-        yield from [doubt] if doubt else []
+        problem = problem_of(catalog.load(f"{task}.checkpoint").problem)
+        scale = problem.scale(metrics, catalog.load(f"{task}.lineage").judges)
+        yield from filter(None, [problem.doubt(metrics), scale])
 
 
 def _compared(report: dict[str, Any]) -> str:

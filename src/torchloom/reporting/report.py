@@ -95,6 +95,11 @@ class Subject:
         """What must be said first, where it seems to have learnt nothing."""
         return self.problem.doubt(self.made["metrics"]) if "metrics" in self.made else None
 
+    @property
+    def scale(self) -> str | None:
+        """What its figures lie between, where they say little alone."""
+        return self.problem.scale(self.made["metrics"], self.lineage.judges) if "metrics" in self.made else None
+
     @cached_property
     def layers(self) -> list[dict[str, Any]]:
         from torchloom.models.summary import layers
@@ -145,7 +150,7 @@ def lead(subject: Subject) -> str:
     environment = subject.lineage.runs.get(str(newest.get("run")), {}).get("environment")
     if newest:
         sentence += f" Made {when(newest['end'])}" + (f" in the environment {environment}." if environment else ".")
-    return f"{sentence} {subject.doubt}" if subject.doubt else sentence
+    return " ".join(filter(None, [sentence, subject.doubt, subject.scale]))
 
 
 def headline(subject: Subject) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from torchloom.errors import InputError
 from torchloom.system.fonts import drawable, illegible, shown
+from torchloom.system.words import Said
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray, Table
@@ -29,7 +30,8 @@ SERIES = 7  # columns of a series that are drawn
 ACROSS, PANEL = 5, 2.5  # panels beside each other, and inches that each takes
 BINS = 30  # of a histogram
 PAIRS = 30  # that are shown of more classes
-TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts
+TITLE, LINE = 26, 130  # Latin letters of 8 points that there is room for, in a figure of texts, if they are needed
+TITLE_LETTER, LINE_LETTER, TEXT_LINE = 0.092, 0.073, 0.15  # inches for each of both, and for a line of these
 RESIDUALS = 6  # numbers of which they are shown
 FEW = 10  # epochs that are all named at an axis
 POINTS = 100_000  # of a curve or a cloud at most
@@ -290,7 +292,7 @@ def _panels(
         axes.remove()
     panels = panels[: len(captions)]
     for place, (axes, (caption, colour)) in enumerate(zip(panels, captions, strict=True)):
-        axes.set_title(_literal(_wrapped(caption, 36, 2)), color=colour, fontsize=8)
+        axes.set_title(_literal(_to_the_end(caption, 36, 2)), color=colour, fontsize=8)
         axes.tick_params(labelsize=6)
         if place % columns == 0:
             axes.set_ylabel(_short(ylabel), fontsize=7)
@@ -299,9 +301,14 @@ def _panels(
     return figure, panels
 
 
-def colour_of(right: bool) -> str:
-    """What is said of a sample, by whether it is right."""
-    return RIGHT if right else WRONG
+def colour_of(right: bool | None) -> str:
+    """What is said of a sample, by whether it is right, if that is known."""
+    return "black" if right is None else RIGHT if right else WRONG
+
+
+def coloured(caption: str) -> tuple[str, str]:
+    """What is said of a sample and its colour, by whether that is `words.Said` to be right."""
+    return caption, colour_of(caption.right if isinstance(caption, Said) else None)
 
 
 def text_predictions(texts: Sequence[str], verdicts: Sequence[tuple[str, bool]], names: Sequence[str] = ()) -> Figure:
@@ -317,16 +324,33 @@ def text_predictions(texts: Sequence[str], verdicts: Sequence[tuple[str, bool]],
 
 
 def _lines(rows: list[tuple[str, str, str]], free: bool) -> Figure:
-    """A title in a colour, and beside it how a text begins."""
-    figure = Figure(figsize=(12, 0.6 * max(len(rows), 1) + 0.2))
+    """A title in a colour, and beside it how a text begins; the figure is as large as they need."""
+    title_width, line_width = _widths([title for title, *_ in rows], [_in_one_line(text) for _, text, _ in rows], free)
+    titles = [_literal(_to_the_end(title, title_width, 3)) for title, *_ in rows]
+    texts = [_literal(_wrapped(_in_one_line(text), line_width, 2, free), free) for _, text, _ in rows]
+    left, right = TITLE_LETTER * title_width + 0.2, LINE_LETTER * line_width + 0.6
+    height = TEXT_LINE * (1 + max((text.count("\n") + 1 for text in [*titles, *texts]), default=1))
+    figure = Figure(figsize=(left + right, height * max(len(rows), 1) + 0.2))
     axes = figure.add_axes((0.01, 0, 0.98, 1))
     axes.set(xlim=(0, 1), ylim=(max(len(rows), 1), 0))
     axes.axis("off")
-    for row, (title, text, colour) in enumerate(rows):
-        axes.text(0, row + 0.5, _literal(_wrapped(title, TITLE, 3)), color=colour, fontsize=8, va="center")
-        shown = _literal(_wrapped(_in_one_line(text), LINE, 2, free), free)
-        axes.text(0.2, row + 0.5, shown, fontsize=8, va="center")
+    for row, (title, text, (*_, colour)) in enumerate(zip(titles, texts, rows, strict=True)):
+        axes.text(0, row + 0.5, title, color=colour, fontsize=8, va="center")
+        axes.text(left / (left + right), row + 0.5, text, fontsize=8, va="center")
     return figure
+
+
+def _widths(titles: Sequence[str], texts: Sequence[str], free: bool) -> tuple[int, int]:
+    """For how many letters of titles and of texts there is room: of titles for more than TITLE where texts leave it, or
+    where three lines of such are not enough."""
+    from rich.cells import cell_len
+
+    longest = max((cell_len(line) for title in titles for line in shown(title).split("\n")), default=1)
+    line = min(LINE, max((cell_len(shown(text, free)) for text in texts), default=1))
+    room = TITLE + LINE
+    most = max(TITLE, room - line, room // 2 if longest > 3 * TITLE else 0)
+    title = max(1, min(longest, most))
+    return title, max(1, min(line, room - title))
 
 
 def _wrapped(text: str, width: int, most: int, free: bool = False) -> str:
@@ -341,6 +365,16 @@ def _wrapped(text: str, width: int, most: int, free: bool = False) -> str:
     if len(lines) > most:
         lines[most - 1] = f"{wrap(lines[most - 1], width - 2)[0]} …"
     return "\n".join(lines[:most])
+
+
+def _to_the_end(text: str, width: int, most: int) -> str:
+    """The same of a text whose last line, such as what is true, is to be there, too."""
+    before, _, last = text.rpartition("\n")
+    if not before:
+        return _wrapped(last, width, most)
+    begun = _wrapped(before, width, most - 1)
+    left = most - 1 - begun.count("\n")
+    return f"{begun}\n{_wrapped(last, width, left)}"
 
 
 Key = Sequence[tuple[str, Sequence[float]]]  # names of colours, which are shares of red, green and blue
@@ -359,14 +393,17 @@ def segmentations(samples: Sequence[tuple[str, Sequence[np.ndarray]]], headings:
 
 
 def contact_sheet(images: list[np.ndarray], captions: list[str], key: Key = ()) -> Figure:
-    """Images (C, H, W) uint8, each below its caption, and a key to their colours where they have any."""
+    """Images (C, H, W) uint8, each below its caption, and a key to their colours where they have any.
+
+    Captions that are `words.Said` to be right or wrong have colours.
+    """
     figure, axes = _sheet(*_rows_and_columns(max(len(images), 1)), caption=CAPTION, key=key)
     if not images:
         _title(axes, 0, 0, "no pictures")
     for index, (image, caption) in enumerate(zip(images, captions, strict=False)):
         row, column = divmod(index, COLUMNS)
         _show(axes, row, column, image.transpose(1, 2, 0) / 255, CAPTION)
-        _title(axes, row, column, _literal(_wrapped(_in_one_line(caption), 22, 2)))
+        _title(axes, row, column, _literal(_to_the_end(caption, 22, 2)), coloured(caption)[1])
     return figure
 
 
@@ -406,10 +443,10 @@ def _counted(axes: Axes, words: ChunkedArray) -> None:
 
 def text_sheet(rows: list[tuple[str, str]], texts: Sequence[str] = ()) -> Figure:
     """What a text is called, and beside it what was said of it; below its name where the `texts` themselves are."""
-    named = [(_in_one_line(name[-24:]), caption) for name, caption in rows]
+    named = [(_in_one_line(name[-24:]), *coloured(caption)) for name, caption in rows]
     if texts:
-        named = [(f"{name}\n{caption}", text) for (name, caption), text in zip(named, texts, strict=True)]
-    return _lines([(title, text, "black") for title, text in named], free=bool(texts))
+        named = [(f"{name}\n{caption}", text, why) for (name, caption, why), text in zip(named, texts, strict=True)]
+    return _lines(named, free=bool(texts))
 
 
 def _in_one_line(text: str) -> str:

@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+
+class Said(str):
+    """What is said of a sample, and whether it is right."""
+
+    right: bool
+
+    def __new__(cls, text: str, right: bool) -> Said:
+        said = super().__new__(cls, text)
+        said.right = right
+        return said
+
+
 LARGE = 1e15  # of whole numbers, whose digits are no longer written out
 
 

@@ -220,6 +220,10 @@ class LoaderPlan(BaseModel):
         inputs = (self.drawn if drawn else self.first)(split, count)
         return {name: tensor.contiguous() for name, tensor in zip(self.info.inputs, inputs, strict=False)}
 
+    def has(self, split: str, name: str) -> bool:
+        """Whether there is such a prepared array."""
+        return bool(self.splits[split]) and name in self._arrays(split)
+
     def texts(self, split: str, chosen: Sequence[int], name: str = "text") -> list[str]:
         """The documents as they were written, by their number in the split; or other texts, see data.documents."""
         arrays = self._arrays(split)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -50,6 +51,7 @@ SCHEDULERS = _public(
     {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"},
 )
 PUBLIC = (torch.optim, lr_scheduler)
+LOW_RANK = re.compile(r"\.parametrizations\.(\w+)\.0\.[AB]$")  # the end of its parameters' names
 _LENGTHS = {"T_max", "total_iters", "total_steps"}
 BY_GROUP = {"max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum"}  # may be lists
 _BY_STEP = {"CyclicLR", "OneCycleLR"}  # of which PyTorch says: step should be called after a batch
@@ -113,6 +115,17 @@ def _on_trial(name: str, arguments: dict[str, Any], groups: int = 1) -> Optimize
     return optimizer
 
 
+def own_name(name: str) -> str:
+    """What a parameter is called in the network as it is built: those of a low rank as the weight that they are
+    beside."""
+    return LOW_RANK.sub(r".\1", name)
+
+
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    """Whether the parameter of this name, by either of its names, fits one of the patterns."""
+    return any(fnmatchcase(each, pattern) for pattern in patterns for each in (name, own_name(name)))
+
+
 def create_optimizer(model: nn.Module, config: OptimizerConfig, together: bool = True) -> Optimizer:
     """The optimiser over all parameters of `model` that learn, fused into one kernel where it can be.
 
@@ -124,13 +137,14 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig, together: bool =
     groups += [{"params": [], **_tuples(group.arguments)} for group in config.groups]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            fits = (any(fnmatchcase(name, pattern) for pattern in group.parameters) for group in config.groups)
-            groups[next((number for number, fit in enumerate(fits, 1) if fit), 0)]["params"].append(parameter)
+            fitting = (number for number, group in enumerate(config.groups, 1) if fits(name, group.parameters))
+            groups[next(fitting, 0)]["params"].append(parameter)
     for given, group in zip(config.groups, groups[1:], strict=True):
         if not group["params"]:
-            names = ", ".join(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+            names = dict.fromkeys(own_name(name) for name, each in model.named_parameters() if each.requires_grad)
             raise InputError(
-                f"train.optimizer.groups: {', '.join(given.parameters)} fits no parameter that is left of {names}"
+                f"train.optimizer.groups: {', '.join(given.parameters)} fits no parameter that is left of "
+                f"{', '.join(names)}"
             )
     optimizer = _create(config.name, config.arguments, groups, fused=together)
     if hasattr(optimizer, "know"):

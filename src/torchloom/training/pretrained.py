@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torchloom.system.files import contents_within
 from torchloom.system.words import counted
 from torchloom.training.checkpoint import Checkpoint
 from torchloom.training.loaders import LoaderPlan
-from torchloom.training.weights import read_weights
+from torchloom.training.weights import check_types, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +83,21 @@ def start(model: nn.Module, network: ModelConfig, info: Info, problem: Problem) 
     inner = model
     while isinstance(inner, Scaling):
         inner = inner.network
-    read = partial(_read, network) if network.weights else None
+    given: dict[str, Tensor] = {}  # as they are in the file
+
+    def read() -> dict[str, Tensor]:
+        given.update(_read(network))
+        return given
+
     sizes = {**info.sizes(), **problem.sizes(info)}
     with _told(network):
-        weights = sources.started(network.name, _source(network), inner, read, sizes, network.arguments)
+        weights = sources.started(
+            network.name, _source(network), inner, read if network.weights else None, sizes, network.arguments
+        )
     new = inner.state_dict()
     taken = {name: weight for name, weight in weights.items() if name in new and new[name].shape == weight.shape}
+    for some, others in ((given, weights), (taken, new)):  # a library may have made others of the first
+        check_types(f"model.weights {network.weights}", some, others)
     inner.load_state_dict(taken, strict=False)
     drawn = sorted(new.keys() - taken.keys())
     rest = f"; drawn anew: {', '.join(drawn)}" if drawn else ""

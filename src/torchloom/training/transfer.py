@@ -20,8 +20,9 @@ from torchloom.models import build_model
 from torchloom.problems import problem_of
 from torchloom.problems.base import Problem
 from torchloom.training.checkpoint import Checkpoint
-from torchloom.training.optimizers import freeze_groups
+from torchloom.training.optimizers import fits, freeze_groups
 from torchloom.training.starting import Weights
+from torchloom.training.weights import check_types
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def take_over(
             f"fit. It was trained as {described} with inputs {shortened(start.info.sizes())}; this is "
             f"{ {'name': network.name, **network.arguments} } with inputs {shortened(info.sizes())}"
         )
+    check_types("the checkpoint to start from", taken, new)
     model.load_state_dict(taken, strict=False)
     logger.info("weights from the checkpoint to start from: %d, new ones: %d", len(taken), len(fresh & new.keys()))
 
@@ -63,11 +65,12 @@ def take_weights(model: nn.Module, network: ModelConfig, info: Info, problem: Pr
     """Give `model` weights that are by the names of the network's own, whatever all of these begin with.
 
     What follows from the sizes of the outputs stays as drawn where the shapes are others. Raises InputError when other
-    weights are missing, are too many or have other shapes.
+    weights are missing, are too many, have other shapes or are whole numbers.
     """
     own = _names_of_scaling(model)
     wanted = {name: weight for name, weight in model.state_dict().items() if name not in own}
     given = {name: weight for name, weight in _as_named(start.weights, wanted).items() if name not in own}
+    check_types(start.place, given, wanted)
     fitting = {name for name, weight in given.items() if name in wanted and weight.shape == wanted[name].shape}
     others = (given.keys() | wanted.keys()) - fitting
     others = {name for name in others if name.rpartition(".")[2] != "num_batches_tracked"}  # older files have none
@@ -182,7 +185,7 @@ def learn(model: nn.Module, optimizer: Optimizer, config: TrainConfig, epoch: in
     timed = [entry for entry in config.freeze if not isinstance(entry, str)]
     ours = set(may_learn)
     for name, parameter in model.named_parameters() if timed else ():
-        held = [entry.epochs for entry in timed if any(fnmatchcase(name, pattern) for pattern in entry.parameters)]
+        held = [entry.epochs for entry in timed if fits(name, entry.parameters)]
         if held and parameter in ours:
             parameter.requires_grad_(epoch > max(held))
             parameter.grad = None

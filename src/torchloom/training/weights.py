@@ -90,6 +90,17 @@ def _check_numbers(place: str, weight: Tensor) -> None:
         raise InputError(f"{place} has values that are no numbers (nan): what left them has failed. Take earlier ones")
 
 
+def check_types(place: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise InputError, which begins with `place`, where whole numbers are given for what a network has as others."""
+    for name, weight in given.items():
+        if name in wanted and wanted[name].is_floating_point() and not weight.is_floating_point():
+            types = " and not ".join(str(each.dtype).removeprefix("torch.") for each in (weight, wanted[name]))
+            raise InputError(
+                f"{place}: {name} is {types}. Whole numbers are those of a quantized network, whose scales are "
+                "elsewhere: take the weights that it had before"
+            )
+
+
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     while prefix := next((each for each in WRAPPERS if all(name.startswith(each) for name in weights)), None):
         weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from torchloom.config import ArraysPreprocessConfig
-from torchloom.data.arrays import ENDINGS, are_pictures, is_stack, labels_beside, of_numpy, read_all, shown, stacked
+from torchloom.data.arrays import (
+    ENDINGS,
+    are_pictures,
+    is_stack,
+    labels_beside,
+    of_numpy,
+    read_all,
+    read_placed,
+    shown,
+    stacked,
+)
 from torchloom.data.columns import written
 from torchloom.data.images import LabelledImages, channel_counts, check_labels, describe_classes, describe_pixels
 from torchloom.data.readers import Proposal
@@ -42,9 +53,10 @@ def preprocess(
 
     Raises InputError for what is wrong with a file or an array.
     """
-    arrays = read_all(listing)
+    arrays, places = read_placed(listing)
     pictures, labels = _names(arrays, config)
     classes, found = _labelled(arrays, pictures, labels, config)
+    found = {split: _called(part, places[id(arrays[split][pictures])]) for split, part in found.items()}
     splits = _split(found, config)
     shapes = {name: part.images.shape[1:] for name, part in splits.items()}
     for name in ("train", "test"):
@@ -113,6 +125,12 @@ def _labelled(
         split: LabelledImages(found[split], np.array([numbers[value] for value in part.tolist()], dtype=np.int64))
         for split, part in told.items()
     }
+
+
+def _called(part: LabelledImages, place: tuple[str, str]) -> LabelledImages:
+    """With what each picture is called, the entry of an array in a file."""
+    names = [":".join([*place, str(number)]) for number in range(len(part.labels))]
+    return replace(part, names=np.array(names))
 
 
 def _split(found: Mapping[str, LabelledImages], config: ArraysPreprocessConfig) -> dict[str, LabelledImages]:

@@ -21,8 +21,20 @@ from torchloom.data.moments import read_moment
 from torchloom.data.readers import Proposal
 from torchloom.data.row_splits import groups_of, split_rows
 from torchloom.data.row_targets import asked_here, asked_of, check_split, check_target, named_targets
-from torchloom.data.rows import Row, find_tables, first_rows, is_table, read_entry, read_files, some, writing_of
+from torchloom.data.rows import (
+    Row,
+    find_tables,
+    first_rows,
+    is_table,
+    names_of,
+    plain,
+    read_entry,
+    read_files,
+    some,
+    writing_of,
+)
 from torchloom.data.series import in_order, of_length, values_in, values_of
+from torchloom.data.stored import Line
 from torchloom.data.tables import SUFFIXES
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.tensors import Tensors
@@ -64,7 +76,7 @@ def _read(listing: Listing, config: LabelledSeriesPreprocessConfig) -> dict[str,
     if config.array and all(Path(name).suffix.lower() in arrays.ENDINGS for name in listing.names):
         with telling(config.place):
             found = arrays.rows_by_split(listing, config.array)
-        return {split: list(map(writing_of(config).row, rows)) for split, rows in found.items()}
+        return {split: plain(rows, writing_of(config)) for split, rows in found.items()}
     return read_files(listing, writing_of(config))
 
 
@@ -77,7 +89,7 @@ def _prepare(
     asked = asked_of(series, config)
     parts = split_rows({split: asked.known(split, part) for split, part in series.items()}, config, asked.held)
     target, learnt = asked.targets(parts)
-    groups = groups_of(parts, config)
+    groups, names = groups_of(parts, config), names_of(parts)
     channels = _channels(series, columns, config)
     length = config.length or max(len(of_length(row[STEPS], None, channels)) for row in parts["train"])
     values = {
@@ -105,7 +117,7 @@ def _prepare(
         "counts": {split: len(part) for split, part in parts.items()},
     }
     train, validation, test = (
-        Tensors({"series": values[split], target.array: learnt[split], **groups[split]})
+        Tensors({"series": values[split], target.array: learnt[split], **groups[split], **names[split]})
         for split in ("train", "validation", "test")
     )
     return train, validation, test, info
@@ -145,8 +157,16 @@ def _series(split: str, rows: list[Row], columns: list[str], config: LabelledSer
             of_length(steps, None, _called(steps, columns, config))
         except InputError as error:
             raise InputError(f"{where}: {error.message}") from error
-        found.append({**part[0], STEPS: steps})
+        found.append(_with_steps(part[0], steps, name if config.series else None))
     return found
+
+
+def _with_steps(first: Row, steps: np.ndarray, name: str | None) -> Row:
+    """The first row of a series with its steps; where it has a name it is called so, in the file of that row."""
+    row = {**first, STEPS: steps}
+    if not isinstance(first, Line):
+        return row
+    return Line(row, first.file, first.part if name is None else name)
 
 
 def _steps(rows: list[Row], columns: list[str], config: LabelledSeriesPreprocessConfig) -> np.ndarray:

@@ -37,6 +37,7 @@ from torchloom.data.rows import (
     first_rows,
     hashes,
     is_table,
+    names_of,
     say_duplicates,
     some,
     store_entry,
@@ -95,7 +96,7 @@ def _prepare(
     columns = _columns(parts["train"], config, gaps_of(config.missing), in_all(together(parts.values())))
     say_duplicates(parts, [column.name for column in columns])
     target, learnt = asked.targets(parts)
-    groups = groups_of(parts, config)
+    groups, names = groups_of(parts, config), names_of(parts)
     encode = Encoder(columns, config.missing)
     features = {split: _encoded(split, part, encode, scratch) for split, part in parts.items()}
     info = {
@@ -109,7 +110,7 @@ def _prepare(
         "rows": {split: len(part) for split, part in parts.items()},
     }
     train, validation, test = (
-        Tensors({"features": features[split], target.array: learnt[split], **groups[split]})
+        Tensors({"features": features[split], target.array: learnt[split], **groups[split], **names[split]})
         for split in ("train", "validation", "test")
     )
     return train, validation, test, info

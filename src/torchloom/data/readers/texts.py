@@ -25,6 +25,7 @@ from torchloom.data.rows import (
     check_cells,
     first_rows,
     is_table,
+    names_of,
     read_entry,
     read_files,
     say_duplicates,
@@ -33,9 +34,10 @@ from torchloom.data.rows import (
     text_column,
     writing_of,
 )
+from torchloom.data.stored import Line
 from torchloom.data.tables import LARGEST_TEXT, SUFFIXES, read_text
 from torchloom.data.text import Tokenizer, read_tokenizer, split_words
-from torchloom.datasets.listing import Listing, scan
+from torchloom.datasets.listing import Listing, readable, scan
 from torchloom.datasets.tensors import Tensors
 from torchloom.errors import InputError, telling
 from torchloom.system.progress import track
@@ -110,7 +112,8 @@ def _read_folders(listing: Listing, config: TextFilesPreprocessConfig) -> dict[s
         if place is None:
             raise InputError(f"{listing.folder}: {name} lies in no folder of a class")
         with telling(path):
-            found[roots[place[0]]].append({TEXT: read_text(path), FOLDER: place[1], FILE: name})
+            row = {TEXT: read_text(path), FOLDER: place[1], FILE: name}
+            found[roots[place[0]]].append(Line(row, readable(name), ""))
     return found
 
 
@@ -127,11 +130,11 @@ def prepare(
     target = target if column else target.model_copy(update={"folders": True})
     texts = {split: [str(row[text]) for row in part] for split, part in parts.items()}
     tokenizer = _tokenizer(texts["train"], config)
-    tensors, groups = {}, groups_of(parts, config)
+    tensors, groups, names = {}, groups_of(parts, config), names_of(parts)
     for split, part in texts.items():
         tokens = [tokenizer.encode(each) for each in track(part, f"{split} texts")]
         tensors[split] = pack(
-            tokens, part, {target.array: learnt[split], **asked.beside(parts[split]), **groups[split]}
+            tokens, part, {target.array: learnt[split], **asked.beside(parts[split]), **groups[split], **names[split]}
         )
     info = {
         "kind": "documents",

@@ -31,8 +31,8 @@ def features(
 ) -> tuple[Table, bytes]:
     """A table with a row for each sample, and the model in ONNX with what the layers give as further outputs.
 
-    The columns are the split, the number of the sample in it and what else it is called, the truth as in `predict`, and
-    for each layer a list of float32: it stays one column however wide it is, and polars, DuckDB and numpy.stack make an
+    The columns are the split, the number of the sample in it, what `predict` calls it and what is true of it, and for
+    each layer a list of float32: it stays one column however wide it is, and polars, DuckDB and numpy.stack make an
     array of it. The table lies in a temporary file in the folder `scratch`: memory may not hold it. Raises InputError
     when a layer is not there, or when ONNX Runtime does not give the same.
     """

@@ -21,6 +21,7 @@ from torchloom.datasets.folders import CONTENT, NAME
 from torchloom.datasets.listing import Listing, scan
 from torchloom.datasets.remote import Remote
 from torchloom.errors import InputError, printable, telling
+from torchloom.problems.base import TOLD
 from torchloom.system.files import temporary_folder
 from torchloom.system.progress import step_bar
 from torchloom.system.words import counted
@@ -127,7 +128,7 @@ def ask(
     types = [(named[name], column.type) for name, column in true.items()]
     schema = pyarrow.schema([(place, pyarrow.string()), *types, *columns])
     reasons = pyarrow.schema(dict.fromkeys(("file", "reason"), pyarrow.string()))
-    shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer
+    shown: list[tuple[str, Any, dict[str, Any]]] = []  # name, what the model saw, its answer and what is TOLD of it
     told = Told()
     with step_bar() as bar, Kept(schema, scratch) as answers, Kept(reasons, scratch) as unreadable:
         task = bar.add_task("predict", total=sum(1 for _ in info.samples_in(files, read)), status="")
@@ -142,6 +143,7 @@ def ask(
                 answers.add(rows)
                 some = rows.slice(0, config.pictures - len(shown))
                 first = some.drop_columns([*loaded.features]).to_pylist()
+                first = [{**row, TOLD: value} for row, value in zip(first, values, strict=False)]
                 shown += zip(batch.names, batch.values, first, strict=False)
             bar.update(task, advance=len(batch.names + batch.failures), status=f"{unreadable.count} unreadable")
         answered, failures = answers.table(), unreadable.table()

@@ -73,7 +73,8 @@ class Classification(Problem):
     card = "templates/classification.md"
 
     def check(self, config: ClassificationTrainConfig, loaders: LoaderPlan) -> None:
-        from torchloom.problems.losses import check_soft_labels, check_weights
+        from torchloom.problems.class_weights import check_weights
+        from torchloom.problems.losses import check_soft_labels
 
         super().check(config, loaders)
         classes = classes_of(loaders.info)
@@ -87,7 +88,7 @@ class Classification(Problem):
             check_soft_labels(config.loss.name, config.loss.arguments)
 
     def settled(self, config: ClassificationTrainConfig, loaders: LoaderPlan) -> ClassificationTrainConfig:
-        from torchloom.problems.losses import weighted
+        from torchloom.problems.class_weights import weighted
 
         loss = weighted(config.loss, classes_of(loaders.info), loaders.learnt)
         return config.model_copy(update={"loss": loss})
@@ -229,7 +230,7 @@ class Classification(Problem):
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        from torchloom.problems.losses import by_name
+        from torchloom.problems.class_weights import by_name
 
         loss = by_name(checkpoint.loss, classes_of(checkpoint.info))
         threshold = checkpoint.training.get("threshold")
@@ -266,6 +267,9 @@ class Classification(Problem):
         if unknown := sorted(set(told) - set(classes_of(info))):
             logger.warning("training did not have %s, which count as wrong", listed(list(map(repr, unknown))))
         return class_scores(told, list(answers["class_1"]))
+
+    def verdict(self, row: Mapping[str, Any], told: Any, info: Info) -> tuple[bool, str]:
+        return row["class_1"] == told, str(told)
 
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         return f"{row['class_1']} {row['probability_1']:.0%}" if link_of(model) else str(row["class_1"])
@@ -378,9 +382,10 @@ def _check_threshold(config: ClassificationTrainConfig, loaders: LoaderPlan) -> 
 
 def _chosen_threshold(checkpoint: Checkpoint, loaders: LoaderPlan, config: ClassificationTrainConfig) -> dict[str, Any]:
     """Of the class that comes up less often in training, of equal ones the second."""
+    from torchloom.problems.class_weights import class_counts
     from torchloom.problems.classification.metrics import best_threshold
     from torchloom.problems.evaluation import predict
-    from torchloom.problems.losses import class_counts, scores
+    from torchloom.problems.losses import scores
     from torchloom.system.devices import choose_device
 
     classes, least = classes_of(loaders.info), config.threshold

@@ -24,6 +24,7 @@ from torchloom.problems.generation.config import (
     GenerationTrainConfig,
     GeneratorConfig,
 )
+from torchloom.system.words import listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,7 +140,10 @@ class Generation(Problem):
         metrics = measured(contest, looking(self.judge), loaders, config)
         epoch = int(checkpoint.training["epoch"])
         metrics |= {"epoch": epoch, "test_samples": loaders.length("test")}
-        logger.info("test: Fréchet distance %.4g, of training images %.4g", metrics["frechet"], metrics["frechet_real"])
+        logger.info(
+            "test: Fréchet distance %.4g, of training images %.4g, of noise %.4g",
+            *(metrics[name] for name in ("frechet", "frechet_real", "frechet_noise")),
+        )
         classes = known_classes(loaders.info) if contest.conditional else []
         return {
             "metrics": metrics,
@@ -147,6 +151,13 @@ class Generation(Problem):
             "generated": shown(contest, config.pictures, classes),
             "samples_by_epoch": figures.image_rows(frames(contest, epoch, len(classes))),
         }
+
+    def scale(self, metrics: Any, judges: Sequence[str] = ()) -> str:
+        seen = f"what {listed(judges) or 'the judge'} sees in them"
+        return (
+            f"Of frechet 0 is the least: training images come to {metrics['frechet_real']:.4g} and noise to "
+            f"{metrics['frechet_noise']:.4g}, by {seen if 'class_entropy' in metrics else 'their pixels in coarse'}."
+        )
 
     def doubt(self, metrics: Any) -> str | None:
         if metrics["frechet"] > metrics["frechet_noise"]:
@@ -220,14 +231,14 @@ def adversarial_objective(name: str, arguments: dict[str, Any], smoothing: float
     """The sum of the discriminator's loss and the generator's, of which each has a gradient by its own alone.
 
     The discriminator's is that of real images, whose targets are 1 - `smoothing`, and that of generated ones, whose
-    targets are 0; the generator's, that of its images with the target 1 or, as HingeLoss has none, the negative mean of
-    their scores. In evaluation a batch is always held to the same draws.
+    targets are 0; the generator's, that of its images with the target 1, or see `losses.fooling_loss`. In evaluation a
+    batch is always held to the same draws.
     """
     import torch
 
-    from torchloom.problems.losses import label_loss
+    from torchloom.problems.losses import fooling_loss, label_loss
 
-    loss = label_loss(name, arguments)
+    loss, fooling = label_loss(name, arguments), fooling_loss(name, arguments)
 
     def objective(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         images, *_, labels = batch
@@ -237,7 +248,7 @@ def adversarial_objective(name: str, arguments: dict[str, Any], smoothing: float
         with torch.autocast(images.device.type, enabled=False):
             real, fake, fooled = real.float(), fake.float(), fooled.float()
             of_discriminator = loss(real, torch.full_like(real, 1 - smoothing)) + loss(fake, torch.zeros_like(fake))
-            of_generator = -fooled.mean() if name == "HingeLoss" else loss(fooled, torch.ones_like(fooled))
+            of_generator = fooling(fooled, torch.ones_like(fooled))
             total = of_discriminator + of_generator
             figures = {"generator_loss": of_generator, "discriminator_loss": of_discriminator}
             if penalised:

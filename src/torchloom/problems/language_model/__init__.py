@@ -62,13 +62,13 @@ class LanguageModel(Problem):
         return "language model"
 
     def check(self, config: LanguageModelTrainConfig, loaders: LoaderPlan) -> None:
-        from torchloom.problems.losses import check_weights
+        from torchloom.problems.class_weights import check_weights
 
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, _vocabulary(loaders.info), "characters")
 
     def settled(self, config: LanguageModelTrainConfig, loaders: LoaderPlan) -> LanguageModelTrainConfig:
-        from torchloom.problems.losses import weighted
+        from torchloom.problems.class_weights import weighted
 
         loss = weighted(config.loss, _vocabulary(loaders.info), partial(loaders.tokens, "train"))
         return config.model_copy(update={"loss": loss})

@@ -58,7 +58,7 @@ class Multilabel(Problem):
         return f"{info.tag} multilabel classification"
 
     def check(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> None:
-        from torchloom.problems.losses import check_weights
+        from torchloom.problems.class_weights import check_weights
 
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, labels_of(loaders.info).labels, "labels")
@@ -75,7 +75,7 @@ class Multilabel(Problem):
 
     def settled(self, config: MultilabelTrainConfig, loaders: LoaderPlan) -> MultilabelTrainConfig:
         """With a weight for each label, in order."""
-        from torchloom.problems.losses import weighted
+        from torchloom.problems.class_weights import weighted
 
         loss = weighted(config.loss, labels_of(loaders.info).labels, loaders.learnt)
         return config.model_copy(update={"loss": loss})
@@ -202,7 +202,7 @@ class Multilabel(Problem):
         return Probabilities(model)
 
     def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        from torchloom.problems.losses import by_name
+        from torchloom.problems.class_weights import by_name
 
         loss = by_name(checkpoint.loss, labels_of(checkpoint.info).labels)
         return {"probabilities": _link(checkpoint), "loss": loss}
@@ -242,6 +242,12 @@ class Multilabel(Problem):
         named = next(names for link in links if (names := _columns(target.labels, link))[0] in answers)
         probabilities = np.column_stack([np.asarray(answers[name]) for name in named])
         return label_scores(truth, probabilities, target.least)[0]
+
+    def verdict(self, row: Mapping[str, Any], told: Any, info: Info) -> tuple[bool, str]:
+        """Labels that training did not have are left out."""
+        target = labels_of(info)
+        held = [name for name in target.labels if name in told]
+        return row[HOLDING] == (target.separator or ";").join(held), ", ".join(held) or "none"
 
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         return str(row[HOLDING]) or "none"

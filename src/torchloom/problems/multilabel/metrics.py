@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from torchloom.problems.base import Objective
-from torchloom.problems.losses import Loss, answer_by_answer
+from torchloom.problems.losses import answer_by_answer
 from torchloom.problems.scores import label_scores
+from torchloom.problems.summands import Loss
 
 
 class Probabilities(nn.Module):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from torchloom.config import AnswerConfig, EvaluateConfig
     from torchloom.inference.model import Model
-    from torchloom.problems.losses import Loss, Summand
+    from torchloom.problems.summands import Loss, Summand
     from torchloom.training.checkpoint import Checkpoint
     from torchloom.training.loaders import LoaderPlan
 
@@ -306,7 +306,8 @@ def regression_objective(name: str, arguments: dict[str, Any], numbers: Sequence
 
     Beside it there is the mean absolute error of each number in its unit.
     """
-    from torchloom.problems.losses import added_up, answer_by_answer
+    from torchloom.problems.losses import answer_by_answer
+    from torchloom.problems.summands import added_up
 
     loss = added_up(name, arguments, partial(_on_scale, numbers))
     dimensions = 1 if len(numbers) == 1 else 2

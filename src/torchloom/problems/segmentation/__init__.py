@@ -67,7 +67,7 @@ class Segmentation(Problem):
     card = "templates/segmentation.md"
 
     def check(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> None:
-        from torchloom.problems.losses import check_weights
+        from torchloom.problems.class_weights import check_weights
 
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, _classes(loaders.info))
@@ -76,7 +76,7 @@ class Segmentation(Problem):
             raise InputError(f"data.augment.{named[0]}: changes pictures and not their masks; leave it out")
 
     def settled(self, config: SegmentationTrainConfig, loaders: LoaderPlan) -> SegmentationTrainConfig:
-        from torchloom.problems.losses import weighted
+        from torchloom.problems.class_weights import weighted
 
         return config.model_copy(update={"loss": weighted(config.loss, _classes(loaders.info), loaders.learnt)})
 
@@ -165,7 +165,7 @@ class Segmentation(Problem):
     # ---- for exported models ---------------------------------------------------------------------------------------
 
     def described(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        from torchloom.problems.losses import by_name
+        from torchloom.problems.class_weights import by_name
 
         return {"loss": by_name(checkpoint.loss, _classes(checkpoint.info))}
 

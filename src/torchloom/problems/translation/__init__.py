@@ -65,7 +65,7 @@ class Translation(Problem):
         return "translation"
 
     def check(self, config: TranslationTrainConfig, loaders: LoaderPlan) -> None:
-        from torchloom.problems.losses import check_weights
+        from torchloom.problems.class_weights import check_weights
 
         super().check(config, loaders)
         check_weights(config.loss.name, config.loss.arguments, _vocabulary(loaders.info), "tokens")
@@ -73,7 +73,7 @@ class Translation(Problem):
             raise InputError("train.loss.ignore_index: is for what is behind the end of a text; leave it out")
 
     def settled(self, config: TranslationTrainConfig, loaders: LoaderPlan) -> TranslationTrainConfig:
-        from torchloom.problems.losses import weighted
+        from torchloom.problems.class_weights import weighted
 
         loss = weighted(config.loss, _vocabulary(loaders.info), partial(_tokens, loaders))
         return config.model_copy(update={"loss": loss})
@@ -198,6 +198,10 @@ class Translation(Problem):
         from torchloom.problems.scores import text_scores
 
         return text_scores(list(map(text_of(info).tokenizer.plain, told)), list(answers["answer"]))
+
+    def verdict(self, row: Mapping[str, Any], told: Any, info: Info) -> tuple[bool, str]:
+        true = text_of(info).tokenizer.plain(told)
+        return row["answer"] == true, true
 
     def caption(self, model: Model, row: dict[str, Any]) -> str:
         return str(row["answer"])
