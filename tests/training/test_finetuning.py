@@ -24,7 +24,7 @@ from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
 from torchloom.modalities import ImageInfo, TableInfo
-from torchloom.models import build_model
+from torchloom.models import build_model, build_network
 from torchloom.pipelines.training.nodes import Trained, build_dataloaders
 from torchloom.problems.classification.config import (
     ClassificationTrainConfig,
@@ -42,6 +42,9 @@ from torchloom.training.transfer import head_of
 INFO = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
 VIT = {"name": "vit", "width": 16, "layers": 2, "heads": 2, "patch": 4, "stem": "patches", "pooling": "token"}
 RESNET = {"name": "resnet", "width": 4, "blocks": [1, 1]}
+NARROW = {"width": 8, "heads": 2, "layers": 3, "feedforward": 8}
+BERT = {"model_type": "bert", "vocab_size": 30, "hidden_size": 8, "intermediate_size": 8}
+BERT |= {"num_hidden_layers": 3, "num_attention_heads": 2}
 HEAD = {"network.head.weight", "network.head.bias"}
 IMAGES = torch.randint(0, 256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -143,6 +146,41 @@ def test_stages_are_the_layers_of_a_network_and_of_its_stacks() -> None:
     assert len(stages) == 3
     assert {"network.encoder.norm.weight", "network.encoder.blocks.1.layers.0.weight"} <= set(stages[2])
     assert {name for stage in stages for name in stage} == {n for n, _ in start.build().named_parameters()} - HEAD
+
+
+class Encoder(nn.Module):
+    """As libraries have them: a stack within a layer, with positions beside it."""
+
+    def __init__(self, stack: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(1, 3, 4))
+        self.layers = stack(nn.TransformerEncoderLayer(4, 2, 8) for _ in range(2))
+        self.norm = nn.LayerNorm(4)
+
+
+@pytest.mark.parametrize("stack", [nn.ModuleList, lambda layers: nn.Sequential(*layers)])
+def test_stacks_are_found_however_deep_they_are(stack: Callable[..., nn.Module]) -> None:
+    body = nn.ModuleDict({"encoder": Encoder(stack)})
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "body": body, "head": nn.Linear(4, 2)})
+    stages = stages_of(model, {"head.weight", "head.bias"})
+    assert stages[0] == ["embedding.weight", "body.encoder.places"]
+    assert [{name.rpartition("layers.")[2][0] for name in stage if "layers" in name} for stage in stages[1:]] == [
+        {"0"},
+        {"1"},
+    ]
+    assert stages[2][-2:] == ["body.encoder.norm.weight", "body.encoder.norm.bias"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "patchtst"])
+def test_all_weights_are_of_a_stage(kind: str) -> None:
+    networks: dict[str, Any] = {
+        "bert": ("huggingface", {"tokens": 30, "outputs": 2}, {"config": BERT}),
+        "patchtst": ("patchtst", {"window": 24, "channels": 2, "horizon": 6}, {"patch": 4, "stride": 2, **NARROW}),
+    }
+    network = build_network(*networks[kind])
+    stages = stages_of(network, set())
+    assert len(stages) == {"bert": 6, "patchtst": 5}[kind]  # embeddings, layers, pooler; layers; and the head
+    assert sorted(name for stage in stages for name in stage) == sorted(name for name, _ in network.named_parameters())
 
 
 # ---- rates ---------------------------------------------------------------------------------------------------------
