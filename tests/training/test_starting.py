@@ -165,6 +165,16 @@ def test_weights_of_another_network_are_told(change: Callable[[dict[str, Tensor]
         taken(change(network(plain())))
 
 
+def test_types_of_other_precision_do_but_whole_numbers_do_not() -> None:
+    given = network(plain())
+    for kind in (torch.float64, torch.bfloat16):
+        after = taken({name: weight.to(kind) if weight.ndim else weight for name, weight in given.items()})
+        assert torch.equal(after["network.stem.0.weight"], given["stem.0.weight"].to(kind).float())
+    quantized = {**given, "stem.0.weight": (given["stem.0.weight"] * 100).to(torch.int8)}
+    with pytest.raises(InputError, match=r"^task\.start x\.pth: network\.stem\.0\.weight has whole numbers .*int8"):
+        taken(quantized)
+
+
 # ---- as a task has it ----------------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,12 @@ def take_weights(model: nn.Module, network: ModelConfig, info: Info, problem: Pr
     fitting = {name for name, weight in given.items() if name in wanted and weight.shape == wanted[name].shape}
     others = (given.keys() | wanted.keys()) - fitting
     others = {name for name in others if name.rpartition(".")[2] != "num_batches_tracked"}  # older files have none
+    whole = (name for name in fitting if wanted[name].is_floating_point() > given[name].is_floating_point())
+    if name := next(whole, None):
+        raise InputError(
+            f"{start.place}: {name} has whole numbers ({given[name].dtype}), as of a quantized network. Save what was "
+            "trained"
+        )
     head = set() if not others else _following(network.name, network.arguments, info, problem)
     if odd := sorted(others - head):
         raise InputError(
