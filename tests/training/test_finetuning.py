@@ -1,5 +1,6 @@
 """Recipes of fine-tuning: which weights learn, at which rate, and what is left of them in a checkpoint."""
 
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from torchloom.problems.classification.config import (
     EvaluateClassifierConfig,
     PrunedTrainConfig,
 )
-from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.finetuning import finetuned, merged, recipe_arguments, recipe_names, stages_of
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.optimizers import create_optimizer
@@ -351,6 +352,23 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(
     assert states.newest().endswith("step-000000002.safetensors")
     assert changed(whole.last, trained(plan, VIT, states, **settings).last) == set()
     assert changed(whole.best, whole.last) == set() or whole.best.training["epoch"] != whole.last.training["epoch"]
+
+
+@pytest.mark.parametrize("average", [{}, {"ema": 0.9}, {"swa": {"start": 1}}, {"lookahead": {}}])
+def test_a_training_goes_on_from_merged_weights(plan: LoaderPlan, tmp_path: Path, average: dict[str, Any]) -> None:
+    """Of which the best so far are those of the plain network."""
+    places = {name: tmp_path / name for name in ("checkpoint", "last_checkpoint", "history")}
+    settings = {"finetune": LORA, "epochs": 1, **average}
+    before = trained(plan, VIT, **settings)
+    CheckpointDataset(filepath=str(places["checkpoint"])).save(before.best)
+    CheckpointDataset(filepath=str(places["last_checkpoint"])).save(before.last)
+    unbeaten = [{**row, "val_loss": 0.0, "val_accuracy": 1.0} for row in before.history]
+    places["history"].write_text(json.dumps(unbeaten))
+    states = TrainingStates(tmp_path / "states", results=places)
+    found = trained(plan, VIT, states, **{**settings, "epochs": 2, "resume": "warm"})
+    assert len(found.history) == 2
+    assert changed(before.best, found.best) == set()
+    assert changed(before.last, found.last) > HEAD
 
 
 # ---- when it goes wrong --------------------------------------------------------------------------------------------

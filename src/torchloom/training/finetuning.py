@@ -8,7 +8,7 @@ returns the block as the training is to have it, such as with more `optimizer.gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -290,6 +290,16 @@ def merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             beside = (weights[f"{place}0.{part}"] for part in ("A", "B", "scale"))
             plain[place.removesuffix(".").replace(LEARNT, ".")] = _together(weight, *beside)
     return plain
+
+
+def unmerged(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the plain network as those of `model`, beside whose weights low ranks may be that add nothing."""
+    found = {}
+    for name, own_one in model.state_dict().items():
+        plain = name.removesuffix(".original").replace(LEARNT, ".") if name.endswith(".original") else name
+        beside = torch.zeros_like(own_one) if name.endswith(".B") else own_one
+        found[name] = weights.get(name, weights.get(plain, beside)).detach().cpu()
+    return found
 
 
 def _multiplying(model: nn.Module, head: set[str], patterns: list[str]) -> Iterator[tuple[nn.Module, str]]:
