@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from test_as_tested import Trained
-from torchloom.config import DataConfig, PairsPreprocessConfig
+from torchloom.config import AnswerConfig, DataConfig, PairsPreprocessConfig
 from torchloom.data.readers import dates, pairs, propose
 from torchloom.data.targets import Texts
 from torchloom.data.text import Tokenizer
@@ -25,6 +25,7 @@ from torchloom.export import formats
 from torchloom.export.onnx import export_checkpoint, parity, signature
 from torchloom.inference.model import Model
 from torchloom.modalities import DocumentInfo, read_info
+from torchloom.modalities.documents import pad
 from torchloom.models import _layers, build_model, build_network, translation_transformer
 from torchloom.problems import problem_of
 from torchloom.problems.base import WEIGHT
@@ -353,6 +354,18 @@ def test_a_beam_of_one_takes_the_likeliest_token_each_time(name: str) -> None:
     found = search(TorchWriter(network, torch.device("cpu")), inputs, 6, never=[1])
     assert [tokens.tolist() for tokens in found] == expected
     assert len({tuple(tokens) for tokens in expected}) > 1
+
+
+@pytest.mark.usefixtures("exporter")
+def test_sources_in_parts_are_answered_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(export_checkpoint(checkpoint("translation_transformer")))
+    _, answer = model.answering(AnswerConfig(models=""))
+    sources = [TOKENS[row, :length].numpy() for row, length in enumerate(LENGTHS)]
+    together, asked = answer(sources), []
+    monkeypatch.setattr(DocumentInfo, "parts", lambda _, samples: ([each] for each in samples))
+    monkeypatch.setattr(DocumentInfo, "batch", lambda _, samples: (asked.append(len(samples)), pad(samples))[1])
+    assert answer(sources) == together
+    assert asked == [1, 1, 1]
 
 
 @pytest.mark.usefixtures("exporter")
