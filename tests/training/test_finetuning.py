@@ -371,6 +371,15 @@ def test_a_training_goes_on_from_merged_weights(plan: LoaderPlan, tmp_path: Path
     assert changed(before.last, found.last) > HEAD
 
 
+def test_low_ranks_are_beside_no_weight_that_is_to_stay(plan: LoaderPlan) -> None:
+    first = "network.encoder.blocks.0*"
+    made = trained(plan, VIT, finetune=LORA, freeze=[first, "network.encoder.blocks.1.attention*"])
+    learnt = {f"network.encoder.blocks.1.{layer}.weight" for layer in ("layers.0", "layers.2")}
+    assert changed(described(VIT), made.last) == learnt | HEAD
+    with pytest.raises(InputError, match=r"layers: network\.encoder\.blocks\.0\* fits none of network\.stem, network"):
+        trained(plan, VIT, finetune={**LORA, "layers": [first]}, freeze=[first])
+
+
 # ---- when it goes wrong --------------------------------------------------------------------------------------------
 
 
@@ -395,6 +404,19 @@ def test_recipes_that_do_not_fit(
 def test_what_is_frozen_by_hand_stays_with_each_recipe(plan: LoaderPlan) -> None:
     with pytest.raises(InputError, match=r"^train\.finetune: linear_probe and train\.freeze leave nothing to learn"):
         trained(plan, RESNET, finetune="linear_probe", freeze=["network.head.*"])
+
+
+@pytest.mark.parametrize("finetune", ["linear_probe", "lora", "all", None])
+def test_of_weights_that_were_only_drawn_it_is_said(
+    plan: LoaderPlan, caplog: pytest.LogCaptureFixture, finetune: str | None
+) -> None:
+    given = plan, ClassifierConfig.model_validate(VIT), block(finetune, epochs=1)
+    train(*given, DistributedConfig(), DebuggingConfig())
+    said = f"train.finetune: {finetune} is for weights that have learnt before" in caplog.text
+    assert said == (finetune in {"linear_probe", "lora"})
+    caplog.clear()
+    trained(plan, VIT, finetune=finetune, epochs=1)
+    assert "is for weights that have learnt before" not in caplog.text
 
 
 def test_a_network_without_a_head_is_told() -> None:

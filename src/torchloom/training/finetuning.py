@@ -303,8 +303,8 @@ def unmerged(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tenso
 
 
 def _multiplying(model: nn.Module, head: set[str], patterns: list[str]) -> Iterator[tuple[nn.Module, str]]:
-    """The layers that fit one of `patterns`, each with the names of its weights; those that several layers share, and
-    those of the head, are left out.
+    """The layers that fit one of `patterns`, each with the names of its weights; those that several layers share, those
+    of the head, and those that are to stay as they are, are left out.
 
     Raises InputError when a pattern fits none.
     """
@@ -312,7 +312,8 @@ def _multiplying(model: nn.Module, head: set[str], patterns: list[str]) -> Itera
     layers = {}
     for place, layer in model.named_modules():
         weights = [name for name in WEIGHTS if isinstance(getattr(layer, name, None), nn.Parameter)]
-        own_ones = [name for name in weights if f"{place}.{name}" not in head and getattr(layer, name) not in shared]
+        free = [name for name in weights if getattr(layer, name) not in shared and getattr(layer, name).requires_grad]
+        own_ones = [name for name in free if f"{place}.{name}" not in head]
         if isinstance(layer, MULTIPLYING + CONVOLUTIONS) and own_ones:
             layers[place] = (layer, own_ones)
     for pattern in patterns:
