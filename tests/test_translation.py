@@ -246,11 +246,24 @@ def test_the_loss_is_the_mean_over_tokens(smoothing: float) -> None:
     assert float(figures["exact_match"]) == pytest.approx(2 / 3)
 
 
-def test_figures_of_a_split_do_not_hang_on_its_batches() -> None:
+def test_losses_that_are_added_look_at_the_same_tokens() -> None:
+    logits, weight = torch.randn(3, 5, 7), [1.0, 2.0, 3.0, 0.5, 1.0, 1.0, 4.0]
+    _, told = given_and_told(WRITTEN)
+    both = {"plus": [{"name": "CrossEntropyLoss", "weight": weight, "times": 0.5}]}
+    loss, figures = translation_objective("CrossEntropyLoss", both)(Known(logits), (TOKENS, LENGTHS, WRITTEN))
+    flat, truth = logits[told != IGNORED], told[told != IGNORED]
+    parts = F.cross_entropy(flat, truth), 0.5 * F.cross_entropy(flat, truth, torch.tensor(weight))
+    torch.testing.assert_close(loss, sum(parts))
+    assert figures[f"{WEIGHT}#0"] == 10
+    assert figures[f"{WEIGHT}#1"] == torch.tensor(weight)[truth].sum()
+
+
+@pytest.mark.parametrize("more", [{}, {"plus": [{"name": "CrossEntropyLoss", "weight": [2.0, *[1.0] * 6]}]}])
+def test_figures_of_a_split_do_not_hang_on_its_batches(more: dict[str, Any]) -> None:
     network = checkpoint("translation_transformer").build()
     whole = [(TOKENS, LENGTHS, WRITTEN)]
     parts = [(TOKENS[:1], LENGTHS[:1], WRITTEN[:1]), (TOKENS[1:], LENGTHS[1:], WRITTEN[1:])]
-    loss = ("CrossEntropyLoss", {"label_smoothing": 0.2})
+    loss = ("CrossEntropyLoss", {"label_smoothing": 0.2, **more})
     one, other = (token_metrics(network, Batches(batches), loss) for batches in (whole, parts))
     assert one == pytest.approx(other, rel=1e-4)
     given, told = given_and_told(WRITTEN)
