@@ -312,7 +312,7 @@ def test_one_mistake_gives_one_line(key: str, value: Any, message: str) -> None:
             {"name": "Muon", "momentum": 0.5, "groups": [{"parameters": ["a"], "momentum": 0.0}]},
             "groups.0: Muon says: nesterov needs a momentum",
         ),
-        ("loss", {"label_smoothing": 2}, "torch.nn.CrossEntropyLoss says: label_smoothing must be between 0.0 and 1.0"),
+        ("loss", {"name": "HuberLoss", "delta": -1.0}, "torch.nn.HuberLoss says: huber_loss does not support non-pos"),
     ],
 )
 def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, Any], says: str) -> None:
