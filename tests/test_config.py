@@ -1,6 +1,7 @@
 """Every mistake in the parameters is answered in one line: the full key, what was given, what is allowed."""
 
 import copy
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -311,7 +312,7 @@ def test_one_mistake_gives_one_line(key: str, value: Any, message: str) -> None:
             {"name": "Muon", "momentum": 0.5, "groups": [{"parameters": ["a"], "momentum": 0.0}]},
             "groups.0: Muon says: nesterov needs a momentum",
         ),
-        ("loss", {"label_smoothing": 2}, "torch.nn.CrossEntropyLoss says: label_smoothing must be between 0.0 and 1.0"),
+        ("loss", {"name": "HuberLoss", "delta": -1.0}, "torch.nn.HuberLoss says: huber_loss does not support non-pos"),
     ],
 )
 def test_what_pytorch_rejects_is_said_in_its_words(block: str, given: dict[str, Any], says: str) -> None:
@@ -462,6 +463,31 @@ def test_a_fused_optimiser_waits_for_no_layer() -> None:
     assert mistakes({**fused, f"{TRAIN}.freeze": ["a"]}) == []
     (line,) = mistakes({**fused, f"{TRAIN}.freeze": [{"parameters": ["a"], "epochs": 1}]})
     assert "; must have no epochs where optimizer.fused is true" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "argument"),
+    [
+        ("optimizer", {"name": "SGD", "lr": math.nan}, "lr"),
+        ("optimizer", {"name": "Lion", "lr": 0.1, "betas": [0.9, math.nan]}, "betas"),
+        ("optimizer.groups", [{"parameters": ["a"], "weight_decay": math.nan}], "groups.0.weight_decay"),
+        ("scheduler", {"name": "ExponentialLR", "gamma": math.nan}, "gamma"),
+        ("loss", {"name": "MultiMarginLoss", "margin": math.nan}, "margin"),
+    ],
+)
+def test_nan_is_no_argument(key: str, value: Any, argument: str) -> None:
+    (line,) = mistakes({f"{TRAIN}.{key}": value})
+    block = key.removesuffix(".groups")
+    assert line.startswith(f"{TRAIN}.{block}.{argument}: given ")
+    assert line.endswith("; must be a number, and not nan")
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss", "KLDivLoss"])
+@pytest.mark.parametrize("given", [-0.5, 1.0, 1.5])
+def test_labels_are_smoothed_by_a_share(name: str, given: float) -> None:
+    """torch takes less than 0 for 0, and with 1 there would be nothing to learn."""
+    (line,) = mistakes({f"{TRAIN}.loss": {"name": name, "label_smoothing": given}})
+    assert line.startswith(f"{TRAIN}.loss.label_smoothing: given {given}; must be ")
 
 
 def test_weights_are_averaged_in_one_way() -> None:

@@ -13,6 +13,7 @@ from torchloom.export.onnx import signature, to_onnx
 from torchloom.modalities import TextInfo
 from torchloom.models import build_model
 from torchloom.problems import problem_of
+from torchloom.problems.language_model import generation
 from torchloom.problems.language_model.config import GenerateConfig
 from torchloom.problems.language_model.generation import choose, continue_text, onnx_stepper, stepper
 from torchloom.training.checkpoint import Checkpoint
@@ -37,6 +38,7 @@ def shares(temperature: float, top_k: int | None, draws: int = 4000) -> np.ndarr
         (2.0, 3, np.sqrt([0.5, 0.3, 0.15, 0]) / np.sqrt([0.5, 0.3, 0.15]).sum()),
         (0.0, None, [1, 0, 0, 0]),
         (1.0, 1, [1, 0, 0, 0]),
+        *[(near_0, top_k, [1, 0, 0, 0]) for near_0 in (1e-40, 1e-308, 5e-324) for top_k in (None, 2)],
     ],
 )
 def test_tokens_are_drawn_by_their_probabilities(temperature: float, top_k: int | None, expected: Any) -> None:
@@ -107,6 +109,23 @@ def test_the_state_is_carried_on(kind: str) -> None:
     with torch.no_grad():
         likeliest = model(tokens[None])[0][0].argmax(1)
     assert torch.equal(likeliest[6:-1], tokens[7:])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "rotary", "learned"])
+def test_a_long_prompt_is_read_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention to all of it at once would take memory by its square; the text is the same."""
+    model, _ = language_model(kind)
+    step, lengths = stepper(model), []
+
+    def measured(tokens: np.ndarray, state: list[Any]) -> tuple[np.ndarray, list[Any]]:
+        lengths.append(len(tokens))
+        return step(tokens, state)
+
+    config = GenerateConfig(prompt="the lazy dog. " * 100, length=20)
+    text = continue_text(measured, TOKENIZER, config, seed=0)
+    assert lengths == [generation.PART] * 2 + [400] + [1] * 20
+    monkeypatch.setattr(generation, "PART", 10_000)
+    assert text == continue_text(step, TOKENIZER, config, seed=0)
 
 
 def test_a_prompt_that_the_model_cannot_read_is_refused() -> None:

@@ -25,8 +25,8 @@ from torchloom.data.text import LONGEST_TEXT
 from torchloom.datasets.onnx import seal
 from torchloom.errors import InputError
 from torchloom.inference.model import Model, find_model, open_model
-from torchloom.modalities import Reading
-from torchloom.modalities.documents import pad
+from torchloom.modalities import Reading, documents
+from torchloom.modalities.documents import of_few_pairs, pad
 from torchloom.modalities.table import numbers
 from torchloom.problems.classification import probabilities, top_classes
 from torchloom.training.checkpoint import CheckpointDataset
@@ -320,6 +320,23 @@ def test_texts_are_filled_up_to_the_longest() -> None:
     assert batch["tokens"].tolist() == [[5, 6, 7], [8, 0, 0]]
     assert batch["lengths"].tolist() == [3, 1]
     assert batch["tokens"].dtype == batch["lengths"].dtype == np.int64
+
+
+def test_few_long_texts_are_asked_about_at_once() -> None:
+    """Of many of 10,000 words attention would take all the memory there is."""
+    texts = [np.full(length, 2) for length in (3, 5, 9, 2, 2, 2, 40, 1)]
+    parts = list(of_few_pairs(texts, 100))
+    assert [list(map(len, part)) for part in parts] == [[3, 5], [9], [2, 2, 2], [40], [1]]
+    long = [np.full(LONGEST_TEXT, 2)] * 3
+    assert [len(part) for part in exported.REVIEWS.parts(long)] == [1, 1, 1]
+    assert [len(part) for part in exported.REVIEWS.parts(texts)] == [8]
+
+
+def test_texts_in_parts_are_answered_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, samples = exported.model("documents"), [np.arange(2, 2 + length) for length in (1, 4, 2, 3)]
+    together = probabilities(model, samples)
+    monkeypatch.setattr(documents.DocumentInfo, "parts", lambda _, samples: of_few_pairs(samples, 10))
+    np.testing.assert_allclose(probabilities(model, samples), together, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from test_as_tested import Trained
-from torchloom.config import DataConfig, PairsPreprocessConfig
+from torchloom.config import AnswerConfig, DataConfig, PairsPreprocessConfig
 from torchloom.data.readers import dates, pairs, propose
 from torchloom.data.targets import Texts
 from torchloom.data.text import Tokenizer
@@ -25,6 +25,7 @@ from torchloom.export import formats
 from torchloom.export.onnx import export_checkpoint, parity, signature
 from torchloom.inference.model import Model
 from torchloom.modalities import DocumentInfo, read_info
+from torchloom.modalities.documents import pad
 from torchloom.models import _layers, build_model, build_network, translation_transformer
 from torchloom.problems import problem_of
 from torchloom.problems.base import WEIGHT
@@ -245,11 +246,24 @@ def test_the_loss_is_the_mean_over_tokens(smoothing: float) -> None:
     assert float(figures["exact_match"]) == pytest.approx(2 / 3)
 
 
-def test_figures_of_a_split_do_not_hang_on_its_batches() -> None:
+def test_losses_that_are_added_look_at_the_same_tokens() -> None:
+    logits, weight = torch.randn(3, 5, 7), [1.0, 2.0, 3.0, 0.5, 1.0, 1.0, 4.0]
+    _, told = given_and_told(WRITTEN)
+    both = {"plus": [{"name": "CrossEntropyLoss", "weight": weight, "times": 0.5}]}
+    loss, figures = translation_objective("CrossEntropyLoss", both)(Known(logits), (TOKENS, LENGTHS, WRITTEN))
+    flat, truth = logits[told != IGNORED], told[told != IGNORED]
+    parts = F.cross_entropy(flat, truth), 0.5 * F.cross_entropy(flat, truth, torch.tensor(weight))
+    torch.testing.assert_close(loss, sum(parts))
+    assert figures[f"{WEIGHT}#0"] == 10
+    assert figures[f"{WEIGHT}#1"] == torch.tensor(weight)[truth].sum()
+
+
+@pytest.mark.parametrize("more", [{}, {"plus": [{"name": "CrossEntropyLoss", "weight": [2.0, *[1.0] * 6]}]}])
+def test_figures_of_a_split_do_not_hang_on_its_batches(more: dict[str, Any]) -> None:
     network = checkpoint("translation_transformer").build()
     whole = [(TOKENS, LENGTHS, WRITTEN)]
     parts = [(TOKENS[:1], LENGTHS[:1], WRITTEN[:1]), (TOKENS[1:], LENGTHS[1:], WRITTEN[1:])]
-    loss = ("CrossEntropyLoss", {"label_smoothing": 0.2})
+    loss = ("CrossEntropyLoss", {"label_smoothing": 0.2, **more})
     one, other = (token_metrics(network, Batches(batches), loss) for batches in (whole, parts))
     assert one == pytest.approx(other, rel=1e-4)
     given, told = given_and_told(WRITTEN)
@@ -353,6 +367,18 @@ def test_a_beam_of_one_takes_the_likeliest_token_each_time(name: str) -> None:
     found = search(TorchWriter(network, torch.device("cpu")), inputs, 6, never=[1])
     assert [tokens.tolist() for tokens in found] == expected
     assert len({tuple(tokens) for tokens in expected}) > 1
+
+
+@pytest.mark.usefixtures("exporter")
+def test_sources_in_parts_are_answered_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(export_checkpoint(checkpoint("translation_transformer")))
+    _, answer = model.answering(AnswerConfig(models=""))
+    sources = [TOKENS[row, :length].numpy() for row, length in enumerate(LENGTHS)]
+    together, asked = answer(sources), []
+    monkeypatch.setattr(DocumentInfo, "parts", lambda _, samples: ([each] for each in samples))
+    monkeypatch.setattr(DocumentInfo, "batch", lambda _, samples: (asked.append(len(samples)), pad(samples))[1])
+    assert answer(sources) == together
+    assert asked == [1, 1, 1]
 
 
 @pytest.mark.usefixtures("exporter")

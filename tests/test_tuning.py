@@ -93,6 +93,16 @@ def test_what_makes_up_a_step_stays_as_it_was(here: Path) -> None:
     assert "hint" not in result.output
 
 
+def test_what_finds_its_size_itself_keeps_what_it_accumulates(here: Path) -> None:
+    """And has ten steps an epoch."""
+    given = ",".join(f"{TASK}.train.{setting}" for setting in ("batch_size=auto", "accumulate=5"))
+    result = tuned("batch", TASK, "--most", "50", "--params", given)
+    (line,) = re.findall(r"  (kedro run .*)", result.output)
+    assert re.findall(r"train\.accumulate=(\d+)", line) == ["5"]
+    size = int(re.findall(r"train\.batch_size=(\d+)", line)[-1])
+    assert size * 5 * 10 <= 354
+
+
 def test_ctrl_c_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned("lr", TASK, "--steps", "20")
     before = files(here)

@@ -191,7 +191,8 @@ def tune_batches(task: str, env: str | None, params: Mapping[str, Any], most: in
 
         sizes = explore(attempt, most, seconds)
     effective = config.batch_size * config.accumulate if isinstance(config.batch_size, int) else None
-    found = sizes.suggested(effective if effective and config.accumulate > 1 else max(1, samples // FEWEST))
+    fewest = max(1, samples // (FEWEST * config.accumulate))
+    found = sizes.suggested(effective if effective and config.accumulate > 1 else fewest)
     rows = [row_of(each) for each in sizes.tried]
     place = tuned.save("batch_sizes", rows, batch_sizes(rows, found.batch_size))
     table = as_text([{name: f"{value:,}" for name, value in row.items()} for row in rows])
@@ -227,7 +228,7 @@ def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[s
         size = effective // groups
     lines = [f"{size}: suggested, the fewest samples at 95 % of that speed, with ten steps an epoch or more"]
     settings: dict[str, Any] = {"batch_size": size}
-    if config.accumulate > 1:
+    if effective and config.accumulate > 1:
         settings["accumulate"] = groups
     lines.append(tuned.command(settings))
     rate = config.optimizer.arguments.get("lr")

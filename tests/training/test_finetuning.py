@@ -1,5 +1,6 @@
 """Recipes of fine-tuning: which weights learn, at which rate, and what is left of them in a checkpoint."""
 
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from torchloom.errors import InputError
 from torchloom.export.onnx import export_checkpoint
 from torchloom.inference.model import Model
 from torchloom.modalities import ImageInfo, TableInfo
-from torchloom.models import build_model
+from torchloom.models import build_model, build_network
 from torchloom.pipelines.training.nodes import Trained, build_dataloaders
 from torchloom.problems.classification.config import (
     ClassificationTrainConfig,
@@ -32,7 +33,7 @@ from torchloom.problems.classification.config import (
     EvaluateClassifierConfig,
     PrunedTrainConfig,
 )
-from torchloom.training.checkpoint import Checkpoint
+from torchloom.training.checkpoint import Checkpoint, CheckpointDataset
 from torchloom.training.finetuning import finetuned, merged, recipe_arguments, recipe_names, stages_of
 from torchloom.training.loaders import LoaderPlan
 from torchloom.training.optimizers import create_optimizer
@@ -42,6 +43,9 @@ from torchloom.training.transfer import head_of, learn
 INFO = ImageInfo(target=Classes(classes=["a", "b", "c"]), shape=[3, 8, 8], mean=[0.5] * 3, std=[0.25] * 3)
 VIT = {"name": "vit", "width": 16, "layers": 2, "heads": 2, "patch": 4, "stem": "patches", "pooling": "token"}
 RESNET = {"name": "resnet", "width": 4, "blocks": [1, 1]}
+NARROW = {"width": 8, "heads": 2, "layers": 3, "feedforward": 8}
+BERT = {"model_type": "bert", "vocab_size": 30, "hidden_size": 8, "intermediate_size": 8}
+BERT |= {"num_hidden_layers": 3, "num_attention_heads": 2}
 HEAD = {"network.head.weight", "network.head.bias"}
 IMAGES = torch.randint(0, 256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -143,6 +147,41 @@ def test_stages_are_the_layers_of_a_network_and_of_its_stacks() -> None:
     assert len(stages) == 3
     assert {"network.encoder.norm.weight", "network.encoder.blocks.1.layers.0.weight"} <= set(stages[2])
     assert {name for stage in stages for name in stage} == {n for n, _ in start.build().named_parameters()} - HEAD
+
+
+class Encoder(nn.Module):
+    """As libraries have them: a stack within a layer, with positions beside it."""
+
+    def __init__(self, stack: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(1, 3, 4))
+        self.layers = stack(nn.TransformerEncoderLayer(4, 2, 8) for _ in range(2))
+        self.norm = nn.LayerNorm(4)
+
+
+@pytest.mark.parametrize("stack", [nn.ModuleList, lambda layers: nn.Sequential(*layers)])
+def test_stacks_are_found_however_deep_they_are(stack: Callable[..., nn.Module]) -> None:
+    body = nn.ModuleDict({"encoder": Encoder(stack)})
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "body": body, "head": nn.Linear(4, 2)})
+    stages = stages_of(model, {"head.weight", "head.bias"})
+    assert stages[0] == ["embedding.weight", "body.encoder.places"]
+    assert [{name.rpartition("layers.")[2][0] for name in stage if "layers" in name} for stage in stages[1:]] == [
+        {"0"},
+        {"1"},
+    ]
+    assert stages[2][-2:] == ["body.encoder.norm.weight", "body.encoder.norm.bias"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "patchtst"])
+def test_all_weights_are_of_a_stage(kind: str) -> None:
+    networks: dict[str, Any] = {
+        "bert": ("huggingface", {"tokens": 30, "outputs": 2}, {"config": BERT}),
+        "patchtst": ("patchtst", {"window": 24, "channels": 2, "horizon": 6}, {"patch": 4, "stride": 2, **NARROW}),
+    }
+    network = build_network(*networks[kind])
+    stages = stages_of(network, set())
+    assert len(stages) == {"bert": 6, "patchtst": 5}[kind]  # embeddings, layers, pooler; layers; and the head
+    assert sorted(name for stage in stages for name in stage) == sorted(name for name, _ in network.named_parameters())
 
 
 # ---- rates ---------------------------------------------------------------------------------------------------------
@@ -340,6 +379,32 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(
     assert changed(whole.best, whole.last) == set() or whole.best.training["epoch"] != whole.last.training["epoch"]
 
 
+@pytest.mark.parametrize("average", [{}, {"ema": 0.9}, {"swa": {"start": 1}}, {"lookahead": {}}])
+def test_a_training_goes_on_from_merged_weights(plan: LoaderPlan, tmp_path: Path, average: dict[str, Any]) -> None:
+    """Of which the best so far are those of the plain network."""
+    places = {name: tmp_path / name for name in ("checkpoint", "last_checkpoint", "history")}
+    settings = {"finetune": LORA, "epochs": 1, **average}
+    before = trained(plan, VIT, **settings)
+    CheckpointDataset(filepath=str(places["checkpoint"])).save(before.best)
+    CheckpointDataset(filepath=str(places["last_checkpoint"])).save(before.last)
+    unbeaten = [{**row, "val_loss": 0.0, "val_accuracy": 1.0} for row in before.history]
+    places["history"].write_text(json.dumps(unbeaten))
+    states = TrainingStates(tmp_path / "states", results=places)
+    found = trained(plan, VIT, states, **{**settings, "epochs": 2, "resume": "warm"})
+    assert len(found.history) == 2
+    assert changed(before.best, found.best) == set()
+    assert changed(before.last, found.last) > HEAD
+
+
+def test_low_ranks_are_beside_no_weight_that_is_to_stay(plan: LoaderPlan) -> None:
+    first = "network.encoder.blocks.0*"
+    made = trained(plan, VIT, finetune=LORA, freeze=[first, "network.encoder.blocks.1.attention*"])
+    learnt = {f"network.encoder.blocks.1.{layer}.weight" for layer in ("layers.0", "layers.2")}
+    assert changed(described(VIT), made.last) == learnt | HEAD
+    with pytest.raises(InputError, match=r"layers: network\.encoder\.blocks\.0\* fits none of network\.stem, network"):
+        trained(plan, VIT, finetune={**LORA, "layers": [first]}, freeze=[first])
+
+
 # ---- when it goes wrong --------------------------------------------------------------------------------------------
 
 
@@ -364,6 +429,19 @@ def test_recipes_that_do_not_fit(
 def test_what_is_frozen_by_hand_stays_with_each_recipe(plan: LoaderPlan) -> None:
     with pytest.raises(InputError, match=r"^train\.finetune: linear_probe and train\.freeze leave nothing to learn"):
         trained(plan, RESNET, finetune="linear_probe", freeze=["network.head.*"])
+
+
+@pytest.mark.parametrize("finetune", ["linear_probe", "lora", "all", None])
+def test_of_weights_that_were_only_drawn_it_is_said(
+    plan: LoaderPlan, caplog: pytest.LogCaptureFixture, finetune: str | None
+) -> None:
+    given = plan, ClassifierConfig.model_validate(VIT), block(finetune, epochs=1)
+    train(*given, DistributedConfig(), DebuggingConfig())
+    said = f"train.finetune: {finetune} is for weights that have learnt before" in caplog.text
+    assert said == (finetune in {"linear_probe", "lora"})
+    caplog.clear()
+    trained(plan, VIT, finetune=finetune, epochs=1)
+    assert "is for weights that have learnt before" not in caplog.text
 
 
 def test_a_network_without_a_head_is_told() -> None:

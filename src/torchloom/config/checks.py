@@ -73,6 +73,9 @@ def check_call(model: type[BaseModel], arguments: Mapping[str, Any]) -> None:
         model.model_validate({name: _as_tuple(value, hints.get(name)) for name, value in arguments.items()})
     except ValidationError as error:
         raise ArgumentError(model, _one_per_value(error.errors())) from None
+    for name, value in arguments.items():
+        if any(each != each for each in (value if isinstance(value, list) else [value])):
+            raise ArgumentError.of(name, value, "must be a number, and not nan")
 
 
 def _one_per_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:

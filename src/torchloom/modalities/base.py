@@ -218,6 +218,10 @@ class Info(BaseModel):
         """What a model takes of samples that `reader` has read, by the names of its inputs."""
         raise NotImplementedError
 
+    def parts(self, samples: list[Any]) -> Iterator[list[Any]]:
+        """The samples, in order, as many at once as a model is asked about."""
+        yield samples
+
     def in_views(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
         """The batches that the model is asked about in place of one, with their weights in the mean of its answers."""
         yield 1.0, inputs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from torchloom.config import AnswerConfig, Count, DataConfig
-from torchloom.data.text import Tokenizer
+from torchloom.data.text import LONGEST_TEXT, Tokenizer
 from torchloom.errors import InputError
 from torchloom.modalities.base import Axes, Info, Origin, Use
 from torchloom.modalities.files import Sample, texts_of
@@ -123,8 +123,25 @@ class DocumentInfo(Info):
     def batch(self, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
         return pad(samples)
 
+    def parts(self, samples: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        return of_few_pairs(samples)
+
     def said(self) -> dict[str, Any]:
         return {"max_tokens": self.max_tokens}
+
+
+def of_few_pairs(documents: list[np.ndarray], most: int = LONGEST_TEXT**2) -> Iterator[list[np.ndarray]]:
+    """The documents of (T,) tokens, in order, in batches that make `most` pairs of places at most, B times the greatest
+    T squared, or hold one alone: attention takes memory by these."""
+    part: list[np.ndarray] = []
+    longest = 0
+    for tokens in documents:
+        longest = max(longest, len(tokens))
+        if part and (len(part) + 1) * longest**2 > most:
+            yield part
+            part, longest = [], len(tokens)
+        part.append(tokens)
+    yield part
 
 
 def pad(documents: list[np.ndarray]) -> dict[str, np.ndarray]:

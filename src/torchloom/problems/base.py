@@ -321,6 +321,12 @@ def check_count(found: int, needed: int) -> None:
 
 def run(model: Model, output: str, samples: list[Any]) -> np.ndarray:
     """An output of the exported model for a list of samples, one vector each: the mean over the views of each."""
+    import numpy as np
+
+    return np.concatenate([_mean(model, output, part) for part in model.info.parts(samples)])
+
+
+def _mean(model: Model, output: str, samples: list[Any]) -> np.ndarray:
     inputs = model.info.batch(samples)
     answers = [share * model.run(output, **view) for share, view in model.info.in_views(inputs)]
     mean: np.ndarray = sum(answers[1:], start=answers[0])

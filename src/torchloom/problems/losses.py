@@ -12,7 +12,7 @@ import torch.distributed as dist
 from pydantic import BaseModel, create_model
 from torch import Tensor, nn
 
-from torchloom.config import LossConfig, own
+from torchloom.config import Fraction, LossConfig, own
 from torchloom.config.checks import ArgumentError, arguments_of, check_call, parts_of
 from torchloom.errors import InputError
 from torchloom.problems.base import WEIGHT, means_of_several
@@ -84,8 +84,10 @@ def loss_arguments(name: str, of: Targets = "classes") -> type[BaseModel]:
     tensors = [key for key, hint in hints.items() if Tensor in parts_of(hint)]
     tensors += ["weight"] if of == "classes" and name in _OF_ROWS else []
     kind = LabelWeights if of == "labels" else Weights
-    weights: dict[str, Any] = dict.fromkeys(tensors, (kind | None, None))
-    return create_model(plain.__name__, __base__=plain, **weights)
+    chosen: dict[str, Any] = dict.fromkeys(tensors, (kind | None, None))
+    if "label_smoothing" in plain.model_fields:  # torch takes less than 0 for 0, and with 1 nothing is learnt
+        chosen["label_smoothing"] = (Fraction, 0.0)
+    return create_model(plain.__name__, __base__=plain, **chosen)
 
 
 def check_sum(config: LossConfig) -> None:

@@ -8,7 +8,7 @@ returns the block as the training is to have it, such as with more `optimizer.gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ GIVEN = ("model", "head", "config")  # what a recipe is not told in YAML
 Decay = Annotated[float, Field(gt=0, le=1)]
 WEIGHTS = ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # that multiply the inputs
 MULTIPLYING = (nn.Linear, nn.MultiheadAttention)
+STACKS = (nn.Sequential, nn.ModuleList)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LEARNT = ".parametrizations."  # in the name of a weight that something is put beside
 
@@ -174,20 +175,19 @@ def _learning(model: nn.Module) -> list[str]:
 def stages_of(model: nn.Module, head: set[str]) -> list[list[str]]:
     """The names of the parameters of each stage of the network, in their order, without those of the head.
 
-    A stage is a layer of the network or, of a stack (`nn.Sequential`, `nn.ModuleList`, or what has one), each layer of
-    it. What has vectors alone, such as a norm, belongs to the stage before it; the network's own parameters, such as
-    positions, to the first.
+    A stage is a layer of the network or, of a stack (`nn.Sequential`, `nn.ModuleList`, or what has one of them within),
+    each layer of it. What has vectors alone, such as a norm, belongs to the stage before it, and so do parameters of
+    the network, or of what has a stack, that are of no layer, such as positions.
     """
     place, network = _inside(model)
-    stages: list[list[str]] = [[f"{place}{name}" for name, _ in network.named_parameters(recurse=False)]]
+    stages: list[list[str]] = [[]]
     wide = False  # whether the stage has a matrix yet
-    for name, layer in _layers(network, place):
-        found = [(f"{name}.{inner}", weight) for inner, weight in layer.named_parameters()]
-        left = [(inner, weight) for inner, weight in found if inner not in head]
-        matrix = any(weight.ndim > 1 for _, weight in left)
+    for layer, of_a_layer in _layers(network, place):
+        left = {name: weight for name, weight in layer.items() if name not in head}
+        matrix = of_a_layer and any(weight.ndim > 1 for weight in left.values())
         if matrix and wide:
             stages.append([])
-        stages[-1] += [inner for inner, _ in left]
+        stages[-1] += left
         wide = wide or matrix
     return [stage for stage in stages if stage]
 
@@ -200,14 +200,28 @@ def _inside(model: nn.Module) -> tuple[str, nn.Module]:
     return place, model
 
 
-def _layers(network: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
+def _layers(network: nn.Module, place: str) -> Iterator[tuple[dict[str, nn.Parameter], bool]]:
+    """The parameters of each layer by name, after those that the network has itself, which are of no layer."""
+    yield _named(network, place, recurse=False), False
     for name, layer in network.named_children():
-        if isinstance(layer, nn.Sequential | nn.ModuleList):
-            yield from ((f"{place}{name}.{number}", each) for number, each in layer.named_children())
-        elif any(isinstance(each, nn.ModuleList) for each in layer.children()):
-            yield from _layers(layer, f"{place}{name}.")
+        here = f"{place}{name}."
+        if isinstance(layer, STACKS):
+            yield from ((_named(each, f"{here}{number}."), True) for number, each in layer.named_children())
+        elif any(_is_of_blocks(each) for each in layer.modules()):
+            yield from _layers(layer, here)
         else:
-            yield f"{place}{name}", layer
+            yield _named(layer, here), True
+
+
+def _named(layer: nn.Module, place: str, *, recurse: bool = True) -> dict[str, nn.Parameter]:
+    return {f"{place}{name}": weight for name, weight in layer.named_parameters(recurse=recurse)}
+
+
+def _is_of_blocks(layer: nn.Module) -> bool:
+    """Whether it is a list, or several layers in a row that have others within."""
+    blocks = list(layer.children())
+    in_a_row = isinstance(layer, nn.Sequential) and len(blocks) > 1
+    return isinstance(layer, nn.ModuleList) or (in_a_row and all(any(each.children()) for each in blocks))
 
 
 def _rated(optimizer: OptimizerConfig, scales: dict[str, float]) -> OptimizerConfig:
@@ -278,9 +292,19 @@ def merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
+def unmerged(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the plain network as those of `model`, beside whose weights low ranks may be that add nothing."""
+    found = {}
+    for name, own_one in model.state_dict().items():
+        plain = name.removesuffix(".original").replace(LEARNT, ".") if name.endswith(".original") else name
+        beside = torch.zeros_like(own_one) if name.endswith(".B") else own_one
+        found[name] = weights.get(name, weights.get(plain, beside)).detach().cpu()
+    return found
+
+
 def _multiplying(model: nn.Module, head: set[str], patterns: list[str]) -> Iterator[tuple[nn.Module, str]]:
-    """The layers that fit one of `patterns`, each with the names of its weights; those that several layers share, and
-    those of the head, are left out.
+    """The layers that fit one of `patterns`, each with the names of its weights; those that several layers share, those
+    of the head, and those that are to stay as they are, are left out.
 
     Raises InputError when a pattern fits none.
     """
@@ -288,7 +312,8 @@ def _multiplying(model: nn.Module, head: set[str], patterns: list[str]) -> Itera
     layers = {}
     for place, layer in model.named_modules():
         weights = [name for name in WEIGHTS if isinstance(getattr(layer, name, None), nn.Parameter)]
-        own_ones = [name for name in weights if f"{place}.{name}" not in head and getattr(layer, name) not in shared]
+        free = [name for name in weights if getattr(layer, name) not in shared and getattr(layer, name).requires_grad]
+        own_ones = [name for name in free if f"{place}.{name}" not in head]
         if isinstance(layer, MULTIPLYING + CONVOLUTIONS) and own_ones:
             layers[place] = (layer, own_ones)
     for pattern in patterns:

@@ -356,6 +356,7 @@ class Saver:
 
     def _go_on_after(self, ended: Ended) -> None:
         """The model has the weights of a training that is over; let the epochs be counted on, and nothing else."""
+        from torchloom.training.finetuning import unmerged
         from torchloom.training.loop import monitored
 
         assert self.states is not None
@@ -379,7 +380,7 @@ class Saver:
                 self.state.parts[name].taken = steps * done
         progress = self.state.parts["progress"]
         validated = "val_loss" in ended.history[-1]
-        best = dict(ended.best.weights) if validated else {}
+        best = unmerged(ended.best.weights, self.state.parts["model"]) if validated else {}
         best_epoch = int(ended.best.training["epoch"]) if validated else 0
         before = list(ended.last.training.get("changes", []))
         progress.load_state_dict({"history": ended.history, "best": best, "best_epoch": best_epoch, "changes": before})

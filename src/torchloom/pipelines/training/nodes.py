@@ -311,6 +311,7 @@ def _train(ranks: Ranks, job: Job) -> Trained:
         job = replace(job, config=config.model_copy(update={"resume": "auto"}))
     if not job.debugging.on:
         say_if_one_step(config, len(loaders.trained_numbers()), "training samples")
+    say_if_nothing_has_learnt(job)
     seed_everything(config.seed, config.deterministic)
     model, config = untrained(job)
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -393,6 +394,18 @@ def say_if_one_step(config: TrainConfig, count: int, what: str) -> None:
     else:
         return
     logger.warning("%s: each epoch is one step, on %s", said, "all of them" if taken == count else f"{taken} of them")
+
+
+def say_if_nothing_has_learnt(job: Job) -> None:
+    """Warn when a recipe of fine-tuning is to go on with weights that were only drawn."""
+    network, recipe = job.network, job.config.finetune
+    begun = job.start or (job.states and job.states.ended) or (network and (network.weights or network.pretrained))
+    if recipe and recipe.name != "all" and not begun:
+        logger.warning(
+            "train.finetune: %s is for weights that have learnt before, and these are only drawn. Say where they are "
+            "to come from: task: {start: …}, model.weights or model.pretrained",
+            recipe.name,
+        )
 
 
 def smaller_batches(config: TrainConfig) -> str:

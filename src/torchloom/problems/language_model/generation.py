@@ -13,6 +13,7 @@ from torchloom.problems.language_model.config import GenerateConfig
 
 # Tokens (T,) int64 and the state before them -> the logits (V,) of the next token and the state after them.
 Step = Callable[[np.ndarray, list[Any]], tuple[np.ndarray, list[Any]]]
+PART = 500  # tokens of a prompt that are read at once: attention takes memory by their square
 
 
 def stepper(model: Any) -> Step:
@@ -54,7 +55,9 @@ def continue_text(step: Step, tokenizer: Tokenizer, config: GenerateConfig, seed
         tokenizer.check_known(config.prompt)
         tokens = tokenizer.tokens(config.prompt)
     generator = np.random.default_rng(seed)
-    logits, state = step(tokens, [])
+    state: list[Any] = []
+    for part in np.split(tokens, range(PART, len(tokens), PART)):
+        logits, state = step(part, state)
     written = []
     for _ in range(config.length):
         logits[tokenizer.never_written] = -np.inf
@@ -72,8 +75,9 @@ def choose(logits: np.ndarray, temperature: float, top_k: int | None, generator:
     point = generator.random()
     if temperature == 0:
         return int(np.argmax(logits))
-    scaled = logits.astype(np.float64) / temperature
+    with np.errstate(over="ignore"):  # a temperature near 0 leaves the likeliest alone
+        scaled = (logits.astype(np.float64) - np.max(logits)) / temperature
     if top_k is not None and top_k < len(scaled):
         scaled[scaled < np.sort(scaled)[-top_k]] = -np.inf
-    shares = np.exp(scaled - np.max(scaled)).cumsum()
+    shares = np.exp(scaled).cumsum()
     return int(np.searchsorted(shares, point * shares[-1], side="right"))

@@ -187,7 +187,12 @@ class Translation(Problem):
 
         writer, target = OnnxWriter(model.session), text_of(model.info)
         schema = pyarrow.schema({"answer": pyarrow.string()})
-        return schema, lambda samples: {"answer": write(writer, model.info.batch(samples), target)}
+
+        def answer(samples: list[Any]) -> Columns:
+            parts = map(model.info.batch, model.info.parts(samples))
+            return {"answer": [text for part in parts for text in write(writer, part, target)]}
+
+        return schema, answer
 
     def truth(self, told: Sequence[Any], info: Info) -> Columns:
         import pyarrow

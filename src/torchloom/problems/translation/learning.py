@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchloom.problems.base import WEIGHT, Objective
+from torchloom.problems.base import Objective, means_of, sums_of
 from torchloom.problems.evaluation import smaller_batches
 from torchloom.problems.losses import weighed_loss
 from torchloom.problems.translation.writing import States
@@ -36,8 +37,8 @@ def given_and_told(written: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loss_on_tokens(name: str, arguments: Mapping[str, Any]) -> Loss:
-    """Logits (B, G, V) and what comes next (B, G) -> the mean loss of the tokens of a batch, and their weight."""
-    loss = weighed_loss(name, {**arguments, "ignore_index": IGNORED})
+    """Logits (B, G, V) and what comes next (B, G) -> the mean loss of the tokens of a batch, and by what it is one."""
+    loss = weighed_loss(name, dict(arguments), IGNORED)
     return lambda logits, told: loss(logits.flatten(0, 1).float(), told.flatten())
 
 
@@ -68,7 +69,7 @@ def token_metrics(model: nn.Module, loader: Any, loss: tuple[str, dict[str, Any]
     """Means over all tokens of a split, each told after the true ones before it: `loss` as it was trained with, by its
     name and arguments, the bits of a token, and how often the likeliest is right."""
     trained_for = loss_on_tokens(*loss)
-    sums = dict.fromkeys(("loss", "weight", "nats", "right", "count"), 0.0)
+    sums, losses = (defaultdict[str, float](float) for _ in range(2))
     model.eval()
     with enough_memory(smaller_batches(loader.sampler.batch_size)), step_bar() as bar:
         task = bar.add_task("test", total=len(loader), status="")
@@ -77,13 +78,14 @@ def token_metrics(model: nn.Module, loader: Any, loss: tuple[str, dict[str, Any]
             logits = model(*inputs, given).float()
             mean, weight = trained_for(logits, told)
             known, flat = told != IGNORED, logits.flatten(0, 1)
-            sums["loss"] += float(mean * weight[WEIGHT])
-            sums["weight"] += float(weight[WEIGHT])
+            for part, value in sums_of(len(told), mean, weight).items():
+                losses[part] += float(value)
+            sums["texts"] += len(told)
             sums["nats"] += float(F.cross_entropy(flat, told.flatten(), reduction="sum", ignore_index=IGNORED))
             sums["right"] += float(((logits.argmax(2) == told) & known).sum())
             sums["count"] += float(known.sum())
     return {
-        "loss": sums["loss"] / sums["weight"],
+        **means_of(losses, sums["texts"]),
         "bits_per_token": sums["nats"] / sums["count"] / math.log(2),
         "accuracy": sums["right"] / sums["count"],
     }
