@@ -176,6 +176,7 @@ def _kept(read: Callable[[OmegaConfigLoader, str], dict[str, Any]]) -> Callable[
         texts = frozenset((str(path.relative_to(loader.conf_source)), path.read_bytes()) for path in files)
         whole = "" if folders[0].is_dir() else loader.conf_source  # an archive
         settings = (
+            type(loader).__name__,
             whole,
             loader.env,
             loader.base_env,

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from pydantic import BaseModel
 from torch import nn
 
 from conftest import TASKS
 from torchloom.config import OptimizerConfig
 from torchloom.config.checks import check_parameters
+from torchloom.config.loader import ConfigLoader
 from torchloom.errors import InputError
 from torchloom.pipeline_registry import register_pipelines
 from torchloom.problems import problem_names, problem_of
 from torchloom.problems.classification.config import ClassifierConfig
+from torchloom.settings import CONFIG_LOADER_ARGS
 from torchloom.tasks import all_blocks
 from torchloom.training.optimizers import create_optimizer, optimizer_names, scheduler_names
 
@@ -708,9 +709,7 @@ ENVIRONMENTS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir(
 
 
 def shipped(environment: str) -> dict[str, Any]:
-    loader = OmegaConfigLoader(
-        str(CONF), env=environment, base_env="base", default_run_env="base", merge_strategy={"parameters": "soft"}
-    )
+    loader = ConfigLoader(str(CONF), env=environment, **CONFIG_LOADER_ARGS)
     parameters: dict[str, Any] = loader["parameters"]
     return parameters
 

@@ -18,7 +18,7 @@ from kedro.framework.project import pipelines
 
 from torchloom.config import own
 from torchloom.config.checks import check_parameters
-from torchloom.config.loader import credentials_of, read_parameters
+from torchloom.config.loader import ConfigLoader, credentials_of, read_parameters
 from torchloom.errors import InputError, is_news
 from torchloom.system.addresses import addresses_in
 from torchloom.system.locks import command
@@ -49,6 +49,8 @@ class ProjectHooks:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
         log_as_the_project_says(Path(context.config_loader.conf_source))
         logging.getLogger("kedro.pipeline.node").addFilter(_is_news)
+        if isinstance(context.config_loader, ConfigLoader):
+            context.config_loader.check_files()
         parameters = read_parameters(context.config_loader)
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}

@@ -7,6 +7,7 @@ are in the parameters, so whoever makes pipelines takes the newest loader.
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterable
 from fnmatch import fnmatch
@@ -22,7 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from torchloom.config.checks import check_yaml, unknown
+from torchloom.config.files import mistake, mistakes_of_globals, unread, with_homes
+from torchloom.config.layers import without_superseded
 from torchloom.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class ConfigLoader(OmegaConfigLoader):
@@ -30,7 +35,11 @@ class ConfigLoader(OmegaConfigLoader):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.files: dict[str, list[Path]] = {}  # of each block of parameters, as far as they were read
-        super().__init__(*args, **options)
+        try:
+            super().__init__(*args, **options)
+        except OmegaConfBaseException as error:  # the one thing that it reads already
+            raise InputError(f"globals.yml: {str(error).partition(chr(10))[0]} at {error.full_key}") from error
+        self["globals"] = with_homes(self.get("globals", self._globals))
         type(self).newest = self
         if project.PACKAGE_NAME:  # the pipelines that Kedro keeps may be those of another environment
             project.pipelines.configure(f"{project.PACKAGE_NAME}.pipeline_registry")
@@ -42,6 +51,51 @@ class ConfigLoader(OmegaConfigLoader):
                 for block in config if isinstance(config, dict) or hasattr(config, "keys") else ():
                     self.files.setdefault(str(block), []).append(path)
         return found
+
+    def _read_raw_config(self, key: str) -> Any:
+        try:
+            base, environment, *rest = super()._read_raw_config(key)
+        except (ValueError, YAMLError, OSError, AttributeError, OmegaConfBaseException, RecursionError):
+            for path in self._paths([key]):
+                if wrong := mistake(path):
+                    raise InputError(wrong) from None
+            raise
+        if key == "parameters":
+            base, environment = without_superseded(base, environment, self.runtime_params or {})
+        return base, environment, *rest
+
+    def _paths(self, kinds: Iterable[str]) -> list[Path]:
+        """The files of base and the environment that are read for `kinds` of configuration, in order."""
+        folders = [Path(self.conf_source) / name for name in dict.fromkeys([self.base_env, self._environment])]
+        patterns = [pattern for kind in kinds for pattern in self.config_patterns[kind]]
+        found = {
+            Path(path)
+            for folder in folders
+            for each in patterns
+            for path in self._fs.glob(f"{folder.as_posix()}/{each}")
+        }
+        return sorted(path for path in found if path.is_file())
+
+    @property
+    def _environment(self) -> str:
+        return str(self.env or self.default_run_env)
+
+    def check_files(self) -> None:
+        """InputError when `globals.yml` says what nothing reads, or what can be no folder; other files that count for
+        nothing are named."""
+        if not Path(self.conf_source).is_dir():
+            return  # an archive, or at an address
+        folders = {name: Path(self.conf_source) / name for name in (self.base_env, self._environment)}
+        if wrong := list(mistakes_of_globals(self["globals"], Path(self.conf_source))):
+            paths = [folder / "globals.yml" for folder in folders.values()]
+            raise InputError(f"{[path for path in paths if path.exists()][-1]}: {'; '.join(wrong)}")
+        read = self._paths(self.config_patterns)
+        for path in (path for folder in folders.values() for path in unread(folder, read)):
+            logger.warning(
+                "%s: nothing reads this file. Parameters belong in the folder parameters, entries of the catalog in "
+                "files catalog*.yml, where data lie in globals.yml",
+                path,
+            )
 
 
 def read_parameters(loader: AbstractConfigLoader) -> dict[str, Any]:
