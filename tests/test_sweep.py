@@ -25,6 +25,7 @@ from conftest import ROOT, TASKS, TINY, kedro_run, make_project
 from processes import KedroProcess
 from torchloom import sweeps
 from torchloom.config import SweepConfig
+from torchloom.config.layers import layered
 from torchloom.datasets.sweeps import MARK, EnvironmentDataset
 from torchloom.errors import InputError
 from torchloom.problems import problem_of
@@ -416,6 +417,34 @@ def test_a_damaged_study_is_named(search: Callable[..., Any], tmp_path: Path) ->
 
 
 # ---- the environment -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_base_comes_back_in_the_tuned_environment(parameters: dict[str, Any]) -> None:
+    sgd = {"name": "SGD", "lr": 0.1, "momentum": 0.9}
+    drawn = {"data.augment": {}, "train.optimizer": sgd, "train.scheduler": None}
+    space = {key: {"choices": [value]} for key, value in drawn.items()}
+    labels = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in drawn.items()}
+    kinds = {key: optuna.distributions.CategoricalDistribution([label]) for key, label in labels.items()}
+    best = optuna.trial.create_trial(value=0.9, params=labels, distributions=kinds)
+    config = SweepConfig.model_validate({"task": "mnist_mlp", "space": space})
+    files = tuned.environment_files(config, parameters, best, ROOT / "conf")
+    written = yaml.safe_load(files["parameters/mnist_mlp.yml"])["mnist_mlp"]
+    merged = layered(parameters["mnist_mlp"], written)
+    assert parameters["mnist_mlp"]["data"]["augment"] == {"crop_padding": 1}
+    assert merged["data"]["augment"] == {"crop_padding": 0}
+    assert merged["train"]["optimizer"] == sgd
+    assert merged["train"]["scheduler"] is None
+
+
+def test_a_file_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+    own = tmp_path / "parameters/mine.yml"
+    own.parent.mkdir()
+    own.write_text("# my own settings\nmine: {train: {epochs: 99}}\n")
+    dataset = EnvironmentDataset(filepath=str(tmp_path))
+    with pytest.raises(InputError, match=r"parameters/mine\.yml: is not of a sweep"):
+        dataset.save({"globals.yml": f"{MARK}\ndata: data\n", "parameters/mine.yml": f"{MARK}\nmine: {{}}\n"})
+    assert own.read_text().startswith("# my own settings")
+    assert dataset.load() == {}
 
 
 def test_the_environment_holds_what_belongs_together(tmp_path: Path) -> None:

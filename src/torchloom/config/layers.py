@@ -7,6 +7,7 @@ below were those of another class, and none of them is kept; nor is a range (`lo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,26 @@ def without_superseded(base: Files, environment: Files, command: Mapping[str, An
     base = _without(base, _superseded(_of_tasks(lowest, whole), middle))
     places = set(_superseded(_of_tasks(whole, whole), command))
     return _without(base, places), _without(environment, places)
+
+
+def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """What comes of the blocks of tasks below and above them, as they are merged."""
+    kept: Any = deepcopy(dict(below))
+    for place in list(_superseded(below, above)):
+        _remove(kept, place)
+    merged = OmegaConf.to_container(OmegaConf.unsafe_merge(kept, above))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
+
+
+def completed(given: Any, below: Any, full: Any) -> Any:
+    """`given` and, of the keys that only `below` has, what `full` says, so that nothing of `below` comes back when they
+    are merged. `full` is as `given`, with all that it leaves out; null where it leaves that out too."""
+    if not all(isinstance(each, Mapping) for each in (given, below)) or _another_choice(below, given):
+        return given
+    full = full if isinstance(full, Mapping) else {}
+    own = {key: completed(value, below.get(key), full.get(key)) for key, value in given.items()}
+    return own | {key: full.get(key) for key in below if key not in given}
 
 
 def _together(files: Files) -> dict[str, Any]:

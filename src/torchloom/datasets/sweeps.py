@@ -48,7 +48,7 @@ class EnvironmentDataset(AbstractDataset[dict[str, str], dict[str, str]]):
     """The files of a configuration environment that sweeps write, by their names below its folder.
 
     What earlier sweeps have written stays, unless it was for other data: other globals or another catalog. What others
-    have written, and does not begin with MARK, is left alone.
+    have written, and does not begin with MARK, is left alone: InputError where that is in the way.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
@@ -62,6 +62,12 @@ class EnvironmentDataset(AbstractDataset[dict[str, str], dict[str, str]]):
 
     def save(self, data: dict[str, str]) -> None:
         before = self.load()
+        for name in data:
+            if name not in before and (path := self._filepath / name).exists():
+                raise InputError(
+                    f"{path}: is not of a sweep, which writes the best values there. Move it to an environment of your "
+                    "own, and run the sweep again, which then has nothing left to try"
+                )
         if _shared(before) != _shared(data):
             for name in before.keys() - data.keys():
                 (self._filepath / name).unlink()

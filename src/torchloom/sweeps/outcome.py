@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna.visualization
 import yaml
+from kedro.config import OmegaConfigLoader
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from plotly.graph_objects import Figure
 
 from torchloom.config import SweepConfig
+from torchloom.config.layers import completed, layered
 from torchloom.config.schema import REFERENCE
 from torchloom.datasets.sweeps import MARK
+from torchloom.errors import InputError
 from torchloom.sweeps.search import as_written, put, values_of
-from torchloom.tasks import pipeline_of, read_tasks
+from torchloom.tasks import all_blocks, pipeline_of, read_tasks
 
 
 def environment_files(
@@ -32,15 +36,33 @@ def environment_files(
     head = f"{MARK} of {config.task} in the environment {environment}"
     inputs = pipeline_of(read_tasks(parameters)[config.task]).inputs()
     read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
-    files = {f"parameters/{name}.yml": _as_yaml(head, name, written[name]) for name in sorted(read)}
-    tuned = put(written[config.task], values_of(config, best.params))
-    head_of_best = f"{head}, trial {best.number}: {best.value!r}"
-    files[f"parameters/{config.task}.yml"] = _as_yaml(head_of_best, config.task, tuned)
+    base = OmegaConfigLoader(str(conf), base_env="base", default_run_env="base")["parameters"]
+    tuned = {**written, config.task: put(written[config.task], values_of(config, best.params))}
+    heads = {config.task: f"{head}, trial {best.number}: {best.value!r}"}
+    files = {}
+    for name in sorted(read | {config.task}):
+        exact = _exact(name, tuned[name], base.get(name, {}))
+        files[f"parameters/{name}.yml"] = _as_yaml(heads.get(name, head), name, exact)
     folder = conf / environment
     for path in sorted([*folder.glob("globals.yml"), *folder.glob("catalog*.yml")]):
         text = path.read_text(encoding="utf-8")
         files[path.name] = text if text.startswith(MARK) else f"{head}\n{text}"
     return files
+
+
+def _exact(name: str, blocks: Any, base: Any) -> Any:
+    """The blocks with what keeps those of base from coming back; InputError where the two would make others of them."""
+    models = {key.partition(".")[2]: model for key, model in all_blocks().items() if key.partition(".")[0] == name}
+    if not models or "" in models:
+        return blocks
+    checked = {key: model.model_validate(blocks[key]) for key, model in models.items() if key in blocks}
+    full = json.loads(json.dumps({key: block.model_dump() for key, block in checked.items()}, default=str))
+    exact: dict[str, Any] = completed(blocks, base, full)
+    merged = layered(base, exact)
+    for key, block in checked.items():
+        if models[key].model_validate(merged[key]) != block:
+            raise InputError(f"{name}.{key}: no environment above base can say {blocks[key]}. Write it into base")
+    return exact
 
 
 def _as_yaml(head: str, name: str, blocks: Any) -> str:
