@@ -1,3 +1,4 @@
+import base64
 import errno
 import gzip
 import hashlib
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from torchloom.data import download
+from torchloom.data import web as web_module
 from torchloom.data.download import SUMS, write_sums
 from torchloom.data.readers import cifar10, imdb, mnist, wonderland
 from torchloom.datasets.raw import MIRROR_VARIABLE, Form, RawFiles, RawFilesDataset, Source, SourceDataset
@@ -89,9 +91,16 @@ class Web:
     version: tuple[str, str] = ("ETag", '"v1"')
     ranges: bool = True
     cut: int | None = None  # the connection ends after that many bytes of an answer
+    busy: list[tuple[int, str | None]] = field(default_factory=list)  # what is answered first, and Retry-After
+    cuts: list[int] = field(default_factory=list)  # likewise, after how many bytes the connection ends
     requests: list[Request] = field(default_factory=list)
+    logins: list[str | None] = field(default_factory=list)
 
     def answer(self, path: str, headers: Any) -> tuple[int, dict[str, str], bytes]:
+        self.logins.append(headers["Authorization"])
+        if self.busy:
+            status, later = self.busy.pop(0)
+            return status, {"Content-Length": "0"} | ({"Retry-After": later} if later else {}), b""
         body = self.files.get(path)
         if body is None:
             return 404, {"Content-Length": "0"}, b""
@@ -103,7 +112,7 @@ class Web:
             last = len(body) - 1
             fields["Content-Range"] = f"bytes {start}-{last}/{last + 1}" if status == 206 else f"bytes */{last + 1}"
         fields["Content-Length"] = str(len(body[start:]))
-        return status, fields, body[start:][: self.cut]
+        return status, fields, body[start:][: self.cuts.pop(0) if self.cuts else self.cut]
 
 
 @pytest.fixture
@@ -140,6 +149,7 @@ def target(tmp_path: Path) -> Path:
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(web_module, "TRIES", 1)
 
 
 def source(target: Path, *places: Path | str, kind: str = "plain", **changes: Any) -> Source:
@@ -220,7 +230,7 @@ def test_a_source_without_a_place_in_the_mirror_leaves_it_out(
 
 
 def test_a_silent_host_counts_as_unreachable(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 0.1)
+    monkeypatch.setattr(web_module, "TIMEOUT", 0.1)
     started = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         fetch(target, f"http://127.0.0.1:{silent.getsockname()[1]}", lay(tmp_path / "good", FILES))
@@ -229,6 +239,114 @@ def test_a_silent_host_counts_as_unreachable(tmp_path: Path, target: Path, monke
 
 
 # ---- resuming ------------------------------------------------------------------------------------------------------
+
+
+# ---- what the web is like ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Four tries of each file, and for how long was waited between them, which takes no time here."""
+    slept: list[float] = []
+    monkeypatch.setattr(web_module, "TRIES", 4)
+    monkeypatch.setattr(web_module.time, "sleep", slept.append)
+    return slept
+
+
+@pytest.mark.parametrize(("status", "later", "waited"), [(429, "7", 7), (503, None, 1), (502, "100000", 60)])
+def test_a_busy_server_is_asked_again(
+    target: Path, web: Web, naps: list[float], status: int, later: str | None, waited: float
+) -> None:
+    web.files, web.busy = offer("plain"), [(status, later)]
+    fetch(target, web.url)
+    assert held(target) == FILES
+    assert naps == [waited]
+
+
+def test_each_time_later_and_not_for_ever(target: Path, web: Web, naps: list[float]) -> None:
+    web.files, web.busy = offer("gz"), [(500, None)] * 8
+    lay(target, {"batch/labels": LABELS})
+    assert "HTTP Error 500" in refusal(target, web.url, kind="gz")
+    assert naps == [1, 2, 4]
+
+
+def test_what_is_not_there_is_not_asked_for_again(target: Path, web: Web, naps: list[float]) -> None:
+    assert "HTTP Error 404" in refusal(target, web.url)
+    assert naps == []
+
+
+def test_a_connection_that_is_cut_goes_on_in_the_same_run(target: Path, web: Web, naps: list[float]) -> None:
+    web.files, web.cuts = offer("plain"), [10_000, 5_000]
+    fetch(target, web.url)
+    assert held(target) == FILES
+    assert [request.range for request in web.requests] == [None, "bytes=10000-", "bytes=15000-", None]
+    assert naps == [1, 2]
+
+
+def test_a_server_that_creeps_is_given_up(target: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_module, "PATIENCE", -1.0)
+    monkeypatch.setattr(web_module, "SLOWEST", -(10**9))
+    web.files = offer("plain")
+    assert "slower than" in refusal(target, web.url)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("my data.csv", "my%20data.csv"),
+        ("daten_ü.csv", "daten_%C3%BC.csv"),
+        ("100%.csv", "100%25.csv"),
+        ("a%20b", "a%20b"),
+    ],
+)
+def test_names_that_are_no_ascii_are_asked_for(target: Path, web: Web, name: str, asked: str) -> None:
+    web.files = {asked: IMAGES}
+    fetch(target, web.url, files={name: MD5})
+    assert held(target) == {name: IMAGES}
+
+
+def test_a_page_in_place_of_the_file_is_told(target: Path, web: Web) -> None:
+    web.files = {"images.gz": b"\n <!DOCTYPE html><title>Sign in</title>", "batch/labels.gz": b"<html>"}
+    said = refusal(target, web.url, kind="gz")
+    assert f"{web.url}: images.gz is a web page there, such as one to log in on, and not the file" in said
+    assert "batch/labels.gz is a web page" in said
+    assert not [path for path in target.rglob("*") if path.suffix == ".gz"]
+
+
+def test_a_password_is_sent_and_not_shown(
+    target: Path, web: Web, caplog: pytest.LogCaptureFixture, naps: list[float]
+) -> None:
+    web.files, web.busy = {"images": IMAGES}, [(503, None)]
+    said = refusal(target, web.url.replace("//", "//me:s%40cret@"))
+    login = "Basic " + base64.b64encode(b"me:s@cret").decode()
+    assert set(web.logins) == {login}
+    assert naps == [1]
+    assert (target / "images").read_bytes() == IMAGES
+    assert "cret" not in said + caplog.text
+    assert not any("cret" in path.read_text(errors="replace") for path in target.rglob("*.json"))
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/x", "gs://bucket", "sftp://host/x"])
+def test_other_addresses_are_told(target: Path, place: str) -> None:
+    said = refusal(target, place)
+    assert f"{place}: {place.partition(':')[0]}:// is no place that downloads come from" in said
+
+
+def test_what_is_packed_counts_where_the_file_beside_it_is_damaged(tmp_path: Path, target: Path) -> None:
+    place = lay(tmp_path / "place", {**offer("gz"), "images": IMAGES[:100]})
+    fetch(target, place, kind="gz")
+    assert held(target) == FILES
+
+
+def test_checksums_in_capitals(tmp_path: Path, target: Path) -> None:
+    files = {name: digest and digest.upper().replace("MD5", "md5") for name, digest in PUBLISHED.items()}
+    files["batch/labels"] = (files["batch/labels"] or "").replace("SHA256", "sha256")
+    place = lay(tmp_path / "place", FILES)
+    download.download(SourceDataset(filepath=str(target), places=[str(place)], files=files).load())
+    assert held(target) == FILES
+
+
+# ---- going on ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import json
 import logging
 import os
 import shutil
@@ -28,16 +27,15 @@ from urllib.parse import urlsplit
 from torchloom.config.checks import UnknownNameError
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.readers import reader
+from torchloom.data.web import fetch_url, is_page, quoted
 from torchloom.datasets.raw import MIRROR_VARIABLE, Form, RawFiles, Source
-from torchloom.errors import InputError, printable
+from torchloom.errors import InputError, printable, without_secrets
 from torchloom.system.files import atomic_write, checksum
-from torchloom.system.progress import download_bar
 from torchloom.system.words import counted
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes
-TIMEOUT = 20  # seconds without an answer before a host counts as unreachable
 LARGEST_FILE = 8 << 30  # bytes; more than this out of one file or host is taken for an attack
 SUMS = "SHA256SUMS"
 LARGEST_SUMS = 1 << 20  # bytes
@@ -143,9 +141,9 @@ def _fetch_from(
             for remote, names in remotes.items():
                 try:
                     if folder is None:
-                        _from_web(f"{place.rstrip('/')}/{remote}", source.folder, remote, names, wanted)
+                        _from_web(f"{place.rstrip('/')}/{quoted(remote)}", source.folder, remote, names, wanted)
                     else:
-                        _from_folder(folder, source, remote, names, wanted)
+                        _from_folder_or_packed(folder, source, remote, names, wanted)
                     stored.update(names)
                 except (SourceError, urllib.error.HTTPError) as error:  # the place's other files may be fine
                     tried.append(f"{place}: {error}")
@@ -154,7 +152,9 @@ def _fetch_from(
         tried.append(f"{place}: {getattr(error, 'reason', error)}")
     left = [name for name in missing if name not in stored and not _intact(source.folder / name, wanted[name])]
     if len(left) < len(missing):
-        logger.info("%s: %s from %s, verified", source.name, counted(len(missing) - len(left), "file"), place)
+        logger.info(
+            "%s: %s from %s, verified", source.name, counted(len(missing) - len(left), "file"), without_secrets(place)
+        )
     return left
 
 
@@ -176,6 +176,11 @@ def _open_place(place: str) -> Iterator[Path | None]:
             yield Path(folder)
     elif parts.scheme == "package":
         yield _package_folder(parts.netloc, parts.path.strip("/"))
+    elif len(parts.scheme) > 1 and parts.scheme != "file":  # one letter is a drive
+        raise SourceError(
+            f"{parts.scheme}:// is no place that downloads come from. Name an address of http or https, a folder, or "
+            "one where it is mounted; what users bring, preprocess.files, may lie at any address"
+        )
     else:
         local = Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else place).expanduser()
         if not local.is_dir():
@@ -203,6 +208,19 @@ def _drawing(name: str) -> Callable[[Path], None]:
     return draw
 
 
+def _from_folder_or_packed(
+    folder: Path, source: Source, remote: str, names: list[str], wanted: dict[str, str | None]
+) -> None:
+    """Where the file itself is damaged, as by a program that was cut off while it unpacked it, the packed counts."""
+    try:
+        _from_folder(folder, source, remote, names, wanted)
+    except SourceError:
+        packed = source.fetch.format(name=remote)
+        if packed == remote or names != [remote] or not (folder / packed).is_file():
+            raise
+        _from_folder(folder, source, packed, names, wanted)
+
+
 def _from_folder(folder: Path, source: Source, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:
     """Store `names` from the file `remote` of a local folder, which is the one wanted or has them packed."""
     unpublished = [name for name in names if source.files[name] is None]
@@ -226,7 +244,7 @@ def _read_sums(path: Path) -> dict[str, str]:
     except OSError:
         return {}
     rows = (line.split(maxsplit=1) for line in text.splitlines())
-    return {row[1].lstrip("*"): f"sha256:{row[0]}" for row in rows if len(row) == 2}
+    return {row[1].lstrip("*"): f"sha256:{row[0].lower()}" for row in rows if len(row) == 2}
 
 
 def write_sums(folder: Path) -> None:
@@ -243,76 +261,23 @@ def _from_web(url: str, target: Path, remote: str, names: list[str], wanted: dic
         raise SourceError(f"no published checksum for {', '.join(unknown)}")
     part = target / PARTIAL / remote
     resumed = part.is_file()
-    fetch_url(url, part)
+    fetch_url(url, part, LARGEST_FILE)
     try:
         _unpack(part, target, remote, names, wanted)
     except SourceError as error:
+        page = is_page(part)
         part.unlink()
+        if page:
+            raise SourceError(f"{remote} is a web page there, such as one to log in on, and not the file") from error
         if not resumed:
             raise
         reason = printable(str(error))
-        logger.warning("%s: what was resumed does not fit together (%s); downloading it anew", url, reason)
+        logger.warning(
+            "%s: what was resumed does not fit together (%s); downloading it anew", without_secrets(url), reason
+        )
         _from_web(url, target, remote, names, wanted)
     else:
         part.unlink()
-
-
-def _origin_of(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def fetch_url(url: str, part: Path) -> None:
-    """Download `url` to `part`, continuing after the bytes that are there when they came from the same version.
-
-    The server's ETag (or Last-Modified) is kept beside `part` and sent as If-Range, so that a changed file starts
-    anew. Raises URLError or OSError; what had arrived by then stays.
-    """
-    part.parent.mkdir(parents=True, exist_ok=True)
-    origin = _origin_of(part)
-    request = urllib.request.Request(url, headers={"User-Agent": "torchloom", "Accept-Encoding": "identity"})
-    have = part.stat().st_size if part.is_file() else 0
-    version = _same_origin(origin, url) if have else None
-    if version:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", version)
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing after what we have: it is whole, and its checksum will tell
-            return
-        raise
-    with response:
-        continues = response.status == 206
-        have = have if continues else 0
-        version = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        origin.write_text(json.dumps({"url": url, "version": version}))
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        logger.info("%s %s (%s)", "resuming" if continues else "downloading", url, _size(total))
-        with part.open("ab" if continues else "wb") as file, download_bar() as bar:
-            task = bar.add_task(PurePosixPath(urlsplit(url).path).name, total=total, completed=have)
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                bar.advance(task, len(chunk))
-                if file.tell() > LARGEST_FILE:
-                    part.unlink()
-                    raise SourceError(f"{part.name} has more than {LARGEST_FILE >> 30} GiB; refused")
-            arrived = file.tell()
-    if total is not None and arrived != total:
-        raise OSError(f"the connection ended after {arrived} of {total} bytes; the next run resumes there")
-
-
-def _same_origin(origin: Path, url: str) -> str | None:
-    try:
-        known = json.loads(origin.read_text())
-        version: str = known["version"]
-        return version if known["url"] == url and version.isascii() and version.isprintable() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _size(total: int | None) -> str:
-    return "size unknown" if total is None else f"{total / 1e6:.1f} MB"
 
 
 def _unpack(packed: Path, target: Path, remote: str, names: list[str], wanted: dict[str, str | None]) -> None:

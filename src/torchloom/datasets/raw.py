@@ -17,7 +17,7 @@ from torchloom.system.files import atomic_write, contents
 
 MIRROR_VARIABLE = "TORCHLOOM_MIRROR"
 AGAIN = "Run the download stage again: kedro run --tags download"
-CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
+CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class Source:
         return ([str(Path(root).expanduser() / self.mirror)] if root and self.mirror else []) + self.places
 
 
+def _lower(digests: dict[str, str | None]) -> dict[str, str | None]:
+    """Checksums as we compute them; some programs write them in capitals."""
+    return {name: digest and digest.lower() for name, digest in digests.items()}
+
+
 class SourceDataset(AbstractDataset[None, Source]):
     """The catalog's account of a data set's source: read it, never write it. `filepath` is the folder to fill."""
 
@@ -96,8 +101,8 @@ class SourceDataset(AbstractDataset[None, Source]):
             for name, digest in digests.items():
                 if digest is not None and not CHECKSUM.fullmatch(digest):
                     raise InputError(f"{folder.name}_source: {name}: {digest!r} is no md5:… or sha256:… in hexadecimal")
-        forms = tuple(Form(**form) for form in alternatives or [])
-        self._source = Source(folder.name, folder, files, fetch, places, mirror, forms)
+        forms = tuple(Form(**{**form, "files": _lower(form["files"])}) for form in alternatives or [])
+        self._source = Source(folder.name, folder, _lower(files), fetch, places, mirror, forms)
         self.metadata = metadata
 
     def load(self) -> Source:
