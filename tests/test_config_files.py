@@ -80,6 +80,16 @@ def test_blocks_of_a_users_own_pipelines_are_merged_key_by_key(load: Loader) -> 
     assert found["data_of_mine"]["preprocess"] == {"pictures": {"name": "other"}}
 
 
+def test_where_an_inherited_key_stands(tmp_path: Path, load: Loader) -> None:
+    above = {"mine": {"train": {"batch_size": 8}}, "sweep": {"space": {"train.epochs": {"low": 2}}}}
+    loader = load({"mine/parameters/a.yml": above}, {"mine": {"model": {"dropout": 0.1}}})
+    assert loader["parameters"]["mine"]["train"]["batch_size"] == 8
+    base = tmp_path / "base/parameters/all.yml"
+    assert loader.inherited("mine.train.epochs") == loader.inherited("sweep.space.train.epochs.high") == base
+    for own in ("mine.train.batch_size", "mine.model.dropout", "sweep.space.train.epochs.low", "mine.train.seed"):
+        assert loader.inherited(own) is None
+
+
 UNREADABLE = {  # what stands in the file, and what is said of it
     "a list": (b"- a\n", "is a list; must be a mapping"),
     "a tab": (b"x:\n\ty: 1\n", "line 2 is indented by a tab; YAML wants spaces"),

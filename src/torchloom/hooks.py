@@ -49,12 +49,14 @@ class ProjectHooks:
         """Check every parameter of every task; Kedro itself ignores unknown tasks and blocks."""
         log_as_the_project_says(Path(context.config_loader.conf_source))
         logging.getLogger("kedro.pipeline.node").addFilter(_is_news)
-        if isinstance(context.config_loader, ConfigLoader):
-            context.config_loader.check_files()
+        loader = context.config_loader
+        if isinstance(loader, ConfigLoader):
+            loader.check_files()
         parameters = read_parameters(context.config_loader)
         inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:").partition(".")[0] for name in inputs if name.startswith("params:")}
-        check_parameters(parameters, all_blocks(), read)
+        inherited = loader.inherited if isinstance(loader, ConfigLoader) else lambda _: None
+        check_parameters(parameters, all_blocks(), read, inherited)
         models = {name: _from_here(parameters[name], context.project_path) for name in ("predict", "serve")}
         sweep = {**parameters["sweep"], "environment": context.env}
         context.config_loader["parameters"] = {**parameters, **models, "sweep": sweep}

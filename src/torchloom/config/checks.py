@@ -118,9 +118,22 @@ def check_yaml(folder: Path) -> None:
             raise InputError(f"{path}: has {aliases} aliases (*name), more than {MOST_ALIASES}. Write the values out")
 
 
-def check_parameters(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseModel]], others: set[str]) -> None:
-    """Check all parameters; raise one InputError that lists every mistake by its full key. See `mistakes`."""
-    refuse(mistakes(parameters, expected, others))
+def check_parameters(
+    parameters: Mapping[str, Any],
+    expected: Mapping[str, type[BaseModel]],
+    others: set[str],
+    inherited: Callable[[str], Path | None] = lambda _: None,
+) -> None:
+    """Check all parameters; raise one InputError that lists every mistake by its full key. See `mistakes`.
+
+    Where a key is `inherited` from a file, that is named.
+    """
+    refuse([f"{line}{_from(inherited, line)}" for line in mistakes(parameters, expected, others)])
+
+
+def _from(inherited: Callable[[str], Path | None], line: str) -> str:
+    path = inherited(line.partition(": ")[0])
+    return f"; it is from {path}" if path else ""
 
 
 def refuse(problems: list[str]) -> None:

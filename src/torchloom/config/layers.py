@@ -51,6 +51,15 @@ def completed(given: Any, below: Any, full: Any) -> Any:
     return own | {key: full.get(key) for key in below if key not in given}
 
 
+def has_key(config: Any, key: str) -> bool:
+    """Whether something stands at a full key, whose parts are keys of mappings and have points in them or not."""
+    if not isinstance(config, Mapping):
+        return False
+    return key in config or any(
+        key.startswith(f"{first}.") and has_key(config[first], key.removeprefix(f"{first}.")) for first in config
+    )
+
+
 def _together(files: Files) -> dict[str, Any]:
     return {str(key): value for config in files.values() for key, value in _plain(config).items()}
 

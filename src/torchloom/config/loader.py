@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 from torchloom.config.checks import check_yaml, unknown
 from torchloom.config.files import mistake, mistakes_of_globals, unread, with_homes
-from torchloom.config.layers import without_superseded
+from torchloom.config.layers import Files, has_key, without_superseded
 from torchloom.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class ConfigLoader(OmegaConfigLoader):
     newest: ClassVar[ConfigLoader | None] = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self._base: Files = {}  # the parameters of base, and those above them
+        self._above: list[Mapping[str, Any]] = []
         self.files: dict[str, list[Path]] = {}  # of each block of parameters, as far as they were read
         try:
             super().__init__(*args, **options)
@@ -62,7 +64,15 @@ class ConfigLoader(OmegaConfigLoader):
             raise
         if key == "parameters":
             base, environment = without_superseded(base, environment, self.runtime_params or {})
+            self._above = [*environment.values(), self.runtime_params or {}]
+            self._base = base
         return base, environment, *rest
+
+    def inherited(self, key: str) -> Path | None:
+        """The file of base in which the parameter of that full key stands, if it is from none above it."""
+        if any(has_key(layer, key) for layer in self._above):
+            return None
+        return next((path for path, config in self._base.items() if has_key(config, key)), None)
 
     def _paths(self, kinds: Iterable[str]) -> list[Path]:
         """The files of base and the environment that are read for `kinds` of configuration, in order."""
