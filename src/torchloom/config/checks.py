@@ -17,6 +17,7 @@ from torchloom.errors import InputError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is in C
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # which YAML may be in, too
+MOST_LIKELY = 3  # names that may have been meant
 MOST_ALIASES = 20  # in a YAML file; nine for each level of five are a minute's work and gigabytes for the reader
 
 
@@ -204,15 +205,24 @@ def _given(value: Any) -> str:
     return "not given" if value is None else f"given {value!r}"
 
 
-def unknown(name: str, allowed: Iterable[str], what: str = "key") -> str:
-    """`unknown key (did you mean …?); allowed are …`"""
+def unknown(name: str, allowed: Iterable[str], what: str = "key", most: int | None = None) -> str:
+    """`unknown key (did you mean …?); allowed are …`, of which at most so many are named."""
     allowed = sorted(allowed)
-    return f"unknown {what}{_likely(name, allowed)}; allowed are {', '.join(allowed)}"
+    left_out = f", … ({len(allowed)} in all)" if most and len(allowed) > most else ""
+    return f"unknown {what}{_likely(name, allowed)}; allowed are {', '.join(allowed[:most])}{left_out}"
 
 
 def _likely(name: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(name, allowed, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = _ending(name, allowed) or difflib.get_close_matches(name, allowed, n=1)
+    if not near:  # a dotted name, of which the last part alone is given, and not quite
+        parts = difflib.get_close_matches(name, {each.rpartition(".")[2] for each in allowed}, n=1)
+        near = [each for part in parts for each in _ending(part, allowed)]
+    shown = near if len(near) <= MOST_LIKELY else [*near[: MOST_LIKELY - 1], f"one of {len(near) - 2} others"]
+    return f" (did you mean {' or '.join(shown)}?)" if near else ""
+
+
+def _ending(last: str, allowed: list[str]) -> list[str]:
+    return [each for each in allowed if each.endswith(f".{last}")]
 
 
 def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
