@@ -146,3 +146,13 @@ def test_a_runner_by_its_path_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = CliRunner().invoke(cli, ["run", "--env", "sample", "--runner", "torchloom.runner.SkipUnchanged"])
     assert (ended.exit_code, runners) == (0, [SkipUnchanged])
     assert own.named() == named
+
+
+def test_a_reference_left_open() -> None:
+    ended = CliRunner().invoke(cli, ["run", "--params", "wonderland_lstm.generate.prompt=a ${x"])
+    assert ended.exit_code == 2
+    said = (
+        "Error: Invalid value for '--params': wonderland_lstm.generate.prompt=a ${x: ${ begins a reference to another"
+    )
+    assert said in ended.output
+    assert "Traceback" not in ended.output

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import yaml
 from kedro.framework.project import pipelines
+from kedro.io.core import DatasetNotFoundError
 from kedro.pipeline import Pipeline
 from omegaconf.errors import OmegaConfBaseException
 
@@ -137,7 +138,13 @@ def _read_by_us(option: click.Parameter) -> click.Parameter:
 def _checked(run: click.Command, **given: Any) -> Any:
     check_runner(given["runner"] or "SequentialRunner", given["runner_params"])
     assert run.callback
-    return run.callback(**given)
+    try:
+        return run.callback(**given)
+    except DatasetNotFoundError as error:
+        if "load_versions" not in str(error):
+            raise
+        asked = ", ".join(given["load_versions"])
+        raise InputError(f"--load-versions {asked}: must name entries of the catalog. {error}") from error
 
 
 def parameters(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
@@ -151,7 +158,8 @@ def parameters(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
         shown = place.get_snippet(indent=2) if place else value
         raise click.BadParameter(f"a value is no YAML ({getattr(error, 'problem', error)}):\n{shown}") from error
     except OmegaConfBaseException as error:
-        raise click.BadParameter(f"{error}") from error
+        why = "${ begins a reference to another value, which } ends. Write \\${…} where the signs themselves are meant"
+        raise click.BadParameter(f"{value}: {why}") from error
 
 
 def check_runner(name: str, arguments: Mapping[str, Any]) -> None:

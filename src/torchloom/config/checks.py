@@ -209,6 +209,8 @@ def unknown(name: str, allowed: Iterable[str], what: str = "key", most: int | No
     """`unknown key (did you mean …?); allowed are …`, of which at most so many are named."""
     allowed = sorted(allowed)
     left_out = f", … ({len(allowed)} in all)" if most and len(allowed) > most else ""
+    if not allowed:
+        return f"unknown {what}; there is none"
     return f"unknown {what}{_likely(name, allowed)}; allowed are {', '.join(allowed[:most])}{left_out}"
 
 
