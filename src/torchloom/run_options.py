@@ -16,7 +16,7 @@ from kedro.io.core import DatasetNotFoundError
 from kedro.pipeline import Pipeline
 from omegaconf.errors import OmegaConfBaseException
 
-from torchloom.config.checks import UnknownNameError, one_of, unknown
+from torchloom.config.checks import UnknownNameError, odd_numbers, one_of, unknown
 from torchloom.errors import InputError
 from torchloom.system.words import counted
 
@@ -149,9 +149,12 @@ def _checked(run: click.Command, **given: Any) -> Any:
 
 def parameters(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
     """Those of `--params` as Kedro reads them, and one message where a value is no YAML, such as an open list."""
-    from kedro.framework.cli.utils import _split_params
+    from kedro.framework.cli.utils import _split_params, split_string
 
     try:
+        for item in split_string(ctx, option, value) if isinstance(value, str) else ():
+            for line in odd_numbers(item.partition("=")[2]):
+                raise click.BadParameter(f"{item}: {line.partition(': ')[2]}")
         return _split_params(ctx, option, value)
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)

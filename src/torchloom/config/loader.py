@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config.checks import check_yaml, unknown
+from torchloom.config.checks import check_yaml, odd_numbers, unknown
 from torchloom.config.entries import mistakes_of_entries, why_not_made
 from torchloom.config.files import mistake, mistakes_of_globals, unread, with_homes
 from torchloom.config.layers import without_superseded
@@ -68,6 +68,7 @@ class ConfigLoader(OmegaConfigLoader):
     def _read_dir_configs(self, conf_path: str, patterns: Iterable[str], key: str, *rest: Any) -> dict[Path, Any]:
         found: dict[Path, Any] = super()._read_dir_configs(conf_path, patterns, key, *rest)
         if key == "parameters":
+            refuse_odd_numbers({Path(path): Path(path).read_bytes() for path in found if Path(path).is_file()})
             for path, config in found.items():
                 for block in config if isinstance(config, dict) or hasattr(config, "keys") else ():
                     self.files.setdefault(str(block), []).append(path)
@@ -130,6 +131,12 @@ def read_parameters(loader: AbstractConfigLoader) -> dict[str, Any]:
         name = loader.env or getattr(loader, "default_run_env", None)
         raise InputError(f"the configuration of the environment {name!r} cannot be read: {error}") from error
     return parameters
+
+
+def refuse_odd_numbers(texts: Mapping[Path, bytes]) -> None:
+    """InputError when one of these files has what YAML reads as another number than who writes it."""
+    if wrong := [f"{path}: {line}" for path, text in texts.items() for line in odd_numbers(text)]:
+        raise InputError("\n".join(wrong))
 
 
 def check_entries(loader: AbstractConfigLoader, catalog: Any, names: Iterable[str]) -> None:
