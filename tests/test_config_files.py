@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from click import BadParameter, Command, Context, Option
 
 from conftest import ROOT
+from torchloom.config import ModelConfig, TrainConfig
+from torchloom.config.checks import mistakes
 from torchloom.config.loader import ConfigLoader
 from torchloom.errors import InputError
+from torchloom.run_options import parameters
 from torchloom.settings import CONFIG_LOADER_ARGS
 
 MLP = {"name": "mlp", "hidden": [512], "dropout": 0.2}
@@ -171,3 +175,51 @@ def test_the_projects_own_files_are_all_read(caplog: pytest.LogCaptureFixture, m
         with caplog.at_level(logging.WARNING):
             ConfigLoader(str(ROOT / "conf"), env=folder.name, **CONFIG_LOADER_ARGS).check_files()
     assert not caplog.records
+
+
+# ---- what YAML reads otherwise than people do ----------------------------------------------------------------------
+
+NUMBERS = {  # as written, and as read
+    **{"1e-3": 0.001, "1E5": 1e5, ".5": 0.5, "1_000": 1000, "007": 7, "00": 0, "-08.5": -8.5, "0x10": 16},
+    **{"'012'": "012", "'1:30'": "1:30", "2020-01-01": "2020-01-01", "08": "08", "1:75": "1:75", "a:1:30": "a:1:30"},
+}
+
+
+@pytest.mark.parametrize("written", NUMBERS)
+def test_what_is_read_as_it_is_written(load: Loader, written: str) -> None:
+    assert load({"mine/parameters/a.yml": f"a: [{written}]".encode()})["parameters"]["a"] == [NUMBERS[written]]
+    assert parameters(Context(Command("run")), Option(["--params"]), f"a.b={written}") == {"a": {"b": NUMBERS[written]}}
+
+
+@pytest.mark.parametrize(("written", "read"), [("012", 10), ("-0777", -511), ("1:30", 90), ("12:30:45", 45045)])
+def test_numbers_with_other_bases_are_refused(tmp_path: Path, load: Loader, written: str, read: int) -> None:
+    says = f"{written} would be read as {read}. Write '{written}' for a text, or {read}"
+    with pytest.raises(InputError) as caught:
+        load({"mine/parameters/a.yml": f"b: 1\na: [2, {written}]".encode()})["parameters"]
+    assert caught.value.message == f"{tmp_path / 'mine/parameters/a.yml'}: line 2: {says}"
+    with pytest.raises(BadParameter) as refused:
+        parameters(Context(Command("run")), Option(["--params"]), f"b=1,a.b={written}")
+    assert refused.value.message == f"a.b={written}: {says}"
+
+
+YES = ". A text is written in quotes: without them yes, no, on and off are true and false"
+
+
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        ("model: {name: on}", "mine.model.name: given True; must be a valid string" + YES),
+        ("model: {name: 7}", "mine.model.name: given 7; must be a valid string. A text is written in quotes: without"),
+        ("train: {no: 3}", "given False; Keys should be strings" + YES),
+        ("off: 3", "mine.False: unknown key; allowed are model, train" + YES),
+    ],
+)
+def test_what_is_no_text_without_quotes(block: str, says: str) -> None:
+    expected: dict[str, Any] = {"mine.model": ModelConfig, "mine.train": TrainConfig}
+    found = mistakes({"mine": yaml.safe_load(block)}, expected, set())
+    assert [line for line in found if says in line]
+
+
+def test_a_name_that_is_no_text() -> None:
+    (line,) = mistakes({False: {"x": 1}}, {}, {"mine"})  # type: ignore[dict-item]
+    assert line.startswith(f"False: unknown key; allowed are mine{YES}")

@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -414,6 +416,37 @@ def test_a_damaged_study_is_named(search: Callable[..., Any], tmp_path: Path) ->
     (tmp_path / "damaged/study.db").write_bytes(b"no database " * 1000)
     with pytest.raises(InputError, match=r"study\.db: cannot be used \(file is not a database\)"):
         search("damaged")
+
+
+@pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        ("v9.9.9.a", "a newer Optuna than .*, which is installed. Update it: pip install -U optuna; or move the file"),
+        ("v2.6.0.a", "an older Optuna than .*: optuna storage upgrade --storage sqlite:///"),
+    ],
+)
+def test_a_study_of_another_optuna_is_named(tmp_path: Path, revision: str, says: str) -> None:
+    sweep.open_study(tmp_path, "one", "minimize")
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database:
+        database.execute("update alembic_version set version_num = ?", [revision])
+        database.commit()
+    with pytest.raises(InputError, match=rf"study\.db: is of {says}"):
+        sweep.open_study(tmp_path, "one")
+
+
+@pytest.mark.parametrize("lock", ["exclusive", "immediate"])
+def test_a_study_that_another_process_holds_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    monkeypatch.setattr(sweep, "WAIT", 0.1)
+    study = sweep.open_study(tmp_path, "one", "minimize")
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database:
+        database.execute(f"begin {lock}")
+        said = r"study\.db: cannot be used \(database is locked\)\. Another process holds it: end that, and repeat"
+        with pytest.raises(InputError, match=said), sweep._stored(tmp_path):
+            study.ask()
+        with pytest.raises(InputError, match=said), sweep._stored(tmp_path):
+            sweep.open_study(tmp_path, "two", "minimize")
 
 
 # ---- the environment -----------------------------------------------------------------------------------------------

@@ -12,8 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-import yaml
-from kedro.framework.cli.utils import _split_params
 from kedro.framework.startup import ProjectMetadata
 
 
@@ -28,17 +26,25 @@ class Above0(click.FloatRange):
 ABOVE_0 = Above0(min=0, min_open=True)
 
 
-def parameters(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Those of `--params` as Kedro reads them, and one message where a value is no YAML, such as an open list."""
-    try:
-        return _split_params(ctx, option, value)
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        shown = place.get_snippet(indent=2) if place else value
-        raise click.BadParameter(f"a value is no YAML ({getattr(error, 'problem', error)}):\n{shown}") from error
+def parameters(*given: Any) -> Any:
+    """Those of `--params`, as `kedro run` reads them."""
+    from torchloom import run_options
+
+    return run_options.parameters(*given)
 
 
-@click.group(name="torchloom")
+class Commands(click.Group):
+    """This project's, and Kedro's `run` with checks of ours, which is imported when it is asked for."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "run":
+            from torchloom.run_options import command
+
+            return command()
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(name="torchloom", cls=Commands)
 def cli() -> None:
     """Commands of this project."""
 
@@ -239,7 +245,7 @@ def list_tasks(env: str | None) -> None:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
 
 
-def _tuned(command: Callable[..., Any]) -> Callable[..., Any]:
+def _tuned(callback: Callable[..., Any]) -> Callable[..., Any]:
     """What all commands of `tune` take."""
     options = [
         click.argument("task"),
@@ -247,8 +253,8 @@ def _tuned(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--params", default="", callback=parameters, help="Other parameters, as kedro run has them."),
     ]
     for option in reversed(options):
-        command = option(command)
-    return command
+        callback = option(callback)
+    return callback
 
 
 @cli.group()

@@ -18,7 +18,7 @@ from kedro.framework.project import pipelines
 
 from torchloom.config import own
 from torchloom.config.checks import check_parameters
-from torchloom.config.loader import ConfigLoader, credentials_of, read_parameters
+from torchloom.config.loader import ConfigLoader, check_entries, credentials_of, read_parameters
 from torchloom.errors import InputError, is_news
 from torchloom.system.addresses import addresses_in
 from torchloom.system.locks import command
@@ -91,6 +91,7 @@ class ProjectHooks:
         from torchloom.records.running import Run
 
         assert self.context is not None
+        check_entries(self.context.config_loader, catalog, sorted(pipeline.datasets()))
         parameters = self.context.params
         tasks = {name for name, block in parameters.items() if is_task(name, block)}
         self.run = Run(run_params, pipeline, catalog, self.context, tasks)

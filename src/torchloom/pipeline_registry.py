@@ -12,6 +12,7 @@ from kedro.pipeline import Pipeline
 from torchloom.config.checks import unknown
 from torchloom.config.loader import newest_loader, read_parameters
 from torchloom.errors import InputError
+from torchloom.run_options import Filtered
 from torchloom.tasks import Task, entry_in, origin_of, pipeline_of, readers_of, tasks_of
 
 OURS = {"distillation", "features", "federation", "folds", "prediction", "preparation", "pruning", "quantization"}
@@ -27,7 +28,7 @@ class Pipelines(dict[str, Pipeline]):
         raise InputError(f"--pipelines {name}: {unknown(name, known, 'task')}")
 
 
-class Deferred(Pipeline):
+class Deferred(Filtered):
     """A pipeline that is put together when something is asked of it: its name alone takes no import of its stages."""
 
     def __init__(self, build: Callable[[], Pipeline]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from torchloom.errors import InputError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is in C
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # which YAML may be in, too
+MOST_LIKELY = 3  # names that may have been meant
+ODD_NUMBER = re.compile(rb"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")  # with base 8 or 60
 MOST_ALIASES = 20  # in a YAML file; nine for each level of five are a minute's work and gigabytes for the reader
 
 
@@ -118,6 +121,19 @@ def check_yaml(folder: Path) -> None:
             raise InputError(f"{path}: has {aliases} aliases (*name), more than {MOST_ALIASES}. Write the values out")
 
 
+def odd_numbers(text: bytes | str) -> Iterator[str]:
+    """A line for each value without quotes that YAML reads as another number than is written: 012 as 10, 1:30 as 90."""
+    whole = text if isinstance(text, bytes) else text.encode()
+    if not ODD_NUMBER.search(whole):
+        return
+    for event in yaml.parse(whole, LOADER):
+        if isinstance(event, yaml.ScalarEvent) and not event.style and ODD_NUMBER.fullmatch(event.value.encode()):
+            read = yaml.load(event.value, LOADER)  # noqa: S506  # the safe one, or the same in C
+            if not isinstance(read, str) and event.value.replace("_", "").lstrip("+-0") != str(abs(read) or ""):
+                line = event.start_mark.line + 1
+                yield f"line {line}: {event.value} would be read as {read}. Write '{event.value}' for a text, or {read}"
+
+
 def check_parameters(
     parameters: Mapping[str, Any],
     expected: Mapping[str, type[BaseModel]],
@@ -164,7 +180,7 @@ def mistakes(parameters: Mapping[str, Any], expected: Mapping[str, type[BaseMode
         if not isinstance(given, Mapping):
             problems.append(f"{owner}: {_given(given)}; must be the blocks {', '.join(sorted(names))}")
             continue
-        problems += [f"{owner}.{name}: {unknown(str(name), names)}" for name in given if name not in names]
+        problems += [f"{owner}.{name}: {unknown(name, names)}" for name in given if name not in names]
         for name in sorted(names):
             problems += check_block(f"{owner}.{name}", given.get(name), expected[f"{owner}.{name}"])
     return problems
@@ -210,22 +226,42 @@ def _readable(key: str, model: type[BaseModel], error: ErrorDetails) -> list[str
         keys = ", ".join(f"{name}: …" for name in needed or fields)
         return [f"{full}: {_given(error['input'])}; must be a block such as {{{keys}}}"]
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return [f"{full}: {_given(error['input'])}; {message}"]
+    quotes = _quotes(error["input"]) if error["type"] in {"string_type", "literal_error", "invalid_key"} else ""
+    return [f"{full}: {_given(error['input'])}; {message}{quotes}"]
+
+
+def _quotes(value: Any) -> str:
+    """What to write where a text was meant, and YAML reads something else without quotes."""
+    if isinstance(value, bool):
+        return ". A text is written in quotes: without them yes, no, on and off are true and false"
+    return ". A text is written in quotes: without them it is a number" if isinstance(value, int | float) else ""
 
 
 def _given(value: Any) -> str:
     return "not given" if value is None else f"given {value!r}"
 
 
-def unknown(name: str, allowed: Iterable[str], what: str = "key") -> str:
-    """`unknown key (did you mean …?); allowed are …`"""
+def unknown(name: Any, allowed: Iterable[str], what: str = "key", most: int | None = None) -> str:
+    """`unknown key (did you mean …?); allowed are …`, of which at most so many are named."""
     allowed = sorted(allowed)
-    return f"unknown {what}{_likely(name, allowed)}; allowed are {', '.join(allowed)}"
+    left_out = f", … ({len(allowed)} in all)" if most and len(allowed) > most else ""
+    if not allowed:
+        return f"unknown {what}; there is none"
+    likely = _likely(str(name), allowed)
+    return f"unknown {what}{likely}; allowed are {', '.join(allowed[:most])}{left_out}{_quotes(name)}"
 
 
 def _likely(name: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(name, allowed, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = _ending(name, allowed) or difflib.get_close_matches(name, allowed, n=1)
+    if not near:  # a dotted name, of which the last part alone is given, and not quite
+        parts = difflib.get_close_matches(name, {each.rpartition(".")[2] for each in allowed}, n=1)
+        near = [each for part in parts for each in _ending(part, allowed)]
+    shown = near if len(near) <= MOST_LIKELY else [*near[: MOST_LIKELY - 1], f"one of {len(near) - 2} others"]
+    return f" (did you mean {' or '.join(shown)}?)" if near else ""
+
+
+def _ending(last: str, allowed: list[str]) -> list[str]:
+    return [each for each in allowed if each.endswith(f".{last}")]
 
 
 def _block_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -17,12 +17,14 @@ from typing import Any, ClassVar
 import yaml
 from kedro.config import AbstractConfigLoader, MissingConfigException, OmegaConfigLoader
 from kedro.framework import project
+from kedro.io import DatasetError
 from kedro.utils import find_kedro_project
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from torchloom.config.checks import check_yaml, unknown
+from torchloom.config.checks import check_yaml, odd_numbers, unknown
+from torchloom.config.entries import mistakes_of_entries, why_not_made
 from torchloom.config.files import mistake, mistakes_of_globals, unread, with_homes
 from torchloom.config.layers import Files, has_key, without_superseded
 from torchloom.errors import InputError
@@ -46,9 +48,29 @@ class ConfigLoader(OmegaConfigLoader):
         if project.PACKAGE_NAME:  # the pipelines that Kedro keeps may be those of another environment
             project.pipelines.configure(f"{project.PACKAGE_NAME}.pipeline_registry")
 
+    def __getitem__(self, key: str) -> Any:
+        found = super().__getitem__(key)
+        if key == "catalog" and (wrong := list(mistakes_of_entries(found, self._names_of_credentials))):
+            raise InputError("\n".join(f"{self.place_of_entry(name)}: {why}" for name, why in wrong))
+        return found
+
+    def _names_of_credentials(self) -> list[str]:
+        try:
+            return list(self["credentials"])
+        except MissingConfigException:
+            return []
+
+    def place_of_entry(self, name: str) -> str:
+        """An entry of the catalog with its file, that of the environment first."""
+        folder = Path(self.conf_source) / self._environment
+        files = sorted(self._paths(["catalog"]), key=lambda path: not path.is_relative_to(folder))
+        there = (f"{path}: {name}" for path in files if name in (OmegaConf.load(path) or ()))
+        return next(there, name)
+
     def _read_dir_configs(self, conf_path: str, patterns: Iterable[str], key: str, *rest: Any) -> dict[Path, Any]:
         found: dict[Path, Any] = super()._read_dir_configs(conf_path, patterns, key, *rest)
         if key == "parameters":
+            refuse_odd_numbers({Path(path): Path(path).read_bytes() for path in found if Path(path).is_file()})
             for path, config in found.items():
                 for block in config if isinstance(config, dict) or hasattr(config, "keys") else ():
                     self.files.setdefault(str(block), []).append(path)
@@ -119,6 +141,25 @@ def read_parameters(loader: AbstractConfigLoader) -> dict[str, Any]:
         name = loader.env or getattr(loader, "default_run_env", None)
         raise InputError(f"the configuration of the environment {name!r} cannot be read: {error}") from error
     return parameters
+
+
+def refuse_odd_numbers(texts: Mapping[Path, bytes]) -> None:
+    """InputError when one of these files has what YAML reads as another number than who writes it."""
+    if wrong := [f"{path}: {line}" for path, text in texts.items() for line in odd_numbers(text)]:
+        raise InputError("\n".join(wrong))
+
+
+def check_entries(loader: AbstractConfigLoader, catalog: Any, names: Iterable[str]) -> None:
+    """InputError when one of these entries of the catalog cannot be made of what its file says."""
+    for name in names:
+        try:
+            catalog.get(name)
+        except InputError:
+            raise
+        except DatasetError as error:
+            entry = loader["catalog"].get(name, {})
+            place = loader.place_of_entry(name) if isinstance(loader, ConfigLoader) else name
+            raise InputError(f"{place}: {why_not_made(error, entry.get('type'))}") from error
 
 
 def credentials_of(loader: AbstractConfigLoader, name: str | None, key: str) -> dict[str, Any]:

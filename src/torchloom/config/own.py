@@ -47,10 +47,16 @@ def chosen(name: str, allowed: Collection[str], what: str, parent: type | None =
             raise UnknownNameError(name, f"must be {what.rstrip(',')}")
         one_of(name, allowed, f"{what} or the dotted path of one of yours")
         return
-    found = _imported(name)
-    if parent:
-        _check_below(name, found, parent)
+    reached(name, parent)
     _named.add(name)
+
+
+def reached(path: str, parent: type | None = None) -> Any:
+    """What is at the dotted path, whoever names it; UnknownNameError unless it is there, and with `parent` below it."""
+    found = _imported(path)
+    if parent:
+        _check_below(path, found, parent)
+    return found
 
 
 def _check_below(name: str, found: Any, parent: type) -> None:

@@ -29,6 +29,7 @@ from kedro.pipeline.node import Node
 from kedro.utils import find_kedro_project
 from kedro.validation.type_extractor import TypeExtractor
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, Field, model_validator
@@ -346,17 +347,26 @@ def _stored(folder: Path) -> Iterator[None]:
     """InputError when the file of the studies cannot be read or written."""
     try:
         yield
-    except DatabaseError as error:
-        raise InputError(
-            f"{folder / 'study.db'}: cannot be used ({error.orig}). Make room or change its rights; if it is damaged, "
-            "move it away, and the sweep starts anew"
-        ) from error
+    except (DatabaseError, StorageInternalError) as error:
+        cause = getattr(error if isinstance(error, DatabaseError) else error.__cause__, "orig", error)
+        advice = "Make room or change its rights; if it is damaged, move it away, and the sweep starts anew"
+        if "is locked" in str(cause):
+            advice = "Another process holds it: end that, and repeat the command. What is finished is kept"
+        raise InputError(f"{folder / 'study.db'}: cannot be used ({cause}). {advice}") from error
 
 
 def open_study(folder: Path, name: str, direction: Any = None) -> Study:
     """The study of this name; with a direction, it is made when it is not there."""
     url = f"sqlite:///{folder / 'study.db'}"
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": WAIT}})
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": WAIT}})
+    except RuntimeError as error:  # its tables are those of another version
+        older = "storage upgrade" in str(error)
+        mend = f"Convert it: optuna storage upgrade --storage {url}" if older else "Update it: pip install -U optuna"
+        raise InputError(
+            f"{folder / 'study.db'}: is of {'an older' if older else 'a newer'} Optuna than {optuna.__version__}, "
+            f"which is installed. {mend}; or move the file away, and the sweep starts anew"
+        ) from error
     if direction is None:
         return optuna.load_study(study_name=name, storage=storage)
     return optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
