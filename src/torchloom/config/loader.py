@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from torchloom.config.checks import check_yaml, unknown
+from torchloom.config.entries import names_in, written_out
 from torchloom.config.files import mistake, mistakes_of_globals, unread, with_homes
 from torchloom.config.layers import without_superseded
 from torchloom.errors import InputError
@@ -35,6 +36,7 @@ class ConfigLoader(OmegaConfigLoader):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.files: dict[str, list[Path]] = {}  # of each block of parameters, as far as they were read
+        self.coming: set[str] = set()  # data sets that the catalog should have beside those in the parameters
         try:
             super().__init__(*args, **options)
         except OmegaConfBaseException as error:  # the one thing that it reads already
@@ -43,6 +45,13 @@ class ConfigLoader(OmegaConfigLoader):
         type(self).newest = self
         if project.PACKAGE_NAME:  # the pipelines that Kedro keeps may be those of another environment
             project.pipelines.configure(f"{project.PACKAGE_NAME}.pipeline_registry")
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = super().__getitem__(key)
+        if key != "catalog" or key in self.data:
+            return found
+        names = names_in(read_parameters(self))
+        return written_out(found, {**names, "{data}": names["{data}"] | self.coming})
 
     def _read_dir_configs(self, conf_path: str, patterns: Iterable[str], key: str, *rest: Any) -> dict[Path, Any]:
         found: dict[Path, Any] = super()._read_dir_configs(conf_path, patterns, key, *rest)
