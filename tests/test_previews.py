@@ -46,15 +46,19 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> DataCatalog:
         return session.load_context().catalog
 
 
-@pytest.mark.usefixtures("catalog")
-def test_kedro_viz_finds_the_layers_of_all_pipelines_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kedro_viz_finds_the_layers_of_all_pipelines_in_order(
+    catalog: DataCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It drops all layers of a pipeline where they are in a circle, counting whole tasks as one step."""
     chains = {name: {"task": block} for name, block in CHAINS.items()}
     monkeypatch.setitem(newest_loader().data, "parameters", {**read_parameters(newest_loader()), **chains})
     registered = pipeline_registry.register_pipelines()
     assert registered.keys() > CHAINS.keys()
     manager = managers.DataAccessManager()
-    manager.add_catalog(DataCatalog.from_config(newest_loader()["catalog"]), registered)
+    with_chains = DataCatalog.from_config(newest_loader()["catalog"])
+    for name in set(with_chains.keys()) - set(catalog.keys()):
+        catalog[name] = with_chains.get(name)
+    manager.add_catalog(catalog, registered)
     manager.add_pipelines(registered)
     for name in registered:
         manager.create_modular_pipelines_tree_for_registered_pipeline(name)
