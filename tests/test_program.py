@@ -23,6 +23,10 @@ PACK, *LINES = [
 ]
 PREPARE = ["--pipelines", "linear_regression", "--to-nodes", "linear_regression.build_dataloaders", "--env", "sample"]
 
+COLUMNS = ["age", "sex", "body mass index", "average blood pressure", "s1 total serum cholesterol"]
+COLUMNS += ["s2 low-density lipoproteins", "s3 high-density lipoproteins", "s4 total cholesterol / HDL"]
+COLUMNS += ["s5 log of serum triglycerides", "s6 blood sugar"]
+
 
 def started(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
@@ -79,10 +83,7 @@ def test_the_guide(tmp_path: Path) -> None:
     shutil.copytree(project / "dist", folder / "dist")
     shutil.rmtree(project)
     with (folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows(
-            [["age", "sex", "bmi", "bp", *(f"s{place}" for place in range(1, 7))], [0.0] * 10, [0.01] * 10]
-        )
+        csv.writer(file).writerows([COLUMNS, [0.0] * 10, [0.01] * 10])
     (folder / "photos").mkdir()
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "photos/dark.png")
     ours = {"PYTHONPATH", "VIRTUAL_ENV", "KEDRO_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT"}  # or uv would install here
