@@ -112,6 +112,7 @@ ELSEWHERE = {
     'curl -d \'{"rows": [{"wave"*': "tests/test_serving.py::test_the_guide_on_labelled_series",
     "curl *": "tests/test_docs.py::test_every_command_runs",
     "uv run kedro viz run*": "tests/test_docs.py::test_every_command_runs",
+    "uv run kedro package": "tests/test_program.py::test_the_guide",
     "uv run tensorboard *": "tests/test_docs.py::test_every_command_runs",
 }
 

@@ -401,7 +401,7 @@ def test_a_file_that_has_changed_is_another(tmp_path: Path) -> None:
     """For the records of what made a file, and for a training that goes on."""
     kind = problem_of("classification").network
     kinds: Any = {"task.model": kind, "letters.preprocess": TextFilesPreprocessConfig}
-    records = Records(RecordFolders(tmp_path, tmp_path), {}, kinds, ())
+    records = Records(RecordFolders(tmp_path, tmp_path), {}, kinds)
     weights, folder = tmp_path / "w.pth", tmp_path / "theirs"
     folder.mkdir()
     found = []

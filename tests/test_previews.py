@@ -55,6 +55,9 @@ def test_kedro_viz_finds_the_layers_of_all_pipelines_in_order(
     registered = pipeline_registry.register_pipelines()
     assert registered.keys() > CHAINS.keys()
     manager = managers.DataAccessManager()
+    with_chains = DataCatalog.from_config(newest_loader()["catalog"])
+    for name in set(with_chains.keys()) - set(catalog.keys()):
+        catalog[name] = with_chains.get(name)
     manager.add_catalog(catalog, registered)
     manager.add_pipelines(registered)
     for name in registered:

@@ -67,7 +67,18 @@ def test_it_would_be_noticed(code: str) -> None:
 FLOORS = [  # each knows those before it; modules that lie flat in the package are floors of their own
     *("errors", "system", "config", "datasets", "data", "modalities", "models", "problems", "training"),
     *("export", "inference", "compression", "federated", "records", "reporting", "pipelines"),
-    *("tasks", "runner", "run_options", "sweeps", "tuning", "hooks", "cli", "pipeline_registry", "settings"),
+    *(
+        "tasks",
+        "runner",
+        "run_options",
+        "sweeps",
+        "tuning",
+        "hooks",
+        "cli",
+        "pipeline_registry",
+        "settings",
+        "__main__",
+    ),
 ]
 
 

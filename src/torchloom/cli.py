@@ -187,7 +187,7 @@ def _here(place: str, data: str, credentials: str | None) -> Iterator[tuple[Path
     from kedro.framework.session import KedroSession
     from kedro.io import DatasetError
 
-    from torchloom.config.loader import credentials_of
+    from torchloom.config.loader import credentials_of, newest_loader
     from torchloom.data.entries import keep
     from torchloom.errors import InputError
     from torchloom.system.addresses import is_address
@@ -198,6 +198,7 @@ def _here(place: str, data: str, credentials: str | None) -> Iterator[tuple[Path
     with KedroSession.create() as session:
         context = session.load_context()  # type: ignore[attr-defined]
         if is_address(place):
+            newest_loader().coming.add(data)  # which is no data set yet
             remote = context.catalog.load(f"{data}_remote")
             remote.options = credentials_of(context.config_loader, credentials, "--credentials")
             yield Path(remote.bring(place, "--data")).resolve(), lambda key: (key, place)

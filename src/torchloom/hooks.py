@@ -18,13 +18,14 @@ from kedro.framework.project import pipelines
 
 from torchloom.config import own
 from torchloom.config.checks import check_parameters
+from torchloom.config.entries import is_task, namespaces_in
 from torchloom.config.loader import ConfigLoader, check_entries, credentials_of, read_parameters
 from torchloom.errors import InputError, is_news
 from torchloom.system.addresses import addresses_in
 from torchloom.system.locks import command
 from torchloom.system.notebooks import after_each_cell, log_as_the_project_says, shell
 from torchloom.system.processes import check_beginning
-from torchloom.tasks import all_blocks, is_task, readers_of, start_of
+from torchloom.tasks import all_blocks, readers_of, start_of
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -88,13 +89,12 @@ class ProjectHooks:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         check_beginning()
         self._finish("interrupted")  # one before it in this process, of which nothing was heard any more
-        from torchloom.records.running import Run
-
         assert self.context is not None
         check_entries(self.context.config_loader, catalog, sorted(pipeline.datasets()))
-        parameters = self.context.params
-        tasks = {name for name, block in parameters.items() if is_task(name, block)}
-        self.run = Run(run_params, pipeline, catalog, self.context, tasks)
+        if {node.namespace for node in pipeline.nodes} & namespaces_in(self.context.params):
+            from torchloom.records.running import Run
+
+            self.run = Run(run_params, pipeline, catalog, self.context)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -124,10 +124,10 @@ class ProjectHooks:
     @hook_impl
     def after_pipeline_run(self) -> None:
         """Say what the run made and where it lies."""
-        assert self.run is not None
-        lines = self.run.summary()
-        self._finish("finished")
-        logger.info("\n".join(lines))
+        if self.run:
+            lines = self.run.summary()
+            self._finish("finished")
+            logger.info("\n".join(lines))
 
     def interrupted(self) -> None:
         """When the process, or a notebook's cell, ends in the middle of a run: by Ctrl-C, or by what else is no mistake

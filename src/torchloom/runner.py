@@ -20,7 +20,8 @@ class SkipUnchanged(SequentialRunner):
     def _run(self, pipeline: Pipeline, catalog: Any, hook_manager: Any = None, run_id: str | None = None) -> None:
         records = records_of(catalog)
         for node in pipeline.nodes:
-            reasons = records.stale(node, catalog)
+            known = node.namespace in records.namespaces
+            reasons = records.stale(node, catalog) if known else ["is your own, of which no records are kept"]
             if reasons:
                 self._logger.info("%s: %s", node.name, "; ".join(reasons))
                 super()._run(Pipeline([node]), catalog, hook_manager, run_id)

@@ -21,6 +21,7 @@ from kedro.pipeline import Pipeline
 from pydantic import BaseModel, ConfigDict, create_model
 
 from torchloom.config.checks import UnknownNameError, check_block, one_of, unknown
+from torchloom.config.entries import is_data_set, is_task
 from torchloom.config.loader import ConfigLoader, newest_loader, read_parameters
 from torchloom.data.readers import check_reader, default_reader
 from torchloom.data.readers import reader as reader_of
@@ -63,7 +64,6 @@ METHODS = {  # other ways to a model than to train one on a data set
     ),
 }
 KINDS = ("problem", "method")
-OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
 SHARED = ("debugging", "distributed", "serve", "tracking")
 NAME = re.compile(r"[\w-]{1,100}")
 
@@ -122,7 +122,7 @@ def read_tasks(parameters: Mapping[str, Any], files: Mapping[str, list[Any]] | N
 
 def _check_names(parameters: Mapping[Any, Any]) -> None:
     """InputError unless Kedro, and files, can have the names of all tasks and data sets."""
-    named = [name for name, block in parameters.items() if is_task(name, block) or _is_data_set(block)]
+    named = [name for name, block in parameters.items() if is_task(name, block) or is_data_set(block)]
     for name in named:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise InputError(
@@ -132,14 +132,9 @@ def _check_names(parameters: Mapping[Any, Any]) -> None:
             raise InputError(f"{name}: is a block that all tasks share, and can be no task or data set; rename it")
 
 
-def is_task(name: str, block: Any) -> bool:
-    """Whether a block of parameters is a task; that of a sweep names one."""
-    return isinstance(block, Mapping) and "task" in block and name not in OTHERS
-
-
 def readers_of(parameters: Mapping[str, Any]) -> dict[str, str]:
     """The data sets, which are the blocks with a block `preprocess`, and the reader of each."""
-    blocks = {name: block["preprocess"] for name, block in parameters.items() if _is_data_set(block)}
+    blocks = {name: block["preprocess"] for name, block in parameters.items() if is_data_set(block)}
     given = {name: block.get("reader") if isinstance(block, Mapping) else None for name, block in blocks.items()}
     return {name: default_reader(name) if reader is None else reader for name, reader in given.items()}
 
@@ -164,10 +159,6 @@ def start_of(block: Any) -> str | None:
     """The file that a task of these parameters starts from, if it does."""
     start = block["task"].get("start") if isinstance(block["task"], Mapping) else None
     return start if isinstance(start, str) and is_place(start) else None
-
-
-def _is_data_set(block: Any) -> bool:
-    return isinstance(block, Mapping) and "preprocess" in block
 
 
 def _readers(parameters: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, list[str]]]:

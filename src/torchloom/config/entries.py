@@ -1,60 +1,78 @@
-"""The entries of catalog files: what is wrong with one, in one message that names it and its file."""
+"""Which entries of the catalog stand for each task and each data set: those that a name in the place of the word makes.
+
+Kedro's patterns match whatever fits: `{data}_train` takes a user's own `X_train`. So an entry of ours whose name has
+{task} or {data} in it is no pattern for Kedro, but is written out for the names that there are, and no others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
-from importlib import import_module
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from torchloom.config.checks import unknown
+from kedro.io import CatalogConfigResolver, DataCatalog
 
-PACKAGES = ("kedro_datasets.", "kedro.io.", "")  # in which Kedro looks for a type
-
-
-def mistakes_of_entries(
-    entries: Mapping[str, Any], credentials: Callable[[], Collection[str]]
-) -> Iterator[tuple[str, str]]:
-    """Of each entry that can be none its name, and what is wrong; `credentials` has the names of theirs."""
-    for name, entry in entries.items():
-        if not isinstance(entry, Mapping):
-            yield name, f"given {entry!r}; must be a block with type: … and what that takes"
-        elif "type" not in entry:
-            yield (
-                name,
-                "has no type, such as type: pandas.CSVDataset. What other entries refer to begins with _",
-            )
-        else:
-            for asked in _credentials_in(entry):
-                if asked not in (known := credentials()):
-                    yield name, f"credentials: given {asked!r}; {unknown(asked, known, 'entry of credentials.yml')}"
+OTHERS = ("predict", "sweep", "__default__")  # pipelines that are no task
+MADE_WITH = ("predict", "sweep")  # those of them with nodes of their own
+PLACE = re.compile(r"\{.*?\}")
 
 
-def _credentials_in(entry: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in entry.items():
-        if key == "credentials" and isinstance(value, str):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _credentials_in(value)
+def is_task(name: Any, block: Any) -> bool:
+    """Whether a block of parameters is a task; that of a sweep names one."""
+    return isinstance(block, Mapping) and "task" in block and name not in OTHERS
 
 
-def why_not_made(error: Exception, kind: Any) -> str:
-    """What Kedro says of an entry of the type `kind` that cannot be made, in one line."""
-    cause = str(error.__cause__ or error).strip()
-    if "not found in" in cause or "No module named" in cause:
-        near = _meant(str(kind))
-        guess = f" (did you mean {near}?)" if near else ""
-        return f"type: given {kind!r}; there is no such class{guess}, or what it needs is not installed"
-    return cause.partition("\n")[0].rstrip(".")
+def is_data_set(block: Any) -> bool:
+    return isinstance(block, Mapping) and "preprocess" in block
 
 
-def _meant(kind: str) -> str | None:
-    package, _, last = kind.rpartition(".")
-    for prefix in PACKAGES:
-        try:
-            module = import_module(f"{prefix}{package}".rstrip("."))
-        except Exception:  # noqa: S112  # whatever a module of others raises
-            continue
-        if near := get_close_matches(last, getattr(module, "__all__", dir(module)), 1):
-            return f"{package}.{near[0]}".lstrip(".")
-    return None
+def names_in(parameters: Mapping[Any, Any]) -> dict[str, set[str]]:
+    """The names for which {task} and {data} stand."""
+    return {
+        "{task}": {name for name, block in parameters.items() if is_task(name, block)},
+        "{data}": {name for name, block in parameters.items() if is_data_set(block)},
+    }
+
+
+def namespaces_in(parameters: Mapping[Any, Any]) -> set[str]:
+    """Those of our nodes: tasks, data sets, and what is made with models. All other nodes are a user's own."""
+    return set().union(*names_in(parameters).values(), MADE_WITH)
+
+
+def written_out(catalog: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """The catalog with an entry for each of `names` in place of each of ours that has their word in it.
+
+    What else has the name of one goes before it: another entry, or a user's own pattern that is more specific.
+    """
+    ours = {key: word for key, entry in catalog.items() if (word := _word(key, entry)) in names}
+    theirs = {key: entry for key, entry in catalog.items() if key not in ours}
+    patterns = {key: entry for key, entry in theirs.items() if CatalogConfigResolver.is_pattern(key)}
+    made = {}
+    for key, word in ours.items():
+        above = {each: entry for each, entry in patterns.items() if _specificity(each) > _specificity(key)}
+        taken = CatalogConfigResolver(above, default_runtime_patterns=DataCatalog.default_runtime_patterns)
+        for name in names[word]:
+            full = key.replace(word, name)
+            if not taken.match_dataset_pattern(full):
+                made[full] = _filled(catalog[key], word, name)
+    return {**made, **theirs}
+
+
+def _word(key: str, entry: Any) -> str:
+    """What the name of an entry of ours has in the place of a task or a data set; of others nothing."""
+    kind = str(entry.get("type", "")) if isinstance(entry, Mapping) else ""
+    places = PLACE.findall(key)
+    return places[0] if kind.startswith("torchloom.") and len(places) == 1 else ""
+
+
+def _specificity(pattern: str) -> int:
+    """As Kedro has it."""
+    return len(PLACE.sub("", pattern))
+
+
+def _filled(value: Any, word: str, name: str) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _filled(item, word, name) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, word, name) for item in value]
+    return value.replace(word, name) if isinstance(value, str) else value

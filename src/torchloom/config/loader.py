@@ -23,8 +23,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from torchloom.config.catalog import mistakes_of_entries, why_not_made
 from torchloom.config.checks import check_yaml, odd_numbers, unknown
-from torchloom.config.entries import mistakes_of_entries, why_not_made
+from torchloom.config.entries import names_in, written_out
 from torchloom.config.files import mistake, mistakes_of_globals, unread, with_homes
 from torchloom.config.layers import Files, has_key, without_superseded
 from torchloom.errors import InputError
@@ -39,6 +40,7 @@ class ConfigLoader(OmegaConfigLoader):
         self._base: Files = {}  # the parameters of base, and those above them
         self._above: list[Mapping[str, Any]] = []
         self.files: dict[str, list[Path]] = {}  # of each block of parameters, as far as they were read
+        self.coming: set[str] = set()  # data sets that the catalog should have beside those in the parameters
         try:
             super().__init__(*args, **options)
         except OmegaConfBaseException as error:  # the one thing that it reads already
@@ -50,9 +52,12 @@ class ConfigLoader(OmegaConfigLoader):
 
     def __getitem__(self, key: str) -> Any:
         found = super().__getitem__(key)
-        if key == "catalog" and (wrong := list(mistakes_of_entries(found, self._names_of_credentials))):
+        if key != "catalog" or key in self.data:
+            return found
+        if wrong := list(mistakes_of_entries(found, self._names_of_credentials)):
             raise InputError("\n".join(f"{self.place_of_entry(name)}: {why}" for name, why in wrong))
-        return found
+        names = names_in(read_parameters(self))
+        return written_out(found, {**names, "{data}": names["{data}"] | self.coming})
 
     def _names_of_credentials(self) -> list[str]:
         try:

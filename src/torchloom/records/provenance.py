@@ -30,6 +30,7 @@ from pydantic import BaseModel
 
 from torchloom.config import DistributedConfig, TrainConfig, own
 from torchloom.config.checks import differences
+from torchloom.config.entries import names_in, namespaces_in
 from torchloom.errors import InputError
 from torchloom.records.runs import read_run
 from torchloom.system.files import Stamp, atomic_write, contents, contents_within
@@ -555,9 +556,8 @@ class RecordFolders(NamedTuple):
 
 
 class Records:
-    """The records of nodes; `parameters` are all that the project has, by task, `data` the names of the data sets.
-
-    `kinds` are the models of the blocks among them, by full key.
+    """The records of nodes; `parameters` are all that the project has, by task, and `kinds` the models of the blocks
+    among them, by full key. Only our own nodes have records, and none of a user's; see `namespaces_in`.
     """
 
     def __init__(
@@ -565,9 +565,15 @@ class Records:
         folders: RecordFolders,
         parameters: Mapping[str, Any],
         kinds: Mapping[str, type[BaseModel]],
-        data: Collection[str],
     ) -> None:
-        self.folders, self.parameters, self.kinds, self.data = folders, parameters, kinds, data
+        self.folders, self.parameters, self.kinds = folders, parameters, kinds
+        names = names_in(parameters)
+        self.tasks, self.data = names["{task}"], names["{data}"]
+        self.namespaces = namespaces_in(parameters)
+
+    def ours(self, nodes: Iterable[Node]) -> Pipeline:
+        """Those of `nodes` that have records."""
+        return Pipeline({node for node in nodes if node.namespace in self.namespaces})
 
     def describe(self, node: Node, catalog: DataCatalog) -> dict[str, Any]:
         """What would make the node's outputs if it ran now."""
@@ -814,5 +820,4 @@ class LineageDataset(AbstractDataset[None, Lineage]):
 def records_of(catalog: DataCatalog) -> Records:
     """The records of the project's nodes."""
     kinds: Any = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-    data = {node.namespace for pipeline in pipelines.values() for node in pipeline.nodes if "preprocess" in node.tags}
-    return Records(catalog.load("records"), plain(catalog.load("parameters")), kinds, data)
+    return Records(catalog.load("records"), plain(catalog.load("parameters")), kinds)

@@ -1,4 +1,7 @@
-"""A run of a pipeline, from its beginning to its end: locks are taken, records kept, the outcome summed up."""
+"""A run of a pipeline, from its beginning to its end: locks are taken, records kept, the outcome summed up.
+
+All of it is about our own nodes; those of a user's own run as Kedro runs them, beside ours or alone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -15,7 +18,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.project import pipelines
-from kedro.io import DataCatalog
+from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
@@ -49,20 +52,20 @@ class Run:
         pipeline: Pipeline,
         catalog: DataCatalog,
         context: KedroContext,
-        known: Collection[str],
     ) -> None:
-        """`known` are the tasks that there are."""
         self.started = time.perf_counter()
-        self.id, self.pipeline, self.catalog, self.known = str(run_params["run_id"]), pipeline, catalog, known
+        self.id, self.catalog = str(run_params["run_id"]), catalog
         self.env, self.names = run_params["env"], run_params["pipeline_names"] or ["__default__"]
         self.records: Records = records_of(catalog)
+        self.pipeline = self.records.ours(pipeline.nodes)
+        self.taken = self.pipeline.inputs() & pipeline.inputs()  # what they take that no node of this run makes
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.node_started: dict[str, float] = {}
         self.answers: dict[str, str | None] = {}  # of this run, as far as they are saved
         self.aside: dict[str, Stamp] = {}  # those of the run before that are put away, by their paths
-        self.whole = Pipeline({node for each in pipelines.values() for node in each.nodes})
+        self.whole = self.records.ours(node for each in pipelines.values() for node in each.nodes)
         self.readers = _readers(self.whole)
-        self.tasks = sorted({node.namespace for node in pipeline.nodes if node.namespace} - self.readers.keys())
+        self.tasks = sorted({node.namespace for node in self.pipeline.nodes if node.namespace} - self.readers.keys())
         folders = self.records.folders
         _check_debugging(self.records.parameters, folders)
         tracking = TrackingConfig.model_validate(self.records.parameters["tracking"])
@@ -87,7 +90,7 @@ class Run:
 
     def _asked(self, run_params: dict[str, Any]) -> dict[str, Any]:
         """What the record says of a run that has only begun."""
-        names = {name for name in self.pipeline.inputs() if not name.endswith(".lineage")}  # which the run itself makes
+        names = {name for name in self.taken if not name.endswith(".lineage")}  # which the run itself makes
         parameters = self.records.parameters
         used = {name.partition(":")[2].partition(".")[0] for name in names if name.startswith("params:")}
         settings = {name: parameters[name] for name in sorted(used) if name in parameters}
@@ -125,17 +128,23 @@ class Run:
     def _check_made(self) -> None:
         """InputError when what another pipeline makes, and this run takes, is not there, or what nothing makes."""
         made_here = {node.namespace for node in self.pipeline.nodes if node.namespace} | self.readers.keys()
-        makers = {name: node for node in self.whole.nodes for name in node.outputs}
-        for name in sorted(name for name in self.pipeline.inputs() if not name.startswith(PARAMETERS)):
+        makers = {name: node for each in pipelines.values() for node in each.nodes for name in node.outputs}
+        for name in sorted(name for name in self.taken if not name.startswith(PARAMETERS)):
             maker = makers.get(name)
             if name not in self.catalog:
                 asked = (f"{key} " for key, value in flat(self.records.parameters) if value == name)
                 key = next((each for each in asked if each.endswith("entry ")), "")
                 raise InputError(f"{key}{name}: {self._not_kept(name, maker)}")
-            if maker and maker.namespace not in made_here and not self.catalog.exists(name):
+            if maker and maker.namespace not in made_here and not self._is_there(name):
                 raise InputError(f"{name}: is not there yet. Make it first: {self._run_of(_pipeline_of(maker.name))}")
             if check := getattr(self.catalog.get(name), "check", None):  # of a file that the user names
                 check()
+
+    def _is_there(self, name: str) -> bool:
+        """Whether there is something to load, as far as the entry can tell."""
+        entry: Any = self.catalog.get(name)
+        cannot_tell = type(entry)._exists is AbstractDataset._exists
+        return cannot_tell or self.catalog.exists(name)
 
     def _not_kept(self, name: str, maker: Node | None) -> str:
         """Why an entry that the catalog does not have is not there, and what to do."""
@@ -146,6 +155,8 @@ class Run:
         return f"is not kept: the catalog has no such entry. Add it to a catalog.yml, or make it in one run: {together}"
 
     def begin(self, node: Node) -> None:
+        if node.namespace not in self.records.namespaces:
+            return
         self.node_started[node.name] = time.perf_counter()
         if node.namespace in self.readers:
             self.locks.wait_for(node.namespace)
@@ -154,7 +165,7 @@ class Run:
             self._make_way()
         self.descriptions[node.name] = self.records.describe(node, self.catalog)
         task = str(node.namespace)
-        if self.tracking.tracker and task in self.known and not node.tags & BEFORE:
+        if self.tracking.tracker and task in self.records.tasks and not node.tags & BEFORE:
             self._track(node)
 
     def _track(self, node: Node) -> None:
@@ -246,6 +257,8 @@ class Run:
 
     def saved(self, name: str, node: Node) -> None:
         """One output of the node is."""
+        if node.namespace not in self.records.namespaces:
+            return
         if node.name == ANSWERS:
             self.answers[name] = fingerprint(self.catalog, name)
             whole = len(self.answers) == len(node.outputs)

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 def command() -> str:
     """How this process was started, as one would type it."""
     name = sys.argv[0] if sys.argv else ""
+    if Path(name).name == "__main__.py":  # python -m
+        return shlex.join(["python", "-m", Path(name).parent.name, *sys.argv[1:]])
     return shlex.join(["kedro" if "kedro" in name else Path(name).name, *sys.argv[1:]])
 
 
