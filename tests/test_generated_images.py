@@ -351,7 +351,7 @@ def test_a_seed_is_the_same_image_wherever_it_is_drawn(asked: Model) -> None:
     files = generate(
         checkpoint_of(contest(conditional=True), conditional=True), GenerateImagesConfig(count=4, seed=3, classes=["c"])
     )
-    assert files["file"].to_pylist() == [f"{seed:06}-2.png" for seed in range(3, 7)]
+    assert files["file"].to_pylist() == [f"{seed:06}-c.png" for seed in range(3, 7)]
     client = TestClient(create_app(asked, "gan", ServeConfig(models="models")), base_url="http://127.0.0.1")
     rows = [{"seed": 3 + number, "class": "c"} for number in range(4)]
     rows.append({"latent": drawn(3, 5).tolist(), "class": "c"})
@@ -379,6 +379,13 @@ def test_a_seed_is_the_same_image_wherever_it_is_drawn(asked: Model) -> None:
 def test_what_cannot_be_drawn_is_answered(asked: Model, row: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         asked.info.reader(AnswerConfig(models="models"))(row)
+
+
+def test_a_class_is_no_matter_to_an_unconditional_network() -> None:
+    read = DrawInfo(latent=5).reader(AnswerConfig(models="models"))
+    with pytest.raises(InputError, match=r"^class: this generator knows of no classes"):
+        read({"seed": 1, "class": "a"})
+    assert np.array_equal(read({"seed": 1, "class": ""})[0], read({"seed": 1})[0])
 
 
 def test_classes_are_asked_of_a_conditional_network_alone() -> None:

@@ -365,7 +365,7 @@ def test_a_task_on_data_of_the_wrong_kind_is_refused_before_it_trains(
         (
             "wonderland_lstm",
             {"window": 100_000},
-            r"data\.window 100000: a split .* has only [\d,]+ characters",
+            r"^wonderland_lstm\.data\.window 100000: a split .* has only [\d,]+ characters",
         ),
     ],
 )

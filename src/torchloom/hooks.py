@@ -111,6 +111,8 @@ class ProjectHooks:
         """What the user's own code raises is told as such, in one message."""
         if told := own.explained(error, node.name, self.run.records.names(node) if self.run else ()):
             raise told from error
+        if isinstance(error, InputError) and (full := _in_full(error.message, node)) != error.message:
+            raise InputError(full) from error.__cause__
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
@@ -149,6 +151,13 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line of the log about an error says what no message will say."""
     error = sys.exc_info()[1]
     return is_news(record) and not (record.levelno >= logging.ERROR and error and own.explained(error, "", own.named()))
+
+
+def _in_full(message: str, node: Node) -> str:
+    """A message that begins with a key of one of the task's blocks, by its full key: a run has many tasks."""
+    blocks = {key.partition(".")[2] for key in all_blocks() if key.partition(".")[0] == node.namespace}
+    first = re.match(r"\w+(?=[.:])", message)
+    return f"{node.namespace}.{message}" if first and first[0] in blocks else message
 
 
 def _from_here(block: dict[str, Any], project: Path) -> dict[str, Any]:

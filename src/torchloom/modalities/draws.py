@@ -55,6 +55,8 @@ class DrawInfo(Info):
         check_columns([*(["seed"] if given is None else []), *(["class"] if classes else [])], row)
         latent = drawn(_seed(row["seed"]), self.latent) if given is None else self._whole(given)
         if not classes:
+            if row.get("class") not in {None, ""}:
+                raise InputError("class: this generator knows of no classes, as it is not conditional; leave it out")
             return latent, 0
         called = spellings(self.classes).get(written(row["class"]))
         if called is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -365,7 +366,8 @@ def on_unit_scale(batches: Iterable[Tensor]) -> Tensor:
 
 
 def generate(checkpoint: Checkpoint, config: GenerateImagesConfig) -> Table:
-    """Images of seeds one after another, as PNG files by number; of a conditional network the classes by turns."""
+    """Images of seeds one after another, as PNG files by number; of a conditional network the classes by turns, which
+    are in the names, too."""
     import pyarrow
     import torch
 
@@ -383,10 +385,14 @@ def generate(checkpoint: Checkpoint, config: GenerateImagesConfig) -> Table:
     for number, label in enumerate(labels):
         with torch.no_grad():
             (image,) = contest.generate(latents_of([config.seed + number], contest.latent), torch.tensor([label]))
-        of_class = f"-{label}" if contest.conditional else ""
+        of_class = f"-{_as_file_name(classes[label])}" if contest.conditional else ""
         names.append(f"{config.seed + number:06}{of_class}.png")
         contents.append(_png(image.numpy()))
     return pyarrow.table({NAME: names, CONTENT: contents})
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w-]+", "_", name)[:50]
 
 
 def _generated(model: Model, samples: list[Any]) -> Columns:
