@@ -422,6 +422,7 @@ class TrainConfig(Block):
         if swa.first(epochs) > epochs:
             raise ArgumentError.of("start", swa.start, f"must be one of the {epochs} epochs")
         if swa.lr and swa.first(epochs) - 1 < max(1, warmup):
-            must = f"must be later: it is after epoch {max(1, warmup):g} that the rate can go to lr"
+            why = f", when the warm-up ends (warmup_epochs {warmup:g})" if warmup > 1 else ""
+            must = f"must be later: it is after epoch {max(1, warmup):g}{why} that the rate can go to lr"
             raise ArgumentError.of("start", swa.start, must)
         return swa
