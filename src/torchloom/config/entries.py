@@ -39,6 +39,11 @@ def namespaces_in(parameters: Mapping[Any, Any]) -> set[str]:
     return set().union(*names_in(parameters).values(), MADE_WITH)
 
 
+def has_ours(catalog: Mapping[str, Any]) -> bool:
+    """Whether an entry stands for each task or each data set."""
+    return any(_word(key, entry) in {"{task}", "{data}"} for key, entry in catalog.items())
+
+
 def written_out(catalog: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> dict[str, Any]:
     """The catalog with an entry for each of `names` in place of each of ours that has their word in it.
 

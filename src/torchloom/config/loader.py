@@ -25,7 +25,7 @@ from yaml import YAMLError
 
 from torchloom.config.catalog import mistakes_of_entries, why_not_made
 from torchloom.config.checks import check_yaml, odd_numbers, unknown
-from torchloom.config.entries import names_in, written_out
+from torchloom.config.entries import has_ours, names_in, written_out
 from torchloom.config.files import mistake, mistakes_of_globals, unread, with_homes
 from torchloom.config.layers import Files, has_key, without_superseded
 from torchloom.errors import InputError
@@ -56,6 +56,8 @@ class ConfigLoader(OmegaConfigLoader):
             return found
         if wrong := list(mistakes_of_entries(found, self._names_of_credentials)):
             raise InputError("\n".join(f"{self.place_of_entry(name)}: {why}" for name, why in wrong))
+        if not has_ours(found):
+            return found
         names = names_in(read_parameters(self))
         return written_out(found, {**names, "{data}": names["{data}"] | self.coming})
 
