@@ -379,7 +379,13 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(
     assert changed(whole.best, whole.last) == set() or whole.best.training["epoch"] != whole.last.training["epoch"]
 
 
-@pytest.mark.parametrize("average", [{}, {"ema": 0.9}, {"swa": {"start": 1}}, {"lookahead": {}}])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "average",
+    [{}, *(pytest.param(each, marks=LONG) for each in ({"ema": 0.9}, {"swa": {"start": 1}}, {"lookahead": {}}))],
+)
 def test_a_training_goes_on_from_merged_weights(plan: LoaderPlan, tmp_path: Path, average: dict[str, Any]) -> None:
     """Of which the best so far are those of the plain network."""
     places = {name: tmp_path / name for name in ("checkpoint", "last_checkpoint", "history")}
@@ -431,7 +437,9 @@ def test_what_is_frozen_by_hand_stays_with_each_recipe(plan: LoaderPlan) -> None
         trained(plan, RESNET, finetune="linear_probe", freeze=["network.head.*"])
 
 
-@pytest.mark.parametrize("finetune", ["linear_probe", "lora", "all", None])
+@pytest.mark.parametrize(
+    "finetune", ["lora", None, *(pytest.param(each, marks=LONG) for each in ("linear_probe", "all"))]
+)
 def test_of_weights_that_were_only_drawn_it_is_said(
     plan: LoaderPlan, caplog: pytest.LogCaptureFixture, finetune: str | None
 ) -> None:
