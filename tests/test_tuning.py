@@ -13,6 +13,7 @@ from PIL import Image
 from conftest import keep_what_does_not_change, make_project
 from torchloom.cli import tune
 from torchloom.training import batch_size, range_test
+from torchloom.tuning import Tuned
 
 TASK = "linear_regression"
 
@@ -143,6 +144,27 @@ def test_the_rate_of_a_contest_is_found_without_its_judge(here: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(rows(here, "lr_range", "mnist_gan")) == 10
     assert not (here / "data/sample/06_models/mnist_lenet").exists()
+
+
+def test_the_rates_of_groups_are_found_with_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is suggested trains all groups as they were tried, at a quarter of it that of the discriminator."""
+    monkeypatch.setattr(range_test.RangeTest, "suggestion", lambda _: 0.0012)
+    given = "mnist_gan.model.width=4,mnist_gan.train.ema=null,mnist_gan.train.optimizer.lr=0.002"
+    result = tuned("lr", "mnist_gan", "--steps", "10", "--params", given)
+    said, block, command = re.search(r"(these .*):\n\n(.*)\n\n  (kedro [^\n]*)\n", result.output, re.DOTALL).groups()  # type: ignore[union-attr]
+    assert said == "these lines go into conf/sample/parameters/mnist_gan.yml"
+    params = "mnist_gan.model.width=4,mnist_gan.train.ema=null"
+    assert command == f"kedro run --env sample --pipelines mnist_gan --params {params}"
+    file = here / "conf/sample/parameters/mnist_gan.yml"
+    before = file.read_bytes()
+    try:
+        file.write_text(block)
+        config = Tuned("mnist_gan", "sample", {}).job.config
+    finally:
+        file.write_bytes(before)
+    assert config.optimizer.arguments == {"lr": 0.0012, "betas": [0.5, 0.999]}
+    (group,) = config.optimizer.groups
+    assert [group.parameters, group.arguments] == [["*.discriminator.*"], {"lr": 0.0003}]
 
 
 def test_wrong_options(here: Path) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.context import KedroContext
@@ -17,7 +19,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from torchloom.config.checks import unknown
-from torchloom.config.loader import newest_loader
+from torchloom.config.loader import as_yaml, newest_loader
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import Job, Prepared, at_hand, looked_at, settled, smaller_batches
 from torchloom.records.provenance import Records, records_of
@@ -45,6 +47,7 @@ class Tuned:
         self.name, self.env, self.params = name, env, params
         with KedroSession.create(env=env, runtime_params=dict(params)) as session:
             self.context: KedroContext = session.load_context()  # type: ignore[attr-defined]
+            self.conf = newest_loader()
             self.task = _tunable(name)
             self.catalog = self.context.catalog
             self.records: Records = records_of(self.catalog)
@@ -79,12 +82,28 @@ class Tuned:
         places = [self.catalog.get(f"{self.name}.{each}")._filepath for each in (f"{name}_plot", name)]
         return f"written to {places[0]} and {places[1]}"
 
-    def command(self, settings: Mapping[str, Any]) -> str:
-        """The line that trains with these settings of the block `train`."""
-        found = {f"{self.name}.train.{key}": value for key, value in settings.items()}
+    def commands(self, settings: Mapping[str, Any]) -> list[str]:
+        """The lines that train with these settings of the block `train`, those of which that are lists from a file."""
+        block = {self.name: {"train": settings}}
+        given, found = dict(flat(self.params)), dict(flat(block))
+        if not any(isinstance(value, list) for value in found.values()):
+            return [self._command({**given, **found})]
+        file = f"{Path(self.conf.conf_source).name}/{self.conf.env or self.conf.default_run_env}/parameters"
+        return [
+            f"--params has no room for lists; these lines go into {file}/{self.name}.yml:",
+            "",
+            as_yaml(block),
+            self._command({key: value for key, value in given.items() if key not in found}),
+        ]
+
+    def _command(self, params: Mapping[str, Any]) -> str:
         where = f" --env {self.env}" if self.env else ""
-        said = ",".join(f"{key}={value}" for key, value in {**dict(flat(self.params)), **found}.items())
-        return f"  kedro run{where} --pipelines {self.name} --params {said}"
+        said = shlex.quote(",".join(f"{key}={_in_yaml(value)}" for key, value in params.items()))
+        return f"  kedro run{where} --pipelines {self.name}" + (f" --params {said}" if params else "")
+
+
+def _in_yaml(value: Any) -> Any:
+    return "null" if value is None else value
 
 
 def _tunable(name: str) -> Task:
@@ -156,15 +175,15 @@ def tune_rate(task: str, env: str | None, params: Mapping[str, Any], start: floa
 
 
 def _suggested_rate(tuned: Tuned, rate: float | None) -> list[str]:
+    from torchloom.training.optimizers import rates_of, with_rate
+
     if rate is None:
         return ["there is no rate at which it fell by more than its noise: try more --steps, or a lower --start"]
-    config, key = tuned.job.config, "optimizer.lr"
-    highest = config.scheduler.arguments.get("max_lr") if config.scheduler else None
-    if config.scheduler and isinstance(highest, float):
-        key = "scheduler.max_lr"
-    now = config.optimizer.arguments.get("lr") if key == "optimizer.lr" else highest
+    config = tuned.job.config
+    now, *others = rates_of(config)
     said = f"suggested: {rate:.2g}, the middle between the steepest descent of the loss and its lowest place"
-    return [said + (f"; now it is {now:.2g}" if now else ""), tuned.command({key: f"{rate:.2g}"})]
+    apart = "; groups with rates of their own were at their distance from it" if set(others) - {now} else ""
+    return [f"{said}; now it is {now:.2g}{apart}", *tuned.commands(with_rate(config, float(f"{rate:.2g}")))]
 
 
 # ---- the size of batches -------------------------------------------------------------------------------------------
@@ -230,7 +249,7 @@ def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[s
     settings: dict[str, Any] = {"batch_size": size}
     if effective and config.accumulate > 1:
         settings["accumulate"] = groups
-    lines.append(tuned.command(settings))
+    lines += tuned.commands(settings)
     rate = config.optimizer.arguments.get("lr")
     if effective and rate and size * groups != effective:
         name = config.optimizer.name
