@@ -84,6 +84,47 @@ def test_the_sizes_of_batches_in_a_table(here: Path) -> None:
     assert "40: the largest that was to be tried, and fits" in result.output
 
 
+RATES = {2: 40, 4: 60, 8: 94, 12: 100, 16: 120, 32: 130, 64: 140, 100: 145}  # samples per second by size
+
+
+def paced(trial: Any, size: int, before: Any) -> batch_size.Tried:
+    return batch_size.Tried(size, RATES[size], size / RATES[size], 1e6)
+
+
+@pytest.mark.parametrize(
+    ("most", "setting", "words"),
+    [
+        (
+            "64",  # 35 are the most that leave ten steps
+            "64",
+            [
+                "64: the fastest",
+                "32: suggested, at 93 % of that speed, the fewest samples at 95 % of the fastest that leaves ten steps",
+                "32: slower, at 93 % of the speed of 64, which it is now; an epoch has 11 steps, now 5 steps",
+            ],
+        ),
+        ("32", "12", ["32: the fastest", "32: suggested, the fewest samples at 95 % of that speed or more"]),
+        (
+            "32",
+            "4,linear_regression.train.accumulate=3",
+            [
+                "32: the fastest",
+                "6: suggested, close to 8: at 72 % of that speed, the fewest samples at 95 % of the fastest that has",
+            ],
+        ),
+    ],
+)
+def test_the_words_say_how_fast_what_is_suggested_is(
+    here: Path, monkeypatch: pytest.MonkeyPatch, most: str, setting: str, words: list[str]
+) -> None:
+    monkeypatch.setattr(batch_size.Trial, "__call__", paced)
+    given = f"{TASK}.train.batch_size={setting}"
+    lines = tuned("batch", TASK, "--most", most, "--params", given).output.splitlines()
+    first = lines.index("32: the fastest" if most == "32" else "64: the fastest")
+    assert [line[: len(said)] for line, said in zip(lines[first:], words, strict=False)] == words
+    assert any("slower" in line for line in lines) == any("slower" in line for line in words)
+
+
 def test_what_makes_up_a_step_stays_as_it_was(here: Path) -> None:
     """Where batches are accumulated, others are such that a step has as many samples."""
     given = ",".join(f"{TASK}.train.{setting}" for setting in ("batch_size=12", "accumulate=5"))

@@ -209,13 +209,17 @@ def tune_batches(task: str, env: str | None, params: Mapping[str, Any], most: in
             return trial(size, before)
 
         sizes = explore(attempt, most, seconds)
+        now = sizes.also(attempt, min(config.batch_size, samples)) if config.batch_size != "auto" else None
     effective = config.batch_size * config.accumulate if isinstance(config.batch_size, int) else None
-    fewest = max(1, samples // (FEWEST * config.accumulate))
-    found = sizes.suggested(effective if effective and config.accumulate > 1 else fewest)
+    limit, what = max(1, samples // (FEWEST * config.accumulate)), "leaves ten steps an epoch"
+    if effective and config.accumulate > 1:
+        limit, what, now = effective, "has no more samples than a step now", None
+    found = sizes.suggested(limit)
+    words = [_why(sizes, found, limit, what), *_said_if_slower(found, now, samples // config.accumulate)]
     rows = [row_of(each) for each in sizes.tried]
     place = tuned.save("batch_sizes", rows, batch_sizes(rows, found.batch_size))
     table = as_text([{name: f"{value:,}" for name, value in row.items()} for row in rows])
-    return "\n".join([table, "", *_said_of_sizes(sizes), *_suggested_size(tuned, found, effective), place])
+    return "\n".join([table, "", *_said_of_sizes(sizes), *_suggested_size(tuned, found, effective, words), place])
 
 
 def row_of(tried: Tried) -> dict[str, Any]:
@@ -237,7 +241,31 @@ def _said_of_sizes(sizes: Sizes) -> list[str]:
     return [f"{largest}: {reasons[sizes.ended]}", f"{fastest.batch_size}: the fastest"]
 
 
-def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[str]:
+def _why(sizes: Sizes, found: Tried, limit: int, what: str) -> str:
+    """Why that is the size to take, which may be far from the fastest of all where there is a limit."""
+    from torchloom.training.batch_size import NEARLY
+
+    if found.batch_size > limit:
+        return f"the fewest samples that were tried; none {what}"
+    if found.rate >= NEARLY * sizes.fastest.rate:
+        return "the fewest samples at 95 % of that speed or more"
+    return f"at {_share(found, sizes.fastest)} of that speed, the fewest samples at 95 % of the fastest that {what}"
+
+
+def _said_if_slower(found: Tried, now: Tried | None, samples: int) -> list[str]:
+    """What the size that was found loses, and what that is for; nothing where it loses nothing."""
+    if now is None or found.rate >= now.rate:
+        return []
+    steps = [counted(max(1, samples // each.batch_size), "step") for each in (found, now)]
+    speeds = f"{_share(found, now)} of the speed of {now.batch_size}, which it is now"
+    return [f"{found.batch_size}: slower, at {speeds}; an epoch has {steps[0]}, now {steps[1]}"]
+
+
+def _share(one: Tried, other: Tried) -> str:
+    return f"{100 * one.rate / other.rate:.0f} %"
+
+
+def _suggested_size(tuned: Tuned, found: Tried, effective: int | None, words: list[str]) -> list[str]:
     """The size to take, with as many batches accumulated as make up the samples of a step that there were before."""
     from torchloom.training.optimizers import scaled_rate
 
@@ -245,7 +273,8 @@ def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[s
     if effective and config.accumulate > 1:
         groups = next(each for each in range(1, effective + 1) if effective % each == 0 and effective // each <= size)
         size = effective // groups
-    lines = [f"{size}: suggested, the fewest samples at 95 % of that speed, with ten steps an epoch or more"]
+    about = "" if size == found.batch_size else f"close to {found.batch_size}: "
+    lines = [f"{size}: suggested, {about}{words[0]}", *words[1:]]
     settings: dict[str, Any] = {"batch_size": size}
     if effective and config.accumulate > 1:
         settings["accumulate"] = groups

@@ -77,6 +77,16 @@ def test_the_smallest_that_is_nearly_as_fast_is_suggested() -> None:
     assert found.suggested(most=4).batch_size == 8
 
 
+def test_another_size_between_is_tried_too() -> None:
+    found = explore(machine(), 64)
+    for size, tried in ((12, 12), (8, 8), (128, None)):  # one between, one of them, and one that is too large
+        also = found.also(machine(), size)
+        assert (also and also.batch_size) == tried
+    assert sizes_of(found) == [2, 4, 8, 12, 16, 32, 64]
+    assert found.also(lambda *_: None, 13) is None
+    assert len(found.tried) == 7
+
+
 def test_memory_is_foretold_by_its_growth() -> None:
     tried = [Tried(size, 1, 1, 1000 + 30 * size) for size in (2, 4, 8)]
     assert predicted(tried, 16, idle=500) == 1000 + 30 * 16

@@ -60,6 +60,15 @@ class Sizes:
     def fastest(self) -> Tried:
         return max(self.tried, key=lambda each: each.rate)
 
+    def also(self, attempt: Attempt, size: int) -> Tried | None:
+        """A size between those that were tried, tried as well."""
+        smaller = [each for each in self.tried if each.batch_size < size]
+        if found := next((each for each in self.tried if each.batch_size == size), None):
+            return found
+        found = attempt(size, smaller) if len(smaller) < len(self.tried) else None
+        self.tried[len(smaller) : len(smaller)] = [found] if found else []
+        return found
+
     def suggested(self, most: int | None = None) -> Tried:
         """The smallest that is nearly as fast as the fastest, of those that have so many samples at `most`: of sizes
         that are alike in speed, it is the one that makes the most steps of an epoch."""
