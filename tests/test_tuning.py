@@ -125,6 +125,28 @@ def test_the_words_say_how_fast_what_is_suggested_is(
     assert any("slower" in line for line in lines) == any("slower" in line for line in words)
 
 
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        (
+            "scheduler.name=OneCycleLR,linear_regression.train.scheduler.max_lr=0.4",
+            "of a step: train.scheduler.max_lr=0.1",
+        ),
+        (
+            "optimizer.name=Muon,linear_regression.train.optimizer.lr=0.1",
+            "a hint: no rule is known of Muon's rate, or see",
+        ),
+        ("optimizer.name=Adam,linear_regression.train.optimizer.lr=0.1", "Adam's rate goes by the square root with"),
+    ],
+)
+def test_the_hint_is_of_the_rate_that_counts(
+    here: Path, monkeypatch: pytest.MonkeyPatch, setting: str, hint: str
+) -> None:
+    monkeypatch.setattr(batch_size.Trial, "__call__", paced)
+    given = f"{TASK}.train.batch_size=128,{TASK}.train.{setting}"
+    assert hint in tuned("batch", TASK, "--most", "32", "--params", given).output
+
+
 def test_what_makes_up_a_step_stays_as_it_was(here: Path) -> None:
     """Where batches are accumulated, others are such that a step has as many samples."""
     given = ",".join(f"{TASK}.train.{setting}" for setting in ("batch_size=12", "accumulate=5"))

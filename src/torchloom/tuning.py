@@ -30,6 +30,7 @@ from torchloom.system.words import counted
 from torchloom.tasks import Task, tasks_of
 
 if TYPE_CHECKING:
+    from torchloom.config import TrainConfig
     from torchloom.training.batch_size import Sizes, Tried
 
 logger = logging.getLogger(__name__)
@@ -267,8 +268,6 @@ def _share(one: Tried, other: Tried) -> str:
 
 def _suggested_size(tuned: Tuned, found: Tried, effective: int | None, words: list[str]) -> list[str]:
     """The size to take, with as many batches accumulated as make up the samples of a step that there were before."""
-    from torchloom.training.optimizers import scaled_rate
-
     config, size, groups = tuned.job.config, found.batch_size, 1
     if effective and config.accumulate > 1:
         groups = next(each for each in range(1, effective + 1) if effective % each == 0 and effective // each <= size)
@@ -279,12 +278,19 @@ def _suggested_size(tuned: Tuned, found: Tried, effective: int | None, words: li
     if effective and config.accumulate > 1:
         settings["accumulate"] = groups
     lines += tuned.commands(settings)
-    rate = config.optimizer.arguments.get("lr")
-    if effective and rate and size * groups != effective:
-        name = config.optimizer.name
-        scaled = scaled_rate(name, rate, size * groups / effective)
-        kind = "in proportion" if name == "SGD" else "by the square root"
-        if scaled:
-            hint = f"{name}'s rate goes {kind} with the samples of a step: train.optimizer.lr={scaled:.2g}"
-            lines.append(f"a hint: {hint}, or see kedro tune lr")
+    if effective and size * groups != effective:
+        lines.append(f"a hint: {_scaled(config, size * groups / effective)}, or see kedro tune lr")
     return lines
+
+
+def _scaled(config: TrainConfig, times: float) -> str:
+    """The rate for steps of so many times the samples, in words."""
+    from torchloom.training.optimizers import rates_of, said_of_scaling, scaled_rate, with_rate
+
+    said, (rate, *others) = said_of_scaling(config.optimizer.name), rates_of(config)
+    scaled = scaled_rate(config.optimizer.name, rate, times)
+    if not scaled:
+        return said
+    key, value = next(flat(with_rate(config, float(f"{scaled:.2g}"))))
+    alike = ", and those of its groups alike" if set(others) - {rate} and not isinstance(value, list) else ""
+    return f"{said}: train.{key}={value}{alike}"

@@ -212,6 +212,7 @@ def test_a_training_with_the_size_that_it_finds_is_one_with_that_number(
     size = auto.best.training["parameters"]["batch_size"]
     assert 2 <= size <= 30  # ten steps an epoch
     assert f"train.batch_size: auto takes {size} samples" in caplog.text
+    assert "the learning rate stays 0.005; if it was chosen for batches of another size: SGD's rate goes" in caplog.text
     given = train(loaders.model_copy(update={"batch_size": size}), 1, **calm, batch_size=size)
     assert_equal(auto, given)
     with pytest.raises(InputError, match=r"train\.batch_size is auto, but the loaders were made for 16\. Run from"):

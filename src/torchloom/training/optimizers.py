@@ -204,14 +204,23 @@ def with_rate(config: TrainConfig, rate: float) -> dict[str, Any]:
     return {"optimizer": {"lr": rate, "groups": rated}}
 
 
-def scaled_rate(name: str, rate: float, times: float) -> float | None:
-    """The rate for batches that are so many times as large; None of an optimiser of which no rule is known.
+# How the rate goes with the samples of a step, in words and as a power of them: Goyal et al. 2017 (arXiv:1706.02677),
+# and of those that divide by the gradients' own size Malladi et al. 2022 (arXiv:2205.10287).
+SCALING = {"SGD": ("in proportion", 1.0)} | dict.fromkeys(
+    ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"), ("by the square root", 0.5)
+)
 
-    In proportion for SGD (Goyal et al. 2017, arXiv:1706.02677), and to the square root for those that divide by the
-    gradients' own size (Malladi et al. 2022, arXiv:2205.10287).
-    """
-    rules = {"SGD": times} | dict.fromkeys(("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"), times**0.5)
-    return rate * rules[name] if name in rules else None
+
+def said_of_scaling(name: str) -> str:
+    """A hint at the rate for batches of another size, for an optimiser of which a rule is known or not."""
+    if name not in SCALING:
+        return f"no rule is known of {name}'s rate"
+    return f"{name}'s rate goes {SCALING[name][0]} with the samples of a step"
+
+
+def scaled_rate(name: str, rate: float, times: float) -> float | None:
+    """The rate for batches that are so many times as large; None of an optimiser of which no rule is known."""
+    return rate * times ** SCALING[name][1] if name in SCALING else None
 
 
 def freeze_groups(optimizer: Optimizer, config: OptimizerConfig, epoch: int) -> bool:
