@@ -13,6 +13,7 @@ from PIL import Image
 from conftest import keep_what_does_not_change, make_project
 from torchloom.cli import tune
 from torchloom.training import batch_size, range_test
+from torchloom.tuning import Tuned
 
 TASK = "linear_regression"
 
@@ -83,6 +84,69 @@ def test_the_sizes_of_batches_in_a_table(here: Path) -> None:
     assert "40: the largest that was to be tried, and fits" in result.output
 
 
+RATES = {2: 40, 4: 60, 8: 94, 12: 100, 16: 120, 32: 130, 64: 140, 100: 145}  # samples per second by size
+
+
+def paced(trial: Any, size: int, before: Any) -> batch_size.Tried:
+    return batch_size.Tried(size, RATES[size], size / RATES[size], 1e6)
+
+
+@pytest.mark.parametrize(
+    ("most", "setting", "words"),
+    [
+        (
+            "64",  # 35 are the most that leave ten steps
+            "64",
+            [
+                "64: the fastest",
+                "32: suggested, at 93 % of that speed, the fewest samples at 95 % of the fastest that leaves ten steps",
+                "32: slower, at 93 % of the speed of 64, which it is now; an epoch has 11 steps, now 5 steps",
+            ],
+        ),
+        ("32", "12", ["32: the fastest", "32: suggested, the fewest samples at 95 % of that speed or more"]),
+        (
+            "32",
+            "4,linear_regression.train.accumulate=3",
+            [
+                "32: the fastest",
+                "6: suggested, close to 8: at 72 % of that speed, the fewest samples at 95 % of the fastest that has",
+            ],
+        ),
+    ],
+)
+def test_the_words_say_how_fast_what_is_suggested_is(
+    here: Path, monkeypatch: pytest.MonkeyPatch, most: str, setting: str, words: list[str]
+) -> None:
+    monkeypatch.setattr(batch_size.Trial, "__call__", paced)
+    given = f"{TASK}.train.batch_size={setting}"
+    lines = tuned("batch", TASK, "--most", most, "--params", given).output.splitlines()
+    first = lines.index("32: the fastest" if most == "32" else "64: the fastest")
+    assert [line[: len(said)] for line, said in zip(lines[first:], words, strict=False)] == words
+    assert any("slower" in line for line in lines) == any("slower" in line for line in words)
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        (
+            "scheduler.name=OneCycleLR,linear_regression.train.scheduler.max_lr=0.4",
+            "of a step: train.scheduler.max_lr=0.1",
+        ),
+        (
+            "optimizer.name=Muon,linear_regression.train.optimizer.lr=0.1",
+            "a hint: no rule is known of Muon's rate, or see",
+        ),
+        ("optimizer.name=Adam,linear_regression.train.optimizer.lr=0.1", "Adam's rate goes by the square root with"),
+    ],
+)
+def test_the_hint_is_of_the_rate_that_counts(
+    here: Path, monkeypatch: pytest.MonkeyPatch, setting: str, hint: str
+) -> None:
+    monkeypatch.setattr(batch_size.Trial, "__call__", paced)
+    given = f"{TASK}.train.batch_size=128,{TASK}.train.{setting}"
+    assert hint in tuned("batch", TASK, "--most", "32", "--params", given).output
+
+
 def test_what_makes_up_a_step_stays_as_it_was(here: Path) -> None:
     """Where batches are accumulated, others are such that a step has as many samples."""
     given = ",".join(f"{TASK}.train.{setting}" for setting in ("batch_size=12", "accumulate=5"))
@@ -143,6 +207,27 @@ def test_the_rate_of_a_contest_is_found_without_its_judge(here: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(rows(here, "lr_range", "mnist_gan")) == 10
     assert not (here / "data/sample/06_models/mnist_lenet").exists()
+
+
+def test_the_rates_of_groups_are_found_with_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is suggested trains all groups as they were tried, at a quarter of it that of the discriminator."""
+    monkeypatch.setattr(range_test.RangeTest, "suggestion", lambda _: 0.0012)
+    given = "mnist_gan.model.width=4,mnist_gan.train.ema=null,mnist_gan.train.optimizer.lr=0.002"
+    result = tuned("lr", "mnist_gan", "--steps", "10", "--params", given)
+    said, block, command = re.search(r"(these .*):\n\n(.*)\n\n  (kedro [^\n]*)\n", result.output, re.DOTALL).groups()  # type: ignore[union-attr]
+    assert said == "these lines go into conf/sample/parameters/mnist_gan.yml"
+    params = "mnist_gan.model.width=4,mnist_gan.train.ema=null"
+    assert command == f"kedro run --env sample --pipelines mnist_gan --params {params}"
+    file = here / "conf/sample/parameters/mnist_gan.yml"
+    before = file.read_bytes()
+    try:
+        file.write_text(block)
+        config = Tuned("mnist_gan", "sample", {}).job.config
+    finally:
+        file.write_bytes(before)
+    assert config.optimizer.arguments == {"lr": 0.0012, "betas": [0.5, 0.999]}
+    (group,) = config.optimizer.groups
+    assert [group.parameters, group.arguments] == [["*.discriminator.*"], {"lr": 0.0003}]
 
 
 def test_wrong_options(here: Path) -> None:

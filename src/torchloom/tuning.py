@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.context import KedroContext
@@ -17,7 +19,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from torchloom.config.checks import unknown
-from torchloom.config.loader import newest_loader
+from torchloom.config.loader import as_yaml, newest_loader
 from torchloom.errors import InputError
 from torchloom.pipelines.training.nodes import Job, Prepared, at_hand, looked_at, settled, smaller_batches
 from torchloom.records.provenance import Records, records_of
@@ -28,6 +30,7 @@ from torchloom.system.words import counted
 from torchloom.tasks import Task, tasks_of
 
 if TYPE_CHECKING:
+    from torchloom.config import TrainConfig
     from torchloom.training.batch_size import Sizes, Tried
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class Tuned:
         self.name, self.env, self.params = name, env, params
         with KedroSession.create(env=env, runtime_params=dict(params)) as session:
             self.context: KedroContext = session.load_context()  # type: ignore[attr-defined]
+            self.conf = newest_loader()
             self.task = _tunable(name)
             self.catalog = self.context.catalog
             self.records: Records = records_of(self.catalog)
@@ -79,12 +83,28 @@ class Tuned:
         places = [self.catalog.get(f"{self.name}.{each}")._filepath for each in (f"{name}_plot", name)]
         return f"written to {places[0]} and {places[1]}"
 
-    def command(self, settings: Mapping[str, Any]) -> str:
-        """The line that trains with these settings of the block `train`."""
-        found = {f"{self.name}.train.{key}": value for key, value in settings.items()}
+    def commands(self, settings: Mapping[str, Any]) -> list[str]:
+        """The lines that train with these settings of the block `train`, those of which that are lists from a file."""
+        block = {self.name: {"train": settings}}
+        given, found = dict(flat(self.params)), dict(flat(block))
+        if not any(isinstance(value, list) for value in found.values()):
+            return [self._command({**given, **found})]
+        file = f"{Path(self.conf.conf_source).name}/{self.conf.env or self.conf.default_run_env}/parameters"
+        return [
+            f"--params has no room for lists; these lines go into {file}/{self.name}.yml:",
+            "",
+            as_yaml(block),
+            self._command({key: value for key, value in given.items() if key not in found}),
+        ]
+
+    def _command(self, params: Mapping[str, Any]) -> str:
         where = f" --env {self.env}" if self.env else ""
-        said = ",".join(f"{key}={value}" for key, value in {**dict(flat(self.params)), **found}.items())
-        return f"  kedro run{where} --pipelines {self.name} --params {said}"
+        said = shlex.quote(",".join(f"{key}={_in_yaml(value)}" for key, value in params.items()))
+        return f"  kedro run{where} --pipelines {self.name}" + (f" --params {said}" if params else "")
+
+
+def _in_yaml(value: Any) -> Any:
+    return "null" if value is None else value
 
 
 def _tunable(name: str) -> Task:
@@ -156,15 +176,15 @@ def tune_rate(task: str, env: str | None, params: Mapping[str, Any], start: floa
 
 
 def _suggested_rate(tuned: Tuned, rate: float | None) -> list[str]:
+    from torchloom.training.optimizers import rates_of, with_rate
+
     if rate is None:
         return ["there is no rate at which it fell by more than its noise: try more --steps, or a lower --start"]
-    config, key = tuned.job.config, "optimizer.lr"
-    highest = config.scheduler.arguments.get("max_lr") if config.scheduler else None
-    if config.scheduler and isinstance(highest, float):
-        key = "scheduler.max_lr"
-    now = config.optimizer.arguments.get("lr") if key == "optimizer.lr" else highest
+    config = tuned.job.config
+    now, *others = rates_of(config)
     said = f"suggested: {rate:.2g}, the middle between the steepest descent of the loss and its lowest place"
-    return [said + (f"; now it is {now:.2g}" if now else ""), tuned.command({key: f"{rate:.2g}"})]
+    apart = "; groups with rates of their own were at their distance from it" if set(others) - {now} else ""
+    return [f"{said}; now it is {now:.2g}{apart}", *tuned.commands(with_rate(config, float(f"{rate:.2g}")))]
 
 
 # ---- the size of batches -------------------------------------------------------------------------------------------
@@ -190,13 +210,17 @@ def tune_batches(task: str, env: str | None, params: Mapping[str, Any], most: in
             return trial(size, before)
 
         sizes = explore(attempt, most, seconds)
+        now = sizes.also(attempt, min(config.batch_size, samples)) if config.batch_size != "auto" else None
     effective = config.batch_size * config.accumulate if isinstance(config.batch_size, int) else None
-    fewest = max(1, samples // (FEWEST * config.accumulate))
-    found = sizes.suggested(effective if effective and config.accumulate > 1 else fewest)
+    limit, what = max(1, samples // (FEWEST * config.accumulate)), "leaves ten steps an epoch"
+    if effective and config.accumulate > 1:
+        limit, what, now = effective, "has no more samples than a step now", None
+    found = sizes.suggested(limit)
+    words = [_why(sizes, found, limit, what), *_said_if_slower(found, now, samples // config.accumulate)]
     rows = [row_of(each) for each in sizes.tried]
     place = tuned.save("batch_sizes", rows, batch_sizes(rows, found.batch_size))
     table = as_text([{name: f"{value:,}" for name, value in row.items()} for row in rows])
-    return "\n".join([table, "", *_said_of_sizes(sizes), *_suggested_size(tuned, found, effective), place])
+    return "\n".join([table, "", *_said_of_sizes(sizes), *_suggested_size(tuned, found, effective, words), place])
 
 
 def row_of(tried: Tried) -> dict[str, Any]:
@@ -218,25 +242,55 @@ def _said_of_sizes(sizes: Sizes) -> list[str]:
     return [f"{largest}: {reasons[sizes.ended]}", f"{fastest.batch_size}: the fastest"]
 
 
-def _suggested_size(tuned: Tuned, found: Tried, effective: int | None) -> list[str]:
-    """The size to take, with as many batches accumulated as make up the samples of a step that there were before."""
-    from torchloom.training.optimizers import scaled_rate
+def _why(sizes: Sizes, found: Tried, limit: int, what: str) -> str:
+    """Why that is the size to take, which may be far from the fastest of all where there is a limit."""
+    from torchloom.training.batch_size import NEARLY
 
+    if found.batch_size > limit:
+        return f"the fewest samples that were tried; none {what}"
+    if found.rate >= NEARLY * sizes.fastest.rate:
+        return "the fewest samples at 95 % of that speed or more"
+    return f"at {_share(found, sizes.fastest)} of that speed, the fewest samples at 95 % of the fastest that {what}"
+
+
+def _said_if_slower(found: Tried, now: Tried | None, samples: int) -> list[str]:
+    """What the size that was found loses, and what that is for; nothing where it loses nothing."""
+    if now is None or found.rate >= now.rate:
+        return []
+    steps = [counted(max(1, samples // each.batch_size), "step") for each in (found, now)]
+    speeds = f"{_share(found, now)} of the speed of {now.batch_size}, which it is now"
+    return [f"{found.batch_size}: slower, at {speeds}; an epoch has {steps[0]}, now {steps[1]}"]
+
+
+def _share(one: Tried, other: Tried) -> str:
+    return f"{100 * one.rate / other.rate:.0f} %"
+
+
+def _suggested_size(tuned: Tuned, found: Tried, effective: int | None, words: list[str]) -> list[str]:
+    """The size to take, with as many batches accumulated as make up the samples of a step that there were before."""
     config, size, groups = tuned.job.config, found.batch_size, 1
     if effective and config.accumulate > 1:
         groups = next(each for each in range(1, effective + 1) if effective % each == 0 and effective // each <= size)
         size = effective // groups
-    lines = [f"{size}: suggested, the fewest samples at 95 % of that speed, with ten steps an epoch or more"]
+    about = "" if size == found.batch_size else f"close to {found.batch_size}: "
+    lines = [f"{size}: suggested, {about}{words[0]}", *words[1:]]
     settings: dict[str, Any] = {"batch_size": size}
     if effective and config.accumulate > 1:
         settings["accumulate"] = groups
-    lines.append(tuned.command(settings))
-    rate = config.optimizer.arguments.get("lr")
-    if effective and rate and size * groups != effective:
-        name = config.optimizer.name
-        scaled = scaled_rate(name, rate, size * groups / effective)
-        kind = "in proportion" if name == "SGD" else "by the square root"
-        if scaled:
-            hint = f"{name}'s rate goes {kind} with the samples of a step: train.optimizer.lr={scaled:.2g}"
-            lines.append(f"a hint: {hint}, or see kedro tune lr")
+    lines += tuned.commands(settings)
+    if effective and size * groups != effective:
+        lines.append(f"a hint: {_scaled(config, size * groups / effective)}, or see kedro tune lr")
     return lines
+
+
+def _scaled(config: TrainConfig, times: float) -> str:
+    """The rate for steps of so many times the samples, in words."""
+    from torchloom.training.optimizers import rates_of, said_of_scaling, scaled_rate, with_rate
+
+    said, (rate, *others) = said_of_scaling(config.optimizer.name), rates_of(config)
+    scaled = scaled_rate(config.optimizer.name, rate, times)
+    if not scaled:
+        return said
+    key, value = next(flat(with_rate(config, float(f"{scaled:.2g}"))))
+    alike = ", and those of its groups alike" if set(others) - {rate} and not isinstance(value, list) else ""
+    return f"{said}: train.{key}={value}{alike}"

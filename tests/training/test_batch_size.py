@@ -77,6 +77,16 @@ def test_the_smallest_that_is_nearly_as_fast_is_suggested() -> None:
     assert found.suggested(most=4).batch_size == 8
 
 
+def test_another_size_between_is_tried_too() -> None:
+    found = explore(machine(), 64)
+    for size, tried in ((12, 12), (8, 8), (128, None)):  # one between, one of them, and one that is too large
+        also = found.also(machine(), size)
+        assert (also and also.batch_size) == tried
+    assert sizes_of(found) == [2, 4, 8, 12, 16, 32, 64]
+    assert found.also(lambda *_: None, 13) is None
+    assert len(found.tried) == 7
+
+
 def test_memory_is_foretold_by_its_growth() -> None:
     tried = [Tried(size, 1, 1, 1000 + 30 * size) for size in (2, 4, 8)]
     assert predicted(tried, 16, idle=500) == 1000 + 30 * 16
@@ -136,6 +146,18 @@ def test_steps_of_a_trial_are_counted_and_change_no_weight(
     for name, weight in attempt.steps.model.named_parameters():
         assert torch.equal(weight, before[name])
     assert attempt.steps.optimizer.state  # the moments were there when the memory was looked at
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(None, 300), (10**6, 300), (8000, 18), (10, 1)])
+def test_before_a_short_training_a_size_is_timed_for_a_share_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int | None, steps: int
+) -> None:
+    attempt, taken = trial(tmp_path), list[int]()
+    attempt.samples = samples
+    monkeypatch.setattr(attempt, "_timed", lambda _, steps: taken.append(steps) or 0.001)
+    assert attempt._seconds(iter(()), 8) == 0.001
+    assert taken[0] == 1
+    assert sum(taken[1:]) == pytest.approx(steps, abs=3)  # of 1000 there are 20
 
 
 def test_what_the_memory_has_no_room_for_is_not_tried(tmp_path: Path) -> None:
@@ -202,6 +224,7 @@ def test_a_training_with_the_size_that_it_finds_is_one_with_that_number(
     size = auto.best.training["parameters"]["batch_size"]
     assert 2 <= size <= 30  # ten steps an epoch
     assert f"train.batch_size: auto takes {size} samples" in caplog.text
+    assert "the learning rate stays 0.005; if it was chosen for batches of another size: SGD's rate goes" in caplog.text
     given = train(loaders.model_copy(update={"batch_size": size}), 1, **calm, batch_size=size)
     assert_equal(auto, given)
     with pytest.raises(InputError, match=r"train\.batch_size is auto, but the loaders were made for 16\. Run from"):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tests.training.test_distribution import settings
 from torchloom.data.batches import Batches, Gathered
 from torchloom.errors import InputError
-from torchloom.training.optimizers import scaled_rate
+from torchloom.training.optimizers import rates_of, scaled_rate, with_rate
 from torchloom.training.range_test import Growing, RangeTest, range_test, rates_between, smoothed
 
 CPU = torch.device("cpu")
@@ -98,6 +98,56 @@ def test_groups_keep_their_distance() -> None:
 def test_what_cannot_rise_is_refused() -> None:
     with pytest.raises(InputError, match=r"train\.optimizer: SGD has no learning rate above 0"):
         swept(optimizer={"name": "SGD", "lr": 0.0})
+
+
+GROUPS = [{"parameters": ["*.bias"], "lr": 0.05, "momentum": 0.5}, {"parameters": ["*.norm.*"], "momentum": 0.1}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, {"optimizer": {"lr": 0.4}}),
+        ({"optimizer": {"name": "SGD"}}, {"optimizer": {"lr": 0.4}}),
+        ({"scheduler": {"name": "OneCycleLR"}}, {"optimizer": {"lr": 0.4}}),
+        ({"scheduler": {"name": "OneCycleLR", "max_lr": 1}}, {"scheduler": {"max_lr": 0.4}}),
+        (
+            {"optimizer": {"name": "SGD", "lr": 0.1, "groups": GROUPS}},
+            {"optimizer": {"lr": 0.4, "groups": [{**GROUPS[0], "lr": 0.2}, GROUPS[1]]}},
+        ),
+        (
+            {"optimizer": {"name": "SGD", "groups": GROUPS[:1]}},  # its rate is 0.001
+            {"optimizer": {"lr": 0.4, "groups": [{**GROUPS[0], "lr": 20.0}]}},
+        ),
+        (
+            {
+                "optimizer": {"name": "SGD", "lr": 0.1, "groups": GROUPS},
+                "scheduler": {"name": "OneCycleLR", "max_lr": [0.2, 0.3, 0.1]},
+            },
+            {"scheduler": {"max_lr": [0.4, 0.6, 0.2]}},
+        ),
+    ],
+)
+def test_another_rate_is_one_of_all_groups(changes: dict[str, Any], found: dict[str, Any]) -> None:
+    config = settings(**{"optimizer": {"name": "SGD", "lr": 0.1}, **changes})
+    assert with_rate(config, 0.4) == found
+    plain = config.model_dump(mode="json", exclude_none=True)
+    rated = settings(**{**plain, **{key: {**plain[key], **value} for key, value in found.items()}})
+    shares = [rate / rates_of(rated)[0] for rate in rates_of(rated)]
+    assert shares == pytest.approx([rate / rates_of(config)[0] for rate in rates_of(config)])
+
+
+def test_distances_are_those_that_the_scheduler_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[list[float]] = []
+
+    def step(steps: Any, _: Any) -> float:
+        rates.append([group["lr"] for group in steps.optimizer.param_groups])
+        return 1.0
+
+    monkeypatch.setattr("torchloom.training.range_test._step", step)
+    scheduler = {"name": "OneCycleLR", "max_lr": [0.2, 0.5]}
+    swept(optimizer={"name": "SGD", "lr": 0.1, "groups": [{"parameters": ["bias"]}]}, scheduler=scheduler)
+    assert rates[0] == pytest.approx([1e-7, 2.5e-7])
+    assert rates[-1] == pytest.approx([10, 25])
 
 
 def test_without_a_fall_there_is_no_suggestion() -> None:

@@ -22,7 +22,7 @@ from torchloom.config.checks import UnknownNameError, arguments_of, check_call
 from torchloom.errors import InputError
 from torchloom.modalities.modules import Scaling
 from torchloom.system.words import counted
-from torchloom.training.optimizers import BY_GROUP
+from torchloom.training.optimizers import BY_GROUP, usual_rate
 
 GIVEN = ("model", "head", "config")  # what a recipe is not told in YAML
 Decay = Annotated[float, Field(gt=0, le=1)]
@@ -226,7 +226,7 @@ def _is_of_blocks(layer: nn.Module) -> bool:
 
 def _rated(optimizer: OptimizerConfig, scales: dict[str, float]) -> OptimizerConfig:
     """With so many times its rate for each of these parameters, in whichever of its groups that is."""
-    usual = optimizer.arguments.get("lr", _default_rate(optimizer))
+    usual = usual_rate(optimizer)
     members: dict[tuple[int, float], list[str]] = {}
     for name, scale in scales.items():
         fits = (any(fnmatchcase(name, pattern) for pattern in group.parameters) for group in optimizer.groups)
@@ -240,13 +240,6 @@ def _rated(optimizer: OptimizerConfig, scales: dict[str, float]) -> OptimizerCon
             rate = {"lr": given.get("lr", usual) * scale}
             groups.append(GroupConfig.model_validate({"parameters": names, "epochs": epochs, **given, **rate}))
     return optimizer.model_copy(update={"groups": groups})
-
-
-def _default_rate(optimizer: OptimizerConfig) -> float:
-    from torchloom.training.optimizers import create_optimizer
-
-    plain = optimizer.model_copy(update={"groups": []})
-    return float(create_optimizer(nn.Linear(2, 2), plain).defaults["lr"])
 
 
 # ---- low rank ------------------------------------------------------------------------------------------------------

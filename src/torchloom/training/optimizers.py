@@ -171,14 +171,56 @@ def _tuples(arguments: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
-def scaled_rate(name: str, rate: float, times: float) -> float | None:
-    """The rate for batches that are so many times as large; None of an optimiser of which no rule is known.
+def usual_rate(config: OptimizerConfig) -> float:
+    """That of parameters in no group with one of its own; 0 where the optimiser has none."""
+    given = config.arguments.get("lr")
+    return float(_on_trial(config.name, config.arguments).defaults.get("lr", 0.0) if given is None else given)
 
-    In proportion for SGD (Goyal et al. 2017, arXiv:1706.02677), and to the square root for those that divide by the
-    gradients' own size (Malladi et al. 2022, arXiv:2205.10287).
+
+def rates_of(config: TrainConfig) -> list[float]:
+    """The rate of each group of the optimiser, or the highest that the scheduler takes it to, the first of what is in
+    no other."""
+    highest = config.scheduler.arguments.get("max_lr") if config.scheduler else None
+    if isinstance(highest, list):
+        return highest
+    usual = usual_rate(config.optimizer) if highest is None else highest
+    return [usual, *(group.arguments.get("lr", usual) for group in config.optimizer.groups)]
+
+
+def with_rate(config: TrainConfig, rate: float) -> dict[str, Any]:
+    """What gives the block `train` another rate, from which groups with one of their own keep their distance.
+
+    It is the scheduler's `max_lr` where that is given, and the optimiser's `lr` elsewhere.
     """
-    rules = {"SGD": times} | dict.fromkeys(("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"), times**0.5)
-    return rate * rules[name] if name in rules else None
+    first, *others = rates_of(config)
+    rates = [float(f"{rate * other / (first or 1.0):.4g}") for other in others]
+    highest = config.scheduler.arguments.get("max_lr") if config.scheduler else None
+    if highest is not None:
+        return {"scheduler": {"max_lr": [rate, *rates] if isinstance(highest, list) else rate}}
+    groups = [group.model_dump(exclude_none=True) for group in config.optimizer.groups]
+    if not any("lr" in group for group in groups):
+        return {"optimizer": {"lr": rate}}
+    rated = [{**group, "lr": own} if "lr" in group else group for group, own in zip(groups, rates, strict=True)]
+    return {"optimizer": {"lr": rate, "groups": rated}}
+
+
+# How the rate goes with the samples of a step, in words and as a power of them: Goyal et al. 2017 (arXiv:1706.02677),
+# and of those that divide by the gradients' own size Malladi et al. 2022 (arXiv:2205.10287).
+SCALING = {"SGD": ("in proportion", 1.0)} | dict.fromkeys(
+    ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"), ("by the square root", 0.5)
+)
+
+
+def said_of_scaling(name: str) -> str:
+    """A hint at the rate for batches of another size, for an optimiser of which a rule is known or not."""
+    if name not in SCALING:
+        return f"no rule is known of {name}'s rate"
+    return f"{name}'s rate goes {SCALING[name][0]} with the samples of a step"
+
+
+def scaled_rate(name: str, rate: float, times: float) -> float | None:
+    """The rate for batches that are so many times as large; None of an optimiser of which no rule is known."""
+    return rate * times ** SCALING[name][1] if name in SCALING else None
 
 
 def freeze_groups(optimizer: Optimizer, config: OptimizerConfig, epoch: int) -> bool:

@@ -20,7 +20,7 @@ from torchloom.config import TrainConfig
 from torchloom.errors import InputError
 from torchloom.problems.base import Batch, Objective
 from torchloom.training.batch_size import endless
-from torchloom.training.optimizers import create_optimizer
+from torchloom.training.optimizers import create_optimizer, rates_of
 from torchloom.training.steps import Steps
 from torchloom.training.transfer import training_mode
 
@@ -111,7 +111,8 @@ def range_test(
     base = optimizer.defaults.get("lr")
     if not isinstance(base, float | int) or not base > 0:
         raise InputError(f"train.optimizer: {config.optimizer.name} has no learning rate above 0 that could be tried")
-    shares = [group["lr"] / base for group in optimizer.param_groups]
+    rates_now = rates_of(config)
+    shares = [rate / (rates_now[0] or 1.0) for rate in rates_now]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     steps = Steps(model, model, objective, optimizer, scaler, config, device, dtype)
     batches, losses, growing = endless(loader), list[float](), Growing()

@@ -271,16 +271,23 @@ def found_size(job: Job, ranks: Ranks) -> int:
     There are FEWEST steps in an epoch, or more.
     """
     from torchloom.training.batch_size import FEWEST, Trial, explore, together
+    from torchloom.training.optimizers import rates_of, said_of_scaling
 
-    most = len(job.loaders.trained_numbers()) // (FEWEST * job.config.accumulate * ranks.size)
+    samples = len(job.loaders.trained_numbers())
+    most = samples // (FEWEST * job.config.accumulate * ranks.size)
     with at_hand(job, ranks) as (model, config, device, dtype):
-        attempt = Trial(model, job.loaders, config, job.objective(), device, dtype, ranks.local_size)
+        all_samples = samples * job.config.epochs // ranks.size
+        attempt = Trial(model, job.loaders, config, job.objective(), device, dtype, ranks.local_size, all_samples)
         sizes = explore(together(attempt, ranks), max(1, most), seconds=1.0, patience=2)
     found, fastest = sizes.suggested(), sizes.fastest
     logger.info(
         "train.batch_size: auto takes %d samples, %s of them a second; the fastest was %d, with %s",
         *(found.batch_size * ranks.size, f"{found.rate * ranks.size:,.0f}"),
         *(fastest.batch_size * ranks.size, f"{fastest.rate * ranks.size:,.0f}"),
+    )
+    logger.info(
+        "the learning rate stays %.2g; if it was chosen for batches of another size: %s, or see kedro tune lr",
+        *(rates_of(job.config)[0], said_of_scaling(job.config.optimizer.name)),
     )
     return found.batch_size * ranks.size
 
