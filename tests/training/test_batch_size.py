@@ -148,18 +148,6 @@ def test_steps_of_a_trial_are_counted_and_change_no_weight(
     assert attempt.steps.optimizer.state  # the moments were there when the memory was looked at
 
 
-@pytest.mark.parametrize(("samples", "steps"), [(None, 300), (10**6, 300), (8000, 18), (10, 1)])
-def test_before_a_short_training_a_size_is_timed_for_a_share_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int | None, steps: int
-) -> None:
-    attempt, taken = trial(tmp_path), list[int]()
-    attempt.samples = samples
-    monkeypatch.setattr(attempt, "_timed", lambda _, steps: taken.append(steps) or 0.001)
-    assert attempt._seconds(iter(()), 8) == 0.001
-    assert taken[0] == 1
-    assert sum(taken[1:]) == pytest.approx(steps, abs=3)  # of 1000 there are 20
-
-
 def test_what_the_memory_has_no_room_for_is_not_tried(tmp_path: Path) -> None:
     """On a CPU, where the process would be killed, a look at the growth is enough."""
 

@@ -33,7 +33,6 @@ NEARLY = 0.95  # of the greatest speed is nearly as fast
 USUAL = 64  # samples: of smaller batches the next is nearly always faster, and they are soon tried
 CLOSE = 8  # the largest that fits is known to one part in so many
 SPENT = 0.3  # seconds of steps that are timed of each size, or one step
-SHARE = 0.02  # of a training is the most that a size is timed before it
 BLOCKS = 3  # in which they are timed; the fastest counts, as others may use the machine
 LOOK = 0.002  # seconds between two looks at the memory
 Ended = Literal["memory", "samples", "time", "speed"]
@@ -167,8 +166,7 @@ class Trial:
     """Steps of a training whose learning rate is 0, with batches of one size after another: an Attempt.
 
     On CPUs, where a process that takes too much is killed, what would take more than there is is not tried. `share` is
-    how many processes share the machine's memory. Before a training of so many `samples`, with all its epochs, a size
-    is timed no longer than SHARE of what it would take with it.
+    how many processes share the machine's memory.
     """
 
     def __init__(
@@ -180,9 +178,7 @@ class Trial:
         device: torch.device,
         dtype: torch.dtype,
         share: int = 1,
-        samples: int | None = None,
     ) -> None:
-        self.samples = samples
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         training_mode(model)
         optimizer = create_optimizer(model, config.optimizer)
@@ -218,7 +214,7 @@ class Trial:
             largest = _largest(loader, size)
             for _ in range(2):  # the first makes the optimiser's moments
                 self._step(largest, 1 + (self.steps.config.accumulate > 1))
-        seconds = self._seconds(endless(loader), size)
+        seconds = self._seconds(endless(loader))
         logger.debug("batches of %d samples: %.3g s a step, %.2f GB", size, seconds, peak[0] / 1e9)
         return Tried(size, len(largest[-1]) / seconds, seconds, peak[0])
 
@@ -228,12 +224,11 @@ class Trial:
         self.steps.update()
         self.steps.optimizer.zero_grad(set_to_none=True)
 
-    def _seconds(self, batches: Iterator[Batch], size: int) -> float:
+    def _seconds(self, batches: Iterator[Batch]) -> float:
         """Those of a step, with the time that it takes to get its batch."""
-        once = max(self._timed(batches, 1), 1e-6)
-        spent = SPENT if self.samples is None else min(SPENT, SHARE * once * self.samples / size)
-        steps = max(1, int(spent / BLOCKS / once))
-        blocks = BLOCKS if steps > 1 else min(BLOCKS, max(1, int(spent / once)))
+        once = self._timed(batches, 1)
+        steps = max(1, int(SPENT / BLOCKS / max(once, 1e-6)))
+        blocks = BLOCKS if steps > 1 else max(1, int(SPENT / once))
         return min(self._timed(batches, steps) for _ in range(blocks))
 
     def _timed(self, batches: Iterator[Batch], steps: int) -> float:

@@ -276,8 +276,7 @@ def found_size(job: Job, ranks: Ranks) -> int:
     samples = len(job.loaders.trained_numbers())
     most = samples // (FEWEST * job.config.accumulate * ranks.size)
     with at_hand(job, ranks) as (model, config, device, dtype):
-        all_samples = samples * job.config.epochs // ranks.size
-        attempt = Trial(model, job.loaders, config, job.objective(), device, dtype, ranks.local_size, all_samples)
+        attempt = Trial(model, job.loaders, config, job.objective(), device, dtype, ranks.local_size)
         sizes = explore(together(attempt, ranks), max(1, most), seconds=1.0, patience=2)
     found, fastest = sizes.suggested(), sizes.fastest
     logger.info(
