@@ -98,6 +98,6 @@ def test_the_guide(tmp_path: Path) -> None:
     assert re.search(r"^mnist_mlp +classification +mnist +accuracy 0\.[5-9]", done.stdout, re.MULTILINE)
     assert re.search(r"^linear_regression +regression +diabetes +\S+ [\d.]", done.stdout, re.MULTILINE)
     rows = list(csv.DictReader((folder / "data/sample/07_model_output/predict/predictions.csv").open()))
-    assert [row["file"] for row in rows] == ["photos/dark.png"]
+    assert [row["file"] for row in rows] == ["dark.png"]
     before = csv.DictReader((folder / "data/sample/07_model_output/predict/previous/predictions.csv").open())
     assert len(list(before)) == 2

@@ -45,7 +45,7 @@ class ConfigLoader(OmegaConfigLoader):
             super().__init__(*args, **options)
         except OmegaConfBaseException as error:  # the one thing that it reads already
             raise InputError(f"globals.yml: {str(error).partition(chr(10))[0]} at {error.full_key}") from error
-        self["globals"] = with_homes(self.get("globals", self._globals))
+        self["globals"] = with_homes(self._globals)
         type(self).newest = self
         if project.PACKAGE_NAME:  # the pipelines that Kedro keeps may be those of another environment
             project.pipelines.configure(f"{project.PACKAGE_NAME}.pipeline_registry")
