@@ -1,6 +1,7 @@
 """Who may know what: a folder knows those below it, and kinds are asked for in their own modules alone."""
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,3 +129,12 @@ def test_no_import_goes_up_a_floor(path: Path) -> None:
 def test_an_import_that_goes_up_would_be_noticed(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text("def f():\n    from torchloom.training import loop\n")
     assert [floor(name) for name in imported(tmp_path / "module.py")] == [FLOORS.index("training")]
+
+
+def test_nothing_lies_at_the_top_that_does_not_belong_there() -> None:
+    """What a build or a trial has left may be committed with the rest in one sweep."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no clone")
+    folders = {name.partition("/")[0] for name in listed.stdout.splitlines() if "/" in name}
+    assert folders == {".ci", ".vscode", "benchmarks", "conf", "data", "docs", "notebooks", "src", "tests"}

@@ -75,10 +75,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         f"language_transformer {positions}": (
             "language_transformer",
-            {"width": 16, "layers": 1, "heads": 2, "context": 2, "positions": positions, "convolution": convolution}
+            {"width": 16, "layers": 1, "heads": 2, "context": 2, "positions": positions}
             | {"embedding_dropout": 0.0, "dropout": 0.0},
         )
-        for positions, convolution in (("rotary", 3), ("learned", 1))
+        for positions in ("rotary", "learned")
     },
     "language_rnn lstm": (
         "language_rnn",

@@ -216,8 +216,6 @@ LANGUAGE_MODELS: list[dict[str, Any]] = [
         | {"positions": positions, "embedding_dropout": 0.0, "dropout": 0.0}
         for context, positions in ((12, "rotary"), (4, "rotary"), (12, "learned"), (4, "learned"), (1, "rotary"))
     ],
-    {"name": "language_transformer", "width": 16, "heads": 2, "layers": 2, "context": 4, "convolution": 3}
-    | {"embedding_dropout": 0.0, "dropout": 0.0},
 ]
 
 

@@ -26,6 +26,11 @@ def is_data_set(block: Any) -> bool:
     return isinstance(block, Mapping) and "preprocess" in block
 
 
+def is_ours(block: Any) -> bool:
+    """Whether a block of parameters is of a task, a data set or a sweep, and none that a user's own pipeline reads."""
+    return isinstance(block, Mapping) and bool({"task", "preprocess"} & block.keys())
+
+
 def names_in(parameters: Mapping[Any, Any]) -> dict[str, set[str]]:
     """The names for which {task} and {data} stand."""
     return {

@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from torchloom.config.entries import is_ours
+
 Files = dict[Path, DictConfig]  # what stands in each file, before references in it are followed
 Place = tuple[str, ...]
 RANGE = {"low", "high", "log", "step"}
@@ -70,10 +72,7 @@ def _plain(config: DictConfig) -> dict[Any, Any]:
 
 
 def _of_tasks(layer: Mapping[Any, Any], whole: Mapping[Any, Any]) -> dict[str, Any]:
-    ours = {
-        name for name, block in whole.items() if isinstance(block, Mapping) and {"task", "preprocess"} & block.keys()
-    }
-    return {name: block for name, block in layer.items() if name in ours}
+    return {name: block for name, block in layer.items() if is_ours(whole.get(name))}
 
 
 def _superseded(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[Place]:

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from torchloom.config.checks import UnknownNameError
 from torchloom.data.archives import open_packed, walk_tar
 from torchloom.data.readers import reader
-from torchloom.data.web import fetch_url, is_page, quoted
+from torchloom.data.web import SourceError, fetch_url, is_page, quoted
 from torchloom.datasets.raw import MIRROR_VARIABLE, Form, RawFiles, Source
 from torchloom.errors import InputError, printable, without_secrets
 from torchloom.system.files import atomic_write, checksum
@@ -41,10 +41,6 @@ SUMS = "SHA256SUMS"
 LARGEST_SUMS = 1 << 20  # bytes
 PARTIAL = ".partial"  # the folder of downloads to resume
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # of packages that are installed under another name
-
-
-class SourceError(Exception):
-    """One place could not give one file; the next place is tried."""
 
 
 class _Pending:

@@ -31,6 +31,10 @@ SLOWEST = 1000  # bytes a second
 PATIENCE = 60.0  # seconds, over which the speed is measured
 
 
+class SourceError(Exception):
+    """One place could not give one file; the next place is tried."""
+
+
 class CutError(OSError):
     """A connection that ended, or crept, in the middle of a file."""
 
@@ -52,7 +56,7 @@ def fetch_url(url: str, part: Path, largest: int) -> None:
 
     The server's ETag (or Last-Modified) is kept beside `part` and sent as If-Range, so that a changed file starts
     anew. What a server cannot answer just now, and a connection that was cut, are tried again a few times. Raises
-    URLError or OSError; what had arrived by then stays. More than `largest` bytes are refused.
+    URLError or OSError; what had arrived by then stays. Raises SourceError at more than `largest` bytes.
     """
     for wait in _waits():
         try:
@@ -137,7 +141,7 @@ def _copy(response: Any, file: BinaryIO, have: int, total: int | None, largest: 
                 bar.advance(task, len(chunk))
                 if file.tell() > largest:
                     Path(file.name).unlink()
-                    raise ValueError(f"{Path(file.name).name} has more than {largest >> 30} GiB; refused")
+                    raise SourceError(f"{Path(file.name).name} has more than {largest >> 30} GiB; refused")
                 if time.monotonic() - began > PATIENCE:
                     if file.tell() - before < SLOWEST * PATIENCE:
                         raise CutError(f"slower than {SLOWEST / 1000:g} kB a second; the next run resumes there")

@@ -17,7 +17,7 @@ from torchloom.config import Count, Fraction
 from torchloom.models._layers import Activation, Initialization, check_heads, initialize, make_activation, rotated
 
 Positions = Literal["rotary", "learned"]
-State = tuple[Tensor, ...]
+State = tuple[Tensor, Tensor, Tensor]
 
 
 def build(
@@ -29,7 +29,6 @@ def build(
     feedforward: Count | None = None,
     context: Count = 128,
     positions: Positions = "rotary",
-    convolution: Count = 1,
     activation: Activation = "GELU",
     embedding_dropout: Fraction = 0.1,
     dropout: Fraction = 0.2,
@@ -40,13 +39,10 @@ def build(
     the inner one is `feedforward` wide, four times `width` unless it is given.
 
     A place knows how far back another one is by rotary positions (Su et al., arXiv:2104.09864), or by a vector that is
-    learnt for each distance (Shaw et al., arXiv:1803.02155). With a `convolution` of 2 or more places the dense layers
-    read, beside their own place, a depthwise convolution over it and those before it, which lets short patterns of
-    characters be learnt in much fewer steps (cf. So et al., "Primer", arXiv:2109.08668, who have it in attention).
-    `tied` shares one matrix between embedding and output.
+    learnt for each distance (Shaw et al., arXiv:1803.02155). `tied` shares one matrix between embedding and output.
     """
     check_heads(width, heads, rotary=positions == "rotary")
-    block = (width, heads, feedforward or 4 * width, context, positions, convolution, activation, dropout)
+    block = (width, heads, feedforward or 4 * width, context, positions, activation, dropout)
     blocks = [Block(*block) for _ in range(layers)]
     network = LanguageTransformer(tokens, blocks, width, context, embedding_dropout, tied)
     initialize(network, initialization)
@@ -59,17 +55,16 @@ class LanguageTransformer(nn.Module):
     """tokens (B, T) int64 -> logits (B, T, tokens) and the state after the last of them.
 
     The state is what the next places look back at: keys and values of the last `context` - 1 places, (layers, B, heads,
-    context - 1, width / heads) float32, and how many of them there are, (B,) float32; left out, there are none. With a
-    convolution it is also what that read last, (layers, B, convolution - 1, width) float32.
+    context - 1, width / heads) float32, and how many of them there are, (B,) float32; left out, there are none.
     """
+
+    state_names = ("keys", "values", "filled")
 
     def __init__(
         self, tokens: int, blocks: list[Block], width: int, context: int, embedding_dropout: float, tied: bool
     ) -> None:
         super().__init__()
         self.places = context - 1
-        convolved = ("read",) if blocks[0].convolution else ()
-        self.state_names = ("keys", "values", "filled", *convolved)
         self.embedding = nn.Embedding(tokens, width)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.blocks = nn.ModuleList(blocks)
@@ -79,12 +74,7 @@ class LanguageTransformer(nn.Module):
             self.head.weight = self.embedding.weight
 
     def forward(
-        self,
-        tokens: Tensor,
-        keys: Tensor | None = None,
-        values: Tensor | None = None,
-        filled: Tensor | None = None,
-        read: Tensor | None = None,
+        self, tokens: Tensor, keys: Tensor | None = None, values: Tensor | None = None, filled: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         x = self.embedding_dropout(self.embedding(tokens))  # (B, T, width)
         after = []
@@ -92,17 +82,16 @@ class LanguageTransformer(nn.Module):
             past = None
             if keys is not None and values is not None and filled is not None:
                 past = (keys[number], values[number], filled)
-            x, *last = block(x, past, None if read is None else read[number])
-            after.append(last)
+            x, *seen = block(x, past)
+            after.append(seen)
         before = tokens.new_zeros(len(tokens), dtype=torch.float32) if filled is None else filled
         held = (before + tokens.shape[1]).clamp(max=self.places)
         logits = self.head(self.norm(x))  # (B, T, tokens)
-        keys, values, *read_last = (torch.stack(each) for each in zip(*after, strict=True))
-        return logits, keys, values, held, *read_last
+        return (logits, *(torch.stack(each) for each in zip(*after, strict=True)), held)
 
 
 class Block(nn.Module):
-    """(B, T, width) and what it looks back at -> the same, keys and values of the last places, what was read last."""
+    """(B, T, width) and what it looks back at -> the same, and keys and values of the last places."""
 
     def __init__(
         self,
@@ -111,41 +100,20 @@ class Block(nn.Module):
         feedforward: int,
         context: int,
         positions: Positions,
-        convolution: int,
         activation: Activation,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.convolution = Convolution(width, convolution) if convolution > 1 else None
         self.attention = Attention(width, heads, context, positions, dropout)
         self.before_attention, self.before_layers = nn.LayerNorm(width), nn.LayerNorm(width)
         layers = nn.Linear(width, feedforward), make_activation(activation), nn.Linear(feedforward, width)
         self.layers = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, past: State | None, read: Tensor | None) -> State:
+    def forward(self, x: Tensor, past: State | None) -> State:
         seen, keys, values = self.attention(self.before_attention(x), past)
         x = x + self.dropout(seen)
-        given, state = self.before_layers(x), [keys, values]
-        if self.convolution:
-            given, last = self.convolution(given, read)
-            state.append(last.float())
-        return x + self.dropout(self.layers(given)), *state
-
-
-class Convolution(nn.Module):
-    """Each place (B, T, width) -> itself and a weighted sum, by channel, of it and the places before; and the last of
-    them, (B, places - 1, width). It begins as the identity; before the beginning of the text there is nought."""
-
-    def __init__(self, width: int, places: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(places, width))
-
-    def forward(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        before = x.new_zeros(x.shape[0], len(self.weight) - 1, x.shape[2]) if before is None else before.to(x.dtype)
-        whole, count = torch.cat([before, x], 1), x.shape[1]
-        added = sum(weight * whole[:, place : place + count] for place, weight in enumerate(self.weight))
-        return x + added, whole[:, count:]
+        return x + self.dropout(self.layers(self.before_layers(x))), keys, values
 
 
 class Attention(nn.Module):

@@ -53,7 +53,7 @@ class LanguageModel(Problem):
     tag = "generation"
     answers = ("logits",)
     state_axes: ClassVar[Axes] = {
-        **{name: {1: "batch"} for name in ("hidden", "cell", "keys", "values", "read")},
+        **{name: {1: "batch"} for name in ("hidden", "cell", "keys", "values")},
         "filled": {0: "batch"},
     }
     card = "templates/language_model.md"
