@@ -16,6 +16,7 @@ from kedro.runner import SequentialRunner, ThreadRunner
 from conftest import TASKS, kedro_run, make_project
 from torchloom import pipeline_registry
 from torchloom.config.entries import written_out
+from torchloom.records.provenance import Records
 from torchloom.runner import SkipUnchanged
 
 pytestmark = pytest.mark.filterwarnings("ignore:One or more dataset names contain:UserWarning")  # Kedro's, of a dot
@@ -104,8 +105,19 @@ def test_a_pipeline_of_ones_own_runs_as_kedro_runs_it(
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_it_runs_together_with_a_task(
-    project: Path, runner: type[SequentialRunner], caplog: pytest.LogCaptureFixture
+    project: Path,
+    runner: type[SequentialRunner],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    looked_at: set[str] = set()  # by us, which may take as long as what the node reads is large
+    describe = Records.describe
+
+    def noting(records: Records, node: Node, catalog: DataCatalog) -> dict[str, Any]:
+        looked_at.add(node.name)
+        return describe(records, node, catalog)
+
+    monkeypatch.setattr(Records, "describe", noting)
     stages = ["diabetes.download", "diabetes.preprocess", "linear_regression.build_dataloaders"]
     with caplog.at_level("INFO"):
         catalog = kedro_run(project, "both", to_nodes=["mine.told", stages[-1]], runner=runner())
@@ -114,6 +126,7 @@ def test_it_runs_together_with_a_task(
     assert catalog.load("linear_regression.dataloaders")
     folder = project / "data/sample/records"
     assert {path.stem for path in (folder / "nodes").iterdir()} == set(stages)
+    assert looked_at <= set(stages)
     assert {path.stem for path in (folder / "locks").glob("*.lock")} <= {"linear_regression", "diabetes"}
 
 
