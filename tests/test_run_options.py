@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from conftest import ROOT, OneContextSession, kedro, keep_what_does_not_change
+from torchloom import cli as commands
 from torchloom.cli import cli
 from torchloom.config import own
 from torchloom.errors import InputError
@@ -105,6 +107,15 @@ def test_pipelines_that_are_added_up_run_as_they_are() -> None:
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_who_starts_a_packaged_project_gets_the_same_command() -> None:
+    run = find_run_command("torchloom")
+    assert run.name == "run"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="--runner SkipUnchanged: must be a runner of Kedro"):
+        run(["--runner", "SkipUnchanged"], standalone_mode=False)
+    with pytest.raises(AttributeError, match="has no attribute 'rnu'"):
+        commands.rnu  # noqa: B018
 
 
 def test_the_command_says_it_without_a_traceback(project: Path) -> None:

@@ -37,11 +37,16 @@ class Commands(click.Group):
     """This project's, and Kedro's `run` with checks of ours, which is imported when it is asked for."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "run":
-            from torchloom.run_options import command
+        return __getattr__(cmd_name) if cmd_name == "run" else super().get_command(ctx, cmd_name)
 
-            return command()
-        return super().get_command(ctx, cmd_name)
+
+def __getattr__(name: str) -> click.Command:
+    """`run`, which Kedro's `find_run_command` looks for here, as those who start a packaged project do."""
+    if name != "run":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torchloom.run_options import command
+
+    return command()
 
 
 @click.group(name="torchloom", cls=Commands)
