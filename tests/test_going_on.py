@@ -84,7 +84,9 @@ def test_it_says_why_it_cannot_go_on_from_weights(project: Path) -> None:
     ):
         trained(project, 6, resume="warm")
     trained(project, 4)
-    with pytest.raises(InputError, match=r"^train\.epochs 4: the last checkpoint is of epoch 4, .* Give more epochs"):
+    with pytest.raises(
+        InputError, match=rf"^{TASK}\.train\.epochs 4: the last checkpoint is of epoch 4, .* Give more epochs"
+    ):
         trained(project, 4, resume="warm")
     with pytest.raises(InputError, match=r"train\.loss\.name: 'MSELoss', now 'L1Loss'"):
         trained(project, 6, resume="warm", loss={"name": "L1Loss"})

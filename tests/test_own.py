@@ -375,7 +375,7 @@ LATER: dict[str, tuple[str, str, str, str]] = {  # where it is named, the stage,
     "AtStep": ("train.callbacks", "guest.train", "self.nothing", "AttributeError: 'AtStep' object has no attribute"),
     "AtEpoch": ("train.callbacks", "guest.train", 'row["nothing"]', "KeyError: 'nothing'"),
     "AtFirst": ("train.callbacks", "guest.train", "raise RuntimeError", "RuntimeError: at first"),
-    "metric": ("evaluate.metrics", "evaluate.metrics", "outputs[len", "IndexError: index 1000 is out of bounds"),
+    "metric": ("evaluate.metrics", "guest.evaluate.metrics", "outputs[len", "IndexError: index 1000 is out of bounds"),
 }
 
 
